@@ -1,0 +1,141 @@
+// A caching allocator per device: sizes are rounded up to a bin (at most 12.5 % waste) and freed blocks wait in their bin.
+//
+// Why also on the CPU: a training step allocates the same few hundred large arrays every time, and giving them back to the
+// system means a page fault per 4 KiB at the next step.
+#include "tensor/allocator.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstdlib>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "tensor/cuda.h"
+#include "tensor/error.h"
+
+namespace rw {
+namespace {
+
+constexpr int64_t kAlignment = 256;
+constexpr int kMaxDevices = 17;  // the CPU and up to 16 GPUs
+
+/// Rounds up to an eighth of the power of two below: 256, 512, ..., then 8 bins per octave.
+int64_t bin_size(int64_t bytes) {
+  const uint64_t n = static_cast<uint64_t>(bytes < kAlignment ? kAlignment : bytes);
+  const uint64_t step = std::max<uint64_t>(std::bit_floor(n) / 8, kAlignment);
+  return static_cast<int64_t>((n + step - 1) / step * step);
+}
+
+struct Pool {
+  std::mutex mutex;
+  std::unordered_map<int64_t, std::vector<void*>> free_blocks;  // by bin size
+  MemoryStats stats;
+  int64_t limit = 0;
+};
+
+Pool& pool_of(Device device) {
+  // Never destroyed: static tensors may be freed after main.
+  static auto* pools = new std::array<Pool, kMaxDevices>;
+  return (*pools)[device.is_cuda() ? static_cast<size_t>(device.index) + 1 : 0];
+}
+
+void* system_allocate(int64_t bytes, Device device) {
+  if (device.is_cuda()) return cuda::device_malloc(bytes, device.index);
+  return std::aligned_alloc(static_cast<size_t>(kAlignment), static_cast<size_t>(bytes));
+}
+
+void system_free(void* pointer, Device device) {
+  if (device.is_cuda()) {
+    cuda::device_free(pointer, device.index);
+  } else {
+    std::free(pointer);
+  }
+}
+
+void release_locked(Pool& pool, Device device) {
+  for (auto& [size, blocks] : pool.free_blocks) {
+    for (void* block : blocks) system_free(block, device);
+    pool.stats.reserved_bytes -= size * static_cast<int64_t>(blocks.size());
+  }
+  pool.free_blocks.clear();
+}
+
+thread_local const char* current_tag = "other";
+
+}  // namespace
+
+MemoryTag::MemoryTag(const char* name) : previous_(current_tag) { current_tag = name; }
+MemoryTag::~MemoryTag() { current_tag = previous_; }
+const char* MemoryTag::current() { return current_tag; }
+
+void* allocate(int64_t bytes, Device device, const char* tag) {
+  if (bytes == 0) return nullptr;
+  Pool& pool = pool_of(device);
+  const int64_t size = bin_size(bytes);
+  const std::lock_guard lock(pool.mutex);
+  const auto out_of_memory = [&](const char* why) {
+    throw OutOfMemory(cat("[allocator] out of memory on ", device, ": ", bytes, " bytes asked for under tag '", tag, "', ",
+                          pool.stats.live_bytes, " live, ", pool.stats.reserved_bytes, " reserved", why));
+  };
+  if (pool.limit > 0 && pool.stats.live_bytes + bytes > pool.limit) out_of_memory(" (limit set by set_memory_limit)");
+  void* pointer = nullptr;
+  if (auto it = pool.free_blocks.find(size); it != pool.free_blocks.end() && !it->second.empty()) {
+    pointer = it->second.back();
+    it->second.pop_back();
+  } else {
+    pointer = system_allocate(size, device);
+    if (!pointer) {  // what waits in other bins may be enough
+      release_locked(pool, device);
+      pointer = system_allocate(size, device);
+    }
+    if (!pointer) out_of_memory("");
+    pool.stats.reserved_bytes += size;
+    ++pool.stats.system_allocations;
+  }
+  MemoryStats& s = pool.stats;
+  s.live_bytes += bytes;
+  s.peak_bytes = std::max(s.peak_bytes, s.live_bytes);
+  int64_t& by_tag = s.live_by_tag[tag];
+  by_tag += bytes;
+  int64_t& tag_peak = s.peak_by_tag[tag];
+  tag_peak = std::max(tag_peak, by_tag);
+  return pointer;
+}
+
+void deallocate(void* pointer, int64_t bytes, Device device, const char* tag) noexcept {
+  if (!pointer) return;
+  Pool& pool = pool_of(device);
+  const std::lock_guard lock(pool.mutex);
+  pool.stats.live_bytes -= bytes;
+  pool.stats.live_by_tag[tag] -= bytes;
+  pool.free_blocks[bin_size(bytes)].push_back(pointer);
+}
+
+MemoryStats memory_stats(Device device) {
+  Pool& pool = pool_of(device);
+  const std::lock_guard lock(pool.mutex);
+  return pool.stats;
+}
+
+void reset_peak_memory(Device device) {
+  Pool& pool = pool_of(device);
+  const std::lock_guard lock(pool.mutex);
+  pool.stats.peak_bytes = pool.stats.live_bytes;
+  pool.stats.peak_by_tag = pool.stats.live_by_tag;
+}
+
+void release_cached_memory(Device device) {
+  Pool& pool = pool_of(device);
+  const std::lock_guard lock(pool.mutex);
+  release_locked(pool, device);
+}
+
+void set_memory_limit(int64_t bytes, Device device) {
+  Pool& pool = pool_of(device);
+  const std::lock_guard lock(pool.mutex);
+  pool.limit = bytes;
+}
+
+}  // namespace rw

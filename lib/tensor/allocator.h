@@ -1,0 +1,47 @@
+// Memory with statistics. Both devices keep freed blocks for reuse, so a steady training step allocates nothing.
+//
+// Thread safety: every function may be called from any thread.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "tensor/device.h"
+
+namespace rw {
+
+struct MemoryStats {
+  int64_t live_bytes = 0;      // handed out now
+  int64_t peak_bytes = 0;      // highest live_bytes since reset_peak_memory()
+  int64_t reserved_bytes = 0;  // taken from the system: live plus kept for reuse
+  int64_t system_allocations = 0;               // calls to malloc / cudaMalloc so far
+  std::map<std::string, int64_t> live_by_tag;   // see MemoryTag
+  std::map<std::string, int64_t> peak_by_tag;
+};
+
+MemoryStats memory_stats(Device device = kCpu);
+void reset_peak_memory(Device device = kCpu);
+/// Gives kept blocks back to the system.
+void release_cached_memory(Device device = kCpu);
+/// Refuses allocations beyond this many live bytes (0: no limit). For tests and for sharing a machine.
+void set_memory_limit(int64_t bytes, Device device = kCpu);
+
+/// While it lives, allocations of this thread are counted under `name` (a string literal).
+class MemoryTag {
+ public:
+  explicit MemoryTag(const char* name);
+  ~MemoryTag();
+  MemoryTag(const MemoryTag&) = delete;
+  MemoryTag& operator=(const MemoryTag&) = delete;
+  static const char* current();
+
+ private:
+  const char* previous_;
+};
+
+/// 256-byte aligned, uninitialised. Errors: OutOfMemory with sizes and tag.
+void* allocate(int64_t bytes, Device device, const char* tag);
+void deallocate(void* pointer, int64_t bytes, Device device, const char* tag) noexcept;
+
+}  // namespace rw

@@ -1,0 +1,28 @@
+// What L0 needs of the GPU. Implemented in cuda.cu, or by cuda_stub.cpp in a build without CUDA (every call there throws,
+// except device_count, which is 0). A CUDA build on a machine without a driver also reports 0 devices.
+#pragma once
+#include <cstdint>
+#include <string>
+
+#include "tensor/dtype.h"
+
+namespace rw::cuda {
+
+int device_count();
+std::string device_name(int index);
+/// Raw device memory; nullptr when there is none left.
+void* device_malloc(int64_t bytes, int index);
+void device_free(void* pointer, int index) noexcept;
+
+enum class CopyKind { host_to_device, device_to_host, device_to_device };
+/// Ordered with the work on the compute stream; returns after the copy is done if host memory takes part.
+void copy(void* to, const void* from, int64_t bytes, CopyKind kind);
+void fill(void* to, DType dtype, int64_t n, double value);
+void convert(void* to, DType to_type, const void* from, DType from_type, int64_t n);
+/// Waits for all work of the compute stream.
+void synchronize();
+
+void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, double alpha, const void* a, const void* b, DType ab_type,
+          double beta, void* c, DType c_type);
+
+}  // namespace rw::cuda

@@ -1,0 +1,21 @@
+// The GPU of a build without CUDA: there is none.
+#include "tensor/cuda.h"
+
+#include "tensor/error.h"
+
+namespace rw::cuda {
+namespace {
+[[noreturn]] void absent() { fail("cuda", "this build has no CUDA support (configure with -DROPEWALK_CUDA=ON)"); }
+}  // namespace
+
+int device_count() { return 0; }
+std::string device_name(int) { return "built without CUDA"; }
+void* device_malloc(int64_t, int) { absent(); }
+void device_free(void*, int) noexcept {}
+void copy(void*, const void*, int64_t, CopyKind) { absent(); }
+void fill(void*, DType, int64_t, double) { absent(); }
+void convert(void*, DType, const void*, DType, int64_t) { absent(); }
+void synchronize() {}
+void gemm(bool, bool, int64_t, int64_t, int64_t, double, const void*, const void*, DType, double, void*, DType) { absent(); }
+
+}  // namespace rw::cuda

@@ -1,0 +1,146 @@
+// CPU matrix products: C is cut into one block per thread and Eigen multiplies each block.
+#include "tensor/gemm.h"
+
+#define EIGEN_DONT_PARALLELIZE
+#include <Eigen/Core>
+
+#include "tensor/cuda.h"
+#include "tensor/parallel.h"
+
+namespace rw {
+namespace {
+
+template <class T>
+using RowMajor = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+template <class T>
+using ConstView = Eigen::Map<const RowMajor<T>, 0, Eigen::OuterStride<>>;
+template <class T>
+using View = Eigen::Map<RowMajor<T>, 0, Eigen::OuterStride<>>;
+
+template <class T>
+void block(Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, T alpha, const T* a, int64_t lda, const T* b, int64_t ldb,
+           T beta, T* c, int64_t ldc) {
+  View<T> out(c, m, n, Eigen::OuterStride<>(ldc));
+  if (beta == T(0)) {
+    out.setZero();
+  } else if (beta != T(1)) {
+    out *= beta;
+  }
+  const auto multiply = [&](const auto& left, const auto& right) { out.noalias() += alpha * (left * right); };
+  const ConstView<T> va(a, ta == Trans::no ? m : k, ta == Trans::no ? k : m, Eigen::OuterStride<>(lda));
+  const ConstView<T> vb(b, tb == Trans::no ? k : n, tb == Trans::no ? n : k, Eigen::OuterStride<>(ldb));
+  if (ta == Trans::no && tb == Trans::no) multiply(va, vb);
+  if (ta == Trans::no && tb == Trans::yes) multiply(va, vb.transpose());
+  if (ta == Trans::yes && tb == Trans::no) multiply(va.transpose(), vb);
+  if (ta == Trans::yes && tb == Trans::yes) multiply(va.transpose(), vb.transpose());
+}
+
+/// Splits threads into rows x columns so that blocks are as square as possible.
+void split(int64_t m, int64_t n, int threads, int64_t& rows, int64_t& columns) {
+  rows = 1;
+  columns = threads;
+  double best = 1e300;
+  for (int r = 1; r <= threads; ++r) {
+    if (threads % r) continue;
+    const double height = static_cast<double>(m) / r, width = static_cast<double>(n) / (threads / r);
+    if (height < 8 && r > 1) continue;
+    const double edge = height + width;  // what a thread packs and reads is proportional to this
+    if (edge < best) {
+      best = edge;
+      rows = r;
+      columns = threads / r;
+    }
+  }
+}
+
+template <class T>
+void parallel_gemm(Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, T alpha, const T* a, int64_t lda, const T* b,
+                   int64_t ldb, T beta, T* c, int64_t ldc) {
+  if (m == 0 || n == 0) return;
+  const double work = static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+  const int threads = detail::in_parallel() || work < 64e3 ? 1 : thread_count();
+  int64_t rows, columns;
+  split(m, n, threads, rows, columns);
+  parallel_items(rows * columns, [&](int64_t part) {
+    const int64_t r = part / columns, q = part % columns;
+    const int64_t i = m * r / rows, i_end = m * (r + 1) / rows;
+    const int64_t j = n * q / columns, j_end = n * (q + 1) / columns;
+    if (i == i_end || j == j_end) return;
+    block(ta, tb, i_end - i, j_end - j, k, alpha, a + (ta == Trans::no ? i * lda : i), lda,
+          b + (tb == Trans::no ? j : j * ldb), ldb, beta, c + i * ldc + j, ldc);
+  });
+}
+
+template <class W, class T>
+void parallel_matvec(int64_t n, int64_t k, const W* w, const T* x, T* y) {
+  parallel_for(n, 64, [&](int64_t begin, int64_t end) {
+    int64_t row = begin;
+    for (; row + 4 <= end; row += 4) {  // four rows share each load of x and keep four streams in flight
+      const W *w0 = w + row * k, *w1 = w0 + k, *w2 = w1 + k, *w3 = w2 + k;
+      T s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+#pragma omp simd reduction(+ : s0, s1, s2, s3)
+      for (int64_t j = 0; j < k; ++j) {
+        const T xj = x[j];
+        s0 += static_cast<T>(w0[j]) * xj;
+        s1 += static_cast<T>(w1[j]) * xj;
+        s2 += static_cast<T>(w2[j]) * xj;
+        s3 += static_cast<T>(w3[j]) * xj;
+      }
+      y[row] = s0, y[row + 1] = s1, y[row + 2] = s2, y[row + 3] = s3;
+    }
+    for (; row < end; ++row) {
+      T s = 0;
+#pragma omp simd reduction(+ : s)
+      for (int64_t j = 0; j < k; ++j) s += static_cast<T>(w[row * k + j]) * x[j];
+      y[row] = s;
+    }
+  });
+}
+
+}  // namespace
+
+namespace cpu {
+
+void gemm(Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda, const float* b,
+          int64_t ldb, float beta, float* c, int64_t ldc) {
+  parallel_gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+void gemm(Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, double alpha, const double* a, int64_t lda,
+          const double* b, int64_t ldb, double beta, double* c, int64_t ldc) {
+  parallel_gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+void matvec(int64_t n, int64_t k, const float* w, const float* x, float* y) { parallel_matvec(n, k, w, x, y); }
+void matvec(int64_t n, int64_t k, const bf16* w, const float* x, float* y) { parallel_matvec(n, k, w, x, y); }
+void matvec(int64_t n, int64_t k, const double* w, const double* x, double* y) { parallel_matvec(n, k, w, x, y); }
+
+}  // namespace cpu
+
+void gemm(const Tensor& a, Trans ta, const Tensor& b, Trans tb, const Tensor& c, double alpha, double beta) {
+  check(a.rank() == 2 && b.rank() == 2 && c.rank() == 2, "gemm", "expected matrices, got ", a.shape(), ", ", b.shape(), ", ", c.shape());
+  const int64_t m = a.size(ta == Trans::no ? 0 : 1), k = a.size(ta == Trans::no ? 1 : 0);
+  const int64_t n = b.size(tb == Trans::no ? 1 : 0), kb = b.size(tb == Trans::no ? 0 : 1);
+  check(k == kb, "gemm", "inner sizes differ: op(A) is [", m, ", ", k, "], op(B) is [", kb, ", ", n, "]");
+  check_shape("gemm", "C", c, {m, n});
+  check_same("gemm", "A", a, "B", b);
+  check(c.device() == a.device(), "gemm", "C is on ", c.device(), ", A on ", a.device());
+  check(c.dtype() == a.dtype() || (a.dtype() == DType::bf16 && c.dtype() == DType::f32), "gemm", "C has dtype ", c.dtype(), ", A ", a.dtype());
+  if (m == 0 || n == 0) return;
+  if (a.is_cuda()) {
+    return cuda::gemm(ta == Trans::yes, tb == Trans::yes, m, n, k, alpha, a.raw(), b.raw(), a.dtype(), beta, c.raw(), c.dtype());
+  }
+  if (a.dtype() == DType::bf16) {  // bf16 on the CPU computes in f32
+    const Tensor a32 = a.to(DType::f32), b32 = b.to(DType::f32), c32 = c.to(DType::f32);
+    gemm(a32, ta, b32, tb, c32, alpha, beta);
+    if (c.dtype() == DType::bf16) c.copy_from(c32);
+    return;
+  }
+  dispatch_float(a.dtype(), "gemm", [&](auto zero) {
+    using T = decltype(zero);
+    if constexpr (!std::is_same_v<T, bf16>) {
+      cpu::gemm(ta, tb, m, n, k, static_cast<T>(alpha), a.data<T>(), a.size(1), b.data<T>(), b.size(1), static_cast<T>(beta),
+                c.data<T>(), n);
+    }
+  });
+}
+
+}  // namespace rw
