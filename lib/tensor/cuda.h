@@ -22,6 +22,9 @@ void convert(void* to, DType to_type, const void* from, DType from_type, int64_t
 /// Waits for all work of the compute stream.
 void synchronize();
 
+/// to[i] += from[i], converting.
+void accumulate(void* to, DType to_type, const void* from, DType from_type, int64_t n);
+
 void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, double alpha, const void* a, const void* b, DType ab_type,
           double beta, void* c, DType c_type);
 

@@ -15,6 +15,7 @@ void device_free(void*, int) noexcept {}
 void copy(void*, const void*, int64_t, CopyKind) { absent(); }
 void fill(void*, DType, int64_t, double) { absent(); }
 void convert(void*, DType, const void*, DType, int64_t) { absent(); }
+void accumulate(void*, DType, const void*, DType, int64_t) { absent(); }
 void synchronize() {}
 void gemm(bool, bool, int64_t, int64_t, int64_t, double, const void*, const void*, DType, double, void*, DType) { absent(); }
 

@@ -1,0 +1,50 @@
+// Node: one recorded op. It knows its inputs' and outputs' gradient slots and what it saved for backward.
+#pragma once
+#include <vector>
+
+#include "autograd/var.h"
+
+namespace rw {
+
+/// Adds `from` to `to` element by element, converting dtype. Errors: shapes differ.
+void accumulate(const Tensor& to, const Tensor& from);
+
+class Node {
+ public:
+  virtual ~Node() = default;
+  virtual const char* name() const = 0;
+  /// Reads grad_out(i), adds to the inputs' slots. Called once.
+  virtual void backward() = 0;
+
+  std::vector<GradSlotPtr> inputs;   // null where no gradient is wanted
+  std::vector<GradSlotPtr> outputs;
+  std::vector<Tensor> saved;         // visible, so that memory reports and checkpointing are honest
+
+ protected:
+  bool wants(size_t i) const { return inputs[i] != nullptr; }
+  /// Gradient of output i; undefined if nothing downstream used it.
+  const Tensor& grad_out(size_t i = 0) const { return outputs[i]->grad; }
+  /// Adds g to input i's gradient. The first one is kept as it is, so g must not be written to afterwards.
+  void add_grad(size_t i, Tensor g) const {
+    if (!wants(i)) return;
+    GradSlot& slot = *inputs[i];
+    if (slot.grad.defined()) {
+      accumulate(slot.grad, g);
+    } else {
+      slot.grad = std::move(g);
+    }
+  }
+  /// A tensor to write input i's gradient into, as C = product + beta * C: the existing gradient (beta 1) or a new one (beta 0).
+  struct Target {
+    Tensor tensor;
+    double beta;
+  };
+  Target grad_target(size_t i, const Shape& shape, DType dtype, Device device) const {
+    GradSlot& slot = *inputs[i];
+    if (slot.grad.defined()) return {slot.grad, 1.0};
+    slot.grad = Tensor::empty(shape, dtype, device);
+    return {slot.grad, 0.0};
+  }
+};
+
+}  // namespace rw

@@ -1,0 +1,79 @@
+// The tape: recorded ops in the order they ran. Backward walks it from the end; nothing recurses, so depth is no danger.
+#pragma once
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "autograd/node.h"
+
+namespace rw {
+
+class Tape {
+ public:
+  Tape() = default;
+  ~Tape();
+  Tape(const Tape&) = delete;
+  Tape& operator=(const Tape&) = delete;
+
+  /// The tape that ops of this thread record on.
+  static Tape& current();
+
+  /// Appends a node; its outputs become differentiable.
+  void record(std::unique_ptr<Node> node, const std::vector<Var>& inputs, const std::vector<Var*>& outputs);
+  /// Sets d(root)/d(root) = `seed` (ones if undefined), runs every node that the gradient reaches, newest first, and clears
+  /// the tape. A node's saved tensors are freed as soon as it has run. Errors: root needs no gradient, or is not a scalar
+  /// and has no seed.
+  void backward(const Var& root, Tensor seed = {});
+  /// The same from several roots at once.
+  void backward(const std::vector<Var>& roots, const std::vector<Tensor>& seeds);
+  void clear();
+
+  size_t size() const { return nodes_.size(); }
+  const std::vector<std::unique_ptr<Node>>& nodes() const { return nodes_; }
+  /// Bytes of saved tensors, shared storage counted once per node that holds it.
+  int64_t saved_bytes() const;
+  /// Called with every node just before it runs backward; for profilers and tests.
+  std::function<void(const Node&)> on_backward;
+
+ private:
+  std::vector<std::unique_ptr<Node>> nodes_;
+};
+
+/// Runs backward on the current tape from a scalar.
+void backward(const Var& root, Tensor seed = {});
+
+/// False inside NoGrad: ops then record nothing.
+bool grad_enabled();
+
+/// While it lives, ops of this thread record nothing.
+class NoGrad {
+ public:
+  NoGrad();
+  ~NoGrad();
+  NoGrad(const NoGrad&) = delete;
+  NoGrad& operator=(const NoGrad&) = delete;
+
+ private:
+  bool previous_;
+};
+
+/// While it lives, ops of this thread record on `tape`, even inside NoGrad.
+class TapeScope {
+ public:
+  explicit TapeScope(Tape& tape);
+  ~TapeScope();
+  TapeScope(const TapeScope&) = delete;
+  TapeScope& operator=(const TapeScope&) = delete;
+
+ private:
+  Tape* previous_tape_;
+  bool previous_enabled_;
+};
+
+/// True if recording is on and any of these wants a gradient.
+template <class... Vars>
+bool records(const Vars&... vars) {
+  return grad_enabled() && (vars.requires_grad() || ...);
+}
+
+}  // namespace rw

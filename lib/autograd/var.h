@@ -1,0 +1,69 @@
+// Var: a tensor that may take part in differentiation.
+//
+//   Var w = Var::leaf(Tensor::full({3}, 2.0, DType::f64));
+//   Var y = sum(mul(w, w));
+//   backward(y);
+//   w.grad();   // 2 w
+#pragma once
+#include <memory>
+
+#include "tensor/tensor.h"
+
+namespace rw {
+
+/// Where the gradient of one Var is collected.
+struct GradSlot {
+  Tensor grad;           // undefined until something was added, unless a buffer was given
+  bool is_leaf = false;  // leaves keep their gradient after backward()
+};
+using GradSlotPtr = std::shared_ptr<GradSlot>;
+
+/// A handle, cheap to copy: copies share value and gradient. Thread safety: as Tensor; a Var's graph belongs to one thread.
+class Var {
+ public:
+  Var() = default;
+  /// A constant: no gradient.
+  Var(Tensor value) : value_(std::move(value)) {}  // NOLINT: tensors are accepted wherever a constant may stand
+
+  /// A leaf whose gradient is wanted; it is allocated when first needed.
+  static Var leaf(Tensor value) { return leaf(std::move(value), Tensor()); }
+  /// A leaf that adds its gradient to `buffer` (same shape; may be f32 for a bf16 value).
+  static Var leaf(Tensor value, Tensor buffer) {
+    Var v(std::move(value));
+    v.slot_ = std::make_shared<GradSlot>();
+    v.slot_->grad = std::move(buffer);
+    v.slot_->is_leaf = true;
+    return v;
+  }
+
+  const Tensor& value() const { return value_; }
+  const GradSlotPtr& slot() const { return slot_; }
+  bool requires_grad() const { return slot_ != nullptr; }
+  /// The collected gradient. Errors: none was collected.
+  const Tensor& grad() const {
+    check(slot_ && slot_->grad.defined(), "var", "no gradient was collected");
+    return slot_->grad;
+  }
+  void clear_grad() const {
+    if (slot_) slot_->grad = Tensor();
+  }
+  /// The same value as a constant.
+  Var detach() const { return Var(value_); }
+
+  bool defined() const { return value_.defined(); }
+  const Shape& shape() const { return value_.shape(); }
+  int rank() const { return value_.rank(); }
+  int64_t size(int d) const { return value_.size(d); }
+  int64_t numel() const { return value_.numel(); }
+  DType dtype() const { return value_.dtype(); }
+  Device device() const { return value_.device(); }
+  bool is_cuda() const { return value_.is_cuda(); }
+  double item() const { return value_.item(); }
+
+ private:
+  friend class Tape;
+  Tensor value_;
+  GradSlotPtr slot_;
+};
+
+}  // namespace rw
