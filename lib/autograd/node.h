@@ -28,11 +28,12 @@ class Node {
   void add_grad(size_t i, Tensor g) const {
     if (!wants(i)) return;
     GradSlot& slot = *inputs[i];
-    if (slot.grad.defined()) {
-      accumulate(slot.grad, g);
-    } else {
+    if (!slot.grad.defined()) {
       slot.grad = std::move(g);
+      return;
     }
+    own(slot);
+    accumulate(slot.grad, g);
   }
   /// A tensor to write input i's gradient into, as C = product + beta * C: the existing gradient (beta 1) or a new one (beta 0).
   struct Target {
@@ -41,9 +42,18 @@ class Node {
   };
   Target grad_target(size_t i, const Shape& shape, DType dtype, Device device) const {
     GradSlot& slot = *inputs[i];
-    if (slot.grad.defined()) return {slot.grad, 1.0};
+    if (slot.grad.defined()) {
+      own(slot);
+      return {slot.grad, 1.0};
+    }
     slot.grad = Tensor::empty(shape, dtype, device);
     return {slot.grad, 0.0};
+  }
+
+ private:
+  /// add() hands one tensor to two slots; before one of them is written to, it gets its own copy.
+  static void own(GradSlot& slot) {
+    if (!slot.fixed_buffer && !slot.grad.unique()) slot.grad = slot.grad.clone();
   }
 };
 

@@ -13,8 +13,8 @@ namespace rw {
 
 /// Where the gradient of one Var is collected.
 struct GradSlot {
-  Tensor grad;           // undefined until something was added, unless a buffer was given
-  bool is_leaf = false;  // leaves keep their gradient after backward()
+  Tensor grad;                // undefined until something was added, unless a buffer was given
+  bool fixed_buffer = false;  // grad is a given buffer (an arena's): always add into it
 };
 using GradSlotPtr = std::shared_ptr<GradSlot>;
 
@@ -31,8 +31,8 @@ class Var {
   static Var leaf(Tensor value, Tensor buffer) {
     Var v(std::move(value));
     v.slot_ = std::make_shared<GradSlot>();
+    v.slot_->fixed_buffer = buffer.defined();
     v.slot_->grad = std::move(buffer);
-    v.slot_->is_leaf = true;
     return v;
   }
 

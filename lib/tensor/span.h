@@ -1,14 +1,14 @@
-// A run of tokens.
+// Span: a run of consecutive tokens of one document. Samplers choose spans (PoSE skips text), batches concatenate them.
 #pragma once
 #include <cstdint>
 
 namespace rw {
 
-/// Tokens [begin, begin + length) of a document.
 struct Span {
-  int64_t begin = 0;
-  int64_t length = 0;
-  friend bool operator==(const Span&, const Span&) = default;
+  int64_t begin = 0;   // token index
+  int64_t length = 0;  // tokens
+  int64_t end() const { return begin + length; }
+  bool operator==(const Span&) const = default;
 };
 
 }  // namespace rw

@@ -80,6 +80,8 @@ class Tensor {
   Tensor view(Shape shape) const;
   /// Rows [begin, end) of the first dimension, as a view.
   Tensor slice(int64_t begin, int64_t end) const;
+  /// True if no other handle shares the bytes.
+  bool unique() const { return storage_.use_count() == 1; }
   /// True if both share storage.
   bool aliases(const Tensor& other) const { return storage_ && storage_ == other.storage_; }
 

@@ -1,0 +1,87 @@
+// The GPU entry points of every op family, one per CPU loop in ops/*.cpp with the same arguments. Implemented in ops/*.cu;
+// cuda_ops_stub.cpp stands in for them in a build without CUDA. Arguments were checked by the caller.
+//
+// Shapes as in the family's header. Kernels run on the compute stream (tensor/launch.cuh) and never synchronise.
+#pragma once
+#include "autograd/ops/rope.h"
+#include "tensor/tensor.h"
+
+namespace rw::cuda {
+
+// --- elementwise (f32, bf16)
+enum class Binary { add, sub, mul };
+enum class Unary { exp, log, tanh, silu };
+void binary(Binary op, const Tensor& a, const Tensor& b, const Tensor& y);
+void unary(Unary op, const Tensor& x, const Tensor& y);
+/// dx = dy * f'(x); `y` = f(x)
+void unary_backward(Unary op, const Tensor& x, const Tensor& y, const Tensor& dy, const Tensor& dx);
+void scale(const Tensor& x, double factor, const Tensor& y);
+/// to += factor * scalar[0] * from; scalar may be undefined (1)
+void add_scaled(const Tensor& to, const Tensor& from, double factor, const Tensor& scalar);
+void add_bias(const Tensor& x, const Tensor& bias, const Tensor& y);
+/// out [C] (f32 or x's dtype) (+)= column sums of x [N,C], in two deterministic stages
+void column_sums(const Tensor& x, const Tensor& out, bool add);
+
+// --- reduce
+void sum_all(const Tensor& x, double factor, const Tensor& y);                  // y [1]
+void sum_last(const Tensor& x, const Tensor& y);                                // x [N,C] -> y [N]
+void broadcast_scalar(const Tensor& dy, double factor, const Tensor& dx);       // dx[:] = factor * dy[0]
+void broadcast_last(const Tensor& dy, const Tensor& dx);                        // dx [N,C] = dy [N]
+
+// --- norm. x, residual, h, y [N,C]; rstd f32 [N]. residual and h may be undefined (plain RMSNorm of x).
+void rms_norm_forward(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps, const Tensor& h, const Tensor& y,
+                      const Tensor& rstd);
+/// dx = d/dh of both outputs; dh may be undefined. dweight (f32 or the weight's dtype) is added to if `add`.
+void rms_norm_backward(const Tensor& h, const Tensor& weight, const Tensor& rstd, const Tensor& dy, const Tensor& dh, const Tensor& dx,
+                       const Tensor& dweight, bool add);
+
+// --- swiglu. gate/up have row strides (packed: 2F, up = gate + F).
+void swiglu_forward(const Tensor& gate, const Tensor& up, const Tensor& y);
+void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, const Tensor& dgate, const Tensor& dup);
+void swiglu_packed_forward(const Tensor& gate_up, const Tensor& y);
+void swiglu_packed_backward(const Tensor& gate_up, const Tensor& dy, const Tensor& dgate_up);
+
+// --- embedding. ids i32 [N], weight [V,C], out [N,C]
+void embedding_forward(const Tensor& ids, const Tensor& weight, const Tensor& out);
+/// dweight [V,C] (f32 or bf16) += rows of dy, ids in a fixed order
+void embedding_backward(const Tensor& ids, const Tensor& dy, const Tensor& dweight);
+
+// --- rope. x, y [B,T,H,D]; cos, sin f32 [B or 1,T,R/2]
+/// positions f32 [Bp,T], inv_freq f32 or f64 [R/2] or [B,R/2] -> cos, sin. Angles in f64.
+void rope_tables(const Tensor& positions, const Tensor& inv_freq, const Tensor& cos, const Tensor& sin);
+/// direction +1 forward, -1 backward (rotates by minus the angle); heads beyond `heads` are copied. y may be x.
+void rope_apply(const Tensor& x, const Tensor& cos, const Tensor& sin, double scale, RopeLayout layout, int64_t heads, int direction,
+                const Tensor& y);
+/// dinv_freq f32 [R/2] or [B,R/2] += sum positions * (g2 y1 - g1 y2), in two deterministic stages
+void rope_inv_freq_backward(const Tensor& y, const Tensor& dy, const Tensor& positions, RopeLayout layout, int64_t heads,
+                            const Tensor& dinv_freq);
+
+// --- attention. A strided view of [B,T,heads,D]: element (b,t,h,d) at data + b*batch + t*row + h*D + d
+struct HeadView {
+  const Tensor* owner = nullptr;  // for dtype and device
+  void* data = nullptr;
+  int64_t batch = 0, row = 0;     // strides in elements
+};
+struct AttentionShape {
+  int64_t batch, n_heads, n_kv_heads, q_length, k_length, head_dim;
+  bool causal;
+  double scale;
+};
+/// o [B,Tq,H,D]; lse f32 [B,H,Tq] (may have a null owner when no gradient is wanted)
+void attention_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o,
+                       const Tensor& lse);
+void attention_backward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o,
+                        const Tensor& lse, const HeadView& d_o, const HeadView& dq, const HeadView& dk, const HeadView& dv);
+
+// --- loss. logits [N,V], targets i32 [N]; nll f32 [N]
+/// nll per row (0 where ignored); if `gradient`, logits become softmax - onehot (0 where ignored) in place.
+void cross_entropy_rows(const Tensor& logits, const Tensor& targets, bool gradient, const Tensor& nll);
+/// x [N,C] rows times s [N]
+void scale_rows(const Tensor& x, const Tensor& s, const Tensor& y);
+
+// --- concat / cast
+/// Copies a [outer, width] block between strided places: to + i*to_stride <- from + i*from_stride (elements)
+void copy_block(const Tensor& from, int64_t from_offset, int64_t from_stride, const Tensor& to, int64_t to_offset, int64_t to_stride,
+                int64_t outer, int64_t width);
+
+}  // namespace rw::cuda

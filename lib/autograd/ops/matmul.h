@@ -1,0 +1,13 @@
+// Matrix products with gradients, on the one gemm of tensor/gemm.h.
+#pragma once
+#include "autograd/var.h"
+
+namespace rw {
+
+/// a [M,K] x b [K,N] -> [M,N]
+Var matmul(const Var& a, const Var& b);
+
+/// y [...,N] = x [...,K] W^T, W [N,K] as HF stores it. A weight with an f32 gradient buffer may be bf16.
+Var linear(const Var& x, const Var& weight);
+
+}  // namespace rw

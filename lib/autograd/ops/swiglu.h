@@ -1,0 +1,13 @@
+// SwiGLU (Shazeer 2020): silu(gate) * up.
+#pragma once
+#include "autograd/var.h"
+
+namespace rw {
+
+/// silu(gate) * up; both [...,F].
+Var swiglu(const Var& gate, const Var& up);
+
+/// The same from one product with stacked weights: gate_up [...,2F] holds gate, then up; gives [...,F].
+Var swiglu_packed(const Var& gate_up);
+
+}  // namespace rw
