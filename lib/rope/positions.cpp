@@ -1,0 +1,85 @@
+#include "rope/positions.h"
+
+#include <algorithm>
+
+#include "rope/samplers.h"
+
+namespace rw {
+namespace {
+
+struct Kind {
+  const char* name;
+  std::unique_ptr<PositionSampler> (*make)(const PositionConfig&);
+};
+
+constexpr Kind kKinds[] = {
+    {"contiguous", make_contiguous_sampler},
+    {"pose", make_pose_sampler},
+    {"randpos", make_randpos_sampler},
+};
+
+}  // namespace
+
+std::unique_ptr<PositionSampler> make_position_sampler(const PositionConfig& config) {
+  std::string known;
+  for (const Kind& kind : kKinds) {
+    if (config.kind == kind.name) return kind.make(config);
+    known += cat(known.empty() ? "" : ", ", kind.name);
+  }
+  fail("positions", "unknown kind \"", config.kind, "\"; known: ", known);
+}
+
+PositionBatch PositionSampler::sample(const SampleSpec& spec) const {
+  const int64_t batch = static_cast<int64_t>(spec.sample_ids.size());
+  check(batch >= 1, name(), "sample_ids is empty");
+  check(spec.window >= 1, name(), "window must be at least 1, got ", spec.window);
+  check(spec.document_lengths.empty() || spec.document_lengths.size() == spec.sample_ids.size(), name(), "needs ",
+        batch, " document_lengths, got ", spec.document_lengths.size());
+  check(spec.target < (1 << 24), name(), "target ", spec.target, " is beyond what f32 positions hold exactly");
+  check_spec(spec);
+
+  PositionBatch out;
+  out.positions = Tensor::empty({batch, spec.window});
+  const Random shared(spec.seed, Purpose::scale, static_cast<uint64_t>(spec.step));
+  for (int64_t b = 0; b < batch; ++b) {
+    const auto id = static_cast<uint64_t>(spec.sample_ids[static_cast<size_t>(b)]);
+    const int64_t document =
+        spec.document_lengths.empty() ? spec.window : spec.document_lengths[static_cast<size_t>(b)];
+    check(document >= 1, name(), "the document of sample ", id, " has ", document, " tokens");
+    Draw one{Random(spec.seed, Purpose::positions, static_cast<uint64_t>(spec.step), id),
+             shared,
+             spec.window,
+             spec.target > 0 ? spec.target : spec.window,
+             spec.original_window > 0 ? spec.original_window : spec.window,
+             document,
+             out.positions.data<float>() + b * spec.window,
+             {},
+             1.0};
+    draw(one);
+    out.content.push_back(std::move(one.content));
+    out.t.push_back(one.t);
+  }
+  return out;
+}
+
+std::vector<int64_t> sorted_subset(Random& random, int64_t count, int64_t range) {
+  // Floyd: for j = range - count .. range - 1 take a uniform number of [0, j], or j itself if that one is taken
+  std::vector<bool> taken(static_cast<size_t>(range), false);
+  for (int64_t j = range - count; j < range; ++j) {
+    const int64_t pick = random.below(j + 1);
+    taken[static_cast<size_t>(taken[static_cast<size_t>(pick)] ? j : pick)] = true;
+  }
+  std::vector<int64_t> subset;
+  subset.reserve(static_cast<size_t>(count));
+  for (int64_t i = 0; i < range; ++i) {
+    if (taken[static_cast<size_t>(i)]) subset.push_back(i);
+  }
+  return subset;
+}
+
+std::vector<Span> contiguous_content(Random& random, int64_t window, int64_t document) {
+  const int64_t length = std::min(window, document);
+  return {{random.between(0, document - length), length}};
+}
+
+}  // namespace rw

@@ -1,0 +1,84 @@
+#include "rope/scaling.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+
+#include "rope/kinds.h"
+
+namespace rw {
+namespace {
+
+struct Kind {
+  const char* name;
+  std::unique_ptr<RopeScaling> (*make)(const RopeConfig&);
+};
+
+constexpr Kind kKinds[] = {
+    {"default", make_default_rope},
+    {"linear", make_linear_rope},
+    {"ntk", make_ntk_rope},
+    {"yarn", make_yarn_rope},
+};
+
+const Kind& kind_of(const std::string& rope_type) {
+  std::string known;
+  for (const Kind& kind : kKinds) {
+    if (rope_type == kind.name) return kind;
+    known += cat(known.empty() ? "" : ", ", kind.name);
+  }
+  fail("rope_scaling", "unknown rope_type \"", rope_type, "\"; known: ", known);
+}
+
+}  // namespace
+
+std::vector<double> base_inv_freq(const RopeConfig& config) {
+  const int64_t d = config.rotary_dim();
+  check(d >= 2 && d % 2 == 0, "rope_scaling", "head_dim * partial_rotary_factor must be even and at least 2, got ", d);
+  check(config.rope_theta > 1 && std::isfinite(config.rope_theta), "rope_scaling", "rope_theta must be above 1, got ",
+        config.rope_theta);
+  std::vector<double> theta(static_cast<size_t>(d / 2));
+  for (int64_t i = 0; i < d / 2; ++i) {
+    theta[static_cast<size_t>(i)] = std::pow(config.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(d));
+  }
+  return theta;
+}
+
+RopeScaling::RopeScaling(RopeConfig config) : config_(std::move(config)) {}
+RopeScaling::~RopeScaling() = default;
+
+RopeTable RopeScaling::table(std::span<const double>, const RopeContext& context) { return table(context); }
+
+void RopeScaling::set_parameters(std::vector<Var> parameters) {
+  check(parameters.empty(), "rope_scaling", config_.rope_type, " has no parameters, got ", parameters.size());
+}
+
+std::vector<float> RopeScaling::query_scale(int64_t first, int64_t count) const {
+  if (config_.logn == LogN::none) return {};
+  const double log_window = std::log(static_cast<double>(config_.original_window()));
+  std::vector<float> scale(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i) {
+    const bool constant = config_.logn == LogN::constant;
+    const double keys = static_cast<double>(constant ? first + count : first + i + 1);
+    const double ratio = std::log(keys) / log_window;
+    scale[static_cast<size_t>(i)] = static_cast<float>(constant ? ratio : std::max(1.0, ratio));
+  }
+  return scale;
+}
+
+FixedScaling::FixedScaling(const RopeConfig& config, const std::vector<double>& inv_freq, double attention_scale)
+    : RopeScaling(config), table_{Tensor::from(inv_freq), attention_scale} {}
+
+std::unique_ptr<RopeScaling> make_default_rope(const RopeConfig& config) {
+  return std::make_unique<FixedScaling>(config, base_inv_freq(config));
+}
+
+std::unique_ptr<RopeScaling> make_rope_scaling(const RopeConfig& config) {
+  const Kind& kind = kind_of(config.rope_type);
+  check(config.original_window() >= 1, "rope_scaling", "the window must be at least 1, got ", config.original_window());
+  check(config.logn == LogN::none || config.original_window() >= 2, "rope_scaling",
+        "log-n scaling needs a window of at least 2, got ", config.original_window());
+  return kind.make(config);
+}
+
+}  // namespace rw
