@@ -1,0 +1,265 @@
+#include "autograd/ops/attention.h"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "autograd/ops/cuda_ops.h"
+#include "autograd/tape.h"
+#include "tensor/gemm.h"
+#include "tensor/math.h"
+#include "tensor/parallel.h"
+
+namespace rw {
+namespace {
+
+using cuda::AttentionShape;
+using cuda::HeadView;
+
+// Blocks of scores that stay in a core's L2 cache: 64 x 512 values.
+constexpr int64_t kQueryBlock = 64, kKeyBlock = 512;
+
+template <class T>
+struct Heads {
+  T* data;
+  int64_t batch, row, head_dim;
+  explicit Heads(const HeadView& v, int64_t d) : data(static_cast<T*>(v.data)), batch(v.batch), row(v.row), head_dim(d) {}
+  T* at(int64_t b, int64_t t, int64_t h) const { return data + b * batch + t * row + h * head_dim; }
+};
+
+/// How many keys query i sees.
+int64_t visible(const AttentionShape& s, int64_t query) {
+  return s.causal ? std::min(s.k_length, query + 1 + s.k_length - s.q_length) : s.k_length;
+}
+
+/// One block of queries of one head: O and logsumexp by the online softmax over blocks of keys.
+template <class T>
+void forward_block(const AttentionShape& s, const Heads<T>& q, const Heads<T>& k, const Heads<T>& v, const Heads<T>& o, T* lse, int64_t b,
+                   int64_t h, int64_t begin, std::vector<T>& scores) {
+  const int64_t end = std::min(begin + kQueryBlock, s.q_length), rows = end - begin, d = s.head_dim;
+  const int64_t kv = h / (s.n_heads / s.n_kv_heads), keys = visible(s, end - 1);
+  std::vector<T> maximum(static_cast<size_t>(rows), -std::numeric_limits<T>::infinity()), total(static_cast<size_t>(rows), T(0));
+  for (int64_t j = 0; j < keys; j += kKeyBlock) {
+    const int64_t width = std::min(kKeyBlock, keys - j);
+    T* block = scores.data();  // [rows, width]
+    cpu::gemm(Trans::no, Trans::yes, rows, width, d, static_cast<T>(s.scale), q.at(b, begin, h), q.row, k.at(b, j, kv), k.row, T(0), block,
+              width);
+    for (int64_t r = 0; r < rows; ++r) {
+      T* row = block + r * width;
+      const int64_t seen = std::clamp<int64_t>(visible(s, begin + r) - j, 0, width);
+      T& m = maximum[static_cast<size_t>(r)];
+      T top = m;
+#pragma omp simd reduction(max : top)
+      for (int64_t c = 0; c < seen; ++c) top = std::max(top, row[c]);
+      T sum = 0;
+#pragma omp simd reduction(+ : sum)
+      for (int64_t c = 0; c < seen; ++c) {
+        row[c] = fast_exp(row[c] - top);
+        sum += row[c];
+      }
+      std::fill(row + seen, row + width, T(0));
+      const T shrink = j == 0 ? T(0) : fast_exp(m - top);
+      total[static_cast<size_t>(r)] = total[static_cast<size_t>(r)] * shrink + sum;
+      m = top;
+      if (j > 0 && shrink != T(1)) {
+        T* out = o.at(b, begin + r, h);
+        for (int64_t c = 0; c < d; ++c) out[c] *= shrink;
+      }
+    }
+    cpu::gemm(Trans::no, Trans::no, rows, d, width, T(1), block, width, v.at(b, j, kv), v.row, j == 0 ? T(0) : T(1), o.at(b, begin, h), o.row);
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    const T sum = total[static_cast<size_t>(r)];
+    T* out = o.at(b, begin + r, h);
+    for (int64_t c = 0; c < d; ++c) out[c] /= sum;
+    lse[(b * s.n_heads + h) * s.q_length + begin + r] = maximum[static_cast<size_t>(r)] + std::log(sum);
+  }
+}
+
+template <class T>
+void forward_cpu(const AttentionShape& s, const HeadView& qv, const HeadView& kv, const HeadView& vv, const HeadView& ov, T* lse) {
+  const Heads<T> q(qv, s.head_dim), k(kv, s.head_dim), v(vv, s.head_dim), o(ov, s.head_dim);
+  const int64_t blocks = (s.q_length + kQueryBlock - 1) / kQueryBlock;
+  parallel_items(s.batch * s.n_heads * blocks, [&](int64_t item) {
+    thread_local std::vector<T> scores;
+    scores.resize(static_cast<size_t>(kQueryBlock * kKeyBlock));
+    // Late blocks see the most keys: start with them, so that threads finish together.
+    const int64_t block = blocks - 1 - item / (s.batch * s.n_heads), head = item % (s.batch * s.n_heads);
+    forward_block(s, q, k, v, o, lse, head / s.n_heads, head % s.n_heads, block * kQueryBlock, scores);
+  });
+}
+
+/// All queries that read one kv head, one block of keys after another for each block of queries:
+///   P = exp(S - lse), dV += P^T dO, dS = P (dO V^T - delta) scale, dQ += dS K, dK += dS^T Q,  delta = rowsum(dO O)
+template <class T>
+void backward_head(const AttentionShape& s, const Heads<T>& q, const Heads<T>& k, const Heads<T>& v, const Heads<T>& o, const T* lse,
+                   const Heads<T>& d_o, const Heads<T>& dq, const Heads<T>& dk, const Heads<T>& dv, int64_t b, int64_t kv) {
+  const int64_t d = s.head_dim, group = s.n_heads / s.n_kv_heads;
+  thread_local std::vector<T> p_block, ds_block, delta;
+  p_block.resize(static_cast<size_t>(kQueryBlock * kKeyBlock));
+  ds_block.resize(static_cast<size_t>(kQueryBlock * kKeyBlock));
+  delta.resize(static_cast<size_t>(kQueryBlock));
+  for (int64_t t = 0; t < s.k_length; ++t) {
+    std::fill_n(dk.at(b, t, kv), d, T(0));
+    std::fill_n(dv.at(b, t, kv), d, T(0));
+  }
+  for (int64_t h = kv * group; h < (kv + 1) * group; ++h) {
+    for (int64_t begin = 0; begin < s.q_length; begin += kQueryBlock) {
+      const int64_t end = std::min(begin + kQueryBlock, s.q_length), rows = end - begin, keys = visible(s, end - 1);
+      for (int64_t r = 0; r < rows; ++r) {
+        const T *a = d_o.at(b, begin + r, h), *c = o.at(b, begin + r, h);
+        T dot = 0;
+        for (int64_t i = 0; i < d; ++i) dot += a[i] * c[i];
+        delta[static_cast<size_t>(r)] = dot;
+      }
+      for (int64_t j = 0; j < keys; j += kKeyBlock) {
+        const int64_t width = std::min(kKeyBlock, keys - j);
+        T *p = p_block.data(), *ds = ds_block.data();
+        cpu::gemm(Trans::no, Trans::yes, rows, width, d, static_cast<T>(s.scale), q.at(b, begin, h), q.row, k.at(b, j, kv), k.row, T(0), p,
+                  width);
+        cpu::gemm(Trans::no, Trans::yes, rows, width, d, T(1), d_o.at(b, begin, h), d_o.row, v.at(b, j, kv), v.row, T(0), ds, width);
+        for (int64_t r = 0; r < rows; ++r) {
+          T *pr = p + r * width, *sr = ds + r * width;
+          const int64_t seen = std::clamp<int64_t>(visible(s, begin + r) - j, 0, width);
+          const T norm = lse[(b * s.n_heads + h) * s.q_length + begin + r], dot = delta[static_cast<size_t>(r)];
+          const T factor = static_cast<T>(s.scale);
+#pragma omp simd
+          for (int64_t c = 0; c < seen; ++c) {
+            pr[c] = fast_exp(pr[c] - norm);
+            sr[c] = pr[c] * (sr[c] - dot) * factor;
+          }
+          std::fill(pr + seen, pr + width, T(0));
+          std::fill(sr + seen, sr + width, T(0));
+        }
+        cpu::gemm(Trans::yes, Trans::no, width, d, rows, T(1), p, width, d_o.at(b, begin, h), d_o.row, T(1), dv.at(b, j, kv), dv.row);
+        cpu::gemm(Trans::yes, Trans::no, width, d, rows, T(1), ds, width, q.at(b, begin, h), q.row, T(1), dk.at(b, j, kv), dk.row);
+        cpu::gemm(Trans::no, Trans::no, rows, d, width, T(1), ds, width, k.at(b, j, kv), k.row, j == 0 ? T(0) : T(1), dq.at(b, begin, h),
+                  dq.row);
+      }
+    }
+  }
+}
+
+template <class T>
+void backward_cpu(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o, const T* lse,
+                  const HeadView& d_o, const HeadView& dq, const HeadView& dk, const HeadView& dv) {
+  const auto heads = [&](const HeadView& view) { return Heads<T>(view, s.head_dim); };
+  parallel_items(s.batch * s.n_kv_heads, [&](int64_t item) {
+    backward_head<T>(s, heads(q), heads(k), heads(v), heads(o), lse, heads(d_o), heads(dq), heads(dk), heads(dv), item / s.n_kv_heads,
+                     item % s.n_kv_heads);
+  });
+}
+
+HeadView whole(const Tensor& t) { return {&t, t.raw(), t.size(1) * t.size(2) * t.size(3), t.size(2) * t.size(3)}; }
+
+/// The heads [first, ...) of a packed tensor.
+HeadView part(const Tensor& t, int64_t first) {
+  HeadView view = whole(t);
+  view.data = static_cast<char*>(view.data) + first * t.size(3) * size_of(t.dtype());
+  return view;
+}
+
+/// Views of q, k, v in separate tensors or in one packed tensor.
+struct Inputs {
+  std::vector<Tensor> tensors;  // {q, k, v} or {qkv}
+  int64_t n_heads, n_kv_heads;
+  HeadView q() const { return whole(tensors[0]); }
+  HeadView k() const { return tensors.size() == 1 ? part(tensors[0], n_heads) : whole(tensors[1]); }
+  HeadView v() const { return tensors.size() == 1 ? part(tensors[0], n_heads + n_kv_heads) : whole(tensors[2]); }
+  Inputs to(DType dtype) const {
+    Inputs r = *this;
+    for (Tensor& t : r.tensors) t = t.to(dtype);
+    return r;
+  }
+  Inputs like() const {
+    Inputs r = *this;
+    for (Tensor& t : r.tensors) t = Tensor::empty_like(t);
+    return r;
+  }
+};
+
+void forward(const AttentionShape& s, const Inputs& in, const Tensor& o, const Tensor& lse) {
+  if (o.is_cuda()) return cuda::attention_forward(s, in.q(), in.k(), in.v(), whole(o), lse);
+  if (o.dtype() == DType::bf16) {  // bf16 on the CPU computes in f32
+    const Tensor o32 = Tensor::empty(o.shape());
+    forward(s, in.to(DType::f32), o32, lse);
+    return o.copy_from(o32);
+  }
+  if (o.dtype() == DType::f64) return forward_cpu<double>(s, in.q(), in.k(), in.v(), whole(o), lse.data<double>());
+  forward_cpu<float>(s, in.q(), in.k(), in.v(), whole(o), lse.data<float>());
+}
+
+void backward_all(const AttentionShape& s, const Inputs& in, const Tensor& o, const Tensor& lse, const Tensor& d_o, const Inputs& d) {
+  if (o.is_cuda()) return cuda::attention_backward(s, in.q(), in.k(), in.v(), whole(o), lse, whole(d_o), d.q(), d.k(), d.v());
+  if (o.dtype() == DType::bf16) {
+    const Inputs d32 = d.to(DType::f32);
+    backward_all(s, in.to(DType::f32), o.to(DType::f32), lse, d_o.to(DType::f32), d32);
+    for (size_t i = 0; i < d.tensors.size(); ++i) d.tensors[i].copy_from(d32.tensors[i]);
+    return;
+  }
+  if (o.dtype() == DType::f64) {
+    backward_cpu<double>(s, in.q(), in.k(), in.v(), whole(o), lse.data<double>(), whole(d_o), d.q(), d.k(), d.v());
+  } else {
+    backward_cpu<float>(s, in.q(), in.k(), in.v(), whole(o), lse.data<float>(), whole(d_o), d.q(), d.k(), d.v());
+  }
+}
+
+struct AttentionNode : Node {  // saved: q, k, v (or qkv), o, lse
+  AttentionShape shape{};
+  const char* name() const override { return saved.size() == 3 ? "attention_packed" : "attention"; }
+  void backward() override {
+    const Inputs in{{saved.begin(), saved.end() - 2}, shape.n_heads, shape.n_kv_heads};
+    const Inputs d = in.like();
+    backward_all(shape, in, saved[saved.size() - 2], saved.back(), grad_out(), d);
+    for (size_t i = 0; i < d.tensors.size(); ++i) add_grad(i, d.tensors[i]);
+  }
+};
+
+Var run(AttentionShape s, const std::vector<Var>& vars, const AttentionOptions& options) {
+  s.causal = options.causal;
+  s.scale = options.scale != 0 ? options.scale : 1.0 / std::sqrt(static_cast<double>(s.head_dim));
+  check(!s.causal || s.q_length <= s.k_length, "attention", "causal attention of ", s.q_length, " queries over ", s.k_length, " keys");
+  check(s.k_length > 0 || s.q_length == 0, "attention", "there are no keys");
+  Inputs in{{}, s.n_heads, s.n_kv_heads};
+  bool recorded = false;
+  for (const Var& v : vars) {
+    in.tensors.push_back(v.value());
+    recorded |= records(v);
+  }
+  const Tensor& first = in.tensors[0];
+  const Tensor o = Tensor::empty({s.batch, s.q_length, s.n_heads, s.head_dim}, first.dtype(), first.device());
+  const Tensor lse = Tensor::empty({s.batch, s.n_heads, s.q_length}, first.dtype() == DType::f64 ? DType::f64 : DType::f32, first.device());
+  if (o.numel() > 0) forward(s, in, o, lse);
+  Var out(o);
+  if (recorded) {
+    auto node = std::make_unique<AttentionNode>();
+    node->shape = s;
+    node->saved = in.tensors;
+    node->saved.push_back(o);
+    node->saved.push_back(lse);
+    Tape::current().record(std::move(node), vars, {&out});
+  }
+  return out;
+}
+
+}  // namespace
+
+Var attention(const Var& q, const Var& k, const Var& v, const AttentionOptions& options) {
+  check(q.rank() == 4, "attention", "q must have shape [B, Tq, H, D], got ", q.shape());
+  check(k.rank() == 4 && k.size(0) == q.size(0) && k.size(3) == q.size(3), "attention", "k must have shape [", q.size(0), ", Tk, K, ",
+        q.size(3), "], got ", k.shape());
+  check_shape("attention", "v", v.value(), k.shape());
+  check_same("attention", "q", q.value(), "k", k.value());
+  check_same("attention", "q", q.value(), "v", v.value());
+  check(k.size(2) > 0 && q.size(2) % k.size(2) == 0, "attention", q.size(2), " heads are not a multiple of ", k.size(2), " kv heads");
+  return run({q.size(0), q.size(2), k.size(2), q.size(1), k.size(1), q.size(3), true, 0}, {q, k, v}, options);
+}
+
+Var attention_packed(const Var& qkv, int64_t n_heads, int64_t n_kv_heads, const AttentionOptions& options) {
+  check(qkv.rank() == 4 && qkv.size(2) == n_heads + 2 * n_kv_heads, "attention_packed", "qkv must have shape [B, T, ",
+        n_heads + 2 * n_kv_heads, ", D], got ", qkv.shape());
+  check(n_kv_heads > 0 && n_heads % n_kv_heads == 0, "attention_packed", n_heads, " heads are not a multiple of ", n_kv_heads, " kv heads");
+  return run({qkv.size(0), n_heads, n_kv_heads, qkv.size(1), qkv.size(1), qkv.size(3), true, 0}, {qkv}, options);
+}
+
+}  // namespace rw

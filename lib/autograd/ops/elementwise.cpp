@@ -1,0 +1,260 @@
+#include "autograd/ops/elementwise.h"
+
+#include <cmath>
+
+#include "autograd/ops/cuda_ops.h"
+#include "autograd/tape.h"
+#include "tensor/math.h"
+#include "tensor/parallel.h"
+
+namespace rw {
+namespace {
+
+constexpr int64_t kGrain = 1 << 15;
+
+using cuda::Binary;
+using cuda::Unary;
+
+template <class F>
+void binary_cpu(const Tensor& a, const Tensor& b, const Tensor& y, F f) {
+  dispatch_float(y.dtype(), "elementwise", [&](auto zero) {
+    using T = decltype(zero);
+    const T *pa = a.data<T>(), *pb = b.data<T>();
+    T* py = y.data<T>();
+    parallel_for(y.numel(), kGrain, [=](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) py[i] = static_cast<T>(f(static_cast<Acc<T>>(pa[i]), static_cast<Acc<T>>(pb[i])));
+    });
+  });
+}
+
+Tensor binary(Binary op, const char* name, const Tensor& a, const Tensor& b) {
+  check_same(name, "a", a, "b", b);
+  check(a.shape() == b.shape(), name, "a has shape ", a.shape(), " but b has ", b.shape());
+  const Tensor y = Tensor::empty_like(a);
+  if (a.is_cuda()) {
+    cuda::binary(op, a, b, y);
+  } else if (op == Binary::add) {
+    binary_cpu(a, b, y, [](auto p, auto q) { return p + q; });
+  } else if (op == Binary::sub) {
+    binary_cpu(a, b, y, [](auto p, auto q) { return p - q; });
+  } else {
+    binary_cpu(a, b, y, [](auto p, auto q) { return p * q; });
+  }
+  return y;
+}
+
+Tensor scaled(const Tensor& x, double factor) {
+  const Tensor y = Tensor::empty_like(x);
+  if (x.is_cuda()) {
+    cuda::scale(x, factor, y);
+  } else {
+    binary_cpu(x, x, y, [factor](auto p, auto) { return static_cast<decltype(p)>(factor) * p; });
+  }
+  return y;
+}
+
+struct AddNode : Node {
+  double sign = 1;
+  const char* name() const override { return sign > 0 ? "add" : "sub"; }
+  void backward() override {
+    add_grad(0, grad_out());
+    if (wants(1)) add_grad(1, sign > 0 ? grad_out() : scaled(grad_out(), -1));
+  }
+};
+
+struct MulNode : Node {  // saved: a, b
+  const char* name() const override { return "mul"; }
+  void backward() override {
+    if (wants(0)) add_grad(0, binary(Binary::mul, "mul", grad_out(), saved[1]));
+    if (wants(1)) add_grad(1, binary(Binary::mul, "mul", grad_out(), saved[0]));
+  }
+};
+
+struct ScaleNode : Node {
+  double factor = 1;
+  const char* name() const override { return "scale"; }
+  void backward() override { add_grad(0, scaled(grad_out(), factor)); }
+};
+
+struct AddBiasNode : Node {
+  Shape bias_shape;
+  DType bias_dtype = DType::f32;
+  const char* name() const override { return "add_bias"; }
+  void backward() override {
+    add_grad(0, grad_out());
+    if (!wants(1)) return;
+    const Tensor& dy = grad_out();
+    const Target db = grad_target(1, bias_shape, bias_dtype, dy.device());
+    if (dy.is_cuda()) return cuda::column_sums(dy.view({-1, bias_shape[0]}), db.tensor, db.beta != 0);
+    const int64_t columns = bias_shape[0], rows = dy.numel() / columns;
+    Tensor sums = Tensor::zeros(bias_shape, DType::f64);
+    dispatch_float(dy.dtype(), "add_bias", [&](auto zero) {
+      using T = decltype(zero);
+      const T* p = dy.data<T>();
+      double* s = sums.data<double>();
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t c = 0; c < columns; ++c) s[c] += static_cast<double>(p[r * columns + c]);
+      }
+    });
+    if (db.beta == 0) db.tensor.zero();
+    accumulate(db.tensor, sums.to(db.tensor.dtype()));
+  }
+};
+
+/// f(x) and f'(x) given x and y = f(x).
+template <class A>
+A unary_value(Unary op, A x) {
+  switch (op) {
+    case Unary::exp: return fast_exp(x);
+    case Unary::log: return std::log(x);
+    case Unary::tanh: return std::tanh(x);
+    case Unary::silu: return x * sigmoid(x);
+  }
+  return x;
+}
+template <class A>
+A unary_slope(Unary op, A x, A y) {
+  switch (op) {
+    case Unary::exp: return y;
+    case Unary::log: return A(1) / x;
+    case Unary::tanh: return A(1) - y * y;
+    case Unary::silu: {
+      const A s = sigmoid(x);
+      return s * (A(1) + x * (A(1) - s));
+    }
+  }
+  return x;
+}
+
+struct UnaryNode : Node {  // saved: x, y
+  Unary op = Unary::exp;
+  const char* name() const override {
+    constexpr const char* names[] = {"exp", "log", "tanh", "silu"};
+    return names[static_cast<int>(op)];
+  }
+  void backward() override {
+    const Tensor &x = saved[0], &y = saved[1], &dy = grad_out();
+    const Tensor dx = Tensor::empty_like(x);
+    if (x.is_cuda()) {
+      cuda::unary_backward(op, x, y, dy, dx);
+    } else {
+      dispatch_float(x.dtype(), name(), [&](auto zero) {
+        using T = decltype(zero);
+        const T *px = x.data<T>(), *py = y.data<T>(), *pg = dy.data<T>();
+        T* pd = dx.data<T>();
+        parallel_for(x.numel(), kGrain, [&, px, py, pg, pd](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i) {
+            pd[i] = static_cast<T>(static_cast<Acc<T>>(pg[i]) * unary_slope(op, static_cast<Acc<T>>(px[i]), static_cast<Acc<T>>(py[i])));
+          }
+        });
+      });
+    }
+    add_grad(0, dx);
+  }
+};
+
+Var unary(Unary op, const Var& x) {
+  const Tensor y = Tensor::empty_like(x.value());
+  if (x.is_cuda()) {
+    cuda::unary(op, x.value(), y);
+  } else {
+    binary_cpu(x.value(), x.value(), y, [op](auto p, auto) { return unary_value(op, p); });
+  }
+  Var out(y);
+  if (records(x)) {
+    auto node = std::make_unique<UnaryNode>();
+    node->op = op;
+    node->saved = {x.value(), y};
+    Tape::current().record(std::move(node), {x}, {&out});
+  }
+  return out;
+}
+
+Var add_or_sub(const Var& a, const Var& b, double sign) {
+  Var out(binary(sign > 0 ? Binary::add : Binary::sub, sign > 0 ? "add" : "sub", a.value(), b.value()));
+  if (records(a, b)) {
+    auto node = std::make_unique<AddNode>();
+    node->sign = sign;
+    Tape::current().record(std::move(node), {a, b}, {&out});
+  }
+  return out;
+}
+
+struct ReshapeNode : Node {
+  Shape shape;  // of the input
+  const char* name() const override { return "reshape"; }
+  void backward() override { add_grad(0, grad_out().view(shape)); }
+};
+
+}  // namespace
+
+Var add(const Var& a, const Var& b) { return add_or_sub(a, b, 1); }
+Var sub(const Var& a, const Var& b) { return add_or_sub(a, b, -1); }
+
+Var mul(const Var& a, const Var& b) {
+  Var out(binary(Binary::mul, "mul", a.value(), b.value()));
+  if (records(a, b)) {
+    auto node = std::make_unique<MulNode>();
+    node->saved = {a.value(), b.value()};
+    Tape::current().record(std::move(node), {a, b}, {&out});
+  }
+  return out;
+}
+
+Var scale(const Var& x, double factor) {
+  Var out(scaled(x.value(), factor));
+  if (records(x)) {
+    auto node = std::make_unique<ScaleNode>();
+    node->factor = factor;
+    Tape::current().record(std::move(node), {x}, {&out});
+  }
+  return out;
+}
+
+Var add_bias(const Var& x, const Var& bias) {
+  check_same("add_bias", "x", x.value(), "bias", bias.value());
+  check_shape("add_bias", "bias", bias.value(), {x.size(-1)});
+  const Tensor y = Tensor::empty_like(x.value());
+  const int64_t columns = x.size(-1);
+  if (x.is_cuda()) {
+    cuda::add_bias(x.value(), bias.value(), y);
+  } else {
+    dispatch_float(x.dtype(), "add_bias", [&](auto zero) {
+      using T = decltype(zero);
+      const T *px = x.value().data<T>(), *pb = bias.value().data<T>();
+      T* py = y.data<T>();
+      parallel_for(x.numel() / columns, 64, [=](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) {
+          for (int64_t c = 0; c < columns; ++c) {
+            py[r * columns + c] = static_cast<T>(static_cast<Acc<T>>(px[r * columns + c]) + static_cast<Acc<T>>(pb[c]));
+          }
+        }
+      });
+    });
+  }
+  Var out(y);
+  if (records(x, bias)) {
+    auto node = std::make_unique<AddBiasNode>();
+    node->bias_shape = bias.shape();
+    node->bias_dtype = bias.dtype();
+    Tape::current().record(std::move(node), {x, bias}, {&out});
+  }
+  return out;
+}
+
+Var exp(const Var& x) { return unary(Unary::exp, x); }
+Var log(const Var& x) { return unary(Unary::log, x); }
+Var tanh(const Var& x) { return unary(Unary::tanh, x); }
+Var silu(const Var& x) { return unary(Unary::silu, x); }
+
+Var reshape(const Var& x, const Shape& shape) {
+  Var out(x.value().view(shape));
+  if (records(x)) {
+    auto node = std::make_unique<ReshapeNode>();
+    node->shape = x.shape();
+    Tape::current().record(std::move(node), {x}, {&out});
+  }
+  return out;
+}
+
+}  // namespace rw

@@ -1,0 +1,236 @@
+#include "autograd/ops/loss.h"
+
+#include <cmath>
+
+#include "autograd/ops/cuda_ops.h"
+#include "autograd/tape.h"
+#include "tensor/gemm.h"
+#include "tensor/math.h"
+#include "tensor/parallel.h"
+
+namespace rw {
+namespace {
+
+DType wide(DType t) { return t == DType::f64 ? DType::f64 : DType::f32; }
+
+/// nll[r] = logsumexp(row) - row[target]; with `gradient`, the row becomes softmax - onehot. Ignored rows give 0.
+template <class T>
+void rows_cpu(T* logits, const int32_t* targets, bool gradient, Acc<T>* nll, int64_t rows, int64_t vocab) {
+  parallel_for(rows, 4, [=](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      T* row = logits + r * vocab;
+      if (targets[r] == kIgnoreIndex) {
+        nll[r] = 0;
+        if (gradient) std::fill_n(row, vocab, T(0));
+        continue;
+      }
+      Acc<T> top = static_cast<Acc<T>>(row[0]);
+#pragma omp simd reduction(max : top)
+      for (int64_t v = 0; v < vocab; ++v) top = std::max(top, static_cast<Acc<T>>(row[v]));
+      const Acc<T> target = static_cast<Acc<T>>(row[targets[r]]);
+      Acc<T> sum = 0;
+      if (gradient && !std::is_same_v<T, bf16>) {  // the exponentials are kept, so that each is computed once
+#pragma omp simd reduction(+ : sum)
+        for (int64_t v = 0; v < vocab; ++v) {
+          const Acc<T> e = fast_exp(static_cast<Acc<T>>(row[v]) - top);
+          row[v] = static_cast<T>(e);
+          sum += e;
+        }
+        const Acc<T> inverse = Acc<T>(1) / sum;
+        for (int64_t v = 0; v < vocab; ++v) row[v] = static_cast<T>(static_cast<Acc<T>>(row[v]) * inverse);
+      } else {
+#pragma omp simd reduction(+ : sum)
+        for (int64_t v = 0; v < vocab; ++v) sum += fast_exp(static_cast<Acc<T>>(row[v]) - top);
+        if (gradient) {
+          for (int64_t v = 0; v < vocab; ++v) row[v] = static_cast<T>(fast_exp(static_cast<Acc<T>>(row[v]) - top) / sum);
+        }
+      }
+      nll[r] = top + std::log(sum) - target;
+      if (gradient) row[targets[r]] = static_cast<T>(static_cast<Acc<T>>(row[targets[r]]) - Acc<T>(1));
+    }
+  });
+}
+
+/// On either device; logits are overwritten if `gradient`.
+void loss_rows(const Tensor& logits, const Tensor& targets, bool gradient, const Tensor& nll) {
+  if (logits.is_cuda()) return cuda::cross_entropy_rows(logits, targets, gradient, nll);
+  dispatch_float(logits.dtype(), "cross_entropy", [&](auto zero) {
+    using T = decltype(zero);
+    rows_cpu<T>(logits.data<T>(), targets.data<int32_t>(), gradient, nll.data<Acc<T>>(), logits.size(0), logits.size(1));
+  });
+}
+
+void check_targets(const char* op, const Tensor& targets, int64_t rows, int64_t vocab, Device device) {
+  check(targets.defined() && targets.dtype() == DType::i32, op, "targets must be i32");
+  check_shape(op, "targets", targets, {rows});
+  check(targets.device() == device, op, "targets are on ", targets.device(), ", logits on ", device);
+  if (targets.is_cuda()) return;
+  const int32_t* t = targets.data<int32_t>();
+  for (int64_t r = 0; r < rows; ++r) {
+    check(t[r] == kIgnoreIndex || (t[r] >= 0 && t[r] < vocab), op, "target ", t[r], " at row ", r, " is outside the vocabulary [0, ", vocab, ")");
+  }
+}
+
+/// 1 / number of scored rows for the mean, 1 for the sum.
+double factor_of(Reduction reduction, const Tensor& targets) {
+  if (reduction != Reduction::mean) return 1;
+  const Tensor host = targets.to(kCpu);
+  int64_t scored = 0;
+  for (int64_t r = 0; r < host.numel(); ++r) scored += host.data<int32_t>()[r] != kIgnoreIndex;
+  return 1.0 / static_cast<double>(scored);
+}
+
+/// [1] = factor * sum of nll, in the dtype of nll.
+Tensor reduce(const Tensor& nll, double factor) {
+  Tensor y = Tensor::empty({1}, nll.dtype(), nll.device());
+  if (nll.is_cuda()) {
+    cuda::sum_all(nll, factor, y);
+    return y;
+  }
+  double s = 0;
+  for (double v : nll.to_vector()) s += v;
+  y.fill(factor * s);
+  return y;
+}
+
+/// factor * scalar * x as a new tensor of dtype `dtype`.
+void add_scaled(const Tensor& to, const Tensor& from, double factor, const Tensor& scalar) {
+  if (to.is_cuda()) return cuda::add_scaled(to, from, factor, scalar);
+  const double f = factor * scalar.item();
+  dispatch_float(to.dtype(), "loss", [&](auto to_zero) {
+    dispatch_float(from.dtype(), "loss", [&](auto from_zero) {
+      using T = decltype(to_zero);
+      T* p = to.data<T>();
+      const auto* q = from.data<decltype(from_zero)>();
+      const Acc<T> s = static_cast<Acc<T>>(f);
+      parallel_for(to.numel(), 1 << 15, [=](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) p[i] = static_cast<T>(static_cast<Acc<T>>(p[i]) + s * static_cast<Acc<T>>(q[i]));
+      });
+    });
+  });
+}
+
+struct CrossEntropyNode : Node {  // saved: softmax - onehot [N,V]
+  bool per_row = false;
+  double factor = 1;
+  const char* name() const override { return "cross_entropy"; }
+  void backward() override {
+    const Tensor& d = saved[0];
+    const Tensor dx = Tensor::empty_like(d);
+    if (!per_row) {
+      dx.zero();
+      add_scaled(dx, d, factor, grad_out());
+    } else if (d.is_cuda()) {
+      cuda::scale_rows(d, grad_out(), dx);
+    } else {
+      const std::vector<double> dy = grad_out().to_vector();
+      dispatch_float(d.dtype(), name(), [&](auto zero) {
+        using T = decltype(zero);
+        const int64_t vocab = d.size(1);
+        for (int64_t i = 0; i < d.numel(); ++i) {
+          dx.data<T>()[i] = static_cast<T>(static_cast<double>(d.data<T>()[i]) * dy[static_cast<size_t>(i / vocab)]);
+        }
+      });
+    }
+    add_grad(0, dx);
+  }
+};
+
+struct LinearCrossEntropyNode : Node {  // saved: d(sum)/dx [N,C], d(sum)/dweight [V,C] (each only if wanted)
+  double factor = 1;
+  Shape x_shape;
+  const char* name() const override { return "linear_cross_entropy"; }
+  void backward() override {
+    for (size_t i = 0; i < 2; ++i) {
+      if (!wants(i)) continue;
+      const Shape shape = i == 0 ? x_shape : saved[1].shape();
+      const Target d = grad_target(i, shape, saved[i].dtype(), saved[i].device());
+      if (d.beta == 0) d.tensor.zero();
+      add_scaled(d.tensor.view(saved[i].shape()), saved[i], factor, grad_out());
+    }
+  }
+};
+
+/// Rows of logits that are alive at once: about 16 MiB on the CPU, 512 MiB on a GPU.
+int64_t chunk_rows(int64_t vocab, DType dtype, Device device) {
+  const int64_t bytes = device.is_cuda() ? int64_t{512} << 20 : int64_t{16} << 20;
+  return std::max<int64_t>(64, bytes / (vocab * size_of(dtype)) / 64 * 64);
+}
+
+}  // namespace
+
+Var cross_entropy(const Var& logits, const Tensor& targets, Reduction reduction) {
+  check(logits.rank() == 2 && logits.size(1) > 0, "cross_entropy", "logits must have shape [N, V], got ", logits.shape());
+  check_targets("cross_entropy", targets, logits.size(0), logits.size(1), logits.device());
+  const bool recorded = records(logits);
+  const Tensor work = recorded ? logits.value().clone() : logits.value();
+  const Tensor nll = Tensor::empty({logits.size(0)}, wide(logits.dtype()), logits.device());
+  loss_rows(work, targets, recorded, nll);
+  const double factor = factor_of(reduction, targets);
+  Var out(reduction == Reduction::none ? nll : reduce(nll, factor));
+  if (recorded) {
+    auto node = std::make_unique<CrossEntropyNode>();
+    node->per_row = reduction == Reduction::none;
+    node->factor = factor;
+    node->saved = {work};
+    Tape::current().record(std::move(node), {logits}, {&out});
+  }
+  return out;
+}
+
+Var linear_cross_entropy(const Var& x, const Var& weight, const Tensor& targets, Reduction reduction) {
+  const char* op = "linear_cross_entropy";
+  check(reduction != Reduction::none, op, "reduction must be sum or mean; token_nll gives the rows");
+  check(weight.rank() == 2, op, "weight must have shape [V, C], got ", weight.shape());
+  check(x.rank() >= 1 && x.size(-1) == weight.size(1), op, "x must have shape [..., ", weight.size(1), "], got ", x.shape());
+  check_same(op, "x", x.value(), "weight", weight.value());
+  const int64_t vocab = weight.size(0), columns = weight.size(1), n = x.numel() / columns;
+  check_targets(op, targets, n, vocab, x.device());
+  const Tensor rows = x.value().view({n, columns});
+  const bool recorded = records(x, weight);
+  const bool want_x = recorded && x.requires_grad(), want_w = recorded && weight.requires_grad();
+  const Tensor dx = want_x ? Tensor::empty_like(rows) : Tensor();
+  const Tensor dw = want_w ? Tensor::empty(weight.shape(), wide(weight.dtype()), x.device()) : Tensor();
+  const Tensor nll = Tensor::empty({n}, wide(x.dtype()), x.device());
+  const int64_t chunk = std::min(n, chunk_rows(vocab, x.dtype(), x.device()));
+  const Tensor buffer = Tensor::empty({chunk, vocab}, x.dtype(), x.device());
+  for (int64_t begin = 0; begin < n; begin += chunk) {
+    const int64_t end = std::min(n, begin + chunk);
+    const Tensor logits = buffer.slice(0, end - begin);  // [chunk,V]
+    gemm(rows.slice(begin, end), Trans::no, weight.value(), Trans::yes, logits);
+    loss_rows(logits, targets.slice(begin, end), recorded, nll.slice(begin, end));
+    if (want_x) gemm(logits, Trans::no, weight.value(), Trans::no, dx.slice(begin, end));
+    if (want_w) gemm(logits, Trans::yes, rows.slice(begin, end), Trans::no, dw, 1, begin == 0 ? 0 : 1);
+  }
+  if (want_w && n == 0) dw.zero();
+  const double factor = factor_of(reduction, targets);
+  Var out(reduce(nll, factor));
+  if (recorded) {
+    auto node = std::make_unique<LinearCrossEntropyNode>();
+    node->factor = factor;
+    node->x_shape = x.shape();
+    node->saved = {dx, dw};
+    Tape::current().record(std::move(node), {x, weight}, {&out});
+  }
+  return out;
+}
+
+Tensor token_nll(const Tensor& x, const Tensor& weight, const Tensor& targets) {
+  check(weight.rank() == 2 && x.size(-1) == weight.size(1), "token_nll", "x must have shape [..., C] for weight [V, C], got ", x.shape(),
+        " and ", weight.shape());
+  const int64_t vocab = weight.size(0), columns = weight.size(1), n = x.numel() / columns;
+  check_targets("token_nll", targets, n, vocab, x.device());
+  const Tensor rows = x.view({n, columns});
+  const Tensor nll = Tensor::empty({n}, wide(x.dtype()), x.device());
+  const int64_t chunk = std::min(n, chunk_rows(vocab, x.dtype(), x.device()));
+  const Tensor buffer = Tensor::empty({chunk, vocab}, x.dtype(), x.device());
+  for (int64_t begin = 0; begin < n; begin += chunk) {
+    const int64_t end = std::min(n, begin + chunk);
+    const Tensor logits = buffer.slice(0, end - begin);
+    gemm(rows.slice(begin, end), Trans::no, weight, Trans::yes, logits);
+    loss_rows(logits, targets.slice(begin, end), false, nll.slice(begin, end));
+  }
+  return nll;
+}
+
+}  // namespace rw

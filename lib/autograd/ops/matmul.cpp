@@ -1,0 +1,78 @@
+#include "autograd/ops/matmul.h"
+
+#include "autograd/tape.h"
+#include "tensor/gemm.h"
+
+namespace rw {
+namespace {
+
+/// The gradient of a weight is made in f32 for bf16 work (the arena's), in the weight's dtype otherwise.
+DType grad_dtype(DType t) { return t == DType::bf16 ? DType::f32 : t; }
+
+struct MatmulNode : Node {  // saved: a [M,K], b [K,N]
+  const char* name() const override { return "matmul"; }
+  void backward() override {
+    const Tensor &a = saved[0], &b = saved[1], &dy = grad_out();
+    if (wants(0)) {
+      const Target da = grad_target(0, a.shape(), a.dtype(), a.device());
+      gemm(dy, Trans::no, b, Trans::yes, da.tensor, 1, da.beta);
+    }
+    if (wants(1)) {
+      const Target db = grad_target(1, b.shape(), b.dtype(), b.device());
+      gemm(a, Trans::yes, dy, Trans::no, db.tensor, 1, db.beta);
+    }
+  }
+};
+
+struct LinearNode : Node {  // saved: x [R,K], weight [N,K]
+  Shape x_shape;
+  const char* name() const override { return "linear"; }
+  void backward() override {
+    const Tensor &x = saved[0], &w = saved[1];
+    const Tensor dy = grad_out().view({x.size(0), w.size(0)});  // [R,N]
+    if (wants(0)) {
+      const Target dx = grad_target(0, x_shape, x.dtype(), x.device());
+      gemm(dy, Trans::no, w, Trans::no, dx.tensor.view(x.shape()), 1, dx.beta);
+    }
+    if (wants(1)) {
+      const Target dw = grad_target(1, w.shape(), grad_dtype(w.dtype()), w.device());
+      gemm(dy, Trans::yes, x, Trans::no, dw.tensor, 1, dw.beta);
+    }
+  }
+};
+
+}  // namespace
+
+Var matmul(const Var& a, const Var& b) {
+  check(a.rank() == 2 && b.rank() == 2, "matmul", "expected matrices, got ", a.shape(), " and ", b.shape());
+  Tensor y = Tensor::empty({a.size(0), b.size(1)}, a.dtype(), a.device());
+  gemm(a.value(), Trans::no, b.value(), Trans::no, y);
+  Var out(y);
+  if (records(a, b)) {
+    auto node = std::make_unique<MatmulNode>();
+    node->saved = {a.value(), b.value()};
+    Tape::current().record(std::move(node), {a, b}, {&out});
+  }
+  return out;
+}
+
+Var linear(const Var& x, const Var& weight) {
+  check(weight.rank() == 2, "linear", "weight must have shape [N, K], got ", weight.shape());
+  check(x.rank() >= 1 && x.size(-1) == weight.size(1), "linear", "x must have shape [..., ", weight.size(1), "], got ", x.shape());
+  check_same("linear", "x", x.value(), "weight", weight.value());
+  Shape shape = x.shape();
+  shape.set(-1, weight.size(0));
+  const Tensor rows = x.value().view({-1, weight.size(1)});  // [R,K]
+  Tensor y = Tensor::empty(shape, x.dtype(), x.device());
+  gemm(rows, Trans::no, weight.value(), Trans::yes, y.view({rows.size(0), weight.size(0)}));
+  Var out(y);
+  if (records(x, weight)) {
+    auto node = std::make_unique<LinearNode>();
+    node->x_shape = x.shape();
+    node->saved = {rows, weight.value()};
+    Tape::current().record(std::move(node), {x, weight}, {&out});
+  }
+  return out;
+}
+
+}  // namespace rw

@@ -1,0 +1,159 @@
+#include "autograd/ops/norm.h"
+
+#include <cmath>
+
+#include "autograd/ops/cuda_ops.h"
+#include "autograd/tape.h"
+#include "tensor/parallel.h"
+
+namespace rw {
+namespace {
+
+/// h = x (+ residual); y = h * rstd * weight, rstd = 1/sqrt(mean(h^2) + eps). h is written only if there is a residual.
+template <class T>
+void forward_rows(const T* x, const T* residual, const T* weight, Acc<T> eps, T* h, T* y, Acc<T>* rstd, int64_t rows, int64_t columns) {
+  parallel_for(rows, 16, [=](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const T* row = x + r * columns;
+      Acc<T> square = 0;
+      if (residual) {
+        T* hr = h + r * columns;
+        const T* rr = residual + r * columns;
+#pragma omp simd reduction(+ : square)
+        for (int64_t c = 0; c < columns; ++c) {
+          hr[c] = static_cast<T>(static_cast<Acc<T>>(row[c]) + static_cast<Acc<T>>(rr[c]));
+          square += static_cast<Acc<T>>(hr[c]) * static_cast<Acc<T>>(hr[c]);
+        }
+        row = hr;
+      } else {
+#pragma omp simd reduction(+ : square)
+        for (int64_t c = 0; c < columns; ++c) square += static_cast<Acc<T>>(row[c]) * static_cast<Acc<T>>(row[c]);
+      }
+      const Acc<T> scale = Acc<T>(1) / std::sqrt(square / static_cast<Acc<T>>(columns) + eps);
+      rstd[r] = scale;
+      T* yr = y + r * columns;
+      for (int64_t c = 0; c < columns; ++c) {
+        yr[c] = static_cast<T>(static_cast<Acc<T>>(row[c]) * scale * static_cast<Acc<T>>(weight[c]));
+      }
+    }
+  });
+}
+
+/// With n = h * rstd and g = dy * weight:  dh = rstd * (g - n * mean(g n)),  dweight = sum over rows of dy * n.
+template <class T>
+void backward_rows(const T* h, const T* weight, const Acc<T>* rstd, const T* dy, const T* dh_more, T* dx, Acc<T>* dweight_parts,
+                   int64_t parts, int64_t rows, int64_t columns) {
+  parallel_items(parts, [=](int64_t part) {  // fixed parts: the order of sums does not depend on the thread count
+    Acc<T>* dw = dweight_parts + part * columns;
+    std::fill_n(dw, columns, Acc<T>(0));
+    for (int64_t r = rows * part / parts; r < rows * (part + 1) / parts; ++r) {
+      const T *hr = h + r * columns, *gr = dy + r * columns, *more = dh_more ? dh_more + r * columns : nullptr;
+      T* out = dx + r * columns;
+      const Acc<T> scale = rstd[r];
+      Acc<T> dot = 0;
+#pragma omp simd reduction(+ : dot)
+      for (int64_t c = 0; c < columns; ++c) {
+        const Acc<T> n = static_cast<Acc<T>>(hr[c]) * scale, g = static_cast<Acc<T>>(gr[c]);
+        dw[c] += g * n;
+        dot += g * static_cast<Acc<T>>(weight[c]) * n;
+      }
+      const Acc<T> mean = dot / static_cast<Acc<T>>(columns);
+      for (int64_t c = 0; c < columns; ++c) {
+        const Acc<T> n = static_cast<Acc<T>>(hr[c]) * scale;
+        Acc<T> d = scale * (static_cast<Acc<T>>(gr[c]) * static_cast<Acc<T>>(weight[c]) - n * mean);
+        if (more) d += static_cast<Acc<T>>(more[c]);
+        out[c] = static_cast<T>(d);
+      }
+    }
+  });
+}
+
+struct NormNode : Node {  // saved: h [N,C], weight [C], rstd [N]. inputs: x, weight (and residual). outputs: (h and) y
+  bool fused = false;
+  Shape shape;
+  const char* name() const override { return fused ? "residual_rms_norm" : "rms_norm"; }
+
+  void backward() override {
+    const Tensor &h = saved[0], &weight = saved[1], &rstd = saved[2];
+    const Tensor dh = fused ? grad_out(0) : Tensor();
+    const Tensor dy = grad_out(fused ? 1 : 0);
+    if (!dy.defined()) {  // only the residual stream is used downstream
+      add_grad(0, dh);
+      add_grad(2, dh);
+      return;
+    }
+    const Tensor dx = Tensor::empty(shape, h.dtype(), h.device());
+    const DType wide = weight.dtype() == DType::f64 ? DType::f64 : DType::f32;
+    Target dw{Tensor(), 0};
+    if (wants(1)) dw = grad_target(1, weight.shape(), wide, h.device());
+    const int64_t rows = h.size(0), columns = h.size(1);
+    if (h.is_cuda()) {
+      cuda::rms_norm_backward(h, weight, rstd, dy, dh, dx, dw.tensor, dw.beta != 0);
+    } else {
+      const int64_t parts = std::min<int64_t>(64, rows);
+      const Tensor partial = Tensor::empty({parts, columns}, wide);
+      dispatch_float(h.dtype(), name(), [&](auto zero) {
+        using T = decltype(zero);
+        backward_rows<T>(h.data<T>(), weight.data<T>(), rstd.data<Acc<T>>(), dy.data<T>(), dh.defined() ? dh.data<T>() : nullptr,
+                         dx.data<T>(), partial.data<Acc<T>>(), parts, rows, columns);
+        if (!wants(1)) return;
+        Tensor sums = Tensor::zeros(weight.shape(), wide);
+        for (int64_t p = 0; p < parts; ++p) {
+          for (int64_t c = 0; c < columns; ++c) sums.data<Acc<T>>()[c] += partial.data<Acc<T>>()[p * columns + c];
+        }
+        if (dw.beta == 0) dw.tensor.zero();
+        accumulate(dw.tensor, sums);
+      });
+    }
+    add_grad(0, dx);
+    if (fused) add_grad(2, dx);
+  }
+};
+
+std::pair<Var, Var> norm(const char* op, const Var& x, const Var* residual, const Var& weight, double eps) {
+  check(x.rank() >= 1, op, "x must have shape [..., C], got ", x.shape());
+  const int64_t columns = x.size(-1), rows = columns ? x.numel() / columns : 0;
+  check_shape(op, "weight", weight.value(), {columns});
+  check_same(op, "x", x.value(), "weight", weight.value());
+  if (residual) {
+    check_shape(op, "residual", residual->value(), x.shape());
+    check_same(op, "x", x.value(), "residual", residual->value());
+  }
+  const Tensor y = Tensor::empty_like(x.value());
+  const Tensor h = residual ? Tensor::empty_like(x.value()) : x.value();
+  const Tensor rstd = Tensor::empty({rows}, x.dtype() == DType::f64 ? DType::f64 : DType::f32, x.device());
+  const Tensor flat = h.view({rows, columns});
+  if (x.is_cuda()) {
+    cuda::rms_norm_forward(x.value(), residual ? residual->value() : Tensor(), weight.value(), eps, residual ? h : Tensor(), y, rstd);
+  } else {
+    dispatch_float(x.dtype(), op, [&](auto zero) {
+      using T = decltype(zero);
+      forward_rows<T>(x.value().data<T>(), residual ? residual->value().data<T>() : nullptr, weight.value().data<T>(),
+                      static_cast<Acc<T>>(eps), h.data<T>(), y.data<T>(), rstd.data<Acc<T>>(), rows, columns);
+    });
+  }
+  Var out_h(h), out_y(y);
+  const bool recorded = residual ? records(x, weight, *residual) : records(x, weight);
+  if (recorded) {
+    auto node = std::make_unique<NormNode>();
+    node->fused = residual != nullptr;
+    node->shape = x.shape();
+    node->saved = {flat, weight.value(), rstd};
+    if (residual) {
+      Tape::current().record(std::move(node), {x, weight, *residual}, {&out_h, &out_y});
+    } else {
+      Tape::current().record(std::move(node), {x, weight}, {&out_y});
+    }
+  }
+  return {out_h, out_y};
+}
+
+}  // namespace
+
+Var rms_norm(const Var& x, const Var& weight, double eps) { return norm("rms_norm", x, nullptr, weight, eps).second; }
+
+std::pair<Var, Var> residual_rms_norm(const Var& x, const Var& residual, const Var& weight, double eps) {
+  return norm("residual_rms_norm", x, &residual, weight, eps);
+}
+
+}  // namespace rw
