@@ -18,5 +18,10 @@ void convert(void*, DType, const void*, DType, int64_t) { absent(); }
 void accumulate(void*, DType, const void*, DType, int64_t) { absent(); }
 void synchronize() {}
 void gemm(bool, bool, int64_t, int64_t, int64_t, double, const void*, const void*, DType, double, void*, DType) { absent(); }
+void matvec(int64_t, int64_t, const void*, DType, const void*, void*, DType) { absent(); }
+Event::Event() { absent(); }
+Event::~Event() = default;
+void Event::record() { absent(); }
+double Event::milliseconds_since(const Event&) const { absent(); }
 
 }  // namespace rw::cuda

@@ -1,0 +1,221 @@
+// Matrix products on the GPU: cuBLASLt for matrices, a kernel of our own for one row (decoding is bound by reading W).
+#include <cublasLt.h>
+
+#include <array>
+#include <map>
+#include <mutex>
+#include <tuple>
+
+#include "tensor/cuda.h"
+#include "tensor/launch.cuh"
+
+namespace rw::cuda {
+namespace {
+
+// --- cuBLASLt --------------------------------------------------------------------------------------------------------
+//
+// cuBLASLt thinks in columns. A row-major matrix read by columns is its transpose, so we ask for
+//   C^T [N,M] = op(B)^T op(A)^T
+// with B as the left factor; no byte moves.
+
+constexpr int64_t kWorkspace = int64_t{64} << 20;  // what NVIDIA recommends at least for Hopper is 32 MiB
+
+void check_lt(cublasStatus_t status, const char* call) {
+  if (status != CUBLAS_STATUS_SUCCESS) fail("gemm", call, ": ", cublasLtGetStatusString(status));
+}
+
+/// Largest power of two up to 256 that divides the address: part of what decides which kernels may run.
+uint32_t alignment_of(const void* p) {
+  const uintptr_t address = reinterpret_cast<uintptr_t>(p);
+  uint32_t alignment = 256;
+  while (address % alignment) alignment /= 2;
+  return alignment;
+}
+
+struct Key {
+  bool ta, tb, accumulate;
+  int64_t m, n, k;
+  DType ab, c;
+  uint32_t align_a, align_b, align_c;
+  auto tie() const { return std::tie(ta, tb, accumulate, m, n, k, ab, c, align_a, align_b, align_c); }
+  bool operator<(const Key& other) const { return tie() < other.tie(); }
+};
+
+/// Descriptors and the algorithm of one kind of call. Kept for the life of the process.
+struct Plan {
+  cublasLtMatmulDesc_t operation = nullptr;
+  cublasLtMatrixLayout_t left = nullptr, right = nullptr, out = nullptr;
+  cublasLtMatmulAlgo_t algorithm{};
+};
+
+struct Lt {
+  cublasLtHandle_t handle = nullptr;
+  void* workspace = nullptr;
+  std::map<Key, Plan> plans;
+  std::mutex mutex;
+};
+
+Lt& lt_of_this_device() {
+  static std::array<Lt, 16> all;
+  int device = 0;
+  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+  Lt& lt = all.at(static_cast<size_t>(device));
+  const std::lock_guard lock(lt.mutex);
+  if (!lt.handle) {
+    check_lt(cublasLtCreate(&lt.handle), "cublasLtCreate");
+    lt.workspace = allocate(kWorkspace, {DeviceType::cuda, device}, "gemm-workspace");
+  }
+  return lt;
+}
+
+cublasLtMatrixLayout_t layout(DType type, int64_t rows, int64_t columns) {  // column-major, no gaps
+  cublasLtMatrixLayout_t made = nullptr;
+  check_lt(cublasLtMatrixLayoutCreate(&made, type == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F, static_cast<uint64_t>(rows),
+                                      static_cast<uint64_t>(columns), rows),
+           "cublasLtMatrixLayoutCreate");
+  return made;
+}
+
+Plan make_plan(cublasLtHandle_t handle, const Key& key) {
+  Plan plan;
+  // f32 inputs multiply in f32 (no tf32: its 10-bit mantissa would be a surprise); bf16 products sum up in f32.
+  check_lt(cublasLtMatmulDescCreate(&plan.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
+  const cublasOperation_t left_op = key.tb ? CUBLAS_OP_T : CUBLAS_OP_N, right_op = key.ta ? CUBLAS_OP_T : CUBLAS_OP_N;
+  check_lt(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, &left_op, sizeof left_op), "TRANSA");
+  check_lt(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSB, &right_op, sizeof right_op), "TRANSB");
+  plan.left = key.tb ? layout(key.ab, key.k, key.n) : layout(key.ab, key.n, key.k);
+  plan.right = key.ta ? layout(key.ab, key.m, key.k) : layout(key.ab, key.k, key.m);
+  plan.out = layout(key.c, key.n, key.m);
+
+  cublasLtMatmulPreference_t preference = nullptr;
+  check_lt(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
+  const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
+    check_lt(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value), "cublasLtMatmulPreferenceSetAttribute");
+  };
+  set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(kWorkspace));
+  // Split-K parts may only be summed in f32 and in a fixed order: results repeat bit for bit and are not rounded twice.
+  set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, key.align_b);
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, key.align_a);
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, key.align_c);
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, key.align_c);
+
+  cublasLtMatmulHeuristicResult_t found{};
+  int count = 0;
+  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle, plan.operation, plan.left, plan.right, plan.out, plan.out,
+                                                               preference, 1, &found, &count);
+  cublasLtMatmulPreferenceDestroy(preference);
+  check_lt(status, "cublasLtMatmulAlgoGetHeuristic");
+  check(count > 0, "gemm", "cuBLASLt has no kernel for m ", key.m, ", n ", key.n, ", k ", key.k, ", ", key.ab, " -> ", key.c);
+  plan.algorithm = found.algo;
+  return plan;
+}
+
+const Plan& plan_for(Lt& lt, const Key& key) {
+  const std::lock_guard lock(lt.mutex);
+  auto it = lt.plans.find(key);
+  if (it == lt.plans.end()) it = lt.plans.emplace(key, make_plan(lt.handle, key)).first;
+  return it->second;
+}
+
+// --- one row ---------------------------------------------------------------------------------------------------------
+//
+//   y[n] = sum over k of W[n,k] x[k]
+//
+// Bytes: N K of W, read once; x stays in L1. `WARPS` warps share a row of W when rows are few, so that the whole card reads.
+
+constexpr int kMatvecThreads = 256;
+
+template <int WARPS, int N, class W, class X>
+__global__ void __launch_bounds__(kMatvecThreads) matvec_kernel(int64_t rows, int64_t k, const W* __restrict__ w,
+                                                               const X* __restrict__ x, X* __restrict__ y) {
+  constexpr int kGroup = WARPS * kWarp, kRows = kMatvecThreads / kGroup;
+  __shared__ float parts[kMatvecThreads / kWarp];
+  const int group = threadIdx.x / kGroup, member = threadIdx.x % kGroup;
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kRows + group;
+  float sum = 0;
+  if (row < rows) {
+    const W* line = w + row * k;
+    constexpr int kUnroll = 4;  // independent loads in flight per thread
+    int64_t j = static_cast<int64_t>(member) * N;
+    for (; j + (kUnroll - 1) * kGroup * N + N <= k; j += kUnroll * kGroup * N) {
+      Vec<W, N> a[kUnroll];
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) a[u] = load<N>(line + j + u * kGroup * N);
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) {
+        const Vec<float, N> b = load_float<N>(x + j + u * kGroup * N);
+#pragma unroll
+        for (int i = 0; i < N; ++i) sum = fmaf(to_float(a[u].at[i]), b.at[i], sum);
+      }
+    }
+    for (; j < k; j += kGroup * N) {  // N divides k
+      const Vec<float, N> a = load_float<N>(line + j), b = load_float<N>(x + j);
+#pragma unroll
+      for (int i = 0; i < N; ++i) sum = fmaf(a.at[i], b.at[i], sum);
+    }
+  }
+  sum = warp_reduce(sum, Sum{});
+  if constexpr (WARPS == 1) {
+    if (member == 0 && row < rows) y[row] = from_float<X>(sum);
+  } else {
+    if (threadIdx.x % kWarp == 0) parts[threadIdx.x / kWarp] = sum;
+    __syncthreads();
+    if (member == 0 && row < rows) {
+      float total = 0;
+      for (int i = 0; i < WARPS; ++i) total += parts[group * WARPS + i];
+      y[row] = from_float<X>(total);
+    }
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(256) scale_in_place_kernel(T* c, int64_t n, float beta) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x;
+  if (i < n) c[i] = from_float<T>(beta * to_float(c[i]));
+}
+
+}  // namespace
+
+void matvec(int64_t n, int64_t k, const void* w, DType w_type, const void* x, void* y, DType xy_type) {
+  dispatch(w_type, "matvec", [&](auto w_zero) {
+    dispatch(xy_type, "matvec", [&](auto x_zero) {
+      using W = decltype(w_zero);
+      using X = decltype(x_zero);
+      dispatch_width(k % 8 == 0 && aligned16(w, x), [&](auto width) {
+        const auto go = [&](auto warps) {
+          constexpr int kRows = kMatvecThreads / (kWarp * warps());
+          launch("matvec", matvec_kernel<warps(), width(), W, X>, ceil_div(n, kRows), kMatvecThreads, 0, n, k,
+                 static_cast<const W*>(w), static_cast<const X*>(x), static_cast<X*>(y));
+        };
+        // Enough warps to keep ~64 KB in flight per multiprocessor; depends on the shape alone, so results repeat.
+        if (n >= 8192 || k <= 512) go(std::integral_constant<int, 1>{});
+        else if (n >= 4096) go(std::integral_constant<int, 2>{});
+        else go(std::integral_constant<int, 4>{});
+      });
+    });
+  });
+}
+
+void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, double alpha, const void* a, const void* b, DType ab_type, double beta,
+          void* c, DType c_type) {
+  check(ab_type == DType::f32 || ab_type == DType::bf16, "gemm", "expected f32 or bf16 on a GPU, got ", ab_type);
+  if (m == 0 || n == 0) return;
+  if (k == 0) {  // an empty sum
+    if (beta == 0.0) return fill(c, c_type, m * n, 0.0);
+    return dispatch(c_type, "gemm", [&](auto zero) {
+      using T = decltype(zero);
+      launch("gemm", scale_in_place_kernel<T>, ceil_div(m * n, 256), 256, 0, static_cast<T*>(c), m * n, beta);
+    });
+  }
+  if (m == 1 && tb && alpha == 1.0 && beta == 0.0 && ab_type == c_type) return matvec(n, k, b, ab_type, a, c, ab_type);
+  Lt& lt = lt_of_this_device();
+  const Key key{ta, tb, beta != 0.0, m, n, k, ab_type, c_type, alignment_of(a), alignment_of(b), alignment_of(c)};
+  const Plan& plan = plan_for(lt, key);
+  const float alpha32 = static_cast<float>(alpha), beta32 = static_cast<float>(beta);
+  check_lt(cublasLtMatmul(lt.handle, plan.operation, &alpha32, b, plan.left, a, plan.right, &beta32, c, plan.out, c, plan.out,
+                          &plan.algorithm, lt.workspace, static_cast<size_t>(kWorkspace), stream()),
+           "cublasLtMatmul");
+}
+
+}  // namespace rw::cuda
