@@ -28,7 +28,7 @@ struct Region {
 
 struct SampleSource {
   int64_t document = 0;
-  std::vector<Span> spans;  // token indices in the document
+  std::vector<Span> spans;  // token indices in the document, BOS left out
 };
 
 struct Batch {
