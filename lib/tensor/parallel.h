@@ -1,15 +1,13 @@
-// Work over index ranges with OpenMP. The split depends on the thread count only, never on timing.
+// Work over index ranges with OpenMP; for the library's own .cpp files. The split depends on the thread count only, never on timing.
 #pragma once
 #include <algorithm>
 #include <cstdint>
 #include <exception>
 #include <utility>
 
-namespace rw {
+#include "tensor/threads.h"
 
-/// Threads that CPU ops use (OMP_NUM_THREADS or all cores at first).
-int thread_count();
-void set_thread_count(int threads);
+namespace rw {
 
 namespace detail {
 bool in_parallel();
