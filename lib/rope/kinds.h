@@ -10,6 +10,13 @@ std::unique_ptr<RopeScaling> make_default_rope(const RopeConfig& config);
 std::unique_ptr<RopeScaling> make_linear_rope(const RopeConfig& config);
 std::unique_ptr<RopeScaling> make_ntk_rope(const RopeConfig& config);
 std::unique_ptr<RopeScaling> make_yarn_rope(const RopeConfig& config);
+std::unique_ptr<RopeScaling> make_dynamic_rope(const RopeConfig& config);
+std::unique_ptr<RopeScaling> make_dynamic_linear_rope(const RopeConfig& config);
+std::unique_ptr<RopeScaling> make_llama3_rope(const RopeConfig& config);
+std::unique_ptr<RopeScaling> make_longrope(const RopeConfig& config);
+std::unique_ptr<RopeScaling> make_clex_rope(const RopeConfig& config);
+std::unique_ptr<RopeScaling> make_e2_rope(const RopeConfig& config);
+std::unique_ptr<RopeScaling> make_abf_rope(const RopeConfig& config);
 
 /// A kind whose table never changes: computed once, then handed out.
 class FixedScaling : public RopeScaling {

@@ -16,6 +16,8 @@ constexpr Kind kKinds[] = {
     {"contiguous", make_contiguous_sampler},
     {"pose", make_pose_sampler},
     {"randpos", make_randpos_sampler},
+    {"e2", make_e2_sampler},
+    {"clex", make_clex_sampler},
 };
 
 }  // namespace

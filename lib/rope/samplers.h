@@ -7,6 +7,8 @@ namespace rw {
 std::unique_ptr<PositionSampler> make_contiguous_sampler(const PositionConfig& config);
 std::unique_ptr<PositionSampler> make_pose_sampler(const PositionConfig& config);
 std::unique_ptr<PositionSampler> make_randpos_sampler(const PositionConfig& config);
+std::unique_ptr<PositionSampler> make_e2_sampler(const PositionConfig& config);
+std::unique_ptr<PositionSampler> make_clex_sampler(const PositionConfig& config);
 
 /// `count` distinct integers of [0, range), sorted. Needs 0 <= count <= range.
 std::vector<int64_t> sorted_subset(Random& random, int64_t count, int64_t range);

@@ -18,7 +18,14 @@ constexpr Kind kKinds[] = {
     {"default", make_default_rope},
     {"linear", make_linear_rope},
     {"ntk", make_ntk_rope},
+    {"dynamic", make_dynamic_rope},
+    {"dynamic_linear", make_dynamic_linear_rope},
     {"yarn", make_yarn_rope},
+    {"llama3", make_llama3_rope},
+    {"longrope", make_longrope},
+    {"clex", make_clex_rope},
+    {"e2", make_e2_rope},
+    {"abf", make_abf_rope},
 };
 
 const Kind& kind_of(const std::string& rope_type) {

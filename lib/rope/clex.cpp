@@ -1,0 +1,188 @@
+#include "rope/clex.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "autograd/tape.h"
+#include "rope/kinds.h"
+
+namespace rw {
+
+/// One forward solve: the trajectory at t = 1 and at every distinct t above it.
+struct ClexScaling::Solved {
+  std::shared_ptr<const ClexDynamics<double>> dynamics;
+  OdeSolution<double> z;  // rows: t = 1, then the distinct t
+};
+
+namespace {
+
+/// U, W -> inv_freq. Backward: dL/dz(t_k) = theta(t_k) * sum of dL/dtheta over the samples of t_k, then one ODE
+/// gradient.
+class ClexNode : public Node {
+ public:
+  const char* name() const override { return "clex"; }
+  void backward() override {
+    const Tensor g = grad_out().to(kCpu).to(DType::f64);
+    const int64_t pairs = dynamics->size();
+    std::vector<double> grad_z(z.y.size(), 0.0);
+    for (size_t b = 0; b < row.size(); ++b) {
+      if (row[b] == 0) continue;  // t = 1: the base's frequencies, which nothing trains
+      const double* from = g.data<double>() + static_cast<int64_t>(b) * pairs;
+      const double* log_theta = z.y.data() + row[b] * pairs;
+      double* to = grad_z.data() + row[b] * pairs;
+      for (int64_t i = 0; i < pairs; ++i) to[i] += std::exp(log_theta[i]) * from[i];
+    }
+    const OdeGradient<double> gradient = odeint_gradient<double>(*dynamics, z, grad_z, mode);
+    const auto half = static_cast<int64_t>(gradient.parameters.size()) / 2;
+    for (size_t p = 0; p < 2; ++p) {
+      const auto begin = gradient.parameters.begin() + static_cast<int64_t>(p) * half;
+      const Tensor full = Tensor::from(std::vector<double>(begin, begin + half), shapes[p]);
+      add_grad(p, full.to(dtypes[p] == DType::bf16 ? DType::f32 : dtypes[p]).to(devices[p]));
+    }
+  }
+
+  std::shared_ptr<const ClexDynamics<double>> dynamics;
+  OdeSolution<double> z;
+  std::vector<int64_t> row;  // of each sample in z
+  GradMode mode = GradMode::adjoint;
+  std::vector<Shape> shapes;
+  std::vector<DType> dtypes;
+  std::vector<Device> devices;
+};
+
+}  // namespace
+
+ClexScaling::ClexScaling(const RopeConfig& config) : RopeScaling(config), theta_(base_inv_freq(config)) {
+  const ClexConfig& c = config.clex;
+  check(config.rotary_dim() > 2, "clex", "needs more than one pair, the rotary dimension is ", config.rotary_dim());
+  check(c.max_factor >= 1, "clex", "max_factor must be at least 1, got ", c.max_factor);
+  check(c.param_factor >= 1, "clex", "param_factor must be at least 1, got ", c.param_factor);
+  check(c.act == "silu" || c.act == "tanh", "clex", "act must be silu or tanh, got \"", c.act, "\"");
+  check(c.prior == "code" || c.prior == "paper", "clex", "prior must be code or paper, got \"", c.prior, "\"");
+  check(c.grad == "adjoint" || c.grad == "backprop", "clex", "grad must be adjoint or backprop, got \"", c.grad, "\"");
+  check(c.time_dt > 0, "clex", "time_dt must be positive, got ", c.time_dt);
+  check(c.input_base == 0 || c.input_base > 1, "clex", "input_base must be 0 or above 1, got ", c.input_base);
+  base_table_ = Tensor::from(theta_);
+}
+
+std::vector<ParameterSpec> ClexScaling::parameter_specs() const {
+  const int64_t pairs = config().rotary_dim() / 2, hidden = config().clex.param_factor * config().rotary_dim();
+  const double bound = 1 / std::sqrt(static_cast<double>(hidden));
+  ParameterSpec up{"model.rotary_emb.ode_up_proj", {pairs, hidden}, {}, false, config().clex.lr_scale};
+  up.init = [bound](const Tensor& values, Random& random) {
+    for (int64_t i = 0; i < values.numel(); ++i)
+      values.data<float>()[i] = static_cast<float>(bound * (2 * random.uniform() - 1));
+  };
+  ParameterSpec down{"model.rotary_emb.ode_down_proj", {hidden, pairs}, {}, false, config().clex.lr_scale};
+  down.init = [](const Tensor& values, Random&) { values.zero(); };
+  return {up, down};
+}
+
+void ClexScaling::set_parameters(std::vector<Var> parameters) {
+  const std::vector<ParameterSpec> specs = parameter_specs();
+  check(parameters.size() == specs.size(), "clex", "needs ", specs.size(), " parameters, got ", parameters.size());
+  for (size_t i = 0; i < specs.size(); ++i) check_shape("clex", specs[i].name, parameters[i].value(), specs[i].shape);
+  parameters_ = std::move(parameters);
+}
+
+std::vector<double> ClexScaling::values(size_t parameter) const {
+  check(!parameters_.empty(), "clex", "set_parameters has not been called: there is nothing to solve with");
+  return parameters_[parameter].value().to_vector();
+}
+
+ClexScaling::Solved ClexScaling::solve(std::vector<double> distinct, bool keep_steps) {
+  const auto dynamics = std::make_shared<const ClexDynamics<double>>(config().rotary_dim(), config().rope_theta,
+                                                                     config().clex, values(0), values(1));
+  std::vector<double> z1;
+  for (const double x : theta_) z1.push_back(std::log(x));
+  distinct.insert(distinct.begin(), 1.0);
+  OdeOptions options;
+  options.method = "rk4_38";
+  options.step = config().clex.time_dt;
+  options.land_on_outputs = true;  // any t, not only multiples of the step, is fourth-order accurate
+  options.keep_steps = keep_steps;
+  Solved solved{dynamics, odeint<double>(*dynamics, z1, distinct, options)};
+  evaluations_ = solved.z.evaluations;
+  ++solves_;
+  return solved;
+}
+
+Var ClexScaling::trained_table(std::span<const double> t, bool single) {
+  const double most = static_cast<double>(config().clex.max_factor);
+  std::vector<double> distinct;
+  for (const double x : t) {
+    check(x >= 1 && x <= most, "clex", "t must lie in [1, max_factor = ", most, "], got ", x);
+    if (x > 1) distinct.push_back(x);
+  }
+  std::sort(distinct.begin(), distinct.end());
+  distinct.erase(std::unique(distinct.begin(), distinct.end()), distinct.end());
+
+  const auto pairs = static_cast<int64_t>(theta_.size());
+  Tensor out = Tensor::empty(single ? Shape{pairs} : Shape{static_cast<int64_t>(t.size()), pairs}, DType::f64);
+  for (size_t b = 0; b < t.size(); ++b)
+    std::copy(theta_.begin(), theta_.end(), out.data<double>() + static_cast<int64_t>(b) * pairs);
+  if (distinct.empty()) return out;
+
+  const bool adjoint = config().clex.grad == "adjoint";
+  check(!parameters_.empty(), "clex", "set_parameters has not been called: there is nothing to solve with");
+  const bool wanted = records(parameters_[0], parameters_[1]);
+  Solved solved = solve(distinct, wanted && !adjoint);
+  std::vector<int64_t> row;
+  for (size_t b = 0; b < t.size(); ++b) {
+    const auto at = std::lower_bound(distinct.begin(), distinct.end(), t[b]);
+    row.push_back(t[b] > 1 ? at - distinct.begin() + 1 : 0);
+    if (row[b] == 0) continue;
+    const double* z = solved.z.y.data() + row[b] * pairs;
+    for (int64_t i = 0; i < pairs; ++i) out.data<double>()[static_cast<int64_t>(b) * pairs + i] = std::exp(z[i]);
+  }
+  Var result(out);
+  if (!wanted) return result;
+  auto node = std::make_unique<ClexNode>();
+  node->dynamics = solved.dynamics;
+  node->z = std::move(solved.z);
+  node->row = std::move(row);
+  node->mode = adjoint ? GradMode::adjoint : GradMode::backprop;
+  node->saved = {out};
+  for (const Var& p : parameters_) {
+    node->shapes.push_back(p.shape());
+    node->dtypes.push_back(p.dtype());
+    node->devices.push_back(p.device());
+  }
+  Tape::current().record(std::move(node), parameters_, {&result});
+  return result;
+}
+
+int64_t ClexScaling::covering_factor(int64_t length) const {
+  const int64_t window = config().original_window();
+  return std::clamp<int64_t>((length + window - 1) / window, 1, config().clex.max_factor);
+}
+
+RopeTable ClexScaling::table(const RopeContext& context) {
+  if (context.training) return {trained_table(std::span<const double>(&context.t, 1), true), 1.0};
+  const int64_t t = covering_factor(context.length);
+  if (t == 1) return {base_table_, 1.0};
+
+  // Compared by value: whoever changed the parameters, a stale table is never used (the published code's bug,
+  // METHODS 4.4-9)
+  std::vector<double> up = values(0), down = values(1);
+  if (!cached_table_.defined() || up != cached_up_ || down != cached_down_) {
+    std::vector<double> grid;
+    for (int64_t k = 2; k <= config().clex.max_factor; ++k) grid.push_back(static_cast<double>(k));
+    std::vector<double> theta = solve(grid, false).z.y;
+    for (double& x : theta) x = std::exp(x);
+    cached_table_ = Tensor::from(theta, {config().clex.max_factor, static_cast<int64_t>(theta_.size())});
+    cached_up_ = std::move(up);
+    cached_down_ = std::move(down);
+  }
+  return {cached_table_.slice(t - 1, t).view({static_cast<int64_t>(theta_.size())}), 1.0};
+}
+
+RopeTable ClexScaling::table(std::span<const double> t_per_sample, const RopeContext& context) {
+  if (!context.training) return table(context);
+  check(!t_per_sample.empty(), "clex", "needs a t for every sample, got none");
+  return {trained_table(t_per_sample, false), 1.0};
+}
+
+std::unique_ptr<RopeScaling> make_clex_rope(const RopeConfig& config) { return std::make_unique<ClexScaling>(config); }
+
+}  // namespace rw

@@ -1,0 +1,136 @@
+// The right-hand side of CLEX and its products with a vector (METHODS 4.5): with x = z + ln theta_NTK, p = x U, s =
+// act(p)
+//   f = s W + xi,   r = act'(p) * (W a),   a^T df/dz = U r,   a^T df/dU = x r^T,   a^T df/dW = s a^T
+#include <algorithm>
+#include <cmath>
+
+#include "rope/clex.h"
+
+namespace rw {
+namespace {
+
+template <class T>
+std::vector<T> transposed(const std::vector<T>& m, int64_t rows, int64_t columns) {
+  std::vector<T> t(m.size());
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < columns; ++j)
+      t[static_cast<size_t>(j * rows + i)] = m[static_cast<size_t>(i * columns + j)];
+  }
+  return t;
+}
+
+/// to [columns] += x [rows] m [rows, columns]. Along rows of m, so that the compiler vectorises it without reordering
+/// sums.
+template <class T>
+void add_product(const T* x, const std::vector<T>& m, int64_t rows, int64_t columns, T* to) {
+  for (int64_t i = 0; i < rows; ++i) {
+    const T xi = x[i];
+    const T* row = m.data() + i * columns;
+    for (int64_t j = 0; j < columns; ++j) to[j] += xi * row[j];
+  }
+}
+
+/// to [rows, columns] += x [rows] y [columns].
+template <class T>
+void add_outer(const T* x, const T* y, int64_t rows, int64_t columns, T* to) {
+  for (int64_t i = 0; i < rows; ++i, to += columns) {
+    const T xi = x[i];
+    for (int64_t j = 0; j < columns; ++j) to[j] += xi * y[j];
+  }
+}
+
+}  // namespace
+
+template <class T>
+ClexDynamics<T>::ClexDynamics(int64_t rotary_dim, double base, const ClexConfig& config, const std::vector<T>& up,
+                              const std::vector<T>& down)
+    : pairs_(rotary_dim / 2),
+      hidden_(pairs_ > 0 ? static_cast<int64_t>(up.size()) / pairs_ : 0),
+      silu_(config.act == "silu"),
+      paper_prior_(config.prior == "paper"),
+      ntk_input_(config.ntk_input),
+      up_(up),
+      down_(down) {
+  check(rotary_dim > 2 && rotary_dim % 2 == 0, "clex", "the rotary dimension must be even and above 2, got ",
+        rotary_dim);
+  check(silu_ || config.act == "tanh", "clex", "act must be silu or tanh, got \"", config.act, "\"");
+  check(paper_prior_ || config.prior == "code", "clex", "prior must be code or paper, got \"", config.prior, "\"");
+  check(up.size() == down.size() && !up.empty() && static_cast<int64_t>(up.size()) == hidden_ * pairs_, "clex",
+        "up and down need the same multiple of ", pairs_, " numbers, got ", up.size(), " and ", down.size());
+  up_t_ = transposed(up_, pairs_, hidden_);
+  down_t_ = transposed(down_, hidden_, pairs_);
+  const double d = static_cast<double>(rotary_dim);
+  const double log_base = std::log(config.input_base > 0 ? config.input_base : base);
+  for (int64_t i = 0; i < pairs_; ++i) {
+    const double twice = 2 * static_cast<double>(i);
+    log_base_.push_back(static_cast<T>(-(twice / d) * log_base));
+    slope_.push_back(static_cast<T>(twice / (d - 2)));
+  }
+  x_.resize(static_cast<size_t>(pairs_));
+  active_.resize(static_cast<size_t>(hidden_));
+  active_slope_.resize(static_cast<size_t>(hidden_));
+  back_.resize(static_cast<size_t>(hidden_));
+}
+
+template <class T>
+void ClexDynamics<T>::hidden_layer(double t, const T* z) const {
+  const T s = static_cast<T>(t < 1 ? 1.0 : paper_prior_ ? t : 2 * t - 1);
+  const T log_s = std::log(s);
+  for (size_t i = 0; i < x_.size(); ++i) x_[i] = ntk_input_ ? z[i] + (log_base_[i] - slope_[i] * log_s) : z[i];
+  std::fill(active_.begin(), active_.end(), T(0));
+  add_product(x_.data(), up_, pairs_, hidden_, active_.data());
+  for (size_t j = 0; j < active_.size(); ++j) {
+    const T p = active_[j];
+    if (silu_) {
+      const T sigmoid = T(1) / (T(1) + std::exp(-p));
+      active_[j] = p * sigmoid;
+      active_slope_[j] = sigmoid * (T(1) + p * (T(1) - sigmoid));
+    } else {
+      active_[j] = std::tanh(p);
+      active_slope_[j] = T(1) - active_[j] * active_[j];
+    }
+  }
+}
+
+template <class T>
+void ClexDynamics<T>::output_layer(double t, T* dz) const {
+  // xi = -slope s'(t) / s(t); below t = 1 the published code keeps s = 1 and the factor s' = 2
+  const T rate = static_cast<T>(paper_prior_ ? 1 / std::max(1.0, t) : 2 / (t < 1 ? 1.0 : 2 * t - 1));
+  for (size_t i = 0; i < slope_.size(); ++i) dz[i] = -slope_[i] * rate;
+  add_product(active_.data(), down_, hidden_, pairs_, dz);
+}
+
+template <class T>
+void ClexDynamics<T>::reverse(const T* a, T* a_dfdz, T* a_dfdp) const {
+  std::fill(back_.begin(), back_.end(), T(0));
+  add_product(a, down_t_, pairs_, hidden_, back_.data());
+  for (size_t j = 0; j < back_.size(); ++j) back_[j] *= active_slope_[j];
+  std::fill(a_dfdz, a_dfdz + pairs_, T(0));
+  add_product(back_.data(), up_t_, hidden_, pairs_, a_dfdz);
+  add_outer(x_.data(), back_.data(), pairs_, hidden_, a_dfdp);
+  add_outer(active_.data(), a, hidden_, pairs_, a_dfdp + pairs_ * hidden_);
+}
+
+template <class T>
+void ClexDynamics<T>::f(double t, const T* z, T* dz) const {
+  hidden_layer(t, z);
+  output_layer(t, dz);
+}
+
+template <class T>
+void ClexDynamics<T>::vjp(double t, const T* z, const T* a, T* a_dfdz, T* a_dfdp) const {
+  hidden_layer(t, z);
+  reverse(a, a_dfdz, a_dfdp);
+}
+
+template <class T>
+void ClexDynamics<T>::f_and_vjp(double t, const T* z, const T* a, T* dz, T* a_dfdz, T* a_dfdp) const {
+  hidden_layer(t, z);
+  output_layer(t, dz);
+  reverse(a, a_dfdz, a_dfdp);
+}
+
+template class ClexDynamics<float>;
+template class ClexDynamics<double>;
+
+}  // namespace rw

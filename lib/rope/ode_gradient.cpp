@@ -1,0 +1,154 @@
+// Gradients of odeint: the adjoint system, or backprop through the kept steps.
+#include <algorithm>
+
+#include "rope/ode.h"
+
+namespace rw {
+namespace {
+
+/// The state (y, a, q) with a = dL/dy and q = dL/dp so far, whose flow backwards in time is
+///   y' = f,   a' = -a^T df/dy,   q' = -a^T df/dp        (Pontryagin 1962; Chen et al. 2018, eqs. 4 and 5)
+template <class T>
+class Augmented : public Dynamics<T> {
+ public:
+  explicit Augmented(const Dynamics<T>& inner) : inner_(inner), n_(inner.size()), p_(inner.parameter_count()) {}
+  int64_t size() const override { return 2 * n_ + p_; }
+  void f(double t, const T* state, T* out) const override {
+    std::fill(out + n_, out + size(), T(0));
+    inner_.f_and_vjp(t, state, state + n_, out, out + n_, out + 2 * n_);
+    for (int64_t i = n_; i < size(); ++i) out[i] = -out[i];
+  }
+  std::vector<int64_t> norm_blocks() const {
+    std::vector<int64_t> blocks = {n_, n_};
+    for (const int64_t b : inner_.parameter_blocks()) blocks.push_back(b);
+    return blocks;
+  }
+
+ private:
+  const Dynamics<T>& inner_;
+  int64_t n_, p_;
+};
+
+template <class T>
+OdeGradient<T> adjoint(const Dynamics<T>& dynamics, const OdeSolution<T>& solution, const std::vector<T>& grad_y) {
+  const int64_t n = dynamics.size(), p = dynamics.parameter_count();
+  const Augmented<T> augmented(dynamics);
+  OdeOptions options = solution.options;
+  options.keep_steps = false;
+  options.norm_blocks = augmented.norm_blocks();
+
+  OdeGradient<T> gradient;
+  std::vector<T> state(static_cast<size_t>(augmented.size()), T(0));
+  for (size_t k = solution.t.size(); k-- > 0;) {
+    // The stored y replaces the one integrated backwards, and this output's gradient joins a
+    const T* y = solution.y.data() + static_cast<int64_t>(k) * n;
+    const T* g = grad_y.data() + static_cast<int64_t>(k) * n;
+    std::copy(y, y + n, state.begin());
+    for (int64_t i = 0; i < n; ++i) state[static_cast<size_t>(n + i)] += g[i];
+    if (k == 0) break;
+    const OdeSolution<T> back = odeint<T>(augmented, state, {solution.t[k], solution.t[k - 1]}, options);
+    std::copy(back.y.begin() + augmented.size(), back.y.end(), state.begin());
+    gradient.evaluations += back.evaluations;
+  }
+  gradient.y0.assign(state.begin() + n, state.begin() + 2 * n);
+  gradient.parameters.assign(state.begin() + 2 * n, state.begin() + 2 * n + p);
+  return gradient;
+}
+
+/// Reverse of one step: from dL/dy1 (in `bar`) to dL/dy0 (out, in `bar`). kbar [S, n] collects dL/dk_i; with
+/// first-same- as-last its last row arrives filled and its first row is left for the step before.
+template <class T>
+class StepReverse {
+ public:
+  StepReverse(const Dynamics<T>& dynamics, const Tableau& table, OdeGradient<T>& gradient)
+      : system_(dynamics), table_(table), gradient_(gradient), n_(dynamics.size()) {
+    kbar_.assign(static_cast<size_t>(table.stages() * n_), T(0));
+    through_.resize(static_cast<size_t>(n_));
+  }
+
+  void run(const typename OdeSolution<T>::Step& step, const std::vector<T>& grad_y, bool first_of_all,
+           std::vector<T>& bar) {
+    const int last = table_.stages() - 1;
+    const T h = static_cast<T>(step.t1 - step.t0);
+    if (table_.fsal()) {  // the next step's k_0 is this step's last
+      std::copy(kbar(0), kbar(0) + n_, kbar(last));
+      std::fill(kbar_.begin(), kbar_.end() - n_, T(0));
+    } else {
+      std::fill(kbar_.begin(), kbar_.end(), T(0));
+    }
+    std::vector<T> bar0(bar.size(), T(0));
+    for (const auto& output : step.outputs) add_output(output, h, grad_y, bar, bar0);
+    scatter(table_.b, h, bar.data());
+    for (size_t i = 0; i < bar.size(); ++i) bar0[i] += bar[i];
+    for (int i = last; i >= 0; --i) {
+      if (i == 0 && table_.fsal() && !first_of_all) break;
+      const double c = table_.c[static_cast<size_t>(i)];
+      const double t = c == 1 ? step.t1 : static_cast<double>(static_cast<T>(step.t0) + static_cast<T>(c) * h);
+      system_.vjp(t, step.stages.data() + i * n_, kbar(i), through_.data(), gradient_.parameters.data());
+      ++gradient_.evaluations;
+      for (size_t j = 0; j < bar0.size(); ++j) bar0[j] += through_[j];
+      scatter(table_.a[static_cast<size_t>(i)], h, through_.data());
+    }
+    bar.swap(bar0);
+  }
+
+ private:
+  T* kbar(int i) { return kbar_.data() + i * n_; }
+  void add(T* to, T weight, const T* from) const {
+    for (int64_t i = 0; i < n_; ++i) to[i] += weight * from[i];
+  }
+  /// The reverse of y + h sum_j w_j k_j.
+  void scatter(const std::vector<double>& weights, T h, const T* from) {
+    for (size_t j = 0; j < weights.size(); ++j) {
+      if (weights[j] != 0) add(kbar(static_cast<int>(j)), static_cast<T>(weights[j]) * h, from);
+    }
+  }
+  void add_output(const typename OdeSolution<T>::Step::Output& output, T h, const std::vector<T>& grad_y,
+                  std::vector<T>& bar, std::vector<T>& bar0) {
+    const DenseOutput w = dense_output(table_, output.x);
+    const T* g = grad_y.data() + output.index * n_;
+    add(bar.data(), static_cast<T>(w.y1), g);
+    add(bar0.data(), static_cast<T>(w.y0 + w.middle), g);
+    if (table_.b_middle.empty()) return;
+    scatter(table_.b_middle, static_cast<T>(w.middle) * h, g);
+    add(kbar(0), static_cast<T>(w.first) * h, g);
+    add(kbar(table_.stages() - 1), static_cast<T>(w.last) * h, g);
+  }
+
+  const Dynamics<T>& system_;
+  const Tableau& table_;
+  OdeGradient<T>& gradient_;
+  int64_t n_;
+  std::vector<T> kbar_, through_;  // [S, n], [n]
+};
+
+template <class T>
+OdeGradient<T> backprop(const Dynamics<T>& dynamics, const OdeSolution<T>& solution, const std::vector<T>& grad_y) {
+  check(solution.path.size() == static_cast<size_t>(solution.steps), "odeint",
+        "backprop needs the solver's steps: solve with keep_steps = true");
+  OdeGradient<T> gradient;
+  gradient.parameters.assign(static_cast<size_t>(dynamics.parameter_count()), T(0));
+  std::vector<T> bar(static_cast<size_t>(dynamics.size()), T(0));  // dL/dy at the end of the step being reversed
+  StepReverse<T> reverse(dynamics, tableau(solution.options.method), gradient);
+  for (size_t i = solution.path.size(); i-- > 0;) reverse.run(solution.path[i], grad_y, i == 0, bar);
+  for (size_t i = 0; i < bar.size(); ++i) bar[i] += grad_y[i];  // the first output is y0 itself
+  gradient.y0 = std::move(bar);
+  return gradient;
+}
+
+}  // namespace
+
+template <class T>
+OdeGradient<T> odeint_gradient(const Dynamics<T>& dynamics, const OdeSolution<T>& solution,
+                               const std::vector<T>& grad_y, GradMode mode) {
+  check(grad_y.size() == solution.y.size(), "odeint", "grad_y must have ", solution.y.size(), " numbers, got ",
+        grad_y.size());
+  return mode == GradMode::adjoint ? adjoint(dynamics, solution, grad_y) : backprop(dynamics, solution, grad_y);
+}
+
+template OdeGradient<float> odeint_gradient(const Dynamics<float>&, const OdeSolution<float>&,
+                                            const std::vector<float>&, GradMode);
+template OdeGradient<double> odeint_gradient(const Dynamics<double>&, const OdeSolution<double>&,
+                                             const std::vector<double>&, GradMode);
+
+}  // namespace rw

@@ -1,0 +1,56 @@
+// CLEX's position extrapolation (arXiv 2310.16450; METHODS 4.2): with n the window, L the pre-training window, t a
+// drawn scale factor and sf = max(1, floor(n / L)),
+//   random:    p = {0, sorted distinct draws of {1 .. n t - 2}, n t - 1} / sf
+//   multiply:  p = m t / sf
+// so positions lie in [0, L t). The published code pins the last one to floor(n t / sf) - 1, which for sf > 1 is below
+// the ones before it; here the sequence stays increasing.
+#include <algorithm>
+#include <cmath>
+
+#include "rope/samplers.h"
+
+namespace rw {
+namespace {
+
+class ClexSampler : public PositionSampler {
+ public:
+  using PositionSampler::PositionSampler;
+  const char* name() const override { return "clex"; }
+
+ protected:
+  void check_spec(const SampleSpec& spec) const override {
+    check(spec.window >= 2, name(), "window must be at least 2, got ", spec.window);
+    check(spec.window * config().max_factor < (1 << 24), name(), "window times max_factor is ",
+          spec.window * config().max_factor, ", beyond what f32 positions hold exactly");
+  }
+  void draw(Draw& s) const override {
+    Random& random = config().per_step ? s.shared : s.random;
+    s.t = config().continuous ? 1 + random.uniform() * static_cast<double>(config().max_factor - 1)
+                              : static_cast<double>(random.between(1, config().max_factor));
+    const double sf = static_cast<double>(std::max<int64_t>(1, s.window / s.original_window));
+    if (config().spread == "multiply") {
+      for (int64_t m = 0; m < s.window; ++m) s.positions[m] = static_cast<float>(static_cast<double>(m) * s.t / sf);
+    } else {
+      const auto range = static_cast<int64_t>(std::floor(static_cast<double>(s.window) * s.t));
+      std::vector<int64_t> p = sorted_subset(random, s.window - 2, range - 2);
+      for (int64_t& x : p) x += 1;
+      p.insert(p.begin(), 0);
+      p.push_back(range - 1);
+      for (int64_t m = 0; m < s.window; ++m) {
+        s.positions[m] = static_cast<float>(static_cast<double>(p[static_cast<size_t>(m)]) / sf);
+      }
+    }
+    s.content = contiguous_content(s.random, s.window, s.document);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<PositionSampler> make_clex_sampler(const PositionConfig& config) {
+  check(config.max_factor >= 1, "clex", "max_factor must be at least 1, got ", config.max_factor);
+  check(config.spread == "random" || config.spread == "multiply", "clex", "spread must be random or multiply, got \"",
+        config.spread, "\"");
+  return std::make_unique<ClexSampler>(config);
+}
+
+}  // namespace rw
