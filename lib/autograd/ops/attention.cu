@@ -1,9 +1,9 @@
 // Attention on the GPU: the choice of a path, and the general path.
 //
-// The general path takes f32 and bf16, any head dim up to 256 and any length. It is the one to read first: attention.cuh has
-// the formulas, and each kernel below is a loop over 32 x 32 tiles in shared memory with f32 FMA. A block has 16 x 16 threads;
-// thread (ty, tx) owns rows ty, ty + 16 of the tile and columns tx, tx + 16 of the scores or 4 tx .. 4 tx + 3 (+ 64 n) of the
-// head dim. Sums run in a fixed order, so a second run gives the same bits.
+// The general path takes f32 and bf16, any head dim up to 256 and any length. It is the one to read first:
+// attention.cuh has the formulas, and each kernel below is a loop over 32 x 32 tiles in shared memory with f32 FMA. A
+// block has 16 x 16 threads; thread (ty, tx) owns rows ty, ty + 16 of the tile and columns tx, tx + 16 of the scores or
+// 4 tx .. 4 tx + 3 (+ 64 n) of the head dim. Sums run in a fixed order, so a second run gives the same bits.
 #include <atomic>
 #include <cmath>
 
@@ -21,7 +21,8 @@ __device__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
 __device__ void store(float* to, float x) { *to = x; }
 __device__ void store(__nv_bfloat16* to, float x) { *to = __float2bfloat16(x); }
 
-/// Row length of a tile in floats: the head dim in whole 8s plus 4, so that rows start in different banks for float4 reads.
+/// Row length of a tile in floats: the head dim in whole 8s plus 4, so that rows start in different banks for float4
+/// reads.
 __host__ __device__ constexpr int padded(int head_dim) { return (head_dim + 7) / 8 * 8 + 4; }
 
 /// tile[r][d] <- token `begin + r` of one head, as f32; 0 beyond `end` and beyond the head dim.
@@ -59,7 +60,8 @@ __device__ void dot_rows(float (&out)[RA][RB], const float* a, const float* b, i
 
 /// acc[i][n] += sum_k weight(row ty + 16 i, k) tile[k][4 tx + 64 n ..], weight(r, k) = w[r * w_row + k * w_col]
 template <int R, int N>
-__device__ void add_rows(float4 (&acc)[R][N], const float* w, int w_row, int w_col, const float* tile, int ld, int count, int ty, int tx) {
+__device__ void add_rows(float4 (&acc)[R][N], const float* w, int w_row, int w_col, const float* tile, int ld,
+                         int count, int ty, int tx) {
   for (int k = 0; k < count; ++k) {
     float weight[R];
 #pragma unroll
@@ -92,7 +94,8 @@ __device__ void scale_row(float4 (&acc)[R][N], int i, float factor) {
 }
 
 template <class T, int R, int N>
-__device__ void write_rows(T* head, int64_t row_stride, int begin, int end, int head_dim, const float4 (&acc)[R][N], int ty, int tx) {
+__device__ void write_rows(T* head, int64_t row_stride, int begin, int end, int head_dim, const float4 (&acc)[R][N],
+                           int ty, int tx) {
 #pragma unroll
   for (int i = 0; i < R; ++i) {
     const int t = begin + ty + 16 * i;
@@ -119,10 +122,11 @@ __device__ float sum16(float x) {
   return x;
 }
 
-/// O and lse of BM queries of one head, by the online softmax over tiles of BN keys: with m the largest score so far and l the
-/// sum of exp(S - m), a tile that raises m to m' first shrinks l and O by exp(m - m').
+/// O and lse of BM queries of one head, by the online softmax over tiles of BN keys: with m the largest score so far
+/// and l the sum of exp(S - m), a tile that raises m to m' first shrinks l and O by exp(m - m').
 template <class T, int DMAX, int BM, int BN>
-__global__ void __launch_bounds__(kThreads) forward_kernel(Shape s, Heads<const T> q, Heads<const T> k, Heads<const T> v, Heads<T> o, float* lse) {
+__global__ void __launch_bounds__(kThreads)
+    forward_kernel(Shape s, Heads<const T> q, Heads<const T> k, Heads<const T> v, Heads<T> o, float* lse) {
   extern __shared__ float4 shared[];
   const int ld = padded(s.head_dim), tx = threadIdx.x % 16, ty = threadIdx.x / 16;
   float* q_tile = reinterpret_cast<float*>(shared);  // [BM][ld]
@@ -182,8 +186,9 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(Shape s, Heads<const 
 
 /// P and dS = P (dP - delta) of one tile, left in shared memory for the products that sum over one of their sides.
 template <int BM, int BN>
-__device__ void backward_tile(const Shape& s, const float* q_tile, const float* k_tile, const float* v_tile, const float* do_tile,
-                              const float* lse, const float* delta, int q0, int k0, float* p_tile, float* ds_tile, int ty, int tx) {
+__device__ void backward_tile(const Shape& s, const float* q_tile, const float* k_tile, const float* v_tile,
+                              const float* do_tile, const float* lse, const float* delta, int q0, int k0, float* p_tile,
+                              float* ds_tile, int ty, int tx) {
   constexpr int RM = BM / 16, RN = BN / 16;
   const int ld = padded(s.head_dim);
   float x[RM][RN], dp[RM][RN];
@@ -207,8 +212,8 @@ __device__ void backward_tile(const Shape& s, const float* q_tile, const float* 
 /// dK and dV of BN keys of one kv head, summed over the queries of the heads of its group in order.
 template <class T, int DMAX, int BM, int BN>
 __global__ void __launch_bounds__(kThreads)
-    backward_kv_kernel(Shape s, Heads<const T> q, Heads<const T> k, Heads<const T> v, Heads<const T> d_o, const float* lse, const float* delta,
-                       int delta_pitch, Heads<T> dk, Heads<T> dv) {
+    backward_kv_kernel(Shape s, Heads<const T> q, Heads<const T> k, Heads<const T> v, Heads<const T> d_o,
+                       const float* lse, const float* delta, int delta_pitch, Heads<T> dk, Heads<T> dv) {
   extern __shared__ float4 shared[];
   const int ld = padded(s.head_dim), tx = threadIdx.x % 16, ty = threadIdx.x / 16;
   float* k_tile = reinterpret_cast<float*>(shared);  // [BN][ld]
@@ -230,7 +235,8 @@ __global__ void __launch_bounds__(kThreads)
       load_tile(q_tile, BM, q.head(b, h, s.head_dim), q.row, q0, s.tq, s.head_dim);
       load_tile(do_tile, BM, d_o.head(b, h, s.head_dim), d_o.row, q0, s.tq, s.head_dim);
       __syncthreads();
-      backward_tile<BM, BN>(s, q_tile, k_tile, v_tile, do_tile, lse + bh * s.tq, delta + bh * delta_pitch, q0, k0, p_tile, ds_tile, ty, tx);
+      backward_tile<BM, BN>(s, q_tile, k_tile, v_tile, do_tile, lse + bh * s.tq, delta + bh * delta_pitch, q0, k0,
+                            p_tile, ds_tile, ty, tx);
       __syncthreads();
       add_rows(dv_acc, p_tile, 1, BN + 1, do_tile, ld, BM, ty, tx);
       add_rows(dk_acc, ds_tile, 1, BN + 1, q_tile, ld, BM, ty, tx);
@@ -244,8 +250,8 @@ __global__ void __launch_bounds__(kThreads)
 /// dQ of BM queries of one head.
 template <class T, int DMAX, int BM, int BN>
 __global__ void __launch_bounds__(kThreads)
-    backward_q_kernel(Shape s, Heads<const T> q, Heads<const T> k, Heads<const T> v, Heads<const T> d_o, const float* lse, const float* delta,
-                      int delta_pitch, Heads<T> dq) {
+    backward_q_kernel(Shape s, Heads<const T> q, Heads<const T> k, Heads<const T> v, Heads<const T> d_o,
+                      const float* lse, const float* delta, int delta_pitch, Heads<T> dq) {
   extern __shared__ float4 shared[];
   const int ld = padded(s.head_dim), tx = threadIdx.x % 16, ty = threadIdx.x / 16;
   float* k_tile = reinterpret_cast<float*>(shared);
@@ -267,7 +273,8 @@ __global__ void __launch_bounds__(kThreads)
     load_tile(k_tile, BN, k.head(b, h / s.group, s.head_dim), k.row, k0, s.tk, s.head_dim);
     load_tile(v_tile, BN, v.head(b, h / s.group, s.head_dim), v.row, k0, s.tk, s.head_dim);
     __syncthreads();
-    backward_tile<BM, BN>(s, q_tile, k_tile, v_tile, do_tile, lse + bh * s.tq, delta + bh * delta_pitch, q0, k0, p_tile, ds_tile, ty, tx);
+    backward_tile<BM, BN>(s, q_tile, k_tile, v_tile, do_tile, lse + bh * s.tq, delta + bh * delta_pitch, q0, k0, p_tile,
+                          ds_tile, ty, tx);
     __syncthreads();
     add_rows(acc, ds_tile, BN + 1, 1, k_tile, ld, BN, ty, tx);
   }
@@ -277,10 +284,10 @@ __global__ void __launch_bounds__(kThreads)
 
 /// delta and lse2 (see RowVectors). Eight lanes share a row and read it 8 elements at a time where alignment allows.
 template <class T, bool vector>
-__global__ void __launch_bounds__(256) delta_kernel(Shape s, Heads<const T> o, Heads<const T> d_o, const float* lse, float* delta, float* lse2, int pitch) {
-  const int lane = threadIdx.x % 8, bh = blockIdx.y;
-  const int row = blockIdx.x * 32 + threadIdx.x / 8;
-  if (row >= pitch) return;  // whole groups of 8 leave together
+__global__ void __launch_bounds__(256) delta_kernel(Shape s, Heads<const T> o, Heads<const T> d_o, const float* lse,
+                                                    float* delta, float* lse2, int pitch) {
+  const int lane = threadIdx.x % 8, blocks_per_head = pitch / 32;
+  const int bh = blockIdx.x / blocks_per_head, row = blockIdx.x % blocks_per_head * 32 + threadIdx.x / 8;
   float sum = 0.f;
   if (row < s.tq) {
     const int64_t b = bh / s.n_heads, h = bh % s.n_heads;
@@ -311,7 +318,8 @@ __global__ void __launch_bounds__(256) delta_kernel(Shape s, Heads<const T> o, H
 
 template <class Kernel>
 void allow_shared(Kernel kernel, int bytes) {
-  if (bytes > 48 * 1024 && cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) != cudaSuccess) {
+  if (bytes > 48 * 1024 &&
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) != cudaSuccess) {
     cudaGetLastError();
     fail("attention", "this GPU has less than ", bytes, " bytes of shared memory per block");
   }
@@ -319,7 +327,8 @@ void allow_shared(Kernel kernel, int bytes) {
 
 /// 4 B H Tq Tk D FLOPs (half if causal) on the FMA units; reads K and V once per tile of queries.
 template <class T, int DMAX, int BM, int BN>
-void launch_forward(const AttentionShape& shape, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o, float* lse) {
+void launch_forward(const AttentionShape& shape, const HeadView& q, const HeadView& k, const HeadView& v,
+                    const HeadView& o, float* lse) {
   const Shape s(shape);
   const int bytes = 4 * ((BM + 2 * BN) * padded(s.head_dim) + BM * (BN + 1));
   allow_shared(forward_kernel<T, DMAX, BM, BN>, bytes);
@@ -330,31 +339,37 @@ void launch_forward(const AttentionShape& shape, const HeadView& q, const HeadVi
 
 /// 14 B H Tq Tk D FLOPs (half if causal).
 template <class T, int DMAX, int BM, int BN>
-void launch_backward(const AttentionShape& shape, const HeadView& q, const HeadView& k, const HeadView& v, const Tensor& lse, const RowVectors& rows,
-                     const HeadView& d_o, const HeadView& dq, const HeadView& dk, const HeadView& dv) {
+void launch_backward(const AttentionShape& shape, const HeadView& q, const HeadView& k, const HeadView& v,
+                     const Tensor& lse, const RowVectors& rows, const HeadView& d_o, const HeadView& dq,
+                     const HeadView& dk, const HeadView& dv) {
   const Shape s(shape);
   const int bytes = 4 * (2 * (BM + BN) * padded(s.head_dim) + 2 * BM * (BN + 1));
   const float *l = lse.data<float>(), *delta = rows.delta.data<float>();
   allow_shared(backward_kv_kernel<T, DMAX, BM, BN>, bytes);
-  backward_kv_kernel<T, DMAX, BM, BN><<<dim3(ceil_div(s.tk, BN), s.n_heads / s.group, s.batch), kThreads, bytes, stream()>>>(
-      s, Heads<const T>(q), Heads<const T>(k), Heads<const T>(v), Heads<const T>(d_o), l, delta, rows.pitch, Heads<T>(dk), Heads<T>(dv));
+  backward_kv_kernel<T, DMAX, BM, BN>
+      <<<dim3(ceil_div(s.tk, BN), s.n_heads / s.group, s.batch), kThreads, bytes, stream()>>>(
+          s, Heads<const T>(q), Heads<const T>(k), Heads<const T>(v), Heads<const T>(d_o), l, delta, rows.pitch,
+          Heads<T>(dk), Heads<T>(dv));
   check_launch("backward_kv");
   allow_shared(backward_q_kernel<T, DMAX, BM, BN>, bytes);
   backward_q_kernel<T, DMAX, BM, BN><<<dim3(ceil_div(s.tq, BM), s.n_heads, s.batch), kThreads, bytes, stream()>>>(
-      s, Heads<const T>(q), Heads<const T>(k), Heads<const T>(v), Heads<const T>(d_o), l, delta, rows.pitch, Heads<T>(dq));
+      s, Heads<const T>(q), Heads<const T>(k), Heads<const T>(v), Heads<const T>(d_o), l, delta, rows.pitch,
+      Heads<T>(dq));
   check_launch("backward_q");
 }
 
 template <class T>
-void general_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o, float* lse) {
+void general_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v,
+                     const HeadView& o, float* lse) {
   if (s.head_dim <= 64) return launch_forward<T, 64, 32, 32>(s, q, k, v, o, lse);
   if (s.head_dim <= 128) return launch_forward<T, 128, 32, 32>(s, q, k, v, o, lse);
   launch_forward<T, 256, 32, 16>(s, q, k, v, o, lse);
 }
 
 template <class T>
-void general_backward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const Tensor& lse, const RowVectors& rows,
-                      const HeadView& d_o, const HeadView& dq, const HeadView& dk, const HeadView& dv) {
+void general_backward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v,
+                      const Tensor& lse, const RowVectors& rows, const HeadView& d_o, const HeadView& dq,
+                      const HeadView& dk, const HeadView& dv) {
   if (s.head_dim <= 64) return launch_backward<T, 64, 32, 32>(s, q, k, v, lse, rows, d_o, dq, dk, dv);
   if (s.head_dim <= 128) return launch_backward<T, 128, 32, 32>(s, q, k, v, lse, rows, d_o, dq, dk, dv);
   launch_backward<T, 256, 16, 16>(s, q, k, v, lse, rows, d_o, dq, dk, dv);
@@ -371,8 +386,8 @@ Path choose(const AttentionShape& s, std::initializer_list<const HeadView*> view
 
 void check_arguments(const AttentionShape& s, const HeadView& q) {
   check(s.head_dim >= 1 && s.head_dim <= 256, "attention", "on the GPU head_dim must be 1 to 256, got ", s.head_dim);
-  check(q.owner->dtype() == DType::f32 || q.owner->dtype() == DType::bf16, "attention", "on the GPU q must be f32 or bf16, got ",
-        q.owner->dtype());
+  check(q.owner->dtype() == DType::f32 || q.owner->dtype() == DType::bf16, "attention",
+        "on the GPU q must be f32 or bf16, got ", q.owner->dtype());
   check(s.n_heads <= 65535 && s.batch <= 65535, "attention", "on the GPU at most 65535 heads and samples");
   check(s.q_length < (1 << 30) && s.k_length < (1 << 30), "attention", "on the GPU at most 2^30 tokens");
 }
@@ -395,18 +410,22 @@ RowVectors prepare_backward(const AttentionShape& shape, const HeadView& o, cons
   const int64_t heads = shape.batch * shape.n_heads;
   rows.delta = Tensor::empty({heads, rows.pitch}, DType::f32, device);
   rows.lse2 = Tensor::empty({heads, rows.pitch}, DType::f32, device);
-  check(heads <= 65535, "attention", "on the GPU at most 65535 heads times samples, got ", heads);
-  const dim3 grid(rows.pitch / 32, static_cast<unsigned>(heads));
+  const dim3 grid(static_cast<unsigned>(heads * (rows.pitch / 32)));
   float *delta = rows.delta.data<float>(), *lse2 = rows.lse2.data<float>();
-  const auto aligned = [](const HeadView& v) { return reinterpret_cast<uintptr_t>(v.data) % 16 == 0 && v.row % 8 == 0 && v.batch % 8 == 0; };
+  const auto aligned = [](const HeadView& v) {
+    return reinterpret_cast<uintptr_t>(v.data) % 16 == 0 && v.row % 8 == 0 && v.batch % 8 == 0;
+  };
   if (o.owner->dtype() == DType::f32) {
-    delta_kernel<float, false><<<grid, 256, 0, stream()>>>(s, Heads<const float>(o), Heads<const float>(d_o), lse.data<float>(), delta, lse2, rows.pitch);
+    delta_kernel<float, false><<<grid, 256, 0, stream()>>>(s, Heads<const float>(o), Heads<const float>(d_o),
+                                                           lse.data<float>(), delta, lse2, rows.pitch);
   } else {
     const Heads<const __nv_bfloat16> x(o), y(d_o);
     if (s.head_dim % 8 == 0 && aligned(o) && aligned(d_o)) {
-      delta_kernel<__nv_bfloat16, true><<<grid, 256, 0, stream()>>>(s, x, y, lse.data<float>(), delta, lse2, rows.pitch);
+      delta_kernel<__nv_bfloat16, true>
+          <<<grid, 256, 0, stream()>>>(s, x, y, lse.data<float>(), delta, lse2, rows.pitch);
     } else {
-      delta_kernel<__nv_bfloat16, false><<<grid, 256, 0, stream()>>>(s, x, y, lse.data<float>(), delta, lse2, rows.pitch);
+      delta_kernel<__nv_bfloat16, false>
+          <<<grid, 256, 0, stream()>>>(s, x, y, lse.data<float>(), delta, lse2, rows.pitch);
     }
   }
   check_launch("delta");
@@ -415,28 +434,36 @@ RowVectors prepare_backward(const AttentionShape& shape, const HeadView& o, cons
 
 }  // namespace attn
 
-void attention_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o, const Tensor& lse) {
+void attention_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v,
+                       const HeadView& o, const Tensor& lse) {
   attn::check_arguments(s, q);
   if (s.batch == 0 || s.q_length == 0) return;
   float* l = lse.defined() ? lse.data<float>() : nullptr;
   switch (attn::choose(s, {&q, &k, &v, &o})) {
-    case attn::Path::sm90: return attn::sm90_forward(s, q, k, v, o, l);
-    case attn::Path::mma: return attn::mma_forward(s, q, k, v, o, l);
-    case attn::Path::general: break;
+    case attn::Path::sm90:
+      return attn::sm90_forward(s, q, k, v, o, l);
+    case attn::Path::mma:
+      return attn::mma_forward(s, q, k, v, o, l);
+    case attn::Path::general:
+      break;
   }
   if (q.owner->dtype() == DType::f32) return attn::general_forward<float>(s, q, k, v, o, l);
   attn::general_forward<__nv_bfloat16>(s, q, k, v, o, l);
 }
 
-void attention_backward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o, const Tensor& lse,
-                        const HeadView& d_o, const HeadView& dq, const HeadView& dk, const HeadView& dv) {
+void attention_backward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v,
+                        const HeadView& o, const Tensor& lse, const HeadView& d_o, const HeadView& dq,
+                        const HeadView& dk, const HeadView& dv) {
   attn::check_arguments(s, q);
   if (s.batch == 0 || s.q_length == 0) return;
   const attn::RowVectors rows = attn::prepare_backward(s, o, lse, d_o);
   switch (attn::choose(s, {&q, &k, &v, &d_o, &dq, &dk, &dv})) {
-    case attn::Path::sm90: return attn::sm90_backward(s, q, k, v, rows, d_o, dq, dk, dv);
-    case attn::Path::mma: return attn::mma_backward(s, q, k, v, rows, d_o, dq, dk, dv);
-    case attn::Path::general: break;
+    case attn::Path::sm90:
+      return attn::sm90_backward(s, q, k, v, rows, d_o, dq, dk, dv);
+    case attn::Path::mma:
+      return attn::mma_backward(s, q, k, v, rows, d_o, dq, dk, dv);
+    case attn::Path::general:
+      break;
   }
   if (q.owner->dtype() == DType::f32) return attn::general_backward<float>(s, q, k, v, lse, rows, d_o, dq, dk, dv);
   attn::general_backward<__nv_bfloat16>(s, q, k, v, lse, rows, d_o, dq, dk, dv);

@@ -1,18 +1,19 @@
 // What the attention kernels share. Three implementations of one contract (cuda_ops.h), from plain to fast:
 //
-//   attention.cu            general: f32 and bf16, any head dim up to 256, f32 FMA on shared-memory tiles; and the dispatch
-//   attention_mma.cu        bf16, head dim a multiple of 16 up to 128: mma.sync tensor cores, cp.async (sm_80 and later)
-//   attention_sm90_*.cu     bf16, head dim 64 or 128: wgmma fed by TMA, warp-specialised (sm_90a only)
+//   attention.cu            general: f32 and bf16, any head dim up to 256, f32 FMA on shared-memory tiles; and the
+//   dispatch attention_mma.cu        bf16, head dim a multiple of 16 up to 128: mma.sync tensor cores, cp.async (sm_80
+//   and later) attention_sm90_*.cu     bf16, head dim 64 or 128: wgmma fed by TMA, warp-specialised (sm_90a only)
 //
 // All of them compute, per (batch, head), with i over queries and j over keys:
 //
 //   S = scale Q K^T       masked where j > i + (Tk - Tq) if causal
 //   lse_i = log sum_j exp S_ij,   P = exp(S - lse),   O = P V
-//   dV = P^T dO,   dP = dO V^T,   dS = P (dP - delta),   delta_i = sum_d dO_id O_id,   dQ = scale dS K,   dK = scale dS^T Q
+//   dV = P^T dO,   dP = dO V^T,   dS = P (dP - delta),   delta_i = sum_d dO_id O_id,   dQ = scale dS K,   dK = scale
+//   dS^T Q
 //
-// The backward runs as three kernels: delta; dK and dV (a block owns keys and walks the queries of every head of its group);
-// dQ (a block owns queries and walks the keys). S and dP are computed twice, 7 matrix products instead of 5: the price of
-// sums in a fixed order without atomics.
+// The backward runs as three kernels: delta; dK and dV (a block owns keys and walks the queries of every head of its
+// group); dQ (a block owns queries and walks the keys). S and dP are computed twice, 7 matrix products instead of 5:
+// the price of sums in a fixed order without atomics.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
@@ -69,7 +70,9 @@ struct Shape {
   }
   __host__ __device__ bool masked(int query, int key) const { return key >= tk || (causal && key > query + offset); }
   /// Whether a tile of queries [q0, ...) x keys [.., k_end) holds a masked element.
-  __host__ __device__ bool needs_mask(int q0, int k_end) const { return k_end > tk || (causal && k_end - 1 > q0 + offset); }
+  __host__ __device__ bool needs_mask(int q0, int k_end) const {
+    return k_end > tk || (causal && k_end - 1 > q0 + offset);
+  }
 };
 
 __host__ __device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
@@ -80,8 +83,8 @@ void check_launch(const char* kernel);
 /// Largest multiple that the row vectors of the backward are padded to (the tile of any kernel).
 constexpr int kRowPad = 128;
 
-/// f32 [B*H, pitch] each: delta, and lse in units of log 2. Padding rows hold delta 0 and lse2 +inf, so that P = exp2(S - lse2)
-/// is exactly 0 there and no kernel of the backward has to mask queries.
+/// f32 [B*H, pitch] each: delta, and lse in units of log 2. Padding rows hold delta 0 and lse2 +inf, so that P = exp2(S
+/// - lse2) is exactly 0 there and no kernel of the backward has to mask queries.
 struct RowVectors {
   Tensor delta, lse2;
   int pitch = 0;
@@ -90,14 +93,18 @@ RowVectors prepare_backward(const AttentionShape& s, const HeadView& o, const Te
 
 // Each path: can it take these arguments, and the two passes.
 bool mma_takes(const AttentionShape& s, std::initializer_list<const HeadView*> views);
-void mma_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o, float* lse);
-void mma_backward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const RowVectors& rows,
-                  const HeadView& d_o, const HeadView& dq, const HeadView& dk, const HeadView& dv);
+void mma_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o,
+                 float* lse);
+void mma_backward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v,
+                  const RowVectors& rows, const HeadView& d_o, const HeadView& dq, const HeadView& dk,
+                  const HeadView& dv);
 
 bool sm90_takes(const AttentionShape& s, std::initializer_list<const HeadView*> views);
-void sm90_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o, float* lse);
-void sm90_backward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const RowVectors& rows,
-                   const HeadView& d_o, const HeadView& dq, const HeadView& dk, const HeadView& dv);
+void sm90_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o,
+                  float* lse);
+void sm90_backward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v,
+                   const RowVectors& rows, const HeadView& d_o, const HeadView& dq, const HeadView& dk,
+                   const HeadView& dv);
 
 /// For tests and benchmarks: the fastest path that may be taken (default sm90).
 enum class Path { general, mma, sm90 };
