@@ -42,6 +42,18 @@ void launch(const char* name, void (*kernel)(Parameters...), int64_t blocks, int
   check_cuda(cudaGetLastError(), name);
 }
 
+/// Blocks of `kernel` that the whole card holds at once: the grid of a kernel whose blocks stay and walk over the work.
+template <class... Parameters>
+int64_t resident_blocks(const char* name, void (*kernel)(Parameters...), int threads, int64_t shared_bytes) {
+  int per_multiprocessor = 0;
+  if (shared_bytes > 48 * 1024) {
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)), name);
+  }
+  check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_multiprocessor, kernel, threads, static_cast<size_t>(shared_bytes)), name);
+  check(per_multiprocessor > 0, "cuda", name, ": a block of ", threads, " threads and ", shared_bytes, " shared bytes does not fit");
+  return static_cast<int64_t>(per_multiprocessor) * multiprocessors();
+}
+
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /// True if all pointers may be read 16 bytes at a time. Null pointers do not count.
@@ -123,6 +135,47 @@ __device__ __forceinline__ Vec<float, N> load_float(const T* p) {
 template <int N, class T>
 __device__ __forceinline__ void store_float(T* p, const Vec<float, N>& f) {
   store<N>(p, narrow<T, N>(f));
+}
+
+/// Eight elements as they lie in memory. bf16 pairs stay packed in 32-bit registers until one is used; an array of eight
+/// __nv_bfloat16 would take a register each.
+template <class T>
+struct Eight;
+template <>
+struct alignas(16) Eight<b16> {
+  uint32_t pair[4];
+  __device__ __forceinline__ float operator[](int i) const {  // a bf16 is the upper half of an f32
+    return __uint_as_float(i % 2 ? pair[i / 2] & 0xffff0000u : pair[i / 2] << 16);
+  }
+};
+template <>
+struct alignas(16) Eight<float> {
+  float value[8];
+  __device__ __forceinline__ float operator[](int i) const { return value[i]; }
+};
+template <class T>
+__device__ __forceinline__ Eight<T> load_eight(const T* p) {
+  return *reinterpret_cast<const Eight<T>*>(p);
+}
+/// Rounds eight f32.
+template <class T>
+__device__ __forceinline__ Eight<T> round_eight(const Vec<float, 8>& f) {
+  Eight<T> e;
+  if constexpr (std::is_same_v<T, b16>) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const __nv_bfloat162 two = __floats2bfloat162_rn(f.at[2 * i], f.at[2 * i + 1]);
+      e.pair[i] = *reinterpret_cast<const uint32_t*>(&two);
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) e.value[i] = f.at[i];
+  }
+  return e;
+}
+template <class T>
+__device__ __forceinline__ void store_eight(T* p, const Eight<T>& e) {
+  *reinterpret_cast<Eight<T>*>(p) = e;
 }
 
 struct Sum {

@@ -1,6 +1,7 @@
 // Elementwise kernels: every input read once, the output written once, 8 elements per thread. All are bound by memory.
 //
 //   y = f(x...)    computed in f32, rounded once
+#include "autograd/ops/column_sums.cuh"
 #include "autograd/ops/cuda_ops.h"
 #include "tensor/launch.cuh"
 
@@ -97,46 +98,56 @@ struct AddBias {
 // Stage 1 gives one partial row per slab of rows, stage 2 adds the slabs up in order: no atomics, so results repeat.
 // Bytes: x once; the partial sums are at most 1/64 of it for many rows.
 
-constexpr int kColumns = 32, kRowLanes = 8;  // a block covers 32 columns with 8 rows at a time
+constexpr int kLanes = 32;  // threads along the columns
 
-template <class X>
-__global__ void __launch_bounds__(kColumns* kRowLanes)
+/// A block covers 32 N columns, ROWS rows at a time.
+template <int N, int ROWS, class X>
+__global__ void __launch_bounds__(kLanes* ROWS)
     column_partials_kernel(int64_t rows, int64_t columns, int64_t slab, const X* __restrict__ x, float* __restrict__ partial) {
-  __shared__ float sums[kRowLanes][kColumns];
-  const int64_t column_blocks = (columns + kColumns - 1) / kColumns;
-  const int64_t c = blockIdx.x % column_blocks * kColumns + threadIdx.x % kColumns;
-  const int64_t part = blockIdx.x / column_blocks;
-  const int lane = threadIdx.x / kColumns;
-  const int64_t end = min(rows, (part + 1) * slab);
-  float sum = 0;
-  if (c < columns) {
+  __shared__ float sums[ROWS][kLanes * N];
+  const int lane = threadIdx.x % kLanes, first = threadIdx.x / kLanes;
+  const int64_t column_blocks = (columns + kLanes * N - 1) / (kLanes * N);
+  const int64_t c = (blockIdx.x % column_blocks * kLanes + lane) * N;
+  const int64_t part = blockIdx.x / column_blocks, end = min(rows, (part + 1) * slab);
+  Vec<float, N> sum{};
+  if (c < columns) {  // N divides the columns
 #pragma unroll 4
-    for (int64_t r = part * slab + lane; r < end; r += kRowLanes) sum += to_float(x[r * columns + c]);
+    for (int64_t r = part * slab + first; r < end; r += ROWS) {
+      const Vec<float, N> v = load_float<N>(x + r * columns + c);
+#pragma unroll
+      for (int i = 0; i < N; ++i) sum.at[i] += v.at[i];
+    }
   }
-  sums[lane][threadIdx.x % kColumns] = sum;
+#pragma unroll
+  for (int i = 0; i < N; ++i) sums[first][lane * N + i] = sum.at[i];
   __syncthreads();
-  if (lane == 0 && c < columns) {
-    for (int i = 1; i < kRowLanes; ++i) sum += sums[i][threadIdx.x];
-    partial[part * columns + c] = sum;
+  const int64_t begin = blockIdx.x % column_blocks * kLanes * N;
+  for (int i = threadIdx.x; i < kLanes * N && begin + i < columns; i += kLanes * ROWS) {
+    float total = 0;
+    for (int r = 0; r < ROWS; ++r) total += sums[r][i];
+    partial[part * columns + begin + i] = total;
   }
 }
 
+constexpr int kTotalRows = 32;  // many rows at a time: the partial rows are few, and latency is all that counts
+
 template <class Out>
-__global__ void __launch_bounds__(kColumns* kRowLanes)
+__global__ void __launch_bounds__(kLanes* kTotalRows)
     column_totals_kernel(int64_t parts, int64_t columns, bool add, const float* __restrict__ partial, Out* __restrict__ out) {
-  __shared__ double sums[kRowLanes][kColumns];
-  const int64_t c = static_cast<int64_t>(blockIdx.x) * kColumns + threadIdx.x % kColumns;
-  const int lane = threadIdx.x / kColumns;
-  double sum = 0;
+  __shared__ float sums[kTotalRows][kLanes];
+  const int lane = threadIdx.x % kLanes, first = threadIdx.x / kLanes;
+  const int64_t c = static_cast<int64_t>(blockIdx.x) * kLanes + lane;
+  float sum = 0;
   if (c < columns) {
-#pragma unroll 4
-    for (int64_t p = lane; p < parts; p += kRowLanes) sum += static_cast<double>(partial[p * columns + c]);
+#pragma unroll 8
+    for (int64_t p = first; p < parts; p += kTotalRows) sum += partial[p * columns + c];
   }
-  sums[lane][threadIdx.x % kColumns] = sum;
+  sums[first][lane] = sum;
   __syncthreads();
-  if (lane == 0 && c < columns) {
-    for (int i = 1; i < kRowLanes; ++i) sum += sums[i][threadIdx.x];
-    out[c] = from_float<Out>(static_cast<float>(sum + (add ? static_cast<double>(to_float(out[c])) : 0.0)));
+  if (first == 0 && c < columns) {
+    float total = 0;
+    for (int i = 0; i < kTotalRows; ++i) total += sums[i][lane];
+    out[c] = from_float<Out>(add ? to_float(out[c]) + total : total);
   }
 }
 
@@ -213,19 +224,26 @@ void add_bias(const Tensor& x, const Tensor& bias, const Tensor& y) {
 void column_sums(const Tensor& x, const Tensor& out, bool add) {
   const int64_t columns = out.numel(), rows = columns ? x.numel() / columns : 0;
   if (columns == 0) return;
-  const int64_t column_blocks = ceil_div(columns, kColumns);
-  // Slabs of at least 64 rows, and about 2048 blocks; from the shape alone, so that the order of additions is the shape's.
-  const int64_t slab = std::max<int64_t>(64, ceil_div(rows, ceil_div(2048, column_blocks)));
-  const int64_t parts = ceil_div(rows, slab);
-  const Tensor partial = Tensor::empty({parts, columns}, DType::f32, x.device());
+  constexpr int kRows = 8;
   dispatch(x.dtype(), "column_sums", [&](auto zero) {
     using X = decltype(zero);
-    launch("column_partials", column_partials_kernel<X>, parts * column_blocks, kColumns * kRowLanes, 0, rows, columns, slab,
-           as<const X>(x), as<float>(partial));
+    dispatch_width(columns % 8 == 0 && aligned16(x.raw()), [&](auto width) {
+      const int64_t column_blocks = ceil_div(columns, kLanes * width());
+      // Slabs of at least 64 rows, and about 1024 blocks; from the shape alone, so that the order of additions is the shape's.
+      const int64_t slab = std::max<int64_t>(64, ceil_div(rows, ceil_div(1024, column_blocks)));
+      const Tensor partial = Tensor::empty({ceil_div(rows, slab), columns}, DType::f32, x.device());
+      launch("column_partials", column_partials_kernel<width(), kRows, X>, partial.size(0) * column_blocks, kLanes * kRows, 0, rows,
+             columns, slab, as<const X>(x), as<float>(partial));
+      add_partial_rows(partial, out, add);
+    });
   });
-  dispatch(out.dtype(), "column_sums", [&](auto zero) {
+}
+
+void add_partial_rows(const Tensor& partial, const Tensor& out, bool add) {
+  const int64_t columns = out.numel();
+  dispatch(out.dtype(), "add_partial_rows", [&](auto zero) {
     using Out = decltype(zero);
-    launch("column_totals", column_totals_kernel<Out>, column_blocks, kColumns * kRowLanes, 0, parts, columns, add,
+    launch("column_totals", column_totals_kernel<Out>, ceil_div(columns, kLanes), kLanes * kTotalRows, 0, partial.size(0), columns, add,
            as<const float>(partial), as<Out>(out));
   });
 }

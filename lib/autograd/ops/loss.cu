@@ -1,0 +1,201 @@
+// Cross-entropy of rows of logits, with the gradient written over the logits:
+//
+//   nll = log(sum exp(x - max)) + max - x[target],   x <- exp(x - max) / sum - [v = target]
+#include "autograd/ops/cuda_ops.h"
+#include "autograd/ops/loss.h"
+#include "tensor/launch.cuh"
+
+namespace rw::cuda {
+namespace {
+
+/// e^x for x <= 0. bf16 results need no more than the fast one (2 ulp and the rounding of x log2 e).
+template <class T>
+__device__ __forceinline__ float exponential(float x) {
+  if constexpr (std::is_same_v<T, b16>) return __expf(x);
+  return expf(x);
+}
+
+/// The elements of a 16-byte access, packed as in memory.
+template <class T>
+struct Piece;
+template <>
+struct alignas(16) Piece<float> {
+  static constexpr int kCount = 4;
+  float value[4];
+  __device__ __forceinline__ float operator[](int i) const { return value[i]; }
+  __device__ __forceinline__ void set(int i, float a, float b) { value[i] = a, value[i + 1] = b; }
+};
+template <>
+struct alignas(16) Piece<b16> {
+  static constexpr int kCount = 8;
+  uint32_t pair[4];
+  __device__ __forceinline__ float operator[](int i) const {
+    return __uint_as_float(i % 2 ? pair[i / 2] & 0xffff0000u : pair[i / 2] << 16);
+  }
+  __device__ __forceinline__ void set(int i, float a, float b) {
+    const __nv_bfloat162 two = __floats2bfloat162_rn(a, b);
+    pair[i / 2] = *reinterpret_cast<const uint32_t*>(&two);
+  }
+};
+
+/// 16 bytes from global to shared memory, without passing through registers and without waiting.
+__device__ __forceinline__ void copy_async(void* shared, const void* global) {
+  const uint32_t to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global) : "memory");
+}
+__device__ __forceinline__ void wait_for_copies() {
+  asm volatile("cp.async.commit_group;\ncp.async.wait_group 0;" ::: "memory");
+}
+
+// --- a row in registers, the next one on its way --------------------------------------------------------------------------
+//
+// Bytes: logits read once and, with the gradient, written once. A row of 32000 is too long to have several in the registers of
+// one multiprocessor, and with one alone the memory bus would idle while it is reduced; so the next row flows into shared memory
+// meanwhile. Every thread copies, and later reads, its own pieces only: no barrier is needed for them.
+
+template <int THREADS, int V, class T>
+__global__ void __launch_bounds__(THREADS, THREADS <= 512 ? 1024 / THREADS : 1)
+    cross_entropy_kernel(int64_t rows, int vocab, bool gradient, T* logits, const int32_t* __restrict__ targets, float* __restrict__ nll) {
+  constexpr int kCount = Piece<T>::kCount;
+  extern __shared__ char waiting_bytes[];
+  Piece<T>* waiting = reinterpret_cast<Piece<T>*>(waiting_bytes);  // [V * THREADS], as far as the row goes
+  __shared__ float max_scratch[kWarp], sum_scratch[kWarp];
+  const int pieces = vocab / kCount;
+
+  const auto prefetch = [&](int64_t row) {
+    if (row >= rows) return;
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      const int p = v * THREADS + threadIdx.x;
+      if (p < pieces) copy_async(&waiting[p], logits + row * vocab + static_cast<int64_t>(p) * kCount);
+    }
+  };
+
+  prefetch(blockIdx.x);
+  for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
+    T* line = logits + row * vocab;
+    const int32_t target = targets[row];
+    const bool ignored = target == kIgnoreIndex, valid = target >= 0 && target < vocab;
+    const float at_target = threadIdx.x == 0 && valid ? to_float(line[target]) : NAN;  // read before anyone writes
+
+    wait_for_copies();
+    Piece<T> mine[V];
+    float top = -INFINITY;
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      const int p = v * THREADS + threadIdx.x;
+      if (p < pieces) mine[v] = waiting[p];
+    }
+    prefetch(row + gridDim.x);
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      if (v * THREADS + threadIdx.x >= pieces) continue;
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) top = fmaxf(top, mine[v][i]);
+    }
+    top = block_reduce<THREADS>(top, Max{}, max_scratch);
+    float sum = 0;
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      if (v * THREADS + threadIdx.x >= pieces) continue;
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) sum += exponential<T>(mine[v][i] - top);
+    }
+    sum = block_reduce<THREADS>(sum, Sum{}, sum_scratch);
+    if (threadIdx.x == 0) nll[row] = ignored ? 0.f : logf(sum) + (top - at_target);
+    if (!gradient) continue;
+    const float inverse = 1.f / sum;
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      const int p = v * THREADS + threadIdx.x;
+      if (p >= pieces) continue;
+      const int hit = target - p * kCount;  // where in this piece the target is, if it is
+      Piece<T> out;
+#pragma unroll
+      for (int i = 0; i < kCount; i += 2) {
+        const float a = exponential<T>(mine[v][i] - top) * inverse - (hit == i ? 1.f : 0.f);
+        const float b = exponential<T>(mine[v][i + 1] - top) * inverse - (hit == i + 1 ? 1.f : 0.f);
+        out.set(i, ignored ? 0.f : a, ignored ? 0.f : b);
+      }
+      *reinterpret_cast<Piece<T>*>(line + static_cast<int64_t>(p) * kCount) = out;
+    }
+  }
+}
+
+// --- any vocabulary: three passes over the row, the later ones mostly from L2 ------------------------------------------------
+
+constexpr int kAnyThreads = 1024;
+
+template <class T>
+__global__ void __launch_bounds__(kAnyThreads)
+    cross_entropy_any_kernel(int64_t vocab, bool gradient, T* logits, const int32_t* __restrict__ targets, float* __restrict__ nll) {
+  __shared__ float max_scratch[kWarp], sum_scratch[kWarp];
+  T* line = logits + static_cast<int64_t>(blockIdx.x) * vocab;
+  const int32_t target = targets[blockIdx.x];
+  const bool ignored = target == kIgnoreIndex, valid = target >= 0 && target < vocab;
+  const float at_target = threadIdx.x == 0 && valid ? to_float(line[target]) : NAN;
+  float top = -INFINITY, sum = 0;
+  for (int64_t v = threadIdx.x; v < vocab; v += kAnyThreads) top = fmaxf(top, to_float(line[v]));
+  top = block_reduce<kAnyThreads>(top, Max{}, max_scratch);
+  for (int64_t v = threadIdx.x; v < vocab; v += kAnyThreads) sum += exponential<T>(to_float(line[v]) - top);
+  sum = block_reduce<kAnyThreads>(sum, Sum{}, sum_scratch);
+  if (threadIdx.x == 0) nll[blockIdx.x] = ignored ? 0.f : logf(sum) + (top - at_target);
+  if (!gradient) return;
+  const float inverse = 1.f / sum;
+  for (int64_t v = threadIdx.x; v < vocab; v += kAnyThreads) {
+    const float p = exponential<T>(to_float(line[v]) - top) * inverse - (v == target ? 1.f : 0.f);
+    line[v] = from_float<T>(ignored ? 0.f : p);
+  }
+}
+
+/// y[r,c] = x[r,c] s[r]
+template <int N, class T, class S>
+__global__ void __launch_bounds__(256) scale_rows_kernel(int64_t n, uint32_t columns, const T* x, const S* __restrict__ s, T* y) {
+  const int64_t i = (static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x) * N;
+  if (i >= n) return;
+  const float factor = to_float(s[i / columns]);
+  Vec<float, N> v = load_float<N>(x + i);
+#pragma unroll
+  for (int j = 0; j < N; ++j) v.at[j] *= factor;
+  store_float<N>(y + i, v);
+}
+
+}  // namespace
+
+void cross_entropy_rows(const Tensor& logits, const Tensor& targets, bool gradient, const Tensor& nll) {
+  const int64_t rows = logits.size(0), vocab = logits.size(1), bytes = vocab * size_of(logits.dtype());
+  dispatch(logits.dtype(), "cross_entropy", [&](auto zero) {
+    using T = decltype(zero);
+    const auto go = [&](auto threads, auto v) {
+      const auto kernel = cross_entropy_kernel<threads(), v(), T>;
+      const int64_t blocks = std::min(rows, resident_blocks("cross_entropy", kernel, threads(), bytes));
+      launch("cross_entropy", kernel, blocks, threads(), bytes, rows, vocab, gradient, as<T>(logits), as<int32_t>(targets), as<float>(nll));
+    };
+    using std::integral_constant;
+    const int64_t pieces = bytes / 16;
+    if (bytes % 16 == 0 && aligned16(as<T>(logits)) && pieces <= 8192 && bytes + 1024 <= max_shared_bytes()) {
+      if (pieces <= 512) return go(integral_constant<int, 128>{}, integral_constant<int, 4>{});
+      if (pieces <= 2048) return go(integral_constant<int, 256>{}, integral_constant<int, 8>{});
+      if (pieces <= 4096) return go(integral_constant<int, 512>{}, integral_constant<int, 8>{});
+      return go(integral_constant<int, 1024>{}, integral_constant<int, 8>{});
+    }
+    launch("cross_entropy_any", cross_entropy_any_kernel<T>, rows, kAnyThreads, 0, vocab, gradient, as<T>(logits), as<int32_t>(targets),
+           as<float>(nll));
+  });
+}
+
+void scale_rows(const Tensor& x, const Tensor& s, const Tensor& y) {
+  const int64_t rows = s.numel(), columns = rows ? x.numel() / rows : 0;
+  dispatch(x.dtype(), "scale_rows", [&](auto zero) {
+    dispatch(s.dtype(), "scale_rows", [&](auto s_zero) {
+      using T = decltype(zero);
+      using S = decltype(s_zero);
+      dispatch_width(columns % 8 == 0 && aligned16(as<T>(x), as<T>(y)), [&](auto width) {
+        launch("scale_rows", scale_rows_kernel<width(), T, S>, ceil_div(x.numel(), 256 * width()), 256, 0, x.numel(), columns, as<T>(x),
+               as<S>(s), as<T>(y));
+      });
+    });
+  });
+}
+
+}  // namespace rw::cuda

@@ -1,0 +1,312 @@
+// RMSNorm, alone and after a residual add:
+//
+//   h = x (+ residual),   rstd = 1 / sqrt(mean(h^2) + eps),   y = h rstd weight
+//
+// Backward, with n = h rstd and g = dy weight:
+//
+//   dx = rstd (g - n mean(g n)) (+ dh),   dweight = sum over rows of dy n
+//
+// A group of threads holds a whole row in registers, so that each byte crosses the memory bus once.
+#include "autograd/ops/column_sums.cuh"
+#include "autograd/ops/cuda_ops.h"
+#include "tensor/launch.cuh"
+
+namespace rw::cuda {
+namespace {
+
+constexpr int kN = 8;  // elements per vector
+
+/// Sum over the WARPS warps that share a row; every thread gets it.
+template <int WARPS>
+__device__ __forceinline__ float row_sum(float value, float* scratch) {
+  if constexpr (WARPS == 1) return warp_reduce(value, Sum{});
+  return block_reduce<WARPS * kWarp>(value, Sum{}, scratch);
+}
+
+// --- forward ---------------------------------------------------------------------------------------------------------------
+//
+// Bytes per element: x, y (and residual, h), once each. WARPS warps per row, V vectors per thread; with one warp per row a block
+// holds eight rows.
+
+template <int WARPS>
+constexpr int kRowsPerBlock = WARPS == 1 ? 8 : 1;
+
+template <int WARPS, int V, class T>
+__global__ void __launch_bounds__(WARPS* kWarp* kRowsPerBlock<WARPS>)
+    rms_norm_kernel(int64_t rows, int columns, float eps, const T* __restrict__ x, const T* __restrict__ residual,
+                    const T* __restrict__ weight, T* __restrict__ h, T* __restrict__ y, float* __restrict__ rstd) {
+  __shared__ float scratch[kWarp];
+  constexpr int kGroup = WARPS * kWarp;
+  const int member = threadIdx.x % kGroup;
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kRowsPerBlock<WARPS> + threadIdx.x / kGroup;
+  if (row >= rows) return;  // a whole group leaves
+
+  Eight<T> held[V];
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    const int c = (v * kGroup + member) * kN;
+    if (c < columns) held[v] = load_eight(x + row * columns + c);
+  }
+  if (residual) {
+    Eight<T> more[V];
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      const int c = (v * kGroup + member) * kN;
+      if (c < columns) more[v] = load_eight(residual + row * columns + c);
+    }
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      const int c = (v * kGroup + member) * kN;
+      if (c >= columns) continue;
+      Vec<float, kN> sum;
+#pragma unroll
+      for (int i = 0; i < kN; ++i) sum.at[i] = held[v][i] + more[v][i];
+      held[v] = round_eight<T>(sum);  // rounded first: backward sees the same h as y does
+      store_eight(h + row * columns + c, held[v]);
+    }
+  }
+
+  float square = 0;
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    if ((v * kGroup + member) * kN >= columns) continue;
+#pragma unroll
+    for (int i = 0; i < kN; ++i) square = fmaf(held[v][i], held[v][i], square);
+  }
+  square = row_sum<WARPS>(square, scratch);
+  const float scale = 1.f / sqrtf(square / static_cast<float>(columns) + eps);
+  if (member == 0) rstd[row] = scale;
+
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    const int c = (v * kGroup + member) * kN;
+    if (c >= columns) continue;
+    const Eight<T> w = load_eight(weight + c);  // stays in L1
+    Vec<float, kN> out;
+#pragma unroll
+    for (int i = 0; i < kN; ++i) out.at[i] = held[v][i] * scale * w[i];
+    store_eight(y + row * columns + c, round_eight<T>(out));
+  }
+}
+
+/// Any number of columns, any alignment: a block per row, which reads the row again for the second pass.
+constexpr int kAnyThreads = 256;
+
+template <class T>
+__global__ void __launch_bounds__(kAnyThreads)
+    rms_norm_any_kernel(int64_t columns, float eps, const T* __restrict__ x, const T* __restrict__ residual, const T* __restrict__ weight,
+                        T* h, T* __restrict__ y, float* __restrict__ rstd) {
+  __shared__ float scratch[kWarp];
+  const int64_t at = static_cast<int64_t>(blockIdx.x) * columns;
+  const T* line = residual ? h : x;
+  float square = 0;
+  for (int64_t c = threadIdx.x; c < columns; c += kAnyThreads) {
+    float value = to_float(x[at + c]);
+    if (residual) {
+      h[at + c] = from_float<T>(value + to_float(residual[at + c]));  // read back by this thread only
+      value = to_float(h[at + c]);
+    }
+    square = fmaf(value, value, square);
+  }
+  square = block_reduce<kAnyThreads>(square, Sum{}, scratch);
+  const float scale = 1.f / sqrtf(square / static_cast<float>(columns) + eps);
+  if (threadIdx.x == 0) rstd[blockIdx.x] = scale;
+  for (int64_t c = threadIdx.x; c < columns; c += kAnyThreads) {
+    y[at + c] = from_float<T>(to_float(line[at + c]) * scale * to_float(weight[c]));
+  }
+}
+
+// --- backward --------------------------------------------------------------------------------------------------------------
+//
+// Bytes per element: h, dy, dx (and dh), once each, and one partial row of dweight per block. Blocks stay on the card and walk
+// over rows; the next row is on its way while this one is computed.
+
+template <int WARPS>
+constexpr int kGroups = WARPS == 1 ? 8 : 1;  // rows at a time in a block
+
+template <int WARPS, int V, class T>
+__global__ void __launch_bounds__(WARPS* kWarp* kGroups<WARPS>)
+    rms_norm_backward_kernel(int64_t rows, int columns, const T* __restrict__ h, const T* __restrict__ weight,
+                             const float* __restrict__ rstd, const T* __restrict__ dy, const T* __restrict__ dh, T* __restrict__ dx,
+                             float* __restrict__ partial) {
+  constexpr int kGroup = WARPS * kWarp;
+  __shared__ float scratch[2][kWarp];
+  extern __shared__ float combine[];  // [kGroups, columns], if there are several groups
+  const int member = threadIdx.x % kGroup, group = threadIdx.x / kGroup;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kGroups<WARPS>;
+  int64_t row = static_cast<int64_t>(blockIdx.x) * kGroups<WARPS> + group;
+
+  Eight<T> w[V], h_now[V], dy_now[V], h_next[V], dy_next[V];
+  Vec<float, kN> dweight[V];
+  float scale = 0, scale_next = 0;
+  const auto fetch = [&](int64_t r, Eight<T>* to_h, Eight<T>* to_dy, float& to_scale) {
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      const int c = (v * kGroup + member) * kN;
+      if (c < columns) {
+        to_h[v] = load_eight(h + r * columns + c);
+        to_dy[v] = load_eight(dy + r * columns + c);
+      }
+    }
+    to_scale = rstd[r];
+  };
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    const int c = (v * kGroup + member) * kN;
+    dweight[v] = {};
+    if (c < columns) w[v] = load_eight(weight + c);
+  }
+  if (row < rows) fetch(row, h_now, dy_now, scale);
+
+  for (int parity = 0; row < rows; row += step, parity ^= 1) {
+    if (row + step < rows) fetch(row + step, h_next, dy_next, scale_next);
+    float dot = 0;
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      if ((v * kGroup + member) * kN >= columns) continue;
+#pragma unroll
+      for (int i = 0; i < kN; ++i) {
+        const float n = h_now[v][i] * scale, d = dy_now[v][i];
+        dweight[v].at[i] = fmaf(d, n, dweight[v].at[i]);
+        dot = fmaf(d * w[v][i], n, dot);
+      }
+    }
+    const float mean = row_sum<WARPS>(dot, scratch[parity]) / static_cast<float>(columns);
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      const int c = (v * kGroup + member) * kN;
+      if (c >= columns) continue;
+      Vec<float, kN> out;
+#pragma unroll
+      for (int i = 0; i < kN; ++i) {
+        const float n = h_now[v][i] * scale;
+        out.at[i] = scale * (dy_now[v][i] * w[v][i] - n * mean);
+      }
+      if (dh) {
+        const Eight<T> more = load_eight(dh + row * columns + c);
+#pragma unroll
+        for (int i = 0; i < kN; ++i) out.at[i] += more[i];
+      }
+      store_eight(dx + row * columns + c, round_eight<T>(out));
+    }
+#pragma unroll
+    for (int v = 0; v < V; ++v) h_now[v] = h_next[v], dy_now[v] = dy_next[v];
+    scale = scale_next;
+  }
+
+  if (!partial) return;
+  float* to = kGroups<WARPS> > 1 ? combine + group * columns : partial + static_cast<int64_t>(blockIdx.x) * columns;
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    const int c = (v * kGroup + member) * kN;
+    if (c < columns) store<kN>(to + c, dweight[v]);
+  }
+  if constexpr (kGroups<WARPS> > 1) {
+    __syncthreads();
+    for (int c = threadIdx.x; c < columns; c += blockDim.x) {
+      float sum = 0;
+      for (int g = 0; g < kGroups<WARPS>; ++g) sum += combine[g * columns + c];
+      partial[static_cast<int64_t>(blockIdx.x) * columns + c] = sum;
+    }
+  }
+}
+
+/// Any number of columns: a block walks over its rows; its partial row of dweight is its own, in global memory.
+template <class T>
+__global__ void __launch_bounds__(kAnyThreads)
+    rms_norm_backward_any_kernel(int64_t rows, int64_t columns, const T* __restrict__ h, const T* __restrict__ weight,
+                                 const float* __restrict__ rstd, const T* __restrict__ dy, const T* __restrict__ dh, T* __restrict__ dx,
+                                 float* partial) {
+  __shared__ float scratch[2][kWarp];
+  float* dweight = partial ? partial + static_cast<int64_t>(blockIdx.x) * columns : nullptr;
+  int parity = 0;
+  for (int64_t row = blockIdx.x; row < rows; row += gridDim.x, parity ^= 1) {
+    const int64_t at = row * columns;
+    const float scale = rstd[row];
+    float dot = 0;
+    for (int64_t c = threadIdx.x; c < columns; c += kAnyThreads) {
+      const float n = to_float(h[at + c]) * scale, d = to_float(dy[at + c]);
+      if (dweight) dweight[c] = d * n + (row == blockIdx.x ? 0.f : dweight[c]);
+      dot = fmaf(d * to_float(weight[c]), n, dot);
+    }
+    const float mean = block_reduce<kAnyThreads>(dot, Sum{}, scratch[parity]) / static_cast<float>(columns);
+    for (int64_t c = threadIdx.x; c < columns; c += kAnyThreads) {
+      const float n = to_float(h[at + c]) * scale;
+      float d = scale * (to_float(dy[at + c]) * to_float(weight[c]) - n * mean);
+      if (dh) d += to_float(dh[at + c]);
+      dx[at + c] = from_float<T>(d);
+    }
+  }
+}
+
+// --- launchers -------------------------------------------------------------------------------------------------------------
+
+template <int W, int V_>
+struct Fit {
+  static constexpr int WARPS = W, V = V_;
+};
+
+/// Calls f with the smallest arrangement that holds a row in registers; false if none does.
+template <class F>
+bool fit(int64_t columns, F&& f) {
+  if (columns <= 256) f(Fit<1, 1>{});
+  else if (columns <= 512) f(Fit<1, 2>{});
+  else if (columns <= 768) f(Fit<1, 3>{});
+  else if (columns <= 1024) f(Fit<4, 1>{});
+  else if (columns <= 2048) f(Fit<4, 2>{});
+  else if (columns <= 4096) f(Fit<8, 2>{});
+  else if (columns <= 8192) f(Fit<16, 2>{});
+  else return false;
+  return true;
+}
+
+}  // namespace
+
+void rms_norm_forward(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps, const Tensor& h, const Tensor& y,
+                      const Tensor& rstd) {
+  const int64_t columns = weight.numel(), rows = rstd.numel();
+  dispatch(x.dtype(), "rms_norm", [&](auto zero) {
+    using T = decltype(zero);
+    const bool wide = columns % kN == 0 && aligned16(as<T>(x), as<T>(residual), as<T>(weight), as<T>(h), as<T>(y));
+    const bool done = wide && fit(columns, [&](auto shape) {
+      using S = decltype(shape);
+      constexpr int kRows = kRowsPerBlock<S::WARPS>;
+      launch("rms_norm", rms_norm_kernel<S::WARPS, S::V, T>, ceil_div(rows, kRows), S::WARPS * kWarp * kRows, 0, rows, columns, eps,
+             as<T>(x), as<T>(residual), as<T>(weight), as<T>(h), as<T>(y), as<float>(rstd));
+    });
+    if (done) return;
+    launch("rms_norm_any", rms_norm_any_kernel<T>, rows, kAnyThreads, 0, columns, eps, as<T>(x), as<T>(residual), as<T>(weight), as<T>(h),
+           as<T>(y), as<float>(rstd));
+  });
+}
+
+void rms_norm_backward(const Tensor& h, const Tensor& weight, const Tensor& rstd, const Tensor& dy, const Tensor& dh, const Tensor& dx,
+                       const Tensor& dweight, bool add) {
+  const int64_t columns = weight.numel(), rows = rstd.numel();
+  Tensor partial;
+  const auto partial_rows = [&](int64_t blocks) {
+    if (dweight.defined()) partial = Tensor::empty({blocks, columns}, DType::f32, h.device());
+    return as<float>(partial);
+  };
+  dispatch(h.dtype(), "rms_norm_backward", [&](auto zero) {
+    using T = decltype(zero);
+    const bool wide = columns % kN == 0 && aligned16(as<T>(h), as<T>(weight), as<T>(dy), as<T>(dh), as<T>(dx));
+    const bool done = wide && fit(columns, [&](auto shape) {
+      using S = decltype(shape);
+      constexpr int kRows = kGroups<S::WARPS>, kThreads = S::WARPS * kWarp * kRows;
+      const auto kernel = rms_norm_backward_kernel<S::WARPS, S::V, T>;
+      const int64_t shared = kRows > 1 ? kRows * columns * 4 : 0;
+      // At least four rows per group, so that the partial rows stay few.
+      const int64_t blocks = std::min(resident_blocks("rms_norm_backward", kernel, kThreads, shared), ceil_div(rows, 4 * kRows));
+      launch("rms_norm_backward", kernel, blocks, kThreads, shared, rows, columns, as<T>(h), as<T>(weight), as<float>(rstd), as<T>(dy),
+             as<T>(dh), as<T>(dx), partial_rows(blocks));
+    });
+    if (done) return;
+    const int64_t blocks = std::min<int64_t>(4 * multiprocessors(), rows);
+    launch("rms_norm_backward_any", rms_norm_backward_any_kernel<T>, blocks, kAnyThreads, 0, rows, columns, as<T>(h), as<T>(weight),
+           as<float>(rstd), as<T>(dy), as<T>(dh), as<T>(dx), partial_rows(blocks));
+  });
+  if (dweight.defined()) add_partial_rows(partial.defined() ? partial : Tensor::empty({0, columns}, DType::f32, h.device()), dweight, add);
+}
+
+}  // namespace rw::cuda
