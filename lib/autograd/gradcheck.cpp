@@ -23,16 +23,20 @@ double dot(const Tensor& a, const Tensor& b) {
 
 }  // namespace
 
-GradcheckReport gradcheck(const std::function<std::vector<Var>(const std::vector<Var>&)>& f, const std::vector<Tensor>& inputs,
-                          const std::vector<bool>& differentiable, double eps) {
-  for (const Tensor& t : inputs) check(t.dtype() == DType::f64 || t.dtype() == DType::i32, "gradcheck", "inputs must be f64, got ", t.dtype());
-  const auto wanted = [&](size_t i) { return inputs[i].dtype() == DType::f64 && (differentiable.empty() || differentiable[i]); };
+GradcheckReport gradcheck(const std::function<std::vector<Var>(const std::vector<Var>&)>& f,
+                          const std::vector<Tensor>& inputs, const std::vector<bool>& differentiable, double eps) {
+  for (const Tensor& t : inputs)
+    check(t.dtype() == DType::f64 || t.dtype() == DType::i32, "gradcheck", "inputs must be f64, got ", t.dtype());
+  const auto wanted = [&](size_t i) {
+    return inputs[i].dtype() == DType::f64 && (differentiable.empty() || differentiable[i]);
+  };
 
   Tape tape;
   std::vector<Var> leaves;
   {
     const TapeScope scope(tape);
-    for (size_t i = 0; i < inputs.size(); ++i) leaves.push_back(wanted(i) ? Var::leaf(inputs[i].clone()) : Var(inputs[i]));
+    for (size_t i = 0; i < inputs.size(); ++i)
+      leaves.push_back(wanted(i) ? Var::leaf(inputs[i].clone()) : Var(inputs[i]));
     const std::vector<Var> out = f(leaves);
     std::vector<Tensor> seeds;
     for (size_t i = 0; i < out.size(); ++i) seeds.push_back(projection(out[i].value(), 100 + i));
@@ -50,7 +54,8 @@ GradcheckReport gradcheck(const std::function<std::vector<Var>(const std::vector
   GradcheckReport report;
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (!wanted(i)) continue;
-    const Tensor analytic = leaves[i].slot()->grad.defined() ? leaves[i].grad() : Tensor::zeros(inputs[i].shape(), DType::f64);
+    const Tensor analytic =
+        leaves[i].slot()->grad.defined() ? leaves[i].grad() : Tensor::zeros(inputs[i].shape(), DType::f64);
     std::vector<Tensor> at;
     for (const Tensor& t : inputs) at.push_back(t.clone());
     std::vector<double> numeric(static_cast<size_t>(inputs[i].numel()));

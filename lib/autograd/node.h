@@ -16,9 +16,9 @@ class Node {
   /// Reads grad_out(i), adds to the inputs' slots. Called once.
   virtual void backward() = 0;
 
-  std::vector<GradSlotPtr> inputs;   // null where no gradient is wanted
+  std::vector<GradSlotPtr> inputs;  // null where no gradient is wanted
   std::vector<GradSlotPtr> outputs;
-  std::vector<Tensor> saved;         // visible, so that memory reports and checkpointing are honest
+  std::vector<Tensor> saved;  // visible, so that memory reports and checkpointing are honest
 
  protected:
   bool wants(size_t i) const { return inputs[i] != nullptr; }
@@ -35,7 +35,8 @@ class Node {
     own(slot);
     accumulate(slot.grad, g);
   }
-  /// A tensor to write input i's gradient into, as C = product + beta * C: the existing gradient (beta 1) or a new one (beta 0).
+  /// A tensor to write input i's gradient into, as C = product + beta * C: the existing gradient (beta 1) or a new one
+  /// (beta 0).
   struct Target {
     Tensor tensor;
     double beta;

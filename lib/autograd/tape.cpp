@@ -12,7 +12,8 @@ thread_local bool enabled = true;
 template <class To, class From>
 void accumulate_cpu(To* to, const From* from, int64_t n) {
   parallel_for(n, 1 << 16, [=](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) to[i] = static_cast<To>(static_cast<Acc<To>>(to[i]) + static_cast<Acc<To>>(from[i]));
+    for (int64_t i = begin; i < end; ++i)
+      to[i] = static_cast<To>(static_cast<Acc<To>>(to[i]) + static_cast<Acc<To>>(from[i]));
   });
 }
 
@@ -57,7 +58,8 @@ void Tape::backward(const std::vector<Var>& roots, const std::vector<Tensor>& se
   check(roots.size() == seeds.size(), "backward", roots.size(), " roots but ", seeds.size(), " seeds");
   for (size_t i = 0; i < roots.size(); ++i) {
     check(roots[i].requires_grad(), "backward", "root ", i, " needs no gradient");
-    check(seeds[i].shape() == roots[i].shape(), "backward", "seed must have shape ", roots[i].shape(), ", got ", seeds[i].shape());
+    check(seeds[i].shape() == roots[i].shape(), "backward", "seed must have shape ", roots[i].shape(), ", got ",
+          seeds[i].shape());
     GradSlot& slot = *roots[i].slot();
     if (slot.grad.defined()) {
       accumulate(slot.grad, seeds[i]);

@@ -1,4 +1,5 @@
-// The tape: recorded ops in the order they ran. Backward walks it from the end; nothing recurses, so depth is no danger.
+// The tape: recorded ops in the order they ran. Backward walks it from the end; nothing recurses, so depth is no
+// danger.
 #pragma once
 #include <functional>
 #include <memory>
@@ -20,9 +21,9 @@ class Tape {
 
   /// Appends a node; its outputs become differentiable.
   void record(std::unique_ptr<Node> node, const std::vector<Var>& inputs, const std::vector<Var*>& outputs);
-  /// Sets d(root)/d(root) = `seed` (ones if undefined), runs every node that the gradient reaches, newest first, and clears
-  /// the tape. A node's saved tensors are freed as soon as it has run. Errors: root needs no gradient, or is not a scalar
-  /// and has no seed.
+  /// Sets d(root)/d(root) = `seed` (ones if undefined), runs every node that the gradient reaches, newest first, and
+  /// clears the tape. A node's saved tensors are freed as soon as it has run. Errors: root needs no gradient, or is not
+  /// a scalar and has no seed.
   void backward(const Var& root, Tensor seed = {});
   /// The same from several roots at once.
   void backward(const std::vector<Var>& roots, const std::vector<Tensor>& seeds);

@@ -18,7 +18,8 @@ struct GradSlot {
 };
 using GradSlotPtr = std::shared_ptr<GradSlot>;
 
-/// A handle, cheap to copy: copies share value and gradient. Thread safety: as Tensor; a Var's graph belongs to one thread.
+/// A handle, cheap to copy: copies share value and gradient. Thread safety: as Tensor; a Var's graph belongs to one
+/// thread.
 class Var {
  public:
   Var() = default;

@@ -1,6 +1,6 @@
-// The optimizer's two passes over the flat arena on the GPU. Implemented in optim.cu; cuda_optim_stub.cpp stands in for it in a
-// build without CUDA. Nothing here synchronises, and everything that changes from step to step is read from device memory: a
-// captured CUDA graph of a step can be replayed with new values.
+// The optimizer's two passes over the flat arena on the GPU. Implemented in optim.cu; cuda_optim_stub.cpp stands in for
+// it in a build without CUDA. Nothing here synchronises, and everything that changes from step to step is read from
+// device memory: a captured CUDA graph of a step can be replayed with new values.
 #pragma once
 #include <vector>
 
@@ -10,15 +10,15 @@ namespace rw::cuda {
 
 /// A run of elements with its own rates. Elements between segments (padding) belong to the segment before them.
 struct AdamWSegment {
-  int64_t offset = 0;     // first element; segments are sorted by it and the first starts at 0
-  float decay = 1;        // times weight_decay
-  float lr_scale = 1;     // times lr
+  int64_t offset = 0;  // first element; segments are sorted by it and the first starts at 0
+  float decay = 1;     // times weight_decay
+  float lr_scale = 1;  // times lr
 };
 
 /// Segments on the device, with a lookup from blocks of elements. Made once.
 struct AdamWTable {
-  Tensor segments;        // the bytes of AdamWSegment[count + 1]; the last one is where the arena ends
-  Tensor first_segment;   // i32: of the first element of each block
+  Tensor segments;       // the bytes of AdamWSegment[count + 1]; the last one is where the arena ends
+  Tensor first_segment;  // i32: of the first element of each block
 };
 /// Errors: segments that are not sorted or do not start at 0.
 AdamWTable adamw_table(const std::vector<AdamWSegment>& segments, int64_t numel, Device device);
@@ -37,9 +37,10 @@ void set_adamw_scalars(const AdamWScalars& values, const Tensor& scalars);
 /// result f64 [1] = sum of grad^2, in two deterministic stages. grad f32 [N].
 void squared_norm(const Tensor& grad, const Tensor& result);
 
-/// The update of nn/adamw.h in one pass; grad becomes zero. master, grad, m, v f32 [N]; compute bf16 [N] gets the rounded master, or
-/// is undefined. squared_norm f64 [1] is that of grad, not scaled. If it is not finite, only grad changes.
-void adamw(const Tensor& master, const Tensor& grad, const Tensor& m, const Tensor& v, const Tensor& compute, const AdamWTable& table,
-           const Tensor& scalars, const Tensor& squared_norm);
+/// The update of nn/adamw.h in one pass; grad becomes zero. master, grad, m, v f32 [N]; compute bf16 [N] gets the
+/// rounded master, or is undefined. squared_norm f64 [1] is that of grad, not scaled. If it is not finite, only grad
+/// changes.
+void adamw(const Tensor& master, const Tensor& grad, const Tensor& m, const Tensor& v, const Tensor& compute,
+           const AdamWTable& table, const Tensor& scalars, const Tensor& squared_norm);
 
 }  // namespace rw::cuda

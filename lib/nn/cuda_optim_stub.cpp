@@ -1,4 +1,5 @@
-// The optimizer's GPU passes in a build without CUDA. No arena can live on a GPU there, so none of these is ever reached.
+// The optimizer's GPU passes in a build without CUDA. No arena can live on a GPU there, so none of these is ever
+// reached.
 #include "nn/cuda_optim.h"
 
 namespace rw::cuda {
@@ -9,7 +10,8 @@ namespace {
 AdamWTable adamw_table(const std::vector<AdamWSegment>&, int64_t, Device) { absent(); }
 void set_adamw_scalars(const AdamWScalars&, const Tensor&) { absent(); }
 void squared_norm(const Tensor&, const Tensor&) { absent(); }
-void adamw(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const AdamWTable&, const Tensor&, const Tensor&) {
+void adamw(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const AdamWTable&, const Tensor&,
+           const Tensor&) {
   absent();
 }
 

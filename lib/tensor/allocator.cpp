@@ -1,7 +1,8 @@
-// A caching allocator per device: sizes are rounded up to a bin (at most 12.5 % waste) and freed blocks wait in their bin.
+// A caching allocator per device: sizes are rounded up to a bin (at most 12.5 % waste) and freed blocks wait in their
+// bin.
 //
-// Why also on the CPU: a training step allocates the same few hundred large arrays every time, and giving them back to the
-// system means a page fault per 4 KiB at the next step.
+// Why also on the CPU: a training step allocates the same few hundred large arrays every time, and giving them back to
+// the system means a page fault per 4 KiB at the next step.
 #include "tensor/allocator.h"
 
 #include <algorithm>
@@ -76,8 +77,8 @@ void* allocate(int64_t bytes, Device device, const char* tag) {
   const int64_t size = bin_size(bytes);
   const std::lock_guard lock(pool.mutex);
   const auto out_of_memory = [&](const char* why) {
-    throw OutOfMemory(cat("[allocator] out of memory on ", device, ": ", bytes, " bytes asked for under tag '", tag, "', ",
-                          pool.stats.live_bytes, " live, ", pool.stats.reserved_bytes, " reserved", why));
+    throw OutOfMemory(cat("[allocator] out of memory on ", device, ": ", bytes, " bytes asked for under tag '", tag,
+                          "', ", pool.stats.live_bytes, " live, ", pool.stats.reserved_bytes, " reserved", why));
   };
   if (pool.limit > 0 && pool.stats.live_bytes + bytes > pool.limit) out_of_memory(" (limit set by set_memory_limit)");
   void* pointer = nullptr;

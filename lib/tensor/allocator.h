@@ -12,11 +12,11 @@
 namespace rw {
 
 struct MemoryStats {
-  int64_t live_bytes = 0;      // handed out now
-  int64_t peak_bytes = 0;      // highest live_bytes since reset_peak_memory()
-  int64_t reserved_bytes = 0;  // taken from the system: live plus kept for reuse
-  int64_t system_allocations = 0;               // calls to malloc / cudaMalloc so far
-  std::map<std::string, int64_t> live_by_tag;   // see MemoryTag
+  int64_t live_bytes = 0;                      // handed out now
+  int64_t peak_bytes = 0;                      // highest live_bytes since reset_peak_memory()
+  int64_t reserved_bytes = 0;                  // taken from the system: live plus kept for reuse
+  int64_t system_allocations = 0;              // calls to malloc / cudaMalloc so far
+  std::map<std::string, int64_t> live_by_tag;  // see MemoryTag
   std::map<std::string, int64_t> peak_by_tag;
 };
 

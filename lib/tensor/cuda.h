@@ -1,5 +1,5 @@
-// What L0 needs of the GPU. Implemented in cuda.cu, or by cuda_stub.cpp in a build without CUDA (every call there throws,
-// except device_count, which is 0). A CUDA build on a machine without a driver also reports 0 devices.
+// What L0 needs of the GPU. Implemented in cuda.cu, or by cuda_stub.cpp in a build without CUDA (every call there
+// throws, except device_count, which is 0). A CUDA build on a machine without a driver also reports 0 devices.
 #pragma once
 #include <cstdint>
 #include <string>

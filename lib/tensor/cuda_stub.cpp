@@ -1,6 +1,5 @@
 // The GPU of a build without CUDA: there is none.
 #include "tensor/cuda.h"
-
 #include "tensor/error.h"
 
 namespace rw::cuda {
@@ -17,7 +16,9 @@ void fill(void*, DType, int64_t, double) { absent(); }
 void convert(void*, DType, const void*, DType, int64_t) { absent(); }
 void accumulate(void*, DType, const void*, DType, int64_t) { absent(); }
 void synchronize() {}
-void gemm(bool, bool, int64_t, int64_t, int64_t, double, const void*, const void*, DType, double, void*, DType) { absent(); }
+void gemm(bool, bool, int64_t, int64_t, int64_t, double, const void*, const void*, DType, double, void*, DType) {
+  absent();
+}
 void matvec(int64_t, int64_t, const void*, DType, const void*, void*, DType) { absent(); }
 Event::Event() { absent(); }
 Event::~Event() = default;

@@ -17,12 +17,13 @@ Device parse_device(std::string_view text) {
   if (text.starts_with("cuda:")) {
     const std::string_view digits = text.substr(5);
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), index);
-    check(error == std::errc{} && end == digits.data() + digits.size(), "device", "expected cuda:<number>, got '", text, "'");
+    check(error == std::errc{} && end == digits.data() + digits.size(), "device", "expected cuda:<number>, got '", text,
+          "'");
   } else {
     check(text == "cuda", "device", "expected auto, cpu, cuda or cuda:<number>, got '", text, "'");
   }
-  check(index < cuda_device_count(), "device", "'", text, "' asked for, but there are ", cuda_device_count(),
-        " GPUs (", cuda_device_name(), ")");
+  check(index < cuda_device_count(), "device", "'", text, "' asked for, but there are ", cuda_device_count(), " GPUs (",
+        cuda_device_name(), ")");
   return {DeviceType::cuda, index};
 }
 

@@ -18,8 +18,8 @@ template <class T>
 using View = Eigen::Map<RowMajor<T>, 0, Eigen::OuterStride<>>;
 
 template <class T>
-void block(Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, T alpha, const T* a, int64_t lda, const T* b, int64_t ldb,
-           T beta, T* c, int64_t ldc) {
+void block(Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, T alpha, const T* a, int64_t lda, const T* b,
+           int64_t ldb, T beta, T* c, int64_t ldc) {
   View<T> out(c, m, n, Eigen::OuterStride<>(ldc));
   if (beta == T(0)) {
     out.setZero();
@@ -116,17 +116,20 @@ void matvec(int64_t n, int64_t k, const double* w, const double* x, double* y) {
 }  // namespace cpu
 
 void gemm(const Tensor& a, Trans ta, const Tensor& b, Trans tb, const Tensor& c, double alpha, double beta) {
-  check(a.rank() == 2 && b.rank() == 2 && c.rank() == 2, "gemm", "expected matrices, got ", a.shape(), ", ", b.shape(), ", ", c.shape());
+  check(a.rank() == 2 && b.rank() == 2 && c.rank() == 2, "gemm", "expected matrices, got ", a.shape(), ", ", b.shape(),
+        ", ", c.shape());
   const int64_t m = a.size(ta == Trans::no ? 0 : 1), k = a.size(ta == Trans::no ? 1 : 0);
   const int64_t n = b.size(tb == Trans::no ? 1 : 0), kb = b.size(tb == Trans::no ? 0 : 1);
   check(k == kb, "gemm", "inner sizes differ: op(A) is [", m, ", ", k, "], op(B) is [", kb, ", ", n, "]");
   check_shape("gemm", "C", c, {m, n});
   check_same("gemm", "A", a, "B", b);
   check(c.device() == a.device(), "gemm", "C is on ", c.device(), ", A on ", a.device());
-  check(c.dtype() == a.dtype() || (a.dtype() == DType::bf16 && c.dtype() == DType::f32), "gemm", "C has dtype ", c.dtype(), ", A ", a.dtype());
+  check(c.dtype() == a.dtype() || (a.dtype() == DType::bf16 && c.dtype() == DType::f32), "gemm", "C has dtype ",
+        c.dtype(), ", A ", a.dtype());
   if (m == 0 || n == 0) return;
   if (a.is_cuda()) {
-    return cuda::gemm(ta == Trans::yes, tb == Trans::yes, m, n, k, alpha, a.raw(), b.raw(), a.dtype(), beta, c.raw(), c.dtype());
+    return cuda::gemm(ta == Trans::yes, tb == Trans::yes, m, n, k, alpha, a.raw(), b.raw(), a.dtype(), beta, c.raw(),
+                      c.dtype());
   }
   if (a.dtype() == DType::bf16) {  // bf16 on the CPU computes in f32
     const Tensor a32 = a.to(DType::f32), b32 = b.to(DType::f32), c32 = c.to(DType::f32);
@@ -137,8 +140,11 @@ void gemm(const Tensor& a, Trans ta, const Tensor& b, Trans tb, const Tensor& c,
   dispatch_float(a.dtype(), "gemm", [&](auto zero) {
     using T = decltype(zero);
     if constexpr (!std::is_same_v<T, bf16>) {
-      cpu::gemm(ta, tb, m, n, k, static_cast<T>(alpha), a.data<T>(), a.size(1), b.data<T>(), b.size(1), static_cast<T>(beta),
-                c.data<T>(), n);
+      if (m == 1 && ta == Trans::no && tb == Trans::yes && alpha == 1 && beta == 0) {  // decoding: bound by reading B
+        return cpu::matvec(n, k, b.data<T>(), a.data<T>(), c.data<T>());
+      }
+      cpu::gemm(ta, tb, m, n, k, static_cast<T>(alpha), a.data<T>(), a.size(1), b.data<T>(), b.size(1),
+                static_cast<T>(beta), c.data<T>(), n);
     }
   });
 }

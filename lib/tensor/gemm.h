@@ -8,8 +8,9 @@ enum class Trans : bool { no, yes };
 
 /// C [M,N] = alpha * op(A) op(B) + beta * C, row-major; op(A) is [M,K], op(B) is [K,N].
 ///
-/// A is stored [M,K] (Trans::no) or [K,M] (Trans::yes), B [K,N] or [N,K]. Rank 2, one device. A and B share a dtype; C has
-/// it too, or is f32 when they are bf16. With beta = 0, C need not be initialised. Errors: shapes or dtypes that do not fit.
+/// A is stored [M,K] (Trans::no) or [K,M] (Trans::yes), B [K,N] or [N,K]. Rank 2, one device. A and B share a dtype; C
+/// has it too, or is f32 when they are bf16. With beta = 0, C need not be initialised. Errors: shapes or dtypes that do
+/// not fit.
 void gemm(const Tensor& a, Trans ta, const Tensor& b, Trans tb, const Tensor& c, double alpha = 1.0, double beta = 0.0);
 
 namespace cpu {

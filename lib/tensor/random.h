@@ -9,7 +9,16 @@
 namespace rw {
 
 /// What a stream is for, so that two uses of one seed never share numbers.
-enum class Purpose : uint32_t { init = 1, data = 2, positions = 3, sampling = 4, scale = 5, eval = 6, corpus = 7, test = 8 };
+enum class Purpose : uint32_t {
+  init = 1,
+  data = 2,
+  positions = 3,
+  sampling = 4,
+  scale = 5,
+  eval = 6,
+  corpus = 7,
+  test = 8
+};
 
 /// One block of Philox4x32-10.
 inline std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {

@@ -32,7 +32,8 @@ float from_half(uint16_t h) {
 }
 
 int64_t read_offset(const json& value, const std::string& path, const std::string& name) {
-  check(value.is_number_unsigned() && value.get<uint64_t>() <= uint64_t{1} << 62, "safetensors", path, ": '", name, "': offsets and sizes must be natural numbers");
+  check(value.is_number_unsigned() && value.get<uint64_t>() <= uint64_t{1} << 62, "safetensors", path, ": '", name,
+        "': offsets and sizes must be natural numbers");
   return value.get<int64_t>();
 }
 
@@ -44,8 +45,8 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
   check(map.size >= 8, "safetensors", path, ": ", map.size, " bytes is too short for a header");
   uint64_t header_size;
   std::memcpy(&header_size, map.data, 8);
-  check(header_size <= static_cast<uint64_t>(map.size - 8) && header_size <= 100'000'000, "safetensors", path, ": header of ", header_size,
-        " bytes in a file of ", map.size);
+  check(header_size <= static_cast<uint64_t>(map.size - 8) && header_size <= 100'000'000, "safetensors", path,
+        ": header of ", header_size, " bytes in a file of ", map.size);
   data_ = map.data + 8 + header_size;
   const int64_t data_size = map.size - 8 - static_cast<int64_t>(header_size);
 
@@ -62,8 +63,9 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
       continue;
     }
     Entry entry;
-    check(value.contains("dtype") && value["dtype"].is_string() && value.contains("shape") && value["shape"].is_array() &&
-              value.contains("data_offsets") && value["data_offsets"].is_array() && value["data_offsets"].size() == 2,
+    check(value.contains("dtype") && value["dtype"].is_string() && value.contains("shape") &&
+              value["shape"].is_array() && value.contains("data_offsets") && value["data_offsets"].is_array() &&
+              value["data_offsets"].size() == 2,
           "safetensors", path, ": '", name, "' needs dtype, shape and two data_offsets");
     entry.dtype = value["dtype"].get<std::string>();
     const int64_t size = element_size(entry.dtype);
@@ -71,10 +73,11 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
     for (const json& d : value["shape"]) entry.shape.push_back(read_offset(d, path, name));
     entry.begin = read_offset(value["data_offsets"][0], path, name);
     entry.end = read_offset(value["data_offsets"][1], path, name);
-    check(entry.begin <= entry.end && entry.end <= data_size, "safetensors", path, ": '", name, "' lies at bytes [", entry.begin, ", ",
-          entry.end, ") of ", data_size);
-    check(entry.shape.numel() <= data_size && entry.shape.numel() * size == entry.end - entry.begin, "safetensors", path, ": '", name,
-          "' of shape ", entry.shape, " and dtype ", entry.dtype, " does not fill ", entry.end - entry.begin, " bytes");
+    check(entry.begin <= entry.end && entry.end <= data_size, "safetensors", path, ": '", name, "' lies at bytes [",
+          entry.begin, ", ", entry.end, ") of ", data_size);
+    check(entry.shape.numel() <= data_size && entry.shape.numel() * size == entry.end - entry.begin, "safetensors",
+          path, ": '", name, "' of shape ", entry.shape, " and dtype ", entry.dtype, " does not fill ",
+          entry.end - entry.begin, " bytes");
     entries_[name] = entry;
   }
   std::vector<std::pair<int64_t, int64_t>> ranges;
@@ -83,7 +86,8 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
   }
   std::sort(ranges.begin(), ranges.end());
   for (size_t i = 1; i < ranges.size(); ++i) {
-    check(ranges[i - 1].second <= ranges[i].first, "safetensors", path, ": data offsets overlap at byte ", ranges[i].first);
+    check(ranges[i - 1].second <= ranges[i].first, "safetensors", path, ": data offsets overlap at byte ",
+          ranges[i].first);
   }
 }
 
@@ -121,14 +125,17 @@ Tensor SafetensorsFile::load(const std::string& name) const {
     } else {
       fail("safetensors", path_, ": '", name, "' has dtype ", e.dtype, ", which is not supported");
     }
-    check(value >= INT32_MIN && value <= INT32_MAX, "safetensors", path_, ": '", name, "' holds ", value, ", beyond 32 bits");
+    check(value >= INT32_MIN && value <= INT32_MAX, "safetensors", path_, ": '", name, "' holds ", value,
+          ", beyond 32 bits");
     t.data<int32_t>()[i] = static_cast<int32_t>(value);
   }
   return t;
 }
 
-void save_safetensors(const std::string& path, const std::vector<NamedTensor>& tensors, const std::map<std::string, std::string>& metadata) {
-  static const std::map<DType, const char*> names = {{DType::f32, "F32"}, {DType::f64, "F64"}, {DType::bf16, "BF16"}, {DType::i32, "I32"}};
+void save_safetensors(const std::string& path, const std::vector<NamedTensor>& tensors,
+                      const std::map<std::string, std::string>& metadata) {
+  static const std::map<DType, const char*> names = {
+      {DType::f32, "F32"}, {DType::f64, "F64"}, {DType::bf16, "BF16"}, {DType::i32, "I32"}};
   json header = json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   int64_t offset = 0;

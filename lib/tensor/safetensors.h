@@ -19,13 +19,15 @@ class SafetensorsFile {
     int64_t begin = 0, end = 0;  // bytes within the data part
   };
 
-  /// Errors: unreadable, truncated, garbled header, offsets out of range or overlapping, sizes that do not match the shape.
+  /// Errors: unreadable, truncated, garbled header, offsets out of range or overlapping, sizes that do not match the
+  /// shape.
   explicit SafetensorsFile(const std::string& path);
 
   const std::map<std::string, Entry>& entries() const { return entries_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   bool contains(const std::string& name) const { return entries_.count(name) > 0; }
-  /// A tensor of its own: F32, F64, BF16 and I32 as they are, F16 as f32, I64/BOOL/U8 as i32. Errors: no such name, I64 beyond i32.
+  /// A tensor of its own: F32, F64, BF16 and I32 as they are, F16 as f32, I64/BOOL/U8 as i32. Errors: no such name, I64
+  /// beyond i32.
   Tensor load(const std::string& name) const;
   const std::string& path() const { return path_; }
 

@@ -100,7 +100,8 @@ Tensor Tensor::view(Shape shape) const {
     check(known > 0 && numel_ % known == 0, "tensor", "view: ", shape_, " does not divide into ", shape);
     shape.set(unknown, numel_ / known);
   }
-  check(shape.numel() == numel_, "tensor", "view: ", shape_, " has ", numel_, " elements, ", shape, " has ", shape.numel());
+  check(shape.numel() == numel_, "tensor", "view: ", shape_, " has ", numel_, " elements, ", shape, " has ",
+        shape.numel());
   Tensor t = *this;
   t.shape_ = shape;
   return t;
@@ -138,13 +139,16 @@ Tensor Tensor::to(Device target) const {
 }
 
 void Tensor::copy_from(const Tensor& source) const {
-  check(source.defined() && source.shape_ == shape_, "tensor", "copy_from: expected shape ", shape_, ", got ", source.shape_);
+  check(source.defined() && source.shape_ == shape_, "tensor", "copy_from: expected shape ", shape_, ", got ",
+        source.shape_);
   if (numel_ == 0) return;
   if (!is_cuda() && !source.is_cuda()) {
     if (dtype_ == source.dtype_) {
       char* to = static_cast<char*>(raw());
       const char* from = static_cast<const char*>(source.raw());
-      parallel_for(bytes(), 1 << 20, [=](int64_t begin, int64_t end) { std::memmove(to + begin, from + begin, static_cast<size_t>(end - begin)); });
+      parallel_for(bytes(), 1 << 20, [=](int64_t begin, int64_t end) {
+        std::memmove(to + begin, from + begin, static_cast<size_t>(end - begin));
+      });
     } else {
       convert_cpu(raw(), dtype_, source.raw(), source.dtype_, numel_);
     }
@@ -204,7 +208,8 @@ void check_shape(std::string_view op, std::string_view argument, const Tensor& t
   check(t.shape() == expected, op, argument, " must have shape ", expected, ", got ", t.shape());
 }
 
-void check_same(std::string_view op, std::string_view a_name, const Tensor& a, std::string_view b_name, const Tensor& b) {
+void check_same(std::string_view op, std::string_view a_name, const Tensor& a, std::string_view b_name,
+                const Tensor& b) {
   check(a.defined() && b.defined(), op, a_name, " or ", b_name, " is undefined");
   check(a.dtype() == b.dtype(), op, a_name, " has dtype ", a.dtype(), " but ", b_name, " has ", b.dtype());
   check(a.device() == b.device(), op, a_name, " is on ", a.device(), " but ", b_name, " on ", b.device());

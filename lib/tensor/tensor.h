@@ -111,7 +111,8 @@ bool has_nonfinite(const Tensor& t);
 
 /// Errors: t's shape is not `expected`. The message names the op and the argument.
 void check_shape(std::string_view op, std::string_view argument, const Tensor& t, const Shape& expected);
-void check_same(std::string_view op, std::string_view a_name, const Tensor& a, std::string_view b_name, const Tensor& b);
+void check_same(std::string_view op, std::string_view a_name, const Tensor& a, std::string_view b_name,
+                const Tensor& b);
 
 template <class T>
 Tensor Tensor::from(const std::vector<T>& values, Shape shape) {

@@ -1,5 +1,5 @@
-// Reference values from PyTorch for every op: outputs and gradients in f64 (1e-10, gradients 1e-8) and in f32 (1e-5 of the
-// largest element).
+// Reference values from PyTorch for every op: outputs and gradients in f64 (1e-10, gradients 1e-8) and in f32 (1e-5 of
+// the largest element).
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -28,7 +28,8 @@ Tensor swap_heads(const Tensor& x) {
   for (int64_t i = 0; i < b; ++i)
     for (int64_t j = 0; j < m; ++j)
       for (int64_t k = 0; k < n; ++k)
-        for (int64_t c = 0; c < d; ++c) out[size_t(((i * n + k) * m + j) * d + c)] = v[size_t(((i * m + j) * n + k) * d + c)];
+        for (int64_t c = 0; c < d; ++c)
+          out[size_t(((i * n + k) * m + j) * d + c)] = v[size_t(((i * m + j) * n + k) * d + c)];
   return Tensor::from(out, {b, n, m, d}).to(x.dtype());
 }
 
@@ -43,7 +44,8 @@ void compare(const std::string& name, const std::function<Var(const Inputs&, DTy
       return heads_first ? swap_heads(t) : t;
     };
     for (const auto& [key, entry] : file().entries()) {
-      if (key.starts_with(name + "/in.")) in[key.substr(name.size() + 4)] = Var::leaf(load(key.substr(name.size() + 1)));
+      if (key.starts_with(name + "/in."))
+        in[key.substr(name.size() + 4)] = Var::leaf(load(key.substr(name.size() + 1)));
     }
     REQUIRE(!in.empty());
     const Var y = f(in, dtype);
@@ -76,28 +78,35 @@ TEST_CASE("SwiGLU and the SwiGLU MLP equal the reference") {
 }
 
 TEST_CASE("cross-entropy equals the reference for every reduction, ignored targets included") {
-  for (const auto& [name, reduction] : {std::pair{"mean", Reduction::mean}, {"sum", Reduction::sum}, {"none", Reduction::none}}) {
+  for (const auto& [name, reduction] :
+       {std::pair{"mean", Reduction::mean}, {"sum", Reduction::sum}, {"none", Reduction::none}}) {
     const std::string key = std::string("cross_entropy_") + name;
     const Tensor target = file().load(key + "/const.target");
-    compare(key, [&, reduction = reduction](const Inputs& in, DType) { return cross_entropy(in.at("logits"), target, reduction); });
+    compare(key, [&, reduction = reduction](const Inputs& in, DType) {
+      return cross_entropy(in.at("logits"), target, reduction);
+    });
   }
   const Tensor target = file().load("linear_cross_entropy/const.target");
-  compare("linear_cross_entropy", [&](const Inputs& in, DType) { return linear_cross_entropy(in.at("x"), in.at("w"), target); });
+  compare("linear_cross_entropy",
+          [&](const Inputs& in, DType) { return linear_cross_entropy(in.at("x"), in.at("w"), target); });
 }
 
 TEST_CASE("attention equals the reference for MHA, GQA, MQA, a KV cache and without a mask") {
-  for (const std::string name : {"attn_causal_mha_d64", "attn_causal_gqa_d16", "attn_causal_mqa_d32", "attn_causal_gqa_d128",
-                                 "attn_causal_kvcache_d16", "attn_full_d32"}) {
+  for (const std::string name : {"attn_causal_mha_d64", "attn_causal_gqa_d16", "attn_causal_mqa_d32",
+                                 "attn_causal_gqa_d128", "attn_causal_kvcache_d16", "attn_full_d32"}) {
     const AttentionOptions options{.causal = name != "attn_full_d32"};
-    compare(name, [&](const Inputs& in, DType) { return attention(in.at("q"), in.at("k"), in.at("v"), options); }, true);
+    compare(
+        name, [&](const Inputs& in, DType) { return attention(in.at("q"), in.at("k"), in.at("v"), options); }, true);
   }
 }
 
 TEST_CASE("RoPE equals the reference in both layouts, at fractional and large positions") {
   for (const std::string d : {"16", "64", "128"}) {
-    for (const auto& [layout_name, layout] : {std::pair{"half", RopeLayout::half}, {"interleaved", RopeLayout::interleaved}}) {
+    for (const auto& [layout_name, layout] :
+         {std::pair{"half", RopeLayout::half}, {"interleaved", RopeLayout::interleaved}}) {
       const std::string name = std::string("rope_") + layout_name + "_d" + d;
-      const Tensor positions = file().load(name + "/const.pos").to(DType::f32), inv_freq = file().load(name + "/const.inv_freq");
+      const Tensor positions = file().load(name + "/const.pos").to(DType::f32),
+                   inv_freq = file().load(name + "/const.inv_freq");
       compare(name, [&, layout = layout](const Inputs& in, DType dtype) {
         return rope(in.at("x"), rope_angles(positions, inv_freq, 1, dtype, kCpu), {.layout = layout});
       });

@@ -44,13 +44,18 @@ std::multimap<std::string, Case> cases() {
   const Tensor targets = ints({2, 0, kIgnoreIndex, 4, 1}), ids = ints({3, 1, 3, 0});
   const Tensor positions = Tensor::from<float>({0, 1, 2.5f, 7, 0, 3, 4, 100}, {2, 4});
   std::multimap<std::string, Case> all;
-  const auto put = [&](const std::string& name, std::vector<Tensor> inputs, std::function<Vars(const Vars&)> f) { all.emplace(name, Case{f, inputs}); };
+  const auto put = [&](const std::string& name, std::vector<Tensor> inputs, std::function<Vars(const Vars&)> f) {
+    all.emplace(name, Case{f, inputs});
+  };
   put("add", {r({3, 4}, 1), r({3, 4}, 2)}, [](const Vars& v) { return Vars{add(v[0], v[1])}; });
   put("add", {r({3, 4}, 1)}, [](const Vars& v) { return Vars{mul(add(v[0], v[0]), v[0])}; });
   put("sub", {r({3, 4}, 1), r({3, 4}, 2)}, [](const Vars& v) { return Vars{sub(v[0], v[1])}; });
   put("mul", {r({3, 4}, 1), r({3, 4}, 2)}, [](const Vars& v) { return Vars{mul(v[0], v[1])}; });
   put("scale", {r({5}, 1)}, [](const Vars& v) { return Vars{scale(v[0], -1.7)}; });
   put("add_bias", {r({2, 3, 4}, 1), r({4}, 2)}, [](const Vars& v) { return Vars{add_bias(v[0], v[1])}; });
+  put("scale_tokens", {r({2, 3, 4}, 1)}, [](const Vars& v) {
+    return Vars{scale_tokens(v[0], Tensor::from<float>({1, 2, 0.5f}))};
+  });
   put("exp", {r({5}, 1)}, [](const Vars& v) { return Vars{exp(v[0])}; });
   put("log", {positive({5}, 1)}, [](const Vars& v) { return Vars{log(v[0])}; });
   put("tanh", {r({5}, 1)}, [](const Vars& v) { return Vars{tanh(v[0])}; });
@@ -67,12 +72,14 @@ std::multimap<std::string, Case> cases() {
     const auto [h, y] = residual_rms_norm(v[0], v[1], v[2], 1e-5);
     return Vars{h, y};
   });
-  put("residual_rms_norm", {r({3, 6}, 1), r({3, 6}, 2), r({6}, 3)}, [](const Vars& v) { return Vars{residual_rms_norm(v[0], v[1], v[2], 1e-5).first}; });
+  put("residual_rms_norm", {r({3, 6}, 1), r({3, 6}, 2), r({6}, 3)},
+      [](const Vars& v) { return Vars{residual_rms_norm(v[0], v[1], v[2], 1e-5).first}; });
   put("swiglu", {r({3, 4}, 1), r({3, 4}, 2)}, [](const Vars& v) { return Vars{swiglu(v[0], v[1])}; });
   put("swiglu_packed", {r({3, 8}, 1)}, [](const Vars& v) { return Vars{swiglu_packed(v[0])}; });
   put("embedding", {r({5, 3}, 1)}, [=](const Vars& v) { return Vars{embedding(ids, v[0])}; });
   for (const RopeLayout layout : {RopeLayout::half, RopeLayout::interleaved}) {
-    for (const Shape& freq : {Shape{3}, Shape{2, 3}}) {  // shared and per-sample frequencies; head_dim 8 with 6 rotated elements
+    for (const Shape& freq :
+         {Shape{3}, Shape{2, 3}}) {  // shared and per-sample frequencies; head_dim 8 with 6 rotated elements
       put("rope", {r({2, 4, 3, 8}, 1), positive(freq, 2)}, [=](const Vars& v) {
         return Vars{rope(v[0], rope_angles(positions, v[1], 1.2, DType::f64, kCpu), {.layout = layout, .heads = 2})};
       });
@@ -86,8 +93,10 @@ std::multimap<std::string, Case> cases() {
   for (const Reduction reduction : {Reduction::none, Reduction::sum, Reduction::mean}) {
     put("cross_entropy", {r({5, 6}, 1)}, [=](const Vars& v) { return Vars{cross_entropy(v[0], targets, reduction)}; });
   }
-  put("linear_cross_entropy", {r({5, 4}, 1), r({6, 4}, 2)}, [=](const Vars& v) { return Vars{linear_cross_entropy(v[0], v[1], targets, Reduction::sum)}; });
-  put("linear_cross_entropy", {r({5, 4}, 1), r({6, 4}, 2)}, [=](const Vars& v) { return Vars{linear_cross_entropy(v[0], v[1], targets)}; });
+  put("linear_cross_entropy", {r({5, 4}, 1), r({6, 4}, 2)},
+      [=](const Vars& v) { return Vars{linear_cross_entropy(v[0], v[1], targets, Reduction::sum)}; });
+  put("linear_cross_entropy", {r({5, 4}, 1), r({6, 4}, 2)},
+      [=](const Vars& v) { return Vars{linear_cross_entropy(v[0], v[1], targets)}; });
   put("concat", {r({2, 3}, 1), r({2, 1}, 2)}, [](const Vars& v) { return Vars{concat({v[0], v[1], v[0]}, 1)}; });
   put("narrow", {r({2, 5, 3}, 1)}, [](const Vars& v) { return Vars{narrow(v[0], 1, 1, 4)}; });
   put("index_rows", {r({4, 2, 3}, 1)}, [=](const Vars& v) { return Vars{index_rows(v[0], ids)}; });
@@ -110,7 +119,8 @@ TEST_CASE("no op is left without a gradcheck") {
   std::set<std::string> checked, declared;
   for (const auto& [name, c] : cases()) checked.insert(name);
   const std::regex declaration(R"(^(?:Var|std::pair<Var, Var>|std::vector<Var>) (\w+)\()");
-  for (const auto& entry : std::filesystem::directory_iterator(std::string(ROPEWALK_SOURCE_DIR) + "/lib/autograd/ops")) {
+  for (const auto& entry :
+       std::filesystem::directory_iterator(std::string(ROPEWALK_SOURCE_DIR) + "/lib/autograd/ops")) {
     if (entry.path().extension() != ".h") continue;
     std::ifstream in(entry.path());
     for (std::string line; std::getline(in, line);) {

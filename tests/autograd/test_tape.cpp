@@ -23,8 +23,8 @@ TEST_CASE("gradients of a value used several times add up") {
 
 TEST_CASE("two slots that were handed one gradient tensor do not write through each other") {
   const Var a = Var::leaf(Tensor::from<double>({1.0})), b = Var::leaf(Tensor::from<double>({2.0}));
-  const Var c = add(a, b);              // hands one tensor to a and to b
-  backward(sum(add(c, scale(a, 5))));   // a gets 5 more, b must not
+  const Var c = add(a, b);             // hands one tensor to a and to b
+  backward(sum(add(c, scale(a, 5))));  // a gets 5 more, b must not
   CHECK(a.grad().item() == 6);
   CHECK(b.grad().item() == 1);
 }
@@ -40,10 +40,14 @@ TEST_CASE("a chain of a hundred thousand ops runs backward without recursion") {
 
 TEST_CASE("nothing is recorded inside NoGrad and constants need no gradient") {
   const Var x = Var::leaf(Tensor::from<double>({1.0}));
-  { const NoGrad guard; CHECK_FALSE(scale(x, 2).requires_grad()); }
+  {
+    const NoGrad guard;
+    CHECK_FALSE(scale(x, 2).requires_grad());
+  }
   CHECK_FALSE(scale(Var(Tensor::from<double>({1.0})), 2).requires_grad());
   CHECK(Tape::current().size() == 0);
-  CHECK(test::error_of([] { backward(Var(Tensor::from<double>({1.0}))); }) == "[backward] the root needs no gradient: nothing was recorded for it");
+  CHECK(test::error_of([] { backward(Var(Tensor::from<double>({1.0}))); }) ==
+        "[backward] the root needs no gradient: nothing was recorded for it");
 }
 
 TEST_CASE("an exception in the middle leaves the tape usable") {
@@ -136,14 +140,23 @@ TEST_CASE("attention at huge logits stays finite") {
 
 TEST_CASE("ops refuse what does not fit and say what they expected") {
   const Tensor x = Tensor::zeros({2, 48, 4, 8});
-  CHECK(test::error_of([&] { rope_angles(Tensor::zeros({48}), Tensor::zeros({4}), 1, DType::f32, kCpu); }) == "[rope] positions must be f32 [B, T], got [48]");
-  CHECK(test::error_of([&] { rope(x, rope_angles(Tensor::zeros({2, 47}), Tensor::zeros({4}), 1, DType::f32, kCpu)); }) ==
-        "[rope] angles are for [B, T] = [2, 47], x has [2, 48]");
-  CHECK(test::error_of([&] { linear(Tensor::zeros({2, 3}), Tensor::zeros({5, 4})); }) == "[linear] x must have shape [..., 4], got [2, 3]");
-  CHECK(test::error_of([&] { attention(x, Tensor::zeros({2, 48, 3, 8}), Tensor::zeros({2, 48, 3, 8})); }) == "[attention] 4 heads are not a multiple of 3 kv heads");
-  CHECK(test::error_of([&] { embedding(Tensor::from<int32_t>({0, 7}), Tensor::zeros({7, 2})); }) ==
-        "[embedding] token id 7 at index 1 is outside the vocabulary [0, 7)");
-  CHECK(test::error_of([&] { cross_entropy(Tensor::zeros({1, 4}), Tensor::from<int32_t>({-1})); }) ==
-        "[cross_entropy] target -1 at row 0 is outside the vocabulary [0, 4)");
-  CHECK(test::error_of([&] { add(Tensor::zeros({2}), Tensor::zeros({2}, DType::f64)); }) == "[add] a has dtype f32 but b has f64");
+  CHECK(test::error_of([&] { rope_angles(Tensor::zeros({48}), Tensor::zeros({4}), 1, DType::f32, kCpu); }) ==
+        "[rope] positions must be f32 [B, T], got [48]");
+  CHECK(test::error_of([&] {
+          rope(x, rope_angles(Tensor::zeros({2, 47}), Tensor::zeros({4}), 1, DType::f32, kCpu));
+        }) == "[rope] angles are for [B, T] = [2, 47], x has [2, 48]");
+  CHECK(test::error_of([&] {
+          linear(Tensor::zeros({2, 3}), Tensor::zeros({5, 4}));
+        }) == "[linear] x must have shape [..., 4], got [2, 3]");
+  CHECK(test::error_of([&] {
+          attention(x, Tensor::zeros({2, 48, 3, 8}), Tensor::zeros({2, 48, 3, 8}));
+        }) == "[attention] 4 heads are not a multiple of 3 kv heads");
+  CHECK(test::error_of([&] {
+          embedding(Tensor::from<int32_t>({0, 7}), Tensor::zeros({7, 2}));
+        }) == "[embedding] token id 7 at index 1 is outside the vocabulary [0, 7)");
+  CHECK(test::error_of([&] {
+          cross_entropy(Tensor::zeros({1, 4}), Tensor::from<int32_t>({-1}));
+        }) == "[cross_entropy] target -1 at row 0 is outside the vocabulary [0, 4)");
+  CHECK(test::error_of([&] { add(Tensor::zeros({2}), Tensor::zeros({2}, DType::f64)); }) ==
+        "[add] a has dtype f32 but b has f64");
 }

@@ -1,11 +1,11 @@
+#include <filesystem>
+#include <fstream>
+#include <set>
+
 #include "support.h"
 #include "tensor/file.h"
 #include "tensor/gemm.h"
 #include "tensor/random.h"
-
-#include <filesystem>
-#include <fstream>
-#include <set>
 
 using namespace rw;
 
@@ -24,14 +24,16 @@ TEST_CASE("shape errors name what was expected and what came") {
   CHECK(test::error_of([&] { t.view({4, 2}); }) == "[tensor] view: [2, 3] has 6 elements, [4, 2] has 8");
   CHECK(test::error_of([&] { t.slice(1, 3); }) == "[tensor] slice: rows [1, 3) of 2");
   CHECK(test::error_of([&] { t.data<double>(); }) == "[tensor] data<f64>() of a tensor of dtype f32");
-  CHECK(test::error_of([&] { check_shape("rope", "positions", t, {2, 48}); }) == "[rope] positions must have shape [2, 48], got [2, 3]");
+  CHECK(test::error_of([&] {
+          check_shape("rope", "positions", t, {2, 48});
+        }) == "[rope] positions must have shape [2, 48], got [2, 3]");
   CHECK(test::error_of([&] { Shape{1 << 30, 1 << 30, 1 << 30}.numel(); }).find("overflows") != std::string::npos);
 }
 
 TEST_CASE("bf16 rounds to nearest even and keeps NaN and infinity") {
   CHECK(float(bf16(1.f)) == 1.f);
-  CHECK(float(bf16(1.00390625f)) == 1.f);         // halfway between 1 and 1.0078125: to even
-  CHECK(float(bf16(1.01171875f)) == 1.015625f);   // halfway: to even, upwards
+  CHECK(float(bf16(1.00390625f)) == 1.f);        // halfway between 1 and 1.0078125: to even
+  CHECK(float(bf16(1.01171875f)) == 1.015625f);  // halfway: to even, upwards
   CHECK(float(bf16(3.4e38f)) == std::numeric_limits<float>::infinity());
   CHECK(std::isnan(float(bf16(std::nanf("")))));
 }
@@ -109,7 +111,8 @@ TEST_CASE("gemm equals the triple loop for every transposition, alpha and beta")
           for (int64_t j = 0; j < n; ++j) {
             double s = 0;
             for (int64_t p = 0; p < k; ++p)
-              s += va[size_t(ta == Trans::no ? i * k + p : p * m + i)] * vb[size_t(tb == Trans::no ? p * n + j : j * k + p)];
+              s += va[size_t(ta == Trans::no ? i * k + p : p * m + i)] *
+                   vb[size_t(tb == Trans::no ? p * n + j : j * k + p)];
             want[size_t(i * n + j)] = 0.5 * s - 2.0 * vc[size_t(i * n + j)];
           }
         gemm(a, ta, b, tb, c, 0.5, -2.0);
@@ -117,8 +120,9 @@ TEST_CASE("gemm equals the triple loop for every transposition, alpha and beta")
       }
     }
   }
-  CHECK(test::error_of([] { gemm(Tensor::zeros({2, 3}), Trans::no, Tensor::zeros({4, 5}), Trans::no, Tensor::zeros({2, 5})); }) ==
-        "[gemm] inner sizes differ: op(A) is [2, 3], op(B) is [4, 5]");
+  CHECK(test::error_of([] {
+          gemm(Tensor::zeros({2, 3}), Trans::no, Tensor::zeros({4, 5}), Trans::no, Tensor::zeros({2, 5}));
+        }) == "[gemm] inner sizes differ: op(A) is [2, 3], op(B) is [4, 5]");
 }
 
 TEST_CASE("matvec equals gemm") {
@@ -161,13 +165,20 @@ TEST_CASE("garbled safetensors are refused with the reason") {
     return test::error_of([&] { SafetensorsFile f(path); });
   };
   CHECK(open_error("{not json", 8).find("not a JSON object") != std::string::npos);
-  CHECK(open_error(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", 12)
-            .find("overlap") != std::string::npos);
+  CHECK(
+      open_error(
+          R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})",
+          12)
+          .find("overlap") != std::string::npos);
   CHECK(open_error(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 4).find("of 4") != std::string::npos);
-  CHECK(open_error(R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}})", 8).find("does not fill") != std::string::npos);
-  CHECK(open_error(R"({"a":{"dtype":"Q9","shape":[2],"data_offsets":[0,8]}})", 8).find("unknown dtype") != std::string::npos);
-  CHECK(open_error(R"({"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}})", 8).find("natural") != std::string::npos);
-  CHECK(open_error(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296,4294967296],"data_offsets":[0,8]}})", 8).find("overflows") != std::string::npos);
+  CHECK(open_error(R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}})", 8).find("does not fill") !=
+        std::string::npos);
+  CHECK(open_error(R"({"a":{"dtype":"Q9","shape":[2],"data_offsets":[0,8]}})", 8).find("unknown dtype") !=
+        std::string::npos);
+  CHECK(open_error(R"({"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}})", 8).find("natural") !=
+        std::string::npos);
+  CHECK(open_error(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296,4294967296],"data_offsets":[0,8]}})", 8)
+            .find("overflows") != std::string::npos);
   std::ofstream(path, std::ios::binary) << "short";
   CHECK(test::error_of([&] { SafetensorsFile f(path); }).find("too short") != std::string::npos);
   CHECK(test::error_of([&] { SafetensorsFile f(dir.path("missing")); }).find("cannot open") != std::string::npos);
@@ -176,11 +187,15 @@ TEST_CASE("garbled safetensors are refused with the reason") {
 TEST_CASE("an atomic write that cannot finish leaves the old file and no rest") {
   const test::TempDir dir;
   write_file_atomic(dir.path("f"), "old");
-  { AtomicWriter writer(dir.path("f")); writer.write("half", 4); }
+  {
+    AtomicWriter writer(dir.path("f"));
+    writer.write("half", 4);
+  }
   CHECK(read_file(dir.path("f")) == "old");
   CHECK(std::distance(std::filesystem::directory_iterator(dir.path()), {}) == 1);
   write_file_atomic(dir.path("f"), "new");
   CHECK(read_file(dir.path("f")) == "new");
-  CHECK(test::error_of([&] { write_file_atomic(dir.path("no/such/folder"), "x"); }).find("cannot write") != std::string::npos);
+  CHECK(test::error_of([&] { write_file_atomic(dir.path("no/such/folder"), "x"); }).find("cannot write") !=
+        std::string::npos);
   CHECK(test::error_of([&] { read_file(dir.path()); }).find("not a regular file") != std::string::npos);
 }

@@ -23,7 +23,8 @@ template <class T>
 struct Heads {
   T* data;
   int64_t batch, row, head_dim;
-  explicit Heads(const HeadView& v, int64_t d) : data(static_cast<T*>(v.data)), batch(v.batch), row(v.row), head_dim(d) {}
+  explicit Heads(const HeadView& v, int64_t d)
+      : data(static_cast<T*>(v.data)), batch(v.batch), row(v.row), head_dim(d) {}
   T* at(int64_t b, int64_t t, int64_t h) const { return data + b * batch + t * row + h * head_dim; }
 };
 
@@ -34,16 +35,17 @@ int64_t visible(const AttentionShape& s, int64_t query) {
 
 /// One block of queries of one head: O and logsumexp by the online softmax over blocks of keys.
 template <class T>
-void forward_block(const AttentionShape& s, const Heads<T>& q, const Heads<T>& k, const Heads<T>& v, const Heads<T>& o, T* lse, int64_t b,
-                   int64_t h, int64_t begin, std::vector<T>& scores) {
+void forward_block(const AttentionShape& s, const Heads<T>& q, const Heads<T>& k, const Heads<T>& v, const Heads<T>& o,
+                   T* lse, int64_t b, int64_t h, int64_t begin, std::vector<T>& scores) {
   const int64_t end = std::min(begin + kQueryBlock, s.q_length), rows = end - begin, d = s.head_dim;
   const int64_t kv = h / (s.n_heads / s.n_kv_heads), keys = visible(s, end - 1);
-  std::vector<T> maximum(static_cast<size_t>(rows), -std::numeric_limits<T>::infinity()), total(static_cast<size_t>(rows), T(0));
+  std::vector<T> maximum(static_cast<size_t>(rows), -std::numeric_limits<T>::infinity()),
+      total(static_cast<size_t>(rows), T(0));
   for (int64_t j = 0; j < keys; j += kKeyBlock) {
     const int64_t width = std::min(kKeyBlock, keys - j);
     T* block = scores.data();  // [rows, width]
-    cpu::gemm(Trans::no, Trans::yes, rows, width, d, static_cast<T>(s.scale), q.at(b, begin, h), q.row, k.at(b, j, kv), k.row, T(0), block,
-              width);
+    cpu::gemm(Trans::no, Trans::yes, rows, width, d, static_cast<T>(s.scale), q.at(b, begin, h), q.row, k.at(b, j, kv),
+              k.row, T(0), block, width);
     for (int64_t r = 0; r < rows; ++r) {
       T* row = block + r * width;
       const int64_t seen = std::clamp<int64_t>(visible(s, begin + r) - j, 0, width);
@@ -66,7 +68,8 @@ void forward_block(const AttentionShape& s, const Heads<T>& q, const Heads<T>& k
         for (int64_t c = 0; c < d; ++c) out[c] *= shrink;
       }
     }
-    cpu::gemm(Trans::no, Trans::no, rows, d, width, T(1), block, width, v.at(b, j, kv), v.row, j == 0 ? T(0) : T(1), o.at(b, begin, h), o.row);
+    cpu::gemm(Trans::no, Trans::no, rows, d, width, T(1), block, width, v.at(b, j, kv), v.row, j == 0 ? T(0) : T(1),
+              o.at(b, begin, h), o.row);
   }
   for (int64_t r = 0; r < rows; ++r) {
     const T sum = total[static_cast<size_t>(r)];
@@ -76,24 +79,61 @@ void forward_block(const AttentionShape& s, const Heads<T>& q, const Heads<T>& k
   }
 }
 
+/// One query of one head: two passes over the keys it sees. For decoding, where a matrix product has nothing to reuse.
 template <class T>
-void forward_cpu(const AttentionShape& s, const HeadView& qv, const HeadView& kv, const HeadView& vv, const HeadView& ov, T* lse) {
+void forward_row(const AttentionShape& s, const Heads<T>& q, const Heads<T>& k, const Heads<T>& v, const Heads<T>& o,
+                 T* lse, int64_t b, int64_t h, int64_t query, std::vector<T>& scores) {
+  const int64_t kv = h / (s.n_heads / s.n_kv_heads), keys = visible(s, query), d = s.head_dim;
+  scores.resize(static_cast<size_t>(std::max(keys, kQueryBlock * kKeyBlock)));
+  const T *x = q.at(b, query, h), *key = k.at(b, 0, kv), *value = v.at(b, 0, kv);
+  T top = -std::numeric_limits<T>::infinity();
+  for (int64_t j = 0; j < keys; ++j) {
+    T dot = 0;
+#pragma omp simd reduction(+ : dot)
+    for (int64_t i = 0; i < d; ++i) dot += x[i] * key[j * k.row + i];
+    scores[static_cast<size_t>(j)] = dot * static_cast<T>(s.scale);
+    top = std::max(top, scores[static_cast<size_t>(j)]);
+  }
+  T* out = o.at(b, query, h);
+  std::fill_n(out, d, T(0));
+  T sum = 0;
+  for (int64_t j = 0; j < keys; ++j) {
+    const T p = fast_exp(scores[static_cast<size_t>(j)] - top);
+    sum += p;
+#pragma omp simd
+    for (int64_t i = 0; i < d; ++i) out[i] += p * value[j * v.row + i];
+  }
+  for (int64_t i = 0; i < d; ++i) out[i] /= sum;
+  lse[(b * s.n_heads + h) * s.q_length + query] = top + std::log(sum);
+}
+
+template <class T>
+void forward_cpu(const AttentionShape& s, const HeadView& qv, const HeadView& kv, const HeadView& vv,
+                 const HeadView& ov, T* lse) {
   const Heads<T> q(qv, s.head_dim), k(kv, s.head_dim), v(vv, s.head_dim), o(ov, s.head_dim);
   const int64_t blocks = (s.q_length + kQueryBlock - 1) / kQueryBlock;
-  parallel_items(s.batch * s.n_heads * blocks, [&](int64_t item) {
+  const auto one_block = [&](int64_t item) {
     thread_local std::vector<T> scores;
     scores.resize(static_cast<size_t>(kQueryBlock * kKeyBlock));
     // Late blocks see the most keys: start with them, so that threads finish together.
+    if (s.q_length == 1) return forward_row(s, q, k, v, o, lse, item / s.n_heads, item % s.n_heads, 0, scores);
     const int64_t block = blocks - 1 - item / (s.batch * s.n_heads), head = item % (s.batch * s.n_heads);
     forward_block(s, q, k, v, o, lse, head / s.n_heads, head % s.n_heads, block * kQueryBlock, scores);
-  });
+  };
+  const int64_t items = s.batch * s.n_heads * blocks;
+  if (items * s.k_length * s.head_dim < 1 << 16) {  // a short decode step: starting threads would cost more
+    for (int64_t i = 0; i < items; ++i) one_block(i);
+  } else {
+    parallel_items(items, one_block);
+  }
 }
 
 /// All queries that read one kv head, one block of keys after another for each block of queries:
 ///   P = exp(S - lse), dV += P^T dO, dS = P (dO V^T - delta) scale, dQ += dS K, dK += dS^T Q,  delta = rowsum(dO O)
 template <class T>
-void backward_head(const AttentionShape& s, const Heads<T>& q, const Heads<T>& k, const Heads<T>& v, const Heads<T>& o, const T* lse,
-                   const Heads<T>& d_o, const Heads<T>& dq, const Heads<T>& dk, const Heads<T>& dv, int64_t b, int64_t kv) {
+void backward_head(const AttentionShape& s, const Heads<T>& q, const Heads<T>& k, const Heads<T>& v, const Heads<T>& o,
+                   const T* lse, const Heads<T>& d_o, const Heads<T>& dq, const Heads<T>& dk, const Heads<T>& dv,
+                   int64_t b, int64_t kv) {
   const int64_t d = s.head_dim, group = s.n_heads / s.n_kv_heads;
   thread_local std::vector<T> p_block, ds_block, delta;
   p_block.resize(static_cast<size_t>(kQueryBlock * kKeyBlock));
@@ -115,9 +155,10 @@ void backward_head(const AttentionShape& s, const Heads<T>& q, const Heads<T>& k
       for (int64_t j = 0; j < keys; j += kKeyBlock) {
         const int64_t width = std::min(kKeyBlock, keys - j);
         T *p = p_block.data(), *ds = ds_block.data();
-        cpu::gemm(Trans::no, Trans::yes, rows, width, d, static_cast<T>(s.scale), q.at(b, begin, h), q.row, k.at(b, j, kv), k.row, T(0), p,
-                  width);
-        cpu::gemm(Trans::no, Trans::yes, rows, width, d, T(1), d_o.at(b, begin, h), d_o.row, v.at(b, j, kv), v.row, T(0), ds, width);
+        cpu::gemm(Trans::no, Trans::yes, rows, width, d, static_cast<T>(s.scale), q.at(b, begin, h), q.row,
+                  k.at(b, j, kv), k.row, T(0), p, width);
+        cpu::gemm(Trans::no, Trans::yes, rows, width, d, T(1), d_o.at(b, begin, h), d_o.row, v.at(b, j, kv), v.row,
+                  T(0), ds, width);
         for (int64_t r = 0; r < rows; ++r) {
           T *pr = p + r * width, *sr = ds + r * width;
           const int64_t seen = std::clamp<int64_t>(visible(s, begin + r) - j, 0, width);
@@ -131,22 +172,24 @@ void backward_head(const AttentionShape& s, const Heads<T>& q, const Heads<T>& k
           std::fill(pr + seen, pr + width, T(0));
           std::fill(sr + seen, sr + width, T(0));
         }
-        cpu::gemm(Trans::yes, Trans::no, width, d, rows, T(1), p, width, d_o.at(b, begin, h), d_o.row, T(1), dv.at(b, j, kv), dv.row);
-        cpu::gemm(Trans::yes, Trans::no, width, d, rows, T(1), ds, width, q.at(b, begin, h), q.row, T(1), dk.at(b, j, kv), dk.row);
-        cpu::gemm(Trans::no, Trans::no, rows, d, width, T(1), ds, width, k.at(b, j, kv), k.row, j == 0 ? T(0) : T(1), dq.at(b, begin, h),
-                  dq.row);
+        cpu::gemm(Trans::yes, Trans::no, width, d, rows, T(1), p, width, d_o.at(b, begin, h), d_o.row, T(1),
+                  dv.at(b, j, kv), dv.row);
+        cpu::gemm(Trans::yes, Trans::no, width, d, rows, T(1), ds, width, q.at(b, begin, h), q.row, T(1),
+                  dk.at(b, j, kv), dk.row);
+        cpu::gemm(Trans::no, Trans::no, rows, d, width, T(1), ds, width, k.at(b, j, kv), k.row, j == 0 ? T(0) : T(1),
+                  dq.at(b, begin, h), dq.row);
       }
     }
   }
 }
 
 template <class T>
-void backward_cpu(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o, const T* lse,
-                  const HeadView& d_o, const HeadView& dq, const HeadView& dk, const HeadView& dv) {
+void backward_cpu(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o,
+                  const T* lse, const HeadView& d_o, const HeadView& dq, const HeadView& dk, const HeadView& dv) {
   const auto heads = [&](const HeadView& view) { return Heads<T>(view, s.head_dim); };
   parallel_items(s.batch * s.n_kv_heads, [&](int64_t item) {
-    backward_head<T>(s, heads(q), heads(k), heads(v), heads(o), lse, heads(d_o), heads(dq), heads(dk), heads(dv), item / s.n_kv_heads,
-                     item % s.n_kv_heads);
+    backward_head<T>(s, heads(q), heads(k), heads(v), heads(o), lse, heads(d_o), heads(dq), heads(dk), heads(dv),
+                     item / s.n_kv_heads, item % s.n_kv_heads);
   });
 }
 
@@ -189,8 +232,10 @@ void forward(const AttentionShape& s, const Inputs& in, const Tensor& o, const T
   forward_cpu<float>(s, in.q(), in.k(), in.v(), whole(o), lse.data<float>());
 }
 
-void backward_all(const AttentionShape& s, const Inputs& in, const Tensor& o, const Tensor& lse, const Tensor& d_o, const Inputs& d) {
-  if (o.is_cuda()) return cuda::attention_backward(s, in.q(), in.k(), in.v(), whole(o), lse, whole(d_o), d.q(), d.k(), d.v());
+void backward_all(const AttentionShape& s, const Inputs& in, const Tensor& o, const Tensor& lse, const Tensor& d_o,
+                  const Inputs& d) {
+  if (o.is_cuda())
+    return cuda::attention_backward(s, in.q(), in.k(), in.v(), whole(o), lse, whole(d_o), d.q(), d.k(), d.v());
   if (o.dtype() == DType::bf16) {
     const Inputs d32 = d.to(DType::f32);
     backward_all(s, in.to(DType::f32), o.to(DType::f32), lse, d_o.to(DType::f32), d32);
@@ -218,7 +263,8 @@ struct AttentionNode : Node {  // saved: q, k, v (or qkv), o, lse
 Var run(AttentionShape s, const std::vector<Var>& vars, const AttentionOptions& options) {
   s.causal = options.causal;
   s.scale = options.scale != 0 ? options.scale : 1.0 / std::sqrt(static_cast<double>(s.head_dim));
-  check(!s.causal || s.q_length <= s.k_length, "attention", "causal attention of ", s.q_length, " queries over ", s.k_length, " keys");
+  check(!s.causal || s.q_length <= s.k_length, "attention", "causal attention of ", s.q_length, " queries over ",
+        s.k_length, " keys");
   check(s.k_length > 0 || s.q_length == 0, "attention", "there are no keys");
   Inputs in{{}, s.n_heads, s.n_kv_heads};
   bool recorded = false;
@@ -228,7 +274,8 @@ Var run(AttentionShape s, const std::vector<Var>& vars, const AttentionOptions& 
   }
   const Tensor& first = in.tensors[0];
   const Tensor o = Tensor::empty({s.batch, s.q_length, s.n_heads, s.head_dim}, first.dtype(), first.device());
-  const Tensor lse = Tensor::empty({s.batch, s.n_heads, s.q_length}, first.dtype() == DType::f64 ? DType::f64 : DType::f32, first.device());
+  const Tensor lse = Tensor::empty({s.batch, s.n_heads, s.q_length},
+                                   first.dtype() == DType::f64 ? DType::f64 : DType::f32, first.device());
   if (o.numel() > 0) forward(s, in, o, lse);
   Var out(o);
   if (recorded) {
@@ -246,20 +293,53 @@ Var run(AttentionShape s, const std::vector<Var>& vars, const AttentionOptions& 
 
 Var attention(const Var& q, const Var& k, const Var& v, const AttentionOptions& options) {
   check(q.rank() == 4, "attention", "q must have shape [B, Tq, H, D], got ", q.shape());
-  check(k.rank() == 4 && k.size(0) == q.size(0) && k.size(3) == q.size(3), "attention", "k must have shape [", q.size(0), ", Tk, K, ",
-        q.size(3), "], got ", k.shape());
+  check(k.rank() == 4 && k.size(0) == q.size(0) && k.size(3) == q.size(3), "attention", "k must have shape [",
+        q.size(0), ", Tk, K, ", q.size(3), "], got ", k.shape());
   check_shape("attention", "v", v.value(), k.shape());
   check_same("attention", "q", q.value(), "k", k.value());
   check_same("attention", "q", q.value(), "v", v.value());
-  check(k.size(2) > 0 && q.size(2) % k.size(2) == 0, "attention", q.size(2), " heads are not a multiple of ", k.size(2), " kv heads");
+  check(k.size(2) > 0 && q.size(2) % k.size(2) == 0, "attention", q.size(2), " heads are not a multiple of ", k.size(2),
+        " kv heads");
   return run({q.size(0), q.size(2), k.size(2), q.size(1), k.size(1), q.size(3), true, 0}, {q, k, v}, options);
 }
 
 Var attention_packed(const Var& qkv, int64_t n_heads, int64_t n_kv_heads, const AttentionOptions& options) {
   check(qkv.rank() == 4 && qkv.size(2) == n_heads + 2 * n_kv_heads, "attention_packed", "qkv must have shape [B, T, ",
         n_heads + 2 * n_kv_heads, ", D], got ", qkv.shape());
-  check(n_kv_heads > 0 && n_heads % n_kv_heads == 0, "attention_packed", n_heads, " heads are not a multiple of ", n_kv_heads, " kv heads");
+  check(n_kv_heads > 0 && n_heads % n_kv_heads == 0, "attention_packed", n_heads, " heads are not a multiple of ",
+        n_kv_heads, " kv heads");
   return run({qkv.size(0), n_heads, n_kv_heads, qkv.size(1), qkv.size(1), qkv.size(3), true, 0}, {qkv}, options);
+}
+
+Tensor attention_cached(const Tensor& qkv, int64_t n_heads, const Tensor& k_cache, const Tensor& v_cache,
+                        int64_t length, const AttentionOptions& options) {
+  const char* op = "attention_cached";
+  check(k_cache.rank() == 4 && qkv.rank() == 4 && qkv.size(2) == n_heads + 2 * k_cache.size(2), op,
+        "qkv must have shape [B, T, H + 2K, D], got ", qkv.shape(), " for a cache of ", k_cache.shape());
+  check(length >= qkv.size(1) && length <= k_cache.size(1), op, length, " tokens in a cache of ", k_cache.size(1));
+  check_same(op, "qkv", qkv, "k_cache", k_cache);
+  if (!qkv.is_cuda() && qkv.dtype() == DType::bf16) {
+    return attention_cached(qkv.to(DType::f32), n_heads, k_cache.to(DType::f32), v_cache.to(DType::f32), length,
+                            options)
+        .to(DType::bf16);
+  }
+  const AttentionShape s{
+      qkv.size(0),     n_heads,
+      k_cache.size(2), qkv.size(1),
+      length,          qkv.size(3),
+      options.causal,  options.scale != 0 ? options.scale : 1.0 / std::sqrt(static_cast<double>(qkv.size(3)))};
+  const Tensor o = Tensor::empty({s.batch, s.q_length, s.n_heads, s.head_dim}, qkv.dtype(), qkv.device());
+  const Tensor lse = Tensor::empty({s.batch, s.n_heads, s.q_length},
+                                   qkv.dtype() == DType::f64 ? DType::f64 : DType::f32, qkv.device());
+  const HeadView q = whole(qkv), k = whole(k_cache), v = whole(v_cache);
+  if (qkv.is_cuda()) {
+    cuda::attention_forward(s, q, k, v, whole(o), lse);
+  } else if (qkv.dtype() == DType::f64) {
+    forward_cpu<double>(s, q, k, v, whole(o), lse.data<double>());
+  } else {
+    forward_cpu<float>(s, q, k, v, whole(o), lse.data<float>());
+  }
+  return o;
 }
 
 }  // namespace rw

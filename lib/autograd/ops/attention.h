@@ -20,4 +20,9 @@ Var attention(const Var& q, const Var& k, const Var& v, const AttentionOptions& 
 /// The same on one tensor: qkv [B,T,H+2K,D] holds the q heads, then the k heads, then the v heads.
 Var attention_packed(const Var& qkv, int64_t n_heads, int64_t n_kv_heads, const AttentionOptions& options = {});
 
+/// For generation, without gradients: the queries of qkv [B,T,H+2K,D] over the first `length` tokens of k_cache and
+/// v_cache [B,capacity,K,D], which already hold the new tokens -> [B,T,H,D].
+Tensor attention_cached(const Tensor& qkv, int64_t n_heads, const Tensor& k_cache, const Tensor& v_cache,
+                        int64_t length, const AttentionOptions& options = {});
+
 }  // namespace rw

@@ -14,7 +14,8 @@ struct CastNode : Node {
 }  // namespace
 
 Var cast(const Var& x, DType dtype) {
-  check(dtype != DType::i32 && x.dtype() != DType::i32, "cast", "only floating dtypes can be cast, got ", x.dtype(), " to ", dtype);
+  check(dtype != DType::i32 && x.dtype() != DType::i32, "cast", "only floating dtypes can be cast, got ", x.dtype(),
+        " to ", dtype);
   if (x.dtype() == dtype) return x;
   Var out(x.value().to(dtype));
   if (records(x)) {

@@ -17,14 +17,15 @@ struct Split {
 };
 
 /// Copies a block of `width` elements per outer index between two strided places.
-void copy_block(const Tensor& from, int64_t from_offset, int64_t from_stride, const Tensor& to, int64_t to_offset, int64_t to_stride,
-                int64_t outer, int64_t width) {
+void copy_block(const Tensor& from, int64_t from_offset, int64_t from_stride, const Tensor& to, int64_t to_offset,
+                int64_t to_stride, int64_t outer, int64_t width) {
   if (outer == 0 || width == 0) return;
   if (to.is_cuda()) return cuda::copy_block(from, from_offset, from_stride, to, to_offset, to_stride, outer, width);
   const int64_t size = size_of(to.dtype());
   for (int64_t i = 0; i < outer; ++i) {
     std::memcpy(static_cast<char*>(to.raw()) + (to_offset + i * to_stride) * size,
-                static_cast<const char*>(from.raw()) + (from_offset + i * from_stride) * size, static_cast<size_t>(width * size));
+                static_cast<const char*>(from.raw()) + (from_offset + i * from_stride) * size,
+                static_cast<size_t>(width * size));
   }
 }
 
@@ -126,6 +127,19 @@ Var index_rows(const Var& x, const Tensor& index) {
   Shape shape = x.shape();
   shape.set(0, index.size(0));
   return reshape(embedding(index, reshape(x, {rows, rows ? x.numel() / rows : 0})), shape);
+}
+
+void store_heads(const Tensor& packed, int64_t first, const Tensor& cache, int64_t at) {
+  check(packed.rank() == 4 && cache.rank() == 4 && packed.size(0) == cache.size(0) && packed.size(3) == cache.size(3),
+        "store_heads", "packed ", packed.shape(), " does not fit a cache of ", cache.shape());
+  check(at >= 0 && at + packed.size(1) <= cache.size(1), "store_heads", "tokens [", at, ", ", at + packed.size(1),
+        ") in a cache of ", cache.size(1));
+  check_same("store_heads", "packed", packed, "cache", cache);
+  const int64_t width = cache.size(2) * cache.size(3), row = packed.size(2) * packed.size(3);
+  for (int64_t b = 0; b < packed.size(0); ++b) {
+    copy_block(packed, b * packed.size(1) * row + first * packed.size(3), row, cache, (b * cache.size(1) + at) * width,
+               width, packed.size(1), width);
+  }
 }
 
 }  // namespace rw

@@ -15,4 +15,7 @@ Var narrow(const Var& x, int dim, int64_t begin, int64_t end);
 /// Rows of the first dimension by index (may repeat): x [N,...], index i32 [M] -> [M,...].
 Var index_rows(const Var& x, const Tensor& index);
 
+/// Without gradients: heads [first, first + K) of packed [B,T,*,D] go to tokens [at, at + T) of cache [B,capacity,K,D].
+void store_heads(const Tensor& packed, int64_t first, const Tensor& cache, int64_t at);
+
 }  // namespace rw

@@ -1,5 +1,5 @@
-// The GPU entry points of every op family, one per CPU loop in ops/*.cpp with the same arguments. Implemented in ops/*.cu;
-// cuda_ops_stub.cpp stands in for them in a build without CUDA. Arguments were checked by the caller.
+// The GPU entry points of every op family, one per CPU loop in ops/*.cpp with the same arguments. Implemented in
+// ops/*.cu; cuda_ops_stub.cpp stands in for them in a build without CUDA. Arguments were checked by the caller.
 //
 // Shapes as in the family's header. Kernels run on the compute stream (tensor/launch.cuh) and never synchronise.
 #pragma once
@@ -23,17 +23,17 @@ void add_bias(const Tensor& x, const Tensor& bias, const Tensor& y);
 void column_sums(const Tensor& x, const Tensor& out, bool add);
 
 // --- reduce
-void sum_all(const Tensor& x, double factor, const Tensor& y);                  // y [1]
-void sum_last(const Tensor& x, const Tensor& y);                                // x [N,C] -> y [N]
-void broadcast_scalar(const Tensor& dy, double factor, const Tensor& dx);       // dx[:] = factor * dy[0]
-void broadcast_last(const Tensor& dy, const Tensor& dx);                        // dx [N,C] = dy [N]
+void sum_all(const Tensor& x, double factor, const Tensor& y);             // y [1]
+void sum_last(const Tensor& x, const Tensor& y);                           // x [N,C] -> y [N]
+void broadcast_scalar(const Tensor& dy, double factor, const Tensor& dx);  // dx[:] = factor * dy[0]
+void broadcast_last(const Tensor& dy, const Tensor& dx);                   // dx [N,C] = dy [N]
 
 // --- norm. x, residual, h, y [N,C]; rstd f32 [N]. residual and h may be undefined (plain RMSNorm of x).
-void rms_norm_forward(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps, const Tensor& h, const Tensor& y,
-                      const Tensor& rstd);
+void rms_norm_forward(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps, const Tensor& h,
+                      const Tensor& y, const Tensor& rstd);
 /// dx = d/dh of both outputs; dh may be undefined. dweight (f32 or the weight's dtype) is added to if `add`.
-void rms_norm_backward(const Tensor& h, const Tensor& weight, const Tensor& rstd, const Tensor& dy, const Tensor& dh, const Tensor& dx,
-                       const Tensor& dweight, bool add);
+void rms_norm_backward(const Tensor& h, const Tensor& weight, const Tensor& rstd, const Tensor& dy, const Tensor& dh,
+                       const Tensor& dx, const Tensor& dweight, bool add);
 
 // --- swiglu. gate/up have row strides (packed: 2F, up = gate + F).
 void swiglu_forward(const Tensor& gate, const Tensor& up, const Tensor& y);
@@ -50,17 +50,17 @@ void embedding_backward(const Tensor& ids, const Tensor& dy, const Tensor& dweig
 /// positions f32 [Bp,T], inv_freq f32 or f64 [R/2] or [B,R/2] -> cos, sin. Angles in f64.
 void rope_tables(const Tensor& positions, const Tensor& inv_freq, const Tensor& cos, const Tensor& sin);
 /// direction +1 forward, -1 backward (rotates by minus the angle); heads beyond `heads` are copied. y may be x.
-void rope_apply(const Tensor& x, const Tensor& cos, const Tensor& sin, double scale, RopeLayout layout, int64_t heads, int direction,
-                const Tensor& y);
+void rope_apply(const Tensor& x, const Tensor& cos, const Tensor& sin, double scale, RopeLayout layout, int64_t heads,
+                int direction, const Tensor& y);
 /// dinv_freq f32 [R/2] or [B,R/2] += sum positions * (g2 y1 - g1 y2), in two deterministic stages
-void rope_inv_freq_backward(const Tensor& y, const Tensor& dy, const Tensor& positions, RopeLayout layout, int64_t heads,
-                            const Tensor& dinv_freq);
+void rope_inv_freq_backward(const Tensor& y, const Tensor& dy, const Tensor& positions, RopeLayout layout,
+                            int64_t heads, const Tensor& dinv_freq);
 
 // --- attention. A strided view of [B,T,heads,D]: element (b,t,h,d) at data + b*batch + t*row + h*D + d
 struct HeadView {
   const Tensor* owner = nullptr;  // for dtype and device
   void* data = nullptr;
-  int64_t batch = 0, row = 0;     // strides in elements
+  int64_t batch = 0, row = 0;  // strides in elements
 };
 struct AttentionShape {
   int64_t batch, n_heads, n_kv_heads, q_length, k_length, head_dim;
@@ -68,10 +68,11 @@ struct AttentionShape {
   double scale;
 };
 /// o [B,Tq,H,D]; lse f32 [B,H,Tq] (may have a null owner when no gradient is wanted)
-void attention_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o,
-                       const Tensor& lse);
-void attention_backward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o,
-                        const Tensor& lse, const HeadView& d_o, const HeadView& dq, const HeadView& dk, const HeadView& dv);
+void attention_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v,
+                       const HeadView& o, const Tensor& lse);
+void attention_backward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v,
+                        const HeadView& o, const Tensor& lse, const HeadView& d_o, const HeadView& dq,
+                        const HeadView& dk, const HeadView& dv);
 
 // --- loss. logits [N,V], targets i32 [N]; nll f32 [N]
 /// nll per row (0 where ignored); if `gradient`, logits become softmax - onehot (0 where ignored) in place.
@@ -81,7 +82,7 @@ void scale_rows(const Tensor& x, const Tensor& s, const Tensor& y);
 
 // --- concat / cast
 /// Copies a [outer, width] block between strided places: to + i*to_stride <- from + i*from_stride (elements)
-void copy_block(const Tensor& from, int64_t from_offset, int64_t from_stride, const Tensor& to, int64_t to_offset, int64_t to_stride,
-                int64_t outer, int64_t width);
+void copy_block(const Tensor& from, int64_t from_offset, int64_t from_stride, const Tensor& to, int64_t to_offset,
+                int64_t to_stride, int64_t outer, int64_t width);
 
 }  // namespace rw::cuda

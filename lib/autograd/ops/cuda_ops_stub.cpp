@@ -18,8 +18,12 @@ void sum_all(const Tensor&, double, const Tensor&) { absent(); }
 void sum_last(const Tensor&, const Tensor&) { absent(); }
 void broadcast_scalar(const Tensor&, double, const Tensor&) { absent(); }
 void broadcast_last(const Tensor&, const Tensor&) { absent(); }
-void rms_norm_forward(const Tensor&, const Tensor&, const Tensor&, double, const Tensor&, const Tensor&, const Tensor&) { absent(); }
-void rms_norm_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, bool) {
+void rms_norm_forward(const Tensor&, const Tensor&, const Tensor&, double, const Tensor&, const Tensor&,
+                      const Tensor&) {
+  absent();
+}
+void rms_norm_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                       const Tensor&, bool) {
   absent();
 }
 void swiglu_forward(const Tensor&, const Tensor&, const Tensor&) { absent(); }
@@ -29,13 +33,18 @@ void swiglu_packed_backward(const Tensor&, const Tensor&, const Tensor&) { absen
 void embedding_forward(const Tensor&, const Tensor&, const Tensor&) { absent(); }
 void embedding_backward(const Tensor&, const Tensor&, const Tensor&) { absent(); }
 void rope_tables(const Tensor&, const Tensor&, const Tensor&, const Tensor&) { absent(); }
-void rope_apply(const Tensor&, const Tensor&, const Tensor&, double, RopeLayout, int64_t, int, const Tensor&) { absent(); }
-void rope_inv_freq_backward(const Tensor&, const Tensor&, const Tensor&, RopeLayout, int64_t, const Tensor&) { absent(); }
-void attention_forward(const AttentionShape&, const HeadView&, const HeadView&, const HeadView&, const HeadView&, const Tensor&) {
+void rope_apply(const Tensor&, const Tensor&, const Tensor&, double, RopeLayout, int64_t, int, const Tensor&) {
   absent();
 }
-void attention_backward(const AttentionShape&, const HeadView&, const HeadView&, const HeadView&, const HeadView&, const Tensor&,
-                        const HeadView&, const HeadView&, const HeadView&, const HeadView&) {
+void rope_inv_freq_backward(const Tensor&, const Tensor&, const Tensor&, RopeLayout, int64_t, const Tensor&) {
+  absent();
+}
+void attention_forward(const AttentionShape&, const HeadView&, const HeadView&, const HeadView&, const HeadView&,
+                       const Tensor&) {
+  absent();
+}
+void attention_backward(const AttentionShape&, const HeadView&, const HeadView&, const HeadView&, const HeadView&,
+                        const Tensor&, const HeadView&, const HeadView&, const HeadView&, const HeadView&) {
   absent();
 }
 void cross_entropy_rows(const Tensor&, const Tensor&, bool, const Tensor&) { absent(); }

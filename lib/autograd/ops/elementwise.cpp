@@ -22,7 +22,8 @@ void binary_cpu(const Tensor& a, const Tensor& b, const Tensor& y, F f) {
     const T *pa = a.data<T>(), *pb = b.data<T>();
     T* py = y.data<T>();
     parallel_for(y.numel(), kGrain, [=](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) py[i] = static_cast<T>(f(static_cast<Acc<T>>(pa[i]), static_cast<Acc<T>>(pb[i])));
+      for (int64_t i = begin; i < end; ++i)
+        py[i] = static_cast<T>(f(static_cast<Acc<T>>(pa[i]), static_cast<Acc<T>>(pb[i])));
     });
   });
 }
@@ -105,19 +106,26 @@ struct AddBiasNode : Node {
 template <class A>
 A unary_value(Unary op, A x) {
   switch (op) {
-    case Unary::exp: return fast_exp(x);
-    case Unary::log: return std::log(x);
-    case Unary::tanh: return std::tanh(x);
-    case Unary::silu: return x * sigmoid(x);
+    case Unary::exp:
+      return fast_exp(x);
+    case Unary::log:
+      return std::log(x);
+    case Unary::tanh:
+      return std::tanh(x);
+    case Unary::silu:
+      return x * sigmoid(x);
   }
   return x;
 }
 template <class A>
 A unary_slope(Unary op, A x, A y) {
   switch (op) {
-    case Unary::exp: return y;
-    case Unary::log: return A(1) / x;
-    case Unary::tanh: return A(1) - y * y;
+    case Unary::exp:
+      return y;
+    case Unary::log:
+      return A(1) / x;
+    case Unary::tanh:
+      return A(1) - y * y;
     case Unary::silu: {
       const A s = sigmoid(x);
       return s * (A(1) + x * (A(1) - s));
@@ -144,7 +152,8 @@ struct UnaryNode : Node {  // saved: x, y
         T* pd = dx.data<T>();
         parallel_for(x.numel(), kGrain, [&, px, py, pg, pd](int64_t begin, int64_t end) {
           for (int64_t i = begin; i < end; ++i) {
-            pd[i] = static_cast<T>(static_cast<Acc<T>>(pg[i]) * unary_slope(op, static_cast<Acc<T>>(px[i]), static_cast<Acc<T>>(py[i])));
+            pd[i] = static_cast<T>(static_cast<Acc<T>>(pg[i]) *
+                                   unary_slope(op, static_cast<Acc<T>>(px[i]), static_cast<Acc<T>>(py[i])));
           }
         });
       });
@@ -179,6 +188,36 @@ Var add_or_sub(const Var& a, const Var& b, double sign) {
   }
   return out;
 }
+
+/// Row r of x [R,C], r = b*T + t, times factor[t].
+Tensor scaled_tokens(const Tensor& x, const Tensor& factor) {
+  const int64_t length = factor.numel(), rows = x.size(0) * length, columns = rows ? x.numel() / rows : 0;
+  const Tensor y = Tensor::empty_like(x);
+  const Tensor host = factor.to(kCpu);
+  if (x.is_cuda()) {
+    const Tensor per_row = Tensor::empty({rows});
+    for (int64_t r = 0; r < rows; ++r) per_row.data<float>()[r] = host.data<float>()[r % length];
+    cuda::scale_rows(x.view({rows, columns}), per_row.to(x.device()), y.view({rows, columns}));
+    return y;
+  }
+  dispatch_float(x.dtype(), "scale_tokens", [&](auto zero) {
+    using T = decltype(zero);
+    const T* px = x.data<T>();
+    T* py = y.data<T>();
+    const float* f = host.data<float>();
+    parallel_for(rows, 64, [=](int64_t begin, int64_t end) {
+      for (int64_t i = begin * columns; i < end * columns; ++i) {
+        py[i] = static_cast<T>(static_cast<Acc<T>>(px[i]) * static_cast<Acc<T>>(f[i / columns % length]));
+      }
+    });
+  });
+  return y;
+}
+
+struct ScaleTokensNode : Node {  // saved: factor
+  const char* name() const override { return "scale_tokens"; }
+  void backward() override { add_grad(0, scaled_tokens(grad_out(), saved[0])); }
+};
 
 struct ReshapeNode : Node {
   Shape shape;  // of the input
@@ -238,6 +277,18 @@ Var add_bias(const Var& x, const Var& bias) {
     node->bias_shape = bias.shape();
     node->bias_dtype = bias.dtype();
     Tape::current().record(std::move(node), {x, bias}, {&out});
+  }
+  return out;
+}
+
+Var scale_tokens(const Var& x, const Tensor& factor) {
+  check(x.rank() >= 2, "scale_tokens", "x must have shape [B, T, ...], got ", x.shape());
+  check_shape("scale_tokens", "factor", factor, {x.size(1)});
+  Var out(scaled_tokens(x.value(), factor));
+  if (records(x)) {
+    auto node = std::make_unique<ScaleTokensNode>();
+    node->saved = {factor};
+    Tape::current().record(std::move(node), {x}, {&out});
   }
   return out;
 }

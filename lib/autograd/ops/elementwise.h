@@ -14,6 +14,8 @@ Var mul(const Var& a, const Var& b);
 Var scale(const Var& x, double factor);
 /// x [..., C] + bias [C]
 Var add_bias(const Var& x, const Var& bias);
+/// x [B,T,...] with token t of every sample multiplied by factor[t]; factor f32 [T] is a constant (log-n attention).
+Var scale_tokens(const Var& x, const Tensor& factor);
 /// e^x
 Var exp(const Var& x);
 /// ln x

@@ -31,7 +31,8 @@ struct EmbeddingNode : Node {  // saved: ids [N]
           for (int64_t t = 0; t < n; ++t) {
             W* row = to + id[t] * columns;
             const T* g = from + t * columns;
-            for (int64_t c = begin; c < end; ++c) row[c] = static_cast<W>(static_cast<Acc<W>>(row[c]) + static_cast<Acc<W>>(g[c]));
+            for (int64_t c = begin; c < end; ++c)
+              row[c] = static_cast<W>(static_cast<Acc<W>>(row[c]) + static_cast<Acc<W>>(g[c]));
           }
         });
       });
@@ -54,7 +55,8 @@ Var embedding(const Tensor& ids, const Var& weight) {
   } else {
     const int32_t* id = ids.data<int32_t>();
     for (int64_t t = 0; t < n; ++t) {
-      check(id[t] >= 0 && id[t] < vocab, "embedding", "token id ", id[t], " at index ", t, " is outside the vocabulary [0, ", vocab, ")");
+      check(id[t] >= 0 && id[t] < vocab, "embedding", "token id ", id[t], " at index ", t,
+            " is outside the vocabulary [0, ", vocab, ")");
     }
     const int64_t row = columns * size_of(weight.dtype());
     char* to = static_cast<char*>(y.raw());

@@ -42,7 +42,8 @@ void rows_cpu(T* logits, const int32_t* targets, bool gradient, Acc<T>* nll, int
 #pragma omp simd reduction(+ : sum)
         for (int64_t v = 0; v < vocab; ++v) sum += fast_exp(static_cast<Acc<T>>(row[v]) - top);
         if (gradient) {
-          for (int64_t v = 0; v < vocab; ++v) row[v] = static_cast<T>(fast_exp(static_cast<Acc<T>>(row[v]) - top) / sum);
+          for (int64_t v = 0; v < vocab; ++v)
+            row[v] = static_cast<T>(fast_exp(static_cast<Acc<T>>(row[v]) - top) / sum);
         }
       }
       nll[r] = top + std::log(sum) - target;
@@ -56,7 +57,8 @@ void loss_rows(const Tensor& logits, const Tensor& targets, bool gradient, const
   if (logits.is_cuda()) return cuda::cross_entropy_rows(logits, targets, gradient, nll);
   dispatch_float(logits.dtype(), "cross_entropy", [&](auto zero) {
     using T = decltype(zero);
-    rows_cpu<T>(logits.data<T>(), targets.data<int32_t>(), gradient, nll.data<Acc<T>>(), logits.size(0), logits.size(1));
+    rows_cpu<T>(logits.data<T>(), targets.data<int32_t>(), gradient, nll.data<Acc<T>>(), logits.size(0),
+                logits.size(1));
   });
 }
 
@@ -67,7 +69,8 @@ void check_targets(const char* op, const Tensor& targets, int64_t rows, int64_t 
   if (targets.is_cuda()) return;
   const int32_t* t = targets.data<int32_t>();
   for (int64_t r = 0; r < rows; ++r) {
-    check(t[r] == kIgnoreIndex || (t[r] >= 0 && t[r] < vocab), op, "target ", t[r], " at row ", r, " is outside the vocabulary [0, ", vocab, ")");
+    check(t[r] == kIgnoreIndex || (t[r] >= 0 && t[r] < vocab), op, "target ", t[r], " at row ", r,
+          " is outside the vocabulary [0, ", vocab, ")");
   }
 }
 
@@ -104,7 +107,8 @@ void add_scaled(const Tensor& to, const Tensor& from, double factor, const Tenso
       const auto* q = from.data<decltype(from_zero)>();
       const Acc<T> s = static_cast<Acc<T>>(f);
       parallel_for(to.numel(), 1 << 15, [=](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) p[i] = static_cast<T>(static_cast<Acc<T>>(p[i]) + s * static_cast<Acc<T>>(q[i]));
+        for (int64_t i = begin; i < end; ++i)
+          p[i] = static_cast<T>(static_cast<Acc<T>>(p[i]) + s * static_cast<Acc<T>>(q[i]));
       });
     });
   });
@@ -160,7 +164,8 @@ int64_t chunk_rows(int64_t vocab, DType dtype, Device device) {
 }  // namespace
 
 Var cross_entropy(const Var& logits, const Tensor& targets, Reduction reduction) {
-  check(logits.rank() == 2 && logits.size(1) > 0, "cross_entropy", "logits must have shape [N, V], got ", logits.shape());
+  check(logits.rank() == 2 && logits.size(1) > 0, "cross_entropy", "logits must have shape [N, V], got ",
+        logits.shape());
   check_targets("cross_entropy", targets, logits.size(0), logits.size(1), logits.device());
   const bool recorded = records(logits);
   const Tensor work = recorded ? logits.value().clone() : logits.value();
@@ -182,7 +187,8 @@ Var linear_cross_entropy(const Var& x, const Var& weight, const Tensor& targets,
   const char* op = "linear_cross_entropy";
   check(reduction != Reduction::none, op, "reduction must be sum or mean; token_nll gives the rows");
   check(weight.rank() == 2, op, "weight must have shape [V, C], got ", weight.shape());
-  check(x.rank() >= 1 && x.size(-1) == weight.size(1), op, "x must have shape [..., ", weight.size(1), "], got ", x.shape());
+  check(x.rank() >= 1 && x.size(-1) == weight.size(1), op, "x must have shape [..., ", weight.size(1), "], got ",
+        x.shape());
   check_same(op, "x", x.value(), "weight", weight.value());
   const int64_t vocab = weight.size(0), columns = weight.size(1), n = x.numel() / columns;
   check_targets(op, targets, n, vocab, x.device());
@@ -216,8 +222,8 @@ Var linear_cross_entropy(const Var& x, const Var& weight, const Tensor& targets,
 }
 
 Tensor token_nll(const Tensor& x, const Tensor& weight, const Tensor& targets) {
-  check(weight.rank() == 2 && x.size(-1) == weight.size(1), "token_nll", "x must have shape [..., C] for weight [V, C], got ", x.shape(),
-        " and ", weight.shape());
+  check(weight.rank() == 2 && x.size(-1) == weight.size(1), "token_nll",
+        "x must have shape [..., C] for weight [V, C], got ", x.shape(), " and ", weight.shape());
   const int64_t vocab = weight.size(0), columns = weight.size(1), n = x.numel() / columns;
   check_targets("token_nll", targets, n, vocab, x.device());
   const Tensor rows = x.view({n, columns});

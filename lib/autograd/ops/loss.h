@@ -8,13 +8,13 @@ inline constexpr int32_t kIgnoreIndex = -100;
 
 enum class Reduction { none, sum, mean };
 
-/// -log softmax(logits)[target] per row; logits [N,V], targets i32 [N]. Rows with target kIgnoreIndex count for nothing.
-/// Gives [N] (none) or [1]. mean divides by the scored rows (NaN if there are none, as in PyTorch; reads targets on the host).
-/// Errors: a target outside [0, V) that is not kIgnoreIndex (checked on the CPU).
+/// -log softmax(logits)[target] per row; logits [N,V], targets i32 [N]. Rows with target kIgnoreIndex count for
+/// nothing. Gives [N] (none) or [1]. mean divides by the scored rows (NaN if there are none, as in PyTorch; reads
+/// targets on the host). Errors: a target outside [0, V) that is not kIgnoreIndex (checked on the CPU).
 Var cross_entropy(const Var& logits, const Tensor& targets, Reduction reduction = Reduction::mean);
 
-/// cross_entropy(x W^T) in chunks of rows: x [N,C], weight [V,C]. The gradients are made in the same pass, so that only one
-/// chunk of logits ever exists. Reduction sum or mean.
+/// cross_entropy(x W^T) in chunks of rows: x [N,C], weight [V,C]. The gradients are made in the same pass, so that only
+/// one chunk of logits ever exists. Reduction sum or mean.
 Var linear_cross_entropy(const Var& x, const Var& weight, const Tensor& targets, Reduction reduction = Reduction::mean);
 
 /// The per-row loss without gradients: f32 (f64 for f64) [N], 0 where ignored.

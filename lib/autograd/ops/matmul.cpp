@@ -58,7 +58,8 @@ Var matmul(const Var& a, const Var& b) {
 
 Var linear(const Var& x, const Var& weight) {
   check(weight.rank() == 2, "linear", "weight must have shape [N, K], got ", weight.shape());
-  check(x.rank() >= 1 && x.size(-1) == weight.size(1), "linear", "x must have shape [..., ", weight.size(1), "], got ", x.shape());
+  check(x.rank() >= 1 && x.size(-1) == weight.size(1), "linear", "x must have shape [..., ", weight.size(1), "], got ",
+        x.shape());
   check_same("linear", "x", x.value(), "weight", weight.value());
   Shape shape = x.shape();
   shape.set(-1, weight.size(0));

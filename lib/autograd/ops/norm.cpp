@@ -11,7 +11,8 @@ namespace {
 
 /// h = x (+ residual); y = h * rstd * weight, rstd = 1/sqrt(mean(h^2) + eps). h is written only if there is a residual.
 template <class T>
-void forward_rows(const T* x, const T* residual, const T* weight, Acc<T> eps, T* h, T* y, Acc<T>* rstd, int64_t rows, int64_t columns) {
+void forward_rows(const T* x, const T* residual, const T* weight, Acc<T> eps, T* h, T* y, Acc<T>* rstd, int64_t rows,
+                  int64_t columns) {
   parallel_for(rows, 16, [=](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const T* row = x + r * columns;
@@ -41,8 +42,8 @@ void forward_rows(const T* x, const T* residual, const T* weight, Acc<T> eps, T*
 
 /// With n = h * rstd and g = dy * weight:  dh = rstd * (g - n * mean(g n)),  dweight = sum over rows of dy * n.
 template <class T>
-void backward_rows(const T* h, const T* weight, const Acc<T>* rstd, const T* dy, const T* dh_more, T* dx, Acc<T>* dweight_parts,
-                   int64_t parts, int64_t rows, int64_t columns) {
+void backward_rows(const T* h, const T* weight, const Acc<T>* rstd, const T* dy, const T* dh_more, T* dx,
+                   Acc<T>* dweight_parts, int64_t parts, int64_t rows, int64_t columns) {
   parallel_items(parts, [=](int64_t part) {  // fixed parts: the order of sums does not depend on the thread count
     Acc<T>* dw = dweight_parts + part * columns;
     std::fill_n(dw, columns, Acc<T>(0));
@@ -94,8 +95,9 @@ struct NormNode : Node {  // saved: h [N,C], weight [C], rstd [N]. inputs: x, we
       const Tensor partial = Tensor::empty({parts, columns}, wide);
       dispatch_float(h.dtype(), name(), [&](auto zero) {
         using T = decltype(zero);
-        backward_rows<T>(h.data<T>(), weight.data<T>(), rstd.data<Acc<T>>(), dy.data<T>(), dh.defined() ? dh.data<T>() : nullptr,
-                         dx.data<T>(), partial.data<Acc<T>>(), parts, rows, columns);
+        backward_rows<T>(h.data<T>(), weight.data<T>(), rstd.data<Acc<T>>(), dy.data<T>(),
+                         dh.defined() ? dh.data<T>() : nullptr, dx.data<T>(), partial.data<Acc<T>>(), parts, rows,
+                         columns);
         if (!wants(1)) return;
         Tensor sums = Tensor::zeros(weight.shape(), wide);
         for (int64_t p = 0; p < parts; ++p) {
@@ -124,7 +126,8 @@ std::pair<Var, Var> norm(const char* op, const Var& x, const Var* residual, cons
   const Tensor rstd = Tensor::empty({rows}, x.dtype() == DType::f64 ? DType::f64 : DType::f32, x.device());
   const Tensor flat = h.view({rows, columns});
   if (x.is_cuda()) {
-    cuda::rms_norm_forward(x.value(), residual ? residual->value() : Tensor(), weight.value(), eps, residual ? h : Tensor(), y, rstd);
+    cuda::rms_norm_forward(x.value(), residual ? residual->value() : Tensor(), weight.value(), eps,
+                           residual ? h : Tensor(), y, rstd);
   } else {
     dispatch_float(x.dtype(), op, [&](auto zero) {
       using T = decltype(zero);

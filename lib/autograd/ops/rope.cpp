@@ -11,7 +11,7 @@ namespace {
 
 struct Rows {
   int64_t batch, length, heads, head_dim, pairs;
-  int64_t table_batch;     // 1: all samples share a row of cos and sin
+  int64_t table_batch;  // 1: all samples share a row of cos and sin
   int64_t rotated_heads;
 };
 
@@ -55,8 +55,8 @@ void rotate(const T* x, const A* cos, const A* sin, A scale, RopeLayout layout, 
 
 /// dinv_freq[b,i] = sum over t of positions[b,t] * sum over heads of (g2 y1 - g1 y2); f64 sums in a fixed order.
 template <class T>
-void inv_freq_gradient(const T* y, const T* dy, const float* positions, bool shared_positions, RopeLayout layout, const Rows& s,
-                       double* d /* [B, pairs] */) {
+void inv_freq_gradient(const T* y, const T* dy, const float* positions, bool shared_positions, RopeLayout layout,
+                       const Rows& s, double* d /* [B, pairs] */) {
   parallel_items(s.batch, [=](int64_t b) {
     double* out = d + b * s.pairs;
     std::fill_n(out, s.pairs, 0.0);
@@ -91,8 +91,8 @@ struct RopeNode : Node {  // saved: y (only if inv_freq wants a gradient)
     } else {
       dispatch_float(dy.dtype(), "rope", [&](auto zero) {
         using T = decltype(zero);
-        rotate<T, Acc<T>>(dy.data<T>(), angles.cos.data<Acc<T>>(), angles.sin.data<Acc<T>>(), static_cast<Acc<T>>(angles.scale),
-                          options.layout, -1, rows, dx.data<T>());
+        rotate<T, Acc<T>>(dy.data<T>(), angles.cos.data<Acc<T>>(), angles.sin.data<Acc<T>>(),
+                          static_cast<Acc<T>>(angles.scale), options.layout, -1, rows, dx.data<T>());
       });
     }
     add_grad(0, dx);
@@ -108,8 +108,8 @@ struct RopeNode : Node {  // saved: y (only if inv_freq wants a gradient)
     const Tensor per_sample = Tensor::empty({rows.batch, rows.pairs}, DType::f64);
     dispatch_float(dy.dtype(), "rope", [&](auto zero) {
       using T = decltype(zero);
-      inv_freq_gradient<T>(y.data<T>(), dy.data<T>(), angles.positions.data<float>(), angles.positions.size(0) == 1, options.layout, rows,
-                           per_sample.data<double>());
+      inv_freq_gradient<T>(y.data<T>(), dy.data<T>(), angles.positions.data<float>(), angles.positions.size(0) == 1,
+                           options.layout, rows, per_sample.data<double>());
     });
     if (inv_freq.rank() == 2 && inv_freq.size(0) == rows.batch) return per_sample.to(inv_freq.dtype());
     const Tensor total = Tensor::zeros(inv_freq.shape(), DType::f64);
@@ -123,14 +123,17 @@ struct RopeNode : Node {  // saved: y (only if inv_freq wants a gradient)
 }  // namespace
 
 RopeAngles rope_angles(const Tensor& positions, const Var& inv_freq, double scale, DType dtype, Device device) {
-  check(positions.defined() && positions.rank() == 2 && positions.dtype() == DType::f32, "rope", "positions must be f32 [B, T], got ",
-        positions.shape());
-  check(inv_freq.rank() == 1 || inv_freq.rank() == 2, "rope", "inv_freq must have shape [R/2] or [B, R/2], got ", inv_freq.shape());
+  check(positions.defined() && positions.rank() == 2 && positions.dtype() == DType::f32, "rope",
+        "positions must be f32 [B, T], got ", positions.shape());
+  check(inv_freq.rank() == 1 || inv_freq.rank() == 2, "rope", "inv_freq must have shape [R/2] or [B, R/2], got ",
+        inv_freq.shape());
   const int64_t pairs = inv_freq.size(-1), length = positions.size(1);
   const int64_t freq_batch = inv_freq.rank() == 2 ? inv_freq.size(0) : 1;
   const int64_t batch = std::max(positions.size(0), freq_batch);
-  check(positions.size(0) == batch || positions.size(0) == 1, "rope", "positions are for ", positions.size(0), " samples, inv_freq for ", batch);
-  check(freq_batch == batch || freq_batch == 1, "rope", "inv_freq is for ", freq_batch, " samples, positions for ", batch);
+  check(positions.size(0) == batch || positions.size(0) == 1, "rope", "positions are for ", positions.size(0),
+        " samples, inv_freq for ", batch);
+  check(freq_batch == batch || freq_batch == 1, "rope", "inv_freq is for ", freq_batch, " samples, positions for ",
+        batch);
   const DType table = dtype == DType::f64 ? DType::f64 : DType::f32;
   RopeAngles angles{positions, inv_freq, {}, {}, scale};
   angles.cos = Tensor::empty({batch, length, pairs}, table, device);
@@ -167,10 +170,13 @@ Var rope(const Var& x, const RopeAngles& angles, const RopeOptions& options) {
   rows.rotated_heads = options.heads < 0 ? rows.heads : options.heads;
   check(rows.rotated_heads <= rows.heads, "rope", "heads = ", options.heads, " of ", rows.heads);
   check(angles.cos.size(1) == rows.length && (rows.table_batch == 1 || rows.table_batch == rows.batch), "rope",
-        "angles are for [B, T] = [", rows.table_batch, ", ", angles.cos.size(1), "], x has [", rows.batch, ", ", rows.length, "]");
-  check(2 * rows.pairs <= rows.head_dim, "rope", "inv_freq has ", rows.pairs, " pairs, more than half of head_dim ", rows.head_dim);
+        "angles are for [B, T] = [", rows.table_batch, ", ", angles.cos.size(1), "], x has [", rows.batch, ", ",
+        rows.length, "]");
+  check(2 * rows.pairs <= rows.head_dim, "rope", "inv_freq has ", rows.pairs, " pairs, more than half of head_dim ",
+        rows.head_dim);
   const DType table = x.dtype() == DType::f64 ? DType::f64 : DType::f32;
-  check(angles.cos.dtype() == table, "rope", "angles must be ", table, " for x of ", x.dtype(), ", got ", angles.cos.dtype());
+  check(angles.cos.dtype() == table, "rope", "angles must be ", table, " for x of ", x.dtype(), ", got ",
+        angles.cos.dtype());
   check(angles.cos.device() == x.device(), "rope", "angles are on ", angles.cos.device(), ", x on ", x.device());
 
   const Tensor y = options.in_place ? x.value() : Tensor::empty_like(x.value());
@@ -179,8 +185,8 @@ Var rope(const Var& x, const RopeAngles& angles, const RopeOptions& options) {
   } else {
     dispatch_float(x.dtype(), "rope", [&](auto zero) {
       using T = decltype(zero);
-      rotate<T, Acc<T>>(x.value().data<T>(), angles.cos.data<Acc<T>>(), angles.sin.data<Acc<T>>(), static_cast<Acc<T>>(angles.scale),
-                        options.layout, +1, rows, y.data<T>());
+      rotate<T, Acc<T>>(x.value().data<T>(), angles.cos.data<Acc<T>>(), angles.sin.data<Acc<T>>(),
+                        static_cast<Acc<T>>(angles.scale), options.layout, +1, rows, y.data<T>());
     });
   }
   Var out(y);

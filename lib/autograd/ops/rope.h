@@ -1,4 +1,5 @@
-// Rotary position embedding (Su et al. 2021) over any positions and any frequencies, differentiable in both x and inv_freq.
+// Rotary position embedding (Su et al. 2021) over any positions and any frequencies, differentiable in both x and
+// inv_freq.
 //
 //   angle[b,t,i] = positions[b,t] * inv_freq[b,i]
 //   y1 = A (x1 cos - x2 sin),  y2 = A (x2 cos + x1 sin)      for every pair (x1, x2) = pair i of a head
@@ -18,10 +19,10 @@ enum class RopeLayout {
 
 /// cos and sin of a batch, made once and used by every layer.
 struct RopeAngles {
-  Tensor positions;       // f32 [B,T], or [1,T] for all samples
-  Var inv_freq;           // f64 or f32 [R/2], or [B,R/2] for per-sample frequencies
-  Tensor cos, sin;        // [B or 1, T, R/2], A not included; f32, or f64 for f64 work
-  double scale = 1;       // A
+  Tensor positions;  // f32 [B,T], or [1,T] for all samples
+  Var inv_freq;      // f64 or f32 [R/2], or [B,R/2] for per-sample frequencies
+  Tensor cos, sin;   // [B or 1, T, R/2], A not included; f32, or f64 for f64 work
+  double scale = 1;  // A
 };
 
 /// Computes cos and sin in f64 and rounds once to `dtype` (bf16 work takes f32 tables: angles are never below f32).
@@ -34,8 +35,8 @@ struct RopeOptions {
   bool in_place = false;  // the result reuses x's bytes: x must not be used afterwards
 };
 
-/// x [B,T,H,D] -> [B,T,H,D]; the first R elements of each head rotate (R = 2 * size of inv_freq, partial rotary if R < D).
-/// Errors: angles made for another batch, length or dtype; R > D.
+/// x [B,T,H,D] -> [B,T,H,D]; the first R elements of each head rotate (R = 2 * size of inv_freq, partial rotary if R <
+/// D). Errors: angles made for another batch, length or dtype; R > D.
 Var rope(const Var& x, const RopeAngles& angles, const RopeOptions& options = {});
 
 }  // namespace rw

@@ -26,7 +26,8 @@ void forward_rows(const T* gate, const T* up, int64_t stride, T* y, int64_t rows
 
 /// d silu(x)/dx = s (1 + x (1 - s)), s = sigmoid(x)
 template <class T>
-void backward_rows(const T* gate, const T* up, int64_t stride, const T* dy, T* dgate, T* dup, int64_t rows, int64_t width) {
+void backward_rows(const T* gate, const T* up, int64_t stride, const T* dy, T* dgate, T* dup, int64_t rows,
+                   int64_t width) {
   parallel_for(rows, 8, [=](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const T *g = gate + r * stride, *u = up + r * stride, *d = dy + r * width;
@@ -52,7 +53,8 @@ struct SwigluNode : Node {  // saved: gate, up
       const int64_t width = gate.size(-1);
       dispatch_float(gate.dtype(), name(), [&](auto zero) {
         using T = decltype(zero);
-        backward_rows<T>(gate.data<T>(), up.data<T>(), width, dy.data<T>(), dgate.data<T>(), dup.data<T>(), gate.numel() / width, width);
+        backward_rows<T>(gate.data<T>(), up.data<T>(), width, dy.data<T>(), dgate.data<T>(), dup.data<T>(),
+                         gate.numel() / width, width);
       });
     }
     add_grad(0, dgate);
@@ -71,8 +73,8 @@ struct SwigluPackedNode : Node {  // saved: gate_up [...,2F]
       const int64_t width = packed.size(-1) / 2;
       dispatch_float(packed.dtype(), name(), [&](auto zero) {
         using T = decltype(zero);
-        backward_rows<T>(packed.data<T>(), packed.data<T>() + width, 2 * width, dy.data<T>(), d.data<T>(), d.data<T>() + width,
-                         dy.numel() / width, width);
+        backward_rows<T>(packed.data<T>(), packed.data<T>() + width, 2 * width, dy.data<T>(), d.data<T>(),
+                         d.data<T>() + width, dy.numel() / width, width);
       });
     }
     add_grad(0, d);
@@ -104,7 +106,8 @@ Var swiglu(const Var& gate, const Var& up) {
 }
 
 Var swiglu_packed(const Var& gate_up) {
-  check(gate_up.rank() >= 1 && gate_up.size(-1) % 2 == 0, "swiglu_packed", "gate_up must have shape [..., 2F], got ", gate_up.shape());
+  check(gate_up.rank() >= 1 && gate_up.size(-1) % 2 == 0, "swiglu_packed", "gate_up must have shape [..., 2F], got ",
+        gate_up.shape());
   const int64_t width = gate_up.size(-1) / 2;
   Shape shape = gate_up.shape();
   shape.set(-1, width);

@@ -1,0 +1,91 @@
+#include "nn/adamw.h"
+
+#include <cmath>
+
+#include "tensor/parallel.h"
+
+namespace rw {
+namespace {
+
+constexpr int64_t kBlock =
+    1 << 14;  // elements per partial sum: fixed, so that the norm does not depend on the thread count
+
+template <class T>
+double squared_norm(const T* g, int64_t n) {
+  const int64_t blocks = (n + kBlock - 1) / kBlock;
+  std::vector<double> partial(static_cast<size_t>(blocks));
+  parallel_for(blocks, 4, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b) {
+      double s = 0;
+      const int64_t last = std::min(n, (b + 1) * kBlock);
+#pragma omp simd reduction(+ : s)
+      for (int64_t i = b * kBlock; i < last; ++i) s += static_cast<double>(g[i]) * static_cast<double>(g[i]);
+      partial[static_cast<size_t>(b)] = s;
+    }
+  });
+  double total = 0;
+  for (double s : partial) total += s;
+  return total;
+}
+
+struct Rates {
+  double lr, decay, scale, beta1, beta2, correction1, correction2, eps;
+};
+
+template <class T>
+void update(T* p, T* g, T* m, T* v, int64_t n, const Rates& r) {
+  const T shrink = static_cast<T>(1 - r.lr * r.decay), scale = static_cast<T>(r.scale);
+  const T b1 = static_cast<T>(r.beta1), b2 = static_cast<T>(r.beta2), c1 = static_cast<T>(1 - r.beta1),
+          c2 = static_cast<T>(1 - r.beta2);
+  const T rate = static_cast<T>(r.lr / r.correction1), root = static_cast<T>(1 / std::sqrt(r.correction2)),
+          eps = static_cast<T>(r.eps);
+  parallel_for(n, kBlock, [=](int64_t begin, int64_t end) {
+#pragma omp simd
+    for (int64_t i = begin; i < end; ++i) {
+      const T grad = g[i] * scale;
+      const T mi = b1 * m[i] + c1 * grad, vi = b2 * v[i] + c2 * grad * grad;
+      m[i] = mi;
+      v[i] = vi;
+      p[i] = p[i] * shrink - rate * mi / (std::sqrt(vi) * root + eps);
+      g[i] = 0;
+    }
+  });
+}
+
+}  // namespace
+
+double AdamW::step(double lr, double grad_scale, double clip) {
+  ParamArena& a = arena_;
+  const int64_t n = a.master().numel();
+  double norm = 0;
+  const auto run = [&](auto zero) {
+    using T = decltype(zero);
+    norm = std::sqrt(squared_norm(a.grad().data<T>(), n)) * std::abs(grad_scale);
+    if (!std::isfinite(norm)) return;
+    ++steps_;
+    const double factor = clip > 0 ? std::min(1.0, clip / (norm + 1e-6)) : 1.0;
+    const double t = static_cast<double>(steps_);
+    for (const ParamArena::Segment& s : a.segments()) {
+      const Rates rates{lr * s.spec.lr_scale,
+                        s.spec.decay ? config_.weight_decay : 0.0,
+                        grad_scale * factor,
+                        config_.beta1,
+                        config_.beta2,
+                        1 - std::pow(config_.beta1, t),
+                        1 - std::pow(config_.beta2, t),
+                        config_.eps};
+      const int64_t o = s.offset;
+      update(a.master().data<T>() + o, a.grad().data<T>() + o, a.m().data<T>() + o, a.v().data<T>() + o, s.numel,
+             rates);
+    }
+  };
+  if (a.master().dtype() == DType::f64) {
+    run(double{});
+  } else {
+    run(float{});
+  }
+  a.refresh();
+  return norm;
+}
+
+}  // namespace rw

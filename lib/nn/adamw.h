@@ -1,0 +1,36 @@
+// AdamW (Loshchilov and Hutter 2019) with global-norm clipping, in one pass over the arena.
+//
+//   g = grad * grad_scale * min(1, clip / (norm + 1e-6)),   norm = |grad * grad_scale|
+//   p *= 1 - lr wd;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2
+//   p -= lr * (m / (1-b1^t)) / (sqrt(v / (1-b2^t)) + eps)
+#pragma once
+#include "nn/param_arena.h"
+
+namespace rw {
+
+struct AdamWConfig {
+  double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
+  double weight_decay = 0.0;  // on parameters whose spec says decay
+};
+
+class AdamW {
+ public:
+  AdamW(ParamArena& arena, AdamWConfig config) : arena_(arena), config_(config) { arena.enable_grad(); }
+
+  /// One update with gradients times grad_scale, clipped to a global norm of `clip` (0: not). Afterwards gradients are
+  /// zero and the bf16 copy is fresh. Returns the norm before clipping; a norm that is not finite leaves the parameters
+  /// as they were (the caller decides).
+  double step(double lr, double grad_scale = 1.0, double clip = 0.0);
+
+  int64_t steps() const { return steps_; }
+  void set_steps(int64_t steps) { steps_ = steps; }
+  const AdamWConfig& config() const { return config_; }
+  ParamArena& arena() const { return arena_; }
+
+ private:
+  ParamArena& arena_;
+  AdamWConfig config_;
+  int64_t steps_ = 0;
+};
+
+}  // namespace rw

@@ -1,0 +1,39 @@
+#include "nn/block.h"
+
+#include "autograd/ops/norm.h"
+
+namespace rw {
+namespace {
+std::string prefix(int64_t layer) { return cat("model.layers.", layer, "."); }
+}  // namespace
+
+Block::Block(const LlamaConfig& c, int64_t layer, ParamArena& arena)
+    : layer_(layer),
+      eps_(c.rms_norm_eps),
+      input_norm_index_(
+          arena.add({prefix(layer) + "input_layernorm.weight", {c.hidden_size}, constant_init(1), false})),
+      post_norm_index_(
+          arena.add({prefix(layer) + "post_attention_layernorm.weight", {c.hidden_size}, constant_init(1), false})),
+      attention_(c, prefix(layer) + "self_attn.", arena),
+      mlp_(c, prefix(layer) + "mlp.", arena) {}
+
+void Block::bind(const ParamArena& arena) {
+  input_norm_ = arena[input_norm_index_];
+  post_norm_ = arena[post_norm_index_];
+  attention_.bind(arena);
+  mlp_.bind(arena);
+}
+
+Block::Stream Block::forward(const Stream& in, const ForwardContext& context) const {
+  Var residual = in.residual, normed;
+  if (in.pending.defined()) {
+    std::tie(residual, normed) = residual_rms_norm(in.pending, in.residual, input_norm_, eps_);
+  } else {
+    normed = rms_norm(residual, input_norm_, eps_);
+  }
+  const Var attended = attention_.forward(normed, context, layer_);
+  std::tie(residual, normed) = residual_rms_norm(attended, residual, post_norm_, eps_);
+  return {residual, mlp_.forward(normed)};
+}
+
+}  // namespace rw

@@ -1,0 +1,31 @@
+// One transformer block, pre-norm.
+//
+// The residual add of a sublayer is fused with the norm of the next one, so a block hands on two tensors: the residual
+// stream and what is still to be added to it.
+#pragma once
+#include "nn/attention.h"
+#include "nn/mlp.h"
+
+namespace rw {
+
+class Block {
+ public:
+  Block(const LlamaConfig& config, int64_t layer, ParamArena& arena);
+
+  struct Stream {
+    Var residual;  // [B,T,C]
+    Var pending;   // [B,T,C], not yet added; undefined before the first block
+  };
+  Stream forward(const Stream& in, const ForwardContext& context) const;
+  void bind(const ParamArena& arena);
+
+ private:
+  int64_t layer_;
+  double eps_;
+  size_t input_norm_index_, post_norm_index_;
+  Var input_norm_, post_norm_;  // [C]
+  Attention attention_;
+  Mlp mlp_;
+};
+
+}  // namespace rw

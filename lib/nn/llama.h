@@ -1,0 +1,78 @@
+// LLaMA: embedding, blocks, final norm, output head.
+//
+//   Llama model(config, DType::f32, kCpu, /*seed=*/1);
+//   Var loss = model.loss(ids, targets, model.angles(positions, {}));    // sum of nll over scored targets
+//   backward(loss);
+//
+// Thread safety: none; one thread per model. Several models may run in several threads.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "nn/block.h"
+#include "rope/scaling.h"
+
+namespace rw {
+
+class Llama {
+ public:
+  /// A new model with random weights, or zeros without a seed. `compute`: f32, f64, or bf16 (the master weights are f32
+  /// then). Errors: a config that does not fit together; memory.
+  Llama(LlamaConfig config, DType compute, Device device, std::optional<uint64_t> seed);
+  Llama(const Llama&) = delete;
+  Llama& operator=(const Llama&) = delete;
+
+  /// cos and sin for positions f32 [B,T] or [1,T]. `context.length` 0 means the largest position + 1; `t`: window scale
+  /// factor per sample, for methods that learn with it (CLEX).
+  RopeAngles angles(const Tensor& positions, RopeContext context, const std::vector<double>& t = {}) const;
+  /// Positions first, first + 1, ... as the model uses them for plain text: f32 [1, count].
+  Tensor plain_positions(int64_t first, int64_t count) const;
+
+  /// ids i32 [B,T] -> normed hidden states [B,T,C].
+  Var forward(const Tensor& ids, const RopeAngles& angles) const;
+  /// Sum of -log p(target) over targets i32 [B,T] that are not kIgnoreIndex: [1].
+  Var loss(const Tensor& ids, const Tensor& targets, const RopeAngles& angles) const;
+  /// -log p(target) per token, f32 [B,T]; no gradients.
+  Tensor token_nll(const Tensor& ids, const Tensor& targets, const RopeAngles& angles) const;
+  /// hidden [...,C] -> logits [...,V].
+  Var logits(const Var& hidden) const;
+
+  /// An empty cache for `capacity` tokens.
+  KvCache make_cache(int64_t batch, int64_t capacity) const;
+  /// Appends ids [B,T] to the cache and gives the hidden states of these tokens [B,T,C]. Works for prefill and for
+  /// single steps; methods whose frequencies depend on the length use those of the length reached (see KvCache::exact).
+  /// Errors: the cache is full.
+  Tensor extend(const Tensor& ids, KvCache& cache) const;
+
+  const LlamaConfig& config() const { return config_; }
+  ParamArena& arena() { return arena_; }
+  const ParamArena& arena() const { return arena_; }
+  RopeScaling& scaling() const { return *scaling_; }
+  DType dtype() const { return compute_; }
+  Device device() const { return device_; }
+  /// Prepares for training: gradients and optimizer state.
+  void enable_grad();
+  /// Recompute each block in backward instead of keeping its activations.
+  void set_recompute(bool on) { recompute_ = on; }
+  /// Swaps the RoPE recipe of an existing model (to extend its window). Call before enable_grad(). Errors: a recipe
+  /// with parameters of its own on a model that was built without them; build the model with that recipe instead.
+  void set_rope(const RopeConfig& rope);
+
+ private:
+  Var run(const Tensor& ids, const ForwardContext& context) const;
+  Tensor extend_with(const Tensor& ids, KvCache& cache, int64_t total) const;
+  void bind();
+  Var head() const { return config_.tie_word_embeddings ? embedding_ : head_; }
+
+  LlamaConfig config_;
+  DType compute_;
+  Device device_;
+  ParamArena arena_;
+  std::unique_ptr<RopeScaling> scaling_;
+  size_t embedding_index_ = 0, norm_index_ = 0, head_index_ = 0, rope_index_ = 0;
+  std::vector<Block> blocks_;
+  Var embedding_, norm_, head_;  // [V,C], [C], [V,C]
+  bool recompute_ = false;
+};
+
+}  // namespace rw

@@ -1,0 +1,79 @@
+// All parameters of a model in one flat allocation: master values, gradients, AdamW's two moments and the bf16 copy.
+//
+//   ParamArena arena;
+//   const size_t w = arena.add({"lm_head.weight", {vocab, hidden}, normal_init(0.02)});
+//   arena.allocate(DType::f32, kCpu, /*seed=*/1);
+//   Var weight = arena[w];
+//
+// Why flat: one kernel updates everything, one reduction is the gradient norm, one transfer is an all-reduce.
+#pragma once
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "autograd/parameter.h"
+#include "tensor/safetensors.h"
+
+namespace rw {
+
+/// Fills with N(0, std^2).
+std::function<void(const Tensor&, Random&)> normal_init(double std);
+/// Fills with one value.
+std::function<void(const Tensor&, Random&)> constant_init(double value);
+
+/// Thread safety: none.
+class ParamArena {
+ public:
+  struct Segment {
+    ParameterSpec spec;
+    int64_t offset = 0;  // elements
+    int64_t numel = 0;
+  };
+
+  /// Declares a parameter. `joined`: it lies directly behind the one before, so that stacked() may span both.
+  size_t add(ParameterSpec spec, bool joined = false);
+
+  /// Allocates and initialises. `compute` is what Vars hold: f32 or f64 (the master itself) or bf16 (a copy beside an
+  /// f32 master). Values depend on (seed, index of the parameter) alone; without a seed they are zero (weights to be
+  /// loaded).
+  void allocate(DType compute, Device device, std::optional<uint64_t> seed);
+  /// Gives every Var a gradient. Call before the first recorded forward.
+  void enable_grad();
+
+  /// Parameter i as the model computes with it, with its gradient in grad() once enabled.
+  Var operator[](size_t i) const { return vars_.at(i); }
+  /// Parameters [first, first + count), joined, as one matrix stacked along dimension 0. Call after allocate.
+  Var stacked(size_t first, size_t count) const;
+
+  size_t size() const { return segments_.size(); }
+  const std::vector<Segment>& segments() const { return segments_; }
+  /// Number of parameters in the elements sense, padding left out.
+  int64_t parameter_count() const;
+  /// Flat tensors, padding included. grad, m and v are undefined until enable_grad().
+  const Tensor& master() const { return master_; }
+  const Tensor& grad() const { return grad_; }
+  const Tensor& m() const { return m_; }
+  const Tensor& v() const { return v_; }
+  const Tensor& compute() const { return compute_; }
+  /// The master values of parameter i, as a view with its shape.
+  Tensor master_of(size_t i) const;
+  /// Errors: there is none of that name.
+  size_t index_of(const std::string& name) const;
+
+  void zero_grad() const;
+  /// Copies master to the bf16 copy, if there is one. After loading and after an optimizer step.
+  void refresh() const;
+  /// A number that changes with every refresh(): caches of derived values compare it.
+  int64_t version() const { return version_; }
+
+ private:
+  Var make_var(int64_t offset, int64_t numel, const Shape& shape) const;
+
+  std::vector<Segment> segments_;
+  int64_t total_ = 0;
+  Tensor master_, grad_, m_, v_, compute_;
+  std::vector<Var> vars_;
+  mutable int64_t version_ = 0;
+};
+
+}  // namespace rw
