@@ -8,7 +8,7 @@ namespace rw {
 
 SampleChooser::SampleChooser(const TokenCorpus& corpus, const Options& options) : options_(options) {
   check(options.window >= 1, "batch", "a window of ", options.window, " tokens");
-  options_.region = std::max(options.region, options.window);
+  options_.region = options.region == 0 ? INT64_MAX : std::max(options.region, options.window);
   int64_t longest = 0, total = 0;
   for (int64_t d = 0; d < corpus.documents(); ++d) {
     longest = std::max(longest, corpus.length(d));
@@ -105,6 +105,12 @@ Batch make_batch(const TokenCorpus& corpus, std::span<const Region> where, std::
     batch.scored += window - std::count(targets.begin(), targets.end(), kNotScored);
   }
   return batch;
+}
+
+std::vector<int64_t> available(std::span<const Region> where) {
+  std::vector<int64_t> lengths;
+  for (const Region& region : where) lengths.push_back(region.available);
+  return lengths;
 }
 
 std::vector<std::vector<Span>> contiguous_spans(int64_t count, int64_t window) {

@@ -1,8 +1,10 @@
 // Batches: which text each sample sees.
 //
-//   SampleChooser chooser(corpus, {.window = 512, .region = 0, .seed = 1});
-//   std::vector<Region> where = chooser.choose(step, first_sample, 8);          // 8 documents and starts
-//   Batch batch = make_batch(corpus, where, contiguous_spans(8, 512), {});      // or the spans a PositionSampler gave
+//   SampleChooser chooser(corpus, {.window = 512, .seed = 1});
+//   std::vector<Region> where = chooser.choose(step, first_sample, 8);          // 8 documents
+//   spec.document_lengths = available(where);                                   // what a PositionSampler must know
+//   PositionBatch positions = sampler.sample(spec);
+//   Batch batch = make_batch(corpus, where, positions.content);
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -45,7 +47,7 @@ class SampleChooser {
  public:
   struct Options {
     int64_t window = 0;  // T: tokens of a sample
-    int64_t region = 0;  // most tokens offered to the position sampler: 0 means the window, larger lets PoSE skip text
+    int64_t region = 0;  // most tokens of a document that its region offers; 0: the whole document
     uint64_t seed = 0;
   };
   /// Errors: window < 1; no document has window + 1 tokens (the message names the longest).
@@ -74,6 +76,9 @@ struct BatchOptions {
 /// document.
 Batch make_batch(const TokenCorpus& corpus, std::span<const Region> where, std::span<const std::vector<Span>> content,
                  const BatchOptions& options = {});
+
+/// Tokens that each region offers: SampleSpec::document_lengths.
+std::vector<int64_t> available(std::span<const Region> where);
 
 /// One span [0, window) for each of `count` samples.
 std::vector<std::vector<Span>> contiguous_spans(int64_t count, int64_t window);

@@ -72,8 +72,8 @@ ByteBpe::ByteBpe(ByteBpeParts parts) : parts_(std::move(parts)) {
   for (int32_t id = 0; id < vocab_size(); ++id) {
     const std::string& bytes = parts_.tokens[id];
     if (bytes.empty()) continue;
-    check(ids_.emplace(bytes, id).second, "tokenizer", "tokens ", ids_[bytes], " and ", id, " are both '", spell(bytes),
-          "'");
+    const auto [entry, fresh] = ids_.emplace(bytes, id);
+    check(fresh, "tokenizer", "tokens ", entry->second, " and ", id, " are both '", spell(bytes), "'");
     if (bytes.size() == 1) byte_ids_[static_cast<unsigned char>(bytes[0])] = id;
   }
   for (int b = 0; b < 256; ++b) {

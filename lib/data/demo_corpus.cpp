@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
+#include <cstdlib>
 
 #include "tensor/error.h"
 #include "tensor/random.h"
@@ -108,10 +108,11 @@ class Story {
     return sentence(facts_.back().text);
   }
 
-  /// Tells again the fact whose age is closest to one drawn log-uniformly from 3 to 60 sentences.
+  /// Tells again the fact whose age is closest to one drawn from 3 to 95 sentences, every octave equally likely.
   std::string recall() {
-    const double age = 3.0 * std::pow(20.0, random_.uniform());
-    const auto distance = [&](const Fact& fact) { return std::abs(static_cast<double>(told_ - fact.last_told) - age); };
+    const int64_t octave = int64_t{3} << random_.below(5);
+    const int64_t age = random_.between(octave, 2 * octave - 1);
+    const auto distance = [&](const Fact& fact) { return std::abs(told_ - fact.last_told - age); };
     Fact& fact = *std::min_element(facts_.begin(), facts_.end(),
                                    [&](const Fact& a, const Fact& b) { return distance(a) < distance(b); });
     fact.last_told = told_;

@@ -84,8 +84,8 @@ void SentencePieceBpe::index_pieces() {
       case Piece::Type::normal:
       case Piece::Type::user_defined:
         if (piece.text.empty()) break;
-        check(ids_.emplace(piece.text, id).second, "tokenizer", "pieces ", ids_[piece.text], " and ", id, " are both '",
-              piece.text, "'");
+        check(!ids_.contains(piece.text), "tokenizer", "piece ", id, " ('", piece.text, "') is there twice");
+        ids_.emplace(piece.text, id);
         for (size_t i = 1; i < piece.text.size(); ++i) {
           if (piece.text[i] == ' ' && piece.text[i - 1] != ' ') cuts_at_spaces_ = false;
         }
