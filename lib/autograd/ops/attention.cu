@@ -16,11 +16,6 @@ namespace {
 
 constexpr int kThreads = 256;
 
-__device__ float to_float(float x) { return x; }
-__device__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-__device__ void store(float* to, float x) { *to = x; }
-__device__ void store(__nv_bfloat16* to, float x) { *to = __float2bfloat16(x); }
-
 /// Row length of a tile in floats: the head dim in whole 8s plus 4, so that rows start in different banks for float4
 /// reads.
 __host__ __device__ constexpr int padded(int head_dim) { return (head_dim + 7) / 8 * 8 + 4; }
@@ -106,7 +101,7 @@ __device__ void write_rows(T* head, int64_t row_stride, int begin, int end, int 
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         const int c = 4 * tx + 64 * n + e;
-        if (c < head_dim) store(head + t * row_stride + c, x[e]);
+        if (c < head_dim) head[t * row_stride + c] = from_float<T>(x[e]);
       }
     }
   }

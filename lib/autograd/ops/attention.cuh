@@ -19,12 +19,10 @@
 #include <cuda_runtime.h>
 
 #include "autograd/ops/cuda_ops.h"
+#include "tensor/launch.cuh"
 #include "tensor/tensor.h"
 
 namespace rw::cuda {
-
-cudaStream_t stream();  // the compute stream (tensor/launch.cuh)
-
 namespace attn {
 
 constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;

@@ -1,0 +1,370 @@
+// Attention forward on Hopper: wgmma fed by TMA, for bf16 and head dim 64 or 128.
+//
+//   O = softmax(scale Q K^T) V by the online softmax (attention.cuh), 64 queries per warpgroup
+//
+// One block per multiprocessor stays for the whole launch and takes (head, 64 WGS queries) tiles by ticket. Its last
+// warpgroup is the producer: one thread that keeps K and V tiles coming through two rings of shared-memory stages. The
+// others are consumers. A consumer's step n overlaps three things:
+//
+//   tensor cores   S_n = Q K_n^T, then O += P_{n-1} V_{n-1}        (issued together, at this warpgroup's turn)
+//   this warpgroup softmax of S_n as soon as it is there, while P V still runs
+//   the others     do the same half a step later: turns are passed on with named barriers, so that one's exponentials
+//   run under
+//                  another's products
+//
+// Exponentials are why this matters: a 64 x 128 tile has 8192 of them at 16 a cycle, 512 cycles, as long as its
+// products at D = 64.
+#include <cmath>
+
+#include "autograd/ops/attention_sm90.cuh"
+
+namespace rw::cuda::attn {
+namespace {
+
+__device__ Tickets tickets;
+
+/// Sizes that make one instance. Registers: O takes D / 2 a thread, S BN / 2, P BN / 4.
+template <int D_, int WGS_, int BN_, int stages_>
+struct Config {
+  static constexpr int D = D_, WGS = WGS_, BN = BN_, stages = stages_;
+  static constexpr int BM = 64 * WGS, threads = 128 * (WGS + 1);
+  static constexpr int consumer_registers = WGS == 2 ? 240 : 160, producer_registers = WGS == 2 ? 24 : 32;
+  static constexpr int q_bytes = BM * D * 2, kv_bytes = BN * D * 2;
+  static constexpr int q_panel = BM * 128, kv_panel = BN * 128;
+  static constexpr int shared_bytes = 1024 + q_bytes + 2 * stages * kv_bytes + 256;
+};
+
+struct Arguments {
+  Shape s;
+  TileOrder order;
+  float* lse;
+};
+
+#ifdef ROPEWALK_SM90A
+
+template <class C>
+struct Shared {
+  char *q, *k, *v;
+  Barrier *q_full, *q_empty, *k_full, *k_empty, *v_full, *v_empty;  // the last four have one per stage
+  int* item;
+  __device__ explicit Shared(char* base) {
+    base = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(base) + 1023) & ~uintptr_t(1023));
+    q = base;
+    k = q + C::q_bytes;
+    v = k + C::stages * C::kv_bytes;
+    q_full = reinterpret_cast<Barrier*>(v + C::stages * C::kv_bytes);
+    q_empty = q_full + 1;
+    k_full = q_full + 2;
+    k_empty = k_full + C::stages;
+    v_full = k_empty + C::stages;
+    v_empty = v_full + C::stages;
+    item = reinterpret_cast<int*>(v_empty + C::stages);
+  }
+  __device__ void init() const {
+    barrier_init(q_full, 1);
+    barrier_init(q_empty, C::WGS);
+    for (int i = 0; i < C::stages; ++i) {
+      barrier_init(k_full + i, 1);
+      barrier_init(v_full + i, 1);
+      barrier_init(k_empty + i, 4 * C::WGS);
+      barrier_init(v_empty + i, 4 * C::WGS);
+    }
+    barrier_init_done();
+  }
+};
+
+/// Where a tile lies: its first query, head, sample, and how many key tiles it walks.
+template <class C>
+struct Place {
+  int q0, h, b, bh, steps;
+  __device__ Place(const Arguments& a, int item) {
+    int tile;
+    a.order.locate(item, tile, bh);
+    q0 = (a.order.tiles - 1 - tile) * C::BM;
+    b = bh / a.s.n_heads;
+    h = bh % a.s.n_heads;
+    steps = ceil_div(a.s.keys_until(min(q0 + C::BM, a.s.tq)), C::BN);
+  }
+};
+
+/// One thread: Q of each tile once, its K and V tiles through the rings. The first K of a tile is fetched before the
+/// consumers are done with the previous one.
+template <class C>
+__device__ void produce(const Arguments& a, const CUtensorMap& q_map, const CUtensorMap& k_map,
+                        const CUtensorMap& v_map, const Shared<C>& shared) {
+  Ring<C::stages> k_ring, v_ring;
+  const auto load_ring = [&](Ring<C::stages>& ring, char* to, Barrier* full, Barrier* empty, const CUtensorMap& map,
+                             int h, int t, int b) {
+    barrier_wait(empty + ring.stage, ring.parity ^ 1);
+    barrier_arrive_expect(full + ring.stage, C::kv_bytes);
+    tma_load_tile<C::D>(to + ring.stage * C::kv_bytes, C::kv_panel, map, h, t, b, full + ring.stage);
+    ring.next();
+  };
+  int q_parity = 1;
+  for (int item = blockIdx.x; item >= 0;) {
+    const int next = tickets.take(a.order.count());
+    const Place<C> place(a, item);
+    const int kv = place.h / a.s.group;
+    load_ring(k_ring, shared.k, shared.k_full, shared.k_empty, k_map, kv, 0, place.b);
+    barrier_wait(shared.q_empty, q_parity);
+    q_parity ^= 1;
+    *shared.item = item;
+    barrier_arrive_expect(shared.q_full, C::q_bytes);
+    for (int w = 0; w < C::WGS; ++w)
+      tma_load_tile<C::D>(shared.q + w * 64 * 128, C::q_panel, q_map, place.h, place.q0 + 64 * w, place.b,
+                          shared.q_full);
+    for (int n = 0; n < place.steps; ++n) {
+      if (n > 0) load_ring(k_ring, shared.k, shared.k_full, shared.k_empty, k_map, kv, n * C::BN, place.b);
+      load_ring(v_ring, shared.v, shared.v_full, shared.v_empty, v_map, kv, n * C::BN, place.b);
+    }
+    item = next;
+  }
+  barrier_wait(shared.q_empty, q_parity);
+  *shared.item = -1;
+  barrier_arrive(shared.q_full);
+}
+
+__device__ float max4(float x) {  // over the 4 lanes of a row
+  x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
+  return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+}
+__device__ float sum4(float x) {
+  x += __shfl_xor_sync(~0u, x, 1);
+  return x + __shfl_xor_sync(~0u, x, 2);
+}
+
+/// The running softmax of a thread's two rows. Scores stay unscaled: P = exp2(c S - c max S), c = scale log2 e.
+struct Softmax {
+  float m[2] = {-INFINITY, -INFINITY}, l[2] = {0.f, 0.f};
+
+  /// S -> P; returns in `shrink` what l and O must be multiplied by.
+  template <int n>
+  __device__ void step(float (&s)[n], float c, float (&shrink)[2]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float top = m[half];
+#pragma unroll
+      for (int j = 0; j < n / 4; ++j) top = fmaxf(top, fmaxf(s[4 * j + 2 * half], s[4 * j + 2 * half + 1]));
+      top = max4(top);  // finite from the first tile on: every query sees key 0
+      shrink[half] = exp2_fast((m[half] - top) * c);
+      m[half] = top;
+      const float top_c = top * c;
+      float sum = 0.f;
+#pragma unroll
+      for (int j = 0; j < n / 4; ++j)
+#pragma unroll
+        for (int e = 2 * half; e < 2 * half + 2; ++e) {
+          s[4 * j + e] = exp2_fast(fmaf(s[4 * j + e], c, -top_c));
+          sum += s[4 * j + e];
+        }
+      l[half] = l[half] * shrink[half] + sum;  // the other 3 lanes' parts join at the end
+    }
+  }
+};
+
+template <class C>
+__device__ void consume(const Arguments& a, const CUtensorMap& o_map, const Shared<C>& shared) {
+  constexpr int D = C::D, BN = C::BN;
+  const int wg = threadIdx.x / 128, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+  const Shape& s = a.s;
+  const float c = s.scale * kLog2e;
+  char* q_rows = shared.q + wg * 64 * 128;  // this warpgroup's 64 rows, in every panel
+  const uint64_t q = descriptor(q_rows, 0), k = descriptor(shared.k, 0), v = descriptor(shared.v, C::kv_panel);
+  const auto my_turn = [&] { named_sync(1 + wg, 256); };
+  const auto pass_turn = [&] { named_arrive(1 + (wg + 1) % C::WGS, 256); };
+  const auto release = [&](Barrier* empty) {
+    if (lane == 0) barrier_arrive(empty);
+  };
+  if (wg == C::WGS - 1) pass_turn();  // the first turn is warpgroup 0's
+
+  Ring<C::stages> k_ring, v_ring;
+  for (int q_parity = 0;; q_parity ^= 1) {
+    barrier_wait(shared.q_full, q_parity);
+    const int item = *shared.item;
+    if (item < 0) break;
+    const Place<C> place(a, item);
+    const int first = place.q0 + wg * 64 + warp * 16 + lane / 4;  // query of half 0; half 1 is 8 further
+
+    float acc[D / 2] = {}, sc[BN / 2], shrink[2];
+    unsigned p[BN / 4];
+    Softmax softmax;
+    const auto mask = [&](int k0) {
+      if (!s.needs_mask(place.q0 + wg * 64, k0 + BN)) return;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int seen = s.keys_until(first + 8 * half + 1) - k0 - lane % 4 * 2;
+#pragma unroll
+        for (int j = 0; j < BN / 8; ++j)
+#pragma unroll
+          for (int e = 0; e < 2; ++e)
+            if (8 * j + e >= seen) sc[4 * j + 2 * half + e] = -INFINITY;
+      }
+    };
+
+    barrier_wait(shared.k_full + k_ring.stage, k_ring.parity);
+    my_turn();
+    dot_rows<D, BN>(sc, q, C::q_panel, advanced(k, k_ring.stage * C::kv_bytes), C::kv_panel);
+    wgmma_commit();
+    pass_turn();
+    wgmma_wait<0>();
+    arrived(sc);
+    release(shared.k_empty + k_ring.stage);
+    k_ring.next();
+    mask(0);
+    softmax.step(sc, c, shrink);
+    pack_all(p, sc);
+
+    for (int n = 1; n < place.steps; ++n) {
+      barrier_wait(shared.k_full + k_ring.stage, k_ring.parity);
+      my_turn();
+      dot_rows<D, BN>(sc, q, C::q_panel, advanced(k, k_ring.stage * C::kv_bytes), C::kv_panel);
+      wgmma_commit();
+      barrier_wait(shared.v_full + v_ring.stage, v_ring.parity);
+      add_rows<D, BN>(acc, p, advanced(v, v_ring.stage * C::kv_bytes));
+      wgmma_commit();
+      pass_turn();
+      wgmma_wait<1>();
+      arrived(sc);
+      release(shared.k_empty + k_ring.stage);
+      k_ring.next();
+      mask(n * BN);
+      softmax.step(sc, c, shrink);
+      wgmma_wait<0>();
+      arrived(acc);
+      release(shared.v_empty + v_ring.stage);
+      v_ring.next();
+#pragma unroll
+      for (int i = 0; i < D / 2; ++i) acc[i] *= shrink[i / 2 % 2];
+      pack_all(p, sc);
+    }
+
+    barrier_wait(shared.v_full + v_ring.stage, v_ring.parity);
+    add_rows<D, BN>(acc, p, advanced(v, v_ring.stage * C::kv_bytes));
+    wgmma_commit();
+    float inverse[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float total = sum4(softmax.l[half]);
+      inverse[half] = 1.f / total;
+      if (a.lse && lane % 4 == 0 && first + 8 * half < s.tq)
+        a.lse[int64_t(place.bh) * s.tq + first + 8 * half] = softmax.m[half] * s.scale + kLn2 * log2f(total);
+    }
+    wgmma_wait<0>();
+    arrived(acc);
+    release(shared.v_empty + v_ring.stage);
+    v_ring.next();
+
+    // O leaves through this warpgroup's rows of Q, which all its warps are done with.
+    named_sync(8 + wg, 128);
+    stage_rows<D>(reinterpret_cast<bf*>(q_rows), C::q_panel, acc, inverse[0], inverse[1]);
+    fence_async();
+    named_sync(8 + wg, 128);
+    if (threadIdx.x % 128 == 0) {
+      tma_store_tile<D>(o_map, place.h, place.q0 + wg * 64, place.b, q_rows, C::q_panel);
+      tma_store_wait();
+      barrier_arrive(shared.q_empty);
+    }
+  }
+}
+
+#endif  // ROPEWALK_SM90A
+
+template <class C>
+__global__ void __launch_bounds__(C::threads, 1)
+    forward_kernel(const __grid_constant__ Arguments a, const __grid_constant__ CUtensorMap q_map,
+                   const __grid_constant__ CUtensorMap k_map, const __grid_constant__ CUtensorMap v_map,
+                   const __grid_constant__ CUtensorMap o_map) {
+#ifdef ROPEWALK_SM90A
+  extern __shared__ char dynamic_shared[];
+  const Shared<C> shared(dynamic_shared);
+  if (threadIdx.x == 0) shared.init();
+  __syncthreads();
+  if (threadIdx.x / 128 == C::WGS) {
+    registers_keep<C::producer_registers>();
+    if (threadIdx.x % 128 == 0) produce<C>(a, q_map, k_map, v_map, shared);
+  } else {
+    registers_take<C::consumer_registers>();
+    consume<C>(a, o_map, shared);
+  }
+#endif
+}
+
+/// 4 B H Tq Tk D FLOPs (half if causal). K and V cross L2 once per 64 WGS queries and device memory about once.
+template <class C>
+void launch_forward(const AttentionShape& shape, const HeadView& q, const HeadView& k, const HeadView& v,
+                    const HeadView& o, float* lse) {
+  Arguments a{Shape(shape), {}, lse};
+  a.order = tile_order(ceil_div(a.s.tq, C::BM), a.s.batch * a.s.n_heads, a.s.group, 4 * shape.k_length * C::D);
+  const int64_t kv_heads = shape.n_kv_heads;
+  launch("attention forward (sm_90)", forward_kernel<C>, std::min(multiprocessors(), a.order.count()), C::threads,
+         C::shared_bytes, a, tensor_map(q, shape.batch, shape.q_length, shape.n_heads, C::D, 64),
+         tensor_map(k, shape.batch, shape.k_length, kv_heads, C::D, C::BN),
+         tensor_map(v, shape.batch, shape.k_length, kv_heads, C::D, C::BN),
+         tensor_map(o, shape.batch, shape.q_length, shape.n_heads, C::D, 64));
+}
+
+using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
+
+EncodeTiled encode_tiled() {
+  static const EncodeTiled f = [] {
+    void* pointer = nullptr;
+    cudaDriverEntryPointQueryResult result;
+    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &pointer, 12000, cudaEnableDefault, &result) !=
+        cudaSuccess) {
+      cudaGetLastError();
+      pointer = nullptr;
+    }
+    return reinterpret_cast<EncodeTiled>(pointer);
+  }();
+  return f;
+}
+
+/// True on compute capability 9.0 if this binary holds the sm_90a code: its kernel needs many registers, the empty one
+/// few.
+bool hopper_ready() {
+  static const bool ready = [] {
+    int device = 0, major = 0, minor = 0;
+    cudaFuncAttributes attributes;
+    const bool known = cudaGetDevice(&device) == cudaSuccess &&
+                       cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
+                       cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess &&
+                       cudaFuncGetAttributes(&attributes, forward_kernel<Config<64, 3, 128, 2>>) == cudaSuccess;
+    cudaGetLastError();
+    return known && major == 9 && minor == 0 && attributes.numRegs > 64 && encode_tiled() != nullptr;
+  }();
+  return ready;
+}
+
+}  // namespace
+
+CUtensorMap tensor_map(const HeadView& view, int64_t batch, int64_t length, int64_t heads, int64_t head_dim, int rows) {
+  CUtensorMap map;
+  const int64_t sample = batch > 1 ? view.batch : view.row * length;  // of a single sample the stride may be anything
+  const cuuint64_t sizes[4] = {cuuint64_t(head_dim), cuuint64_t(heads), cuuint64_t(length), cuuint64_t(batch)};
+  const cuuint64_t strides[3] = {cuuint64_t(2 * head_dim), cuuint64_t(2 * view.row), cuuint64_t(2 * sample)};
+  const cuuint32_t box[4] = {64, 1, cuuint32_t(rows), 1}, steps[4] = {1, 1, 1, 1};
+  const CUresult result = encode_tiled()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, view.data, sizes, strides, box,
+                                         steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                         CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  check(result == CUDA_SUCCESS, "attention", "no tensor map for a view of ", length, " tokens with row stride ",
+        view.row, ": driver error ", static_cast<int>(result));
+  return map;
+}
+
+bool sm90_takes(const AttentionShape& s, std::initializer_list<const HeadView*> views) {
+  if (s.scale <= 0 || (s.head_dim != 64 && s.head_dim != 128))
+    return false;  // the maximum of S is that of scale S only if scale > 0
+  for (const HeadView* v : views)
+    if (v->owner->dtype() != DType::bf16 || reinterpret_cast<uintptr_t>(v->data) % 16 != 0 || v->row % 8 != 0 ||
+        v->batch % 8 != 0)
+      return false;
+  return hopper_ready();
+}
+
+void sm90_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o,
+                  float* lse) {
+  if (s.head_dim == 64) return launch_forward<Config<64, 3, 128, 2>>(s, q, k, v, o, lse);
+  launch_forward<Config<128, 2, 128, 2>>(s, q, k, v, o, lse);
+}
+
+}  // namespace rw::cuda::attn
