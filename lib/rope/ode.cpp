@@ -119,6 +119,9 @@ class Integrator {
   std::vector<double> grid() const {
     const std::vector<double>& t = out_.t;
     if (options().step == 0) return t;
+    const double expected = std::abs(t.back() - t.front()) / options().step;
+    check(expected < static_cast<double>(options().max_steps), "odeint", "step ", options().step, " makes ", expected,
+          " steps, more than max_steps");
     std::vector<double> points;
     if (options().land_on_outputs) {
       points.push_back(t[0]);
@@ -142,8 +145,6 @@ class Integrator {
 
   void run_fixed() {
     const std::vector<double> points = grid();
-    check(static_cast<int64_t>(points.size()) <= options().max_steps, "odeint", "step ", options().step, " makes ",
-          points.size(), " steps, more than max_steps");
     for (size_t i = 1; i < points.size(); ++i) {
       step(points[i - 1], points[i], false);
       if (!finite(y1_)) stop("values stop being finite", points[i - 1], points[i] - points[i - 1]);

@@ -35,7 +35,12 @@ class Dynamics {
     (void)t, (void)y, (void)a, (void)a_dfdy, (void)a_dfdp;
     fail("odeint", "these dynamics have no vjp, so no gradient");
   }
-  /// Both at once; override it where they share work.
+  /// a^T df/dt, where f depends on t itself. Only an adaptive adjoint asks for it: it controls the error of its integral too.
+  virtual T vjp_t(double t, const T* y, const T* a) const {
+    (void)t, (void)y, (void)a;
+    return 0;
+  }
+  /// f and vjp at once; override it where they share work.
   virtual void f_and_vjp(double t, const T* y, const T* a, T* dy, T* a_dfdy, T* a_dfdp) const {
     f(t, y, dy);
     vjp(t, y, a, a_dfdy, a_dfdp);
@@ -76,7 +81,7 @@ struct OdeOptions {
   // torchdiffeq's
   double pi_beta = 0.04;
   int64_t max_steps = 1000000;
-  std::vector<int64_t> norm_blocks;  // the norm is the largest rms over blocks of these sizes; empty: one block
+  std::vector<int64_t> norm_blocks = {};  // the norm is the largest rms over blocks of these sizes; empty: one block
   bool keep_steps = false;           // needed for GradMode::backprop
 };
 

@@ -6,21 +6,24 @@
 namespace rw {
 namespace {
 
-/// The state (y, a, q) with a = dL/dy and q = dL/dp so far, whose flow backwards in time is
-///   y' = f,   a' = -a^T df/dy,   q' = -a^T df/dp        (Pontryagin 1962; Chen et al. 2018, eqs. 4 and 5)
+/// The state (y, a, q, r) with a = dL/dy, and q = dL/dp and r (the same for t) so far, whose flow backwards in time is
+///   y' = f,   a' = -a^T df/dy,   q' = -a^T df/dp,   r' = -a^T df/dt     (Pontryagin 1962; Chen et al. 2018, eqs. 4 and 5)
+/// Nothing reads r; it is there because its error takes part in torchdiffeq's choice of steps.
 template <class T>
 class Augmented : public Dynamics<T> {
  public:
   explicit Augmented(const Dynamics<T>& inner) : inner_(inner), n_(inner.size()), p_(inner.parameter_count()) {}
-  int64_t size() const override { return 2 * n_ + p_; }
+  int64_t size() const override { return 2 * n_ + p_ + 1; }
   void f(double t, const T* state, T* out) const override {
     std::fill(out + n_, out + size(), T(0));
     inner_.f_and_vjp(t, state, state + n_, out, out + n_, out + 2 * n_);
+    out[2 * n_ + p_] = inner_.vjp_t(t, state, state + n_);
     for (int64_t i = n_; i < size(); ++i) out[i] = -out[i];
   }
   std::vector<int64_t> norm_blocks() const {
     std::vector<int64_t> blocks = {n_, n_};
     for (const int64_t b : inner_.parameter_blocks()) blocks.push_back(b);
+    blocks.push_back(1);
     return blocks;
   }
 
