@@ -1,0 +1,171 @@
+// `ropewalk bench cpu`: what this machine does with the S model of docs/results.md, fp32.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <functional>
+#include <nlohmann/json.hpp>
+
+#include "autograd/ops/attention.h"
+#include "autograd/ops/reduce.h"
+#include "autograd/tape.h"
+#include "common.h"
+#include "nn/adamw.h"
+#include "nn/generate.h"
+#include "tensor/file.h"
+#include "tensor/gemm.h"
+#include "tensor/threads.h"
+
+using namespace rw;
+
+namespace {
+
+struct Options {
+  std::vector<int> threads;
+  std::string json, only;
+  double seconds = 3;
+};
+
+struct Timing {
+  double median, fastest, slowest;  // seconds
+};
+
+/// Runs f for about `budget` seconds, at least five times after one warm-up.
+Timing measure(double budget, const std::function<void()>& f) {
+  f();
+  std::vector<double> times;
+  const double start = now();
+  while (times.size() < 5 || (now() - start < budget && times.size() < 200)) {
+    const double before = now();
+    f();
+    times.push_back(now() - before);
+  }
+  std::sort(times.begin(), times.end());
+  return {times[times.size() / 2], times.front(), times.back()};
+}
+
+/// S: d 288, 6 layers, 6 heads, ffn 768, vocabulary 32000 tied: llama2.c's stories15M shape.
+LlamaConfig shape_s() {
+  LlamaConfig c;
+  c.vocab_size = 32000, c.hidden_size = 288, c.intermediate_size = 768, c.num_hidden_layers = 6, c.num_attention_heads = 6;
+  c.rope.max_position_embeddings = 256;
+  return c;
+}
+
+Tensor random_ids(int64_t batch, int64_t length, int64_t vocab, uint64_t seed) {
+  Random random(seed, Purpose::test);
+  std::vector<int32_t> ids(static_cast<size_t>(batch * length));
+  for (int32_t& id : ids) id = static_cast<int32_t>(random.below(vocab));
+  return Tensor::from(ids, {batch, length});
+}
+
+class Table {
+ public:
+  explicit Table(int threads) : threads_(threads) {}
+  void row(const std::string& name, double value, const std::string& unit, const Timing& t) {
+    std::printf("%7d  %-44s %12s %-8s  %9.2f ms  (%.2f to %.2f)\n", threads_, name.c_str(), with_commas(std::llround(value)).c_str(), unit.c_str(),
+                t.median * 1e3, t.fastest * 1e3, t.slowest * 1e3);
+    std::fflush(stdout);
+    rows.push_back({{"threads", threads_}, {"name", name}, {"value", value}, {"unit", unit}, {"median_ms", t.median * 1e3}, {"min_ms", t.fastest * 1e3},
+                    {"max_ms", t.slowest * 1e3}});
+  }
+  nlohmann::json rows = nlohmann::json::array();
+
+ private:
+  int threads_;
+};
+
+void bench_gemm(Table& table, double budget) {
+  const auto one = [&](const std::string& name, int64_t m, int64_t n, int64_t k) {
+    const Tensor x = Tensor::full({m, k}, 0.5), w = Tensor::full({n, k}, 0.25), y = Tensor::empty({m, n}), dw = Tensor::empty({n, k}), dx = Tensor::empty({m, k});
+    const double flops = 2e-9 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+    Timing t = measure(budget, [&] { gemm(x, Trans::no, w, Trans::yes, y); });
+    table.row("gemm " + name + " forward", flops / t.median, "GFLOP/s", t);
+    t = measure(budget, [&] { gemm(y, Trans::no, w, Trans::no, dx); });
+    table.row("gemm " + name + " dgrad", flops / t.median, "GFLOP/s", t);
+    t = measure(budget, [&] { gemm(y, Trans::yes, x, Trans::no, dw); });
+    table.row("gemm " + name + " wgrad", flops / t.median, "GFLOP/s", t);
+  };
+  one("2048 cubed", 2048, 2048, 2048);
+  one("S qkv, 2048 tokens", 2048, 864, 288);
+  one("S head, 128 tokens", 128, 32000, 288);
+}
+
+void bench_model(Table& table, double budget) {
+  const int64_t length = 256;
+  Llama model(shape_s(), DType::f32, kCpu, 1);
+  AdamW optimizer(model.arena(), {.weight_decay = 0.1});
+  model.enable_grad();
+  for (const int64_t batch : {1, 8}) {
+    const Tensor ids = random_ids(batch, length, 32000, 1), targets = random_ids(batch, length, 32000, 2);
+    const double tokens = static_cast<double>(batch * length);
+    const auto forward = [&] {
+      const NoGrad no_grad;
+      return model.loss(ids, targets, model.angles(model.plain_positions(0, length), {})).item();
+    };
+    Timing t = measure(budget, forward);
+    table.row(cat("S forward and loss, T 256, batch ", batch), tokens / t.median, "tok/s", t);
+    t = measure(budget, [&] {
+      backward(model.loss(ids, targets, model.angles(model.plain_positions(0, length), {})));
+      optimizer.step(3e-4, 1 / tokens, 1.0);
+    });
+    table.row(cat("S training step, T 256, batch ", batch), tokens / t.median, "tok/s", t);
+  }
+}
+
+void bench_decode(Table& table) {
+  Llama model(shape_s(), DType::f32, kCpu, 1);
+  const auto decode = [&] { generate(model, {1}, {.tokens = 256, .sampling = {.temperature = 0}, .stop = {}}, [](int32_t) { return true; }); };
+  const Timing t = measure(1.0, decode);
+  table.row("S decode, batch 1, 256 tokens", 256 / t.median, "tok/s", t);
+}
+
+void bench_attention(Table& table) {
+  const int64_t length = 8192, heads = 6, dim = 48;
+  Random random(1, Purpose::test);
+  Tensor qkv = Tensor::empty({1, length, 3 * heads, dim});
+  for (int64_t i = 0; i < qkv.numel(); ++i) qkv.data<float>()[i] = static_cast<float>(random.normal());
+  release_cached_memory();
+  reset_peak_memory();
+  const Timing t = measure(1.0, [&] {
+    const Var leaf = Var::leaf(qkv);
+    backward(sum(attention_packed(leaf, heads, heads)));
+  });
+  table.row("attention forward+backward, T 8192, 6 x 48", static_cast<double>(length) / t.median, "tok/s", t);
+  const double peak = static_cast<double>(memory_stats().peak_bytes) / (1 << 20);
+  std::printf("         peak memory %.0f MiB\n", peak);
+  table.rows.back()["peak_mib"] = peak;
+}
+
+void run_cpu(const Options& o, const Globals& globals) {
+  use(globals);
+  std::vector<int> threads = o.threads;
+  if (threads.empty()) threads = {thread_count()};
+  nlohmann::json all = nlohmann::json::array();
+  std::printf("threads  what                                                value unit          median      (range)\n");
+  const auto wanted = [&](const char* part) { return o.only.empty() || o.only.find(part) != std::string::npos; };
+  for (int n : threads) {
+    set_thread_count(n);
+    Table table(n);
+    if (wanted("gemm")) bench_gemm(table, o.seconds / 6);
+    if (wanted("model")) bench_model(table, o.seconds);
+    if (wanted("decode")) bench_decode(table);
+    if (wanted("attention")) bench_attention(table);
+    for (const auto& row : table.rows) all.push_back(row);
+  }
+  if (!o.json.empty()) write_file_atomic(o.json, all.dump(1) + "\n");
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, Globals& globals) {
+  auto options = std::make_shared<Options>();
+  auto& o = *options;
+  CLI::App* sub = app.add_subcommand("bench", "Measure this machine");
+  sub->require_subcommand(1);
+  CLI::App* cpu = sub->add_subcommand("cpu", "Products, training step, forward, decoding and long attention in fp32");
+  cpu->add_option("--at-threads", o.threads, "thread counts to measure (default: --threads)")->delimiter(',');
+  cpu->add_option("--only", o.only, "a part: gemm, model, decode, attention (several with commas)");
+  cpu->add_option("--seconds", o.seconds, "time for each row")->capture_default_str();
+  cpu->add_option("--json", o.json, "also write the rows here");
+  cpu->callback([options, &globals] { run_cpu(*options, globals); });
+}

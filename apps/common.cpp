@@ -1,0 +1,112 @@
+#include "common.h"
+
+#include <unistd.h>
+
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "nn/io/checkpoint.h"
+#include "nn/io/hf.h"
+#include "tensor/threads.h"
+
+using namespace rw;
+
+ProgressBar::ProgressBar(std::string title, int64_t total, const Globals& globals)
+    : title_(std::move(title)), total_(std::max<int64_t>(total, 1)), terminal_(::isatty(STDERR_FILENO) != 0), quiet_(globals.quiet), start_(Clock::now()) {}
+
+ProgressBar::~ProgressBar() {
+  if (!finished_ && !quiet_ && terminal_) std::fprintf(stderr, "\n");
+}
+
+void ProgressBar::update(int64_t done, const std::string& note) {
+  if (first_ < 0) first_ = std::max<int64_t>(0, done - 1);  // a resumed run starts in the middle
+  const auto moment = Clock::now();
+  const double interval = terminal_ ? 0.1 : 10.0;
+  if (quiet_ || std::chrono::duration<double>(moment - printed_).count() < interval) return;
+  printed_ = moment;
+  print(done, note, false);
+}
+
+void ProgressBar::finish(const std::string& note) {
+  if (finished_) return;
+  finished_ = true;
+  if (!quiet_) print(total_, note, true);
+}
+
+void ProgressBar::print(int64_t done, const std::string& note, bool last) {
+  const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
+  const double share = std::min(1.0, static_cast<double>(done) / static_cast<double>(total_));
+  const int64_t here = done - std::max<int64_t>(first_, 0);
+  const double left = here > 0 ? seconds * static_cast<double>(total_ - done) / static_cast<double>(here) : 0;
+  const std::string time = last ? "in " + duration(seconds) : duration(left) + " left";
+  if (terminal_) {
+    std::string bar;
+    for (int i = 0; i < 24; ++i) bar += i < static_cast<int>(share * 24) ? "█" : "░";
+    std::fprintf(stderr, "\r\033[K%s %s %3.0f%%  %s  %s%s", title_.c_str(), bar.c_str(), share * 100, note.c_str(), time.c_str(), last ? "\n" : "");
+  } else {
+    std::fprintf(stderr, "%s %3.0f%%  %s  %s\n", title_.c_str(), share * 100, note.c_str(), time.c_str());
+  }
+  std::fflush(stderr);
+}
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+std::string with_commas(int64_t n) {
+  std::string digits = std::to_string(n < 0 ? -n : n);
+  for (int64_t i = static_cast<int64_t>(digits.size()) - 3; i > 0; i -= 3) digits.insert(static_cast<size_t>(i), ",");
+  return (n < 0 ? "-" : "") + digits;
+}
+
+std::string duration(double seconds) {
+  const int64_t s = std::llround(std::max(0.0, seconds));
+  char text[40];
+  if (s >= 3600) {
+    std::snprintf(text, sizeof text, "%lldh %02lldm", static_cast<long long>(s / 3600), static_cast<long long>(s / 60 % 60));
+  } else if (s >= 60) {
+    std::snprintf(text, sizeof text, "%lldm %02llds", static_cast<long long>(s / 60), static_cast<long long>(s % 60));
+  } else {
+    std::snprintf(text, sizeof text, "%.1fs", seconds);
+  }
+  return text;
+}
+
+Device use(const Globals& globals) {
+  if (globals.threads > 0) set_thread_count(globals.threads);
+  return parse_device(globals.device);
+}
+
+std::string model_folder(const std::string& path) {
+  if (std::filesystem::exists(path + "/config.json")) return path;
+  if (const auto checkpoint = latest_checkpoint(path)) return *checkpoint;
+  fail("model", "'", path, "' is not a model folder (no config.json and no whole checkpoint in it)");
+}
+
+void apply_rope_json(LlamaConfig& config, const std::string& rope_json) {
+  if (rope_json.empty()) return;
+  const auto scaling = nlohmann::json::parse(rope_json, nullptr, false);
+  check(scaling.is_object() || scaling.is_null(), "rope", "expected a JSON object like {\"rope_type\":\"linear\",\"factor\":4}, got '", rope_json, "'");
+  const int64_t window = config.rope.original_window();
+  const nlohmann::json whole = {{"head_dim", config.head_dim},
+                                {"rope_theta", config.rope.rope_theta},
+                                {"partial_rotary_factor", config.rope.partial_rotary_factor},
+                                {"max_position_embeddings", window},
+                                {"rope_scaling", scaling}};
+  config.rope = rope_config_from_json(whole.dump());
+}
+
+LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json) {
+  const Device device = use(globals);
+  return load_model_and_tokenizer(path, globals, rope_json, device.is_cuda() ? DType::bf16 : DType::f32);
+}
+
+LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json, DType dtype) {
+  const std::string folder = model_folder(path);
+  LoadedModel loaded;
+  loaded.model = load_hf(folder, {.compute = dtype, .device = use(globals), .adjust = [&](LlamaConfig& c) { apply_rope_json(c, rope_json); }});
+  loaded.tokenizer = load_tokenizer(folder);
+  check(loaded.tokenizer->vocab_size() <= loaded.model->config().vocab_size, "model", "the tokenizer has ", loaded.tokenizer->vocab_size(),
+        " tokens, the model ", loaded.model->config().vocab_size);
+  return loaded;
+}

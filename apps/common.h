@@ -1,0 +1,54 @@
+// What the verbs share.
+#pragma once
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/tokenizer.h"
+#include "nn/llama.h"
+#include "verbs.h"
+
+/// A progress line on stderr: a bar on a terminal, a plain line every ten seconds otherwise. Silent with --quiet.
+class ProgressBar {
+ public:
+  ProgressBar(std::string title, int64_t total, const Globals& globals);
+  ~ProgressBar();
+  /// `note` stands behind the bar: "loss 3.21  12,345 tok/s".
+  void update(int64_t done, const std::string& note = "");
+  void finish(const std::string& note = "");
+
+ private:
+  void print(int64_t done, const std::string& note, bool last);
+  using Clock = std::chrono::steady_clock;
+  std::string title_;
+  int64_t total_, first_ = -1;
+  bool terminal_, quiet_, finished_ = false;
+  Clock::time_point start_, printed_;
+};
+
+/// Seconds since some fixed moment.
+double now();
+/// "1 234 567" with thin separators: 1,234,567.
+std::string with_commas(int64_t n);
+/// "4m 07s"
+std::string duration(double seconds);
+
+/// Applies --threads and --device. Errors: no such device.
+rw::Device use(const Globals& globals);
+
+/// The folder of a model: `path` itself if it has a config.json, else its newest whole checkpoint. Errors: neither.
+std::string model_folder(const std::string& path);
+
+struct LoadedModel {
+  std::unique_ptr<rw::Llama> model;
+  std::unique_ptr<rw::Tokenizer> tokenizer;
+};
+/// Loads for inference: bf16 on a GPU, f32 on the CPU. `rope_json` replaces the recipe ("" keeps it): an object as in
+/// config.json's rope_scaling. Errors: as load_hf and load_tokenizer; a tokenizer with more tokens than the model.
+LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json = "");
+/// As above, with the dtype given.
+LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json, rw::DType dtype);
+
+/// Replaces config.rope by a rope_scaling object; the window of pre-training is kept.
+void apply_rope_json(rw::LlamaConfig& config, const std::string& rope_json);

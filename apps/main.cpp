@@ -1,0 +1,54 @@
+// ropewalk: train small LLaMAs, stretch their context window, and look at what comes out.
+#include <cstdio>
+#include <cstring>
+
+#include "tensor/error.h"
+#include "verbs.h"
+
+int main(int argc, char** argv) {
+  CLI::App app{
+      "ropewalk trains small LLaMA models, extends their context window by the RoPE methods of PI, PoSE, CLEX, E2-LLM and\n"
+      "their neighbours, evaluates and generates. MODEL is a folder in Hugging Face layout. Results go to standard output,\n"
+      "progress to standard error. Exit code: 0 done, 2 bad input, 1 anything else.\n\n"
+      "  ropewalk demo                                              the whole story in a few minutes, on synthetic text\n"
+      "  ropewalk tokenizer train --data books/ --vocab 4096 --out tok\n"
+      "  ropewalk train --data books/ --tokenizer tok --out base --window 256 --steps 2000\n"
+      "  ropewalk train --data books/ --from base --out long --method pose --scaling yarn --target 2048 --steps 200\n"
+      "  ropewalk eval ppl --model long --data held-out/ --window 256,1024,2048\n"
+      "  ropewalk generate --model long --prompt 'It was a dark and' --tokens 100",
+      "ropewalk"};
+  app.require_subcommand(1);
+  app.set_version_flag("--version", "ropewalk " ROPEWALK_VERSION);
+  app.fallthrough();
+  app.set_config("--config", "", "TOML file with options, one [verb] section each; the command line wins");
+  app.allow_config_extras(CLI::config_extras_mode::error);
+  Globals globals;
+  app.add_option("--device", globals.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
+  app.add_option("--threads", globals.threads, "CPU threads (0: all cores)")->check(CLI::NonNegativeNumber)->capture_default_str();
+  app.add_flag("--quiet", globals.quiet, "no progress output");
+  add_demo(app, globals);
+  add_tokenizer(app, globals);
+  add_train(app, globals);
+  add_eval(app, globals);
+  add_generate(app, globals);
+  add_convert(app, globals);
+  add_report(app, globals);
+  add_bench(app, globals);
+  try {
+    app.parse(argc, argv);
+    return 0;
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
+    std::fprintf(stderr, "ropewalk: %s\n", e.what());
+    return 2;
+  } catch (const rw::OutOfMemory& e) {
+    std::fprintf(stderr, "ropewalk: %s\n", e.what());
+    return 1;
+  } catch (const rw::Error& e) {
+    std::fprintf(stderr, "ropewalk: %s\n", e.what());
+    return 2;
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "ropewalk: internal error: %s\n", e.what());
+    return 1;
+  }
+}

@@ -1,0 +1,24 @@
+// From options to a recipe: the model's config with its RoPE scaling, the position sampler, and the windows.
+#pragma once
+#include <map>
+#include <string>
+
+#include "train.h"
+#include "nn/config.h"
+
+struct Recipe {
+  rw::LlamaConfig model;          // with the RoPE recipe that is trained and stored
+  rw::PositionConfig positions;
+  int64_t window = 0;             // T: tokens of a sample
+  int64_t target = 0;             // window after extension
+  int64_t original_window = 0;    // L
+  int64_t region = 0;             // stretch of text that a sample may take its chunks from
+  std::map<std::string, std::string> description;  // what decides the result, for checkpoints and reports
+};
+
+/// Errors: combinations of method, scaling and windows without meaning, with the reason.
+Recipe make_recipe(const TrainConfig& config, const rw::Tokenizer& tokenizer);
+
+std::string to_toml(const std::map<std::string, std::string>& description);
+/// The first entry in which two descriptions differ, in words.
+std::string difference(const std::map<std::string, std::string>& then, const std::map<std::string, std::string>& now);

@@ -1,0 +1,78 @@
+// `ropewalk tokenizer train|encode|decode`.
+#include "data/tokenizer.h"
+
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+#include <iterator>
+
+#include "common.h"
+#include "data/bpe_train.h"
+#include "data/demo_corpus.h"
+
+using namespace rw;
+
+namespace {
+
+struct Options {
+  std::vector<std::string> data;
+  std::string out, tokenizer, text;
+  std::vector<int32_t> ids;
+  int32_t vocab = 4096;
+  bool whole_digits = false, bos = false;
+};
+
+void train(const Options& o, const Globals& globals) {
+  use(globals);
+  const std::vector<Document> documents = o.data.empty() ? make_demo_corpus(1, 64, 20000) : load_corpus(o.data);
+  ProgressBar bar("merges", o.vocab, globals);
+  const auto tokenizer = train_bpe(documents, o.vocab, {.individual_digits = !o.whole_digits}, [&](int64_t done, int64_t) { bar.update(done); });
+  bar.finish();
+  std::error_code error;
+  std::filesystem::create_directories(o.out, error);
+  check(!error, "tokenizer", "cannot make folder '", o.out, "': ", error.message());
+  tokenizer->save(o.out);
+  int64_t bytes = 0, tokens = 0;
+  for (const Document& d : documents) {
+    bytes += static_cast<int64_t>(d.text.size());
+    tokens += static_cast<int64_t>(tokenizer->encode(d.text).size());
+  }
+  std::printf("tokenizer %s  vocabulary %d  bytes per token %.3f\n", o.out.c_str(), tokenizer->vocab_size(), static_cast<double>(bytes) / static_cast<double>(tokens));
+}
+
+void encode(const Options& o) {
+  const auto tokenizer = load_tokenizer(o.tokenizer);
+  const std::string text = o.text.empty() ? std::string(std::istreambuf_iterator<char>(std::cin), {}) : o.text;
+  for (int32_t id : o.bos ? tokenizer->encode_with_bos(text) : tokenizer->encode(text)) std::printf("%d ", id);
+  std::printf("\n");
+}
+
+void decode(const Options& o) {
+  const std::string text = load_tokenizer(o.tokenizer)->decode(o.ids);
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::printf("\n");
+}
+
+}  // namespace
+
+void add_tokenizer(CLI::App& app, Globals& globals) {
+  auto options = std::make_shared<Options>();
+  auto& o = *options;
+  CLI::App* sub = app.add_subcommand("tokenizer", "Train a byte-level BPE tokenizer, or use one");
+  sub->require_subcommand(1);
+  CLI::App* t = sub->add_subcommand("train", "Learn merges from text and write a Hugging Face tokenizer.json");
+  t->add_option("--data", o.data, "text files, .jsonl files or folders (default: the built-in corpus)");
+  t->add_option("--vocab", o.vocab, "size of the vocabulary, at least 258")->capture_default_str();
+  t->add_option("--out", o.out, "folder for tokenizer.json")->required();
+  t->add_flag("--whole-digits", o.whole_digits, "let numbers merge (default: every digit is a token)");
+  t->callback([options, &globals] { train(*options, globals); });
+  CLI::App* e = sub->add_subcommand("encode", "Print the ids of --text or of standard input");
+  e->add_option("--tokenizer", o.tokenizer, "folder or file")->required();
+  e->add_option("--text", o.text);
+  e->add_flag("--bos", o.bos, "begin with the beginning-of-text token");
+  e->callback([options] { encode(*options); });
+  CLI::App* d = sub->add_subcommand("decode", "Print the text of ids");
+  d->add_option("--tokenizer", o.tokenizer, "folder or file")->required();
+  d->add_option("ids", o.ids)->required();
+  d->callback([options] { decode(*options); });
+}

@@ -1,0 +1,182 @@
+// Training: the loop, and what it sets up. Options are in train_options.cpp.
+#include "train.h"
+
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "autograd/tape.h"
+#include "common.h"
+#include "data/batch.h"
+#include "data/demo_corpus.h"
+#include "nn/io/checkpoint.h"
+#include "nn/io/hf.h"
+#include "recipe.h"
+#include "tensor/file.h"
+
+using namespace rw;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// metrics.jsonl: one object per step. After a resume, lines of steps that will be run again are dropped.
+class Metrics {
+ public:
+  Metrics(const std::string& path, int64_t first_step) {
+    std::string kept;
+    if (first_step > 0 && fs::exists(path)) {
+      std::istringstream in(read_file(path));
+      for (std::string line; std::getline(in, line);) {
+        const auto j = nlohmann::json::parse(line, nullptr, false);
+        if (j.is_object() && j.value("step", INT64_MAX) < first_step) kept += line + "\n";
+      }
+    }
+    write_file_atomic(path, kept);
+    file_ = std::fopen(path.c_str(), "a");
+    check(file_ != nullptr, "train", "cannot write '", path, "'");
+  }
+  ~Metrics() { std::fclose(file_); }
+  void write(int64_t step, double loss, double lr, double norm, double rate, double time) {
+    const nlohmann::json j = {{"step", step}, {"loss", loss}, {"lr", lr}, {"grad_norm", norm}, {"tokens_per_s", rate}, {"time_s", time}};
+    std::fprintf(file_, "%s\n", j.dump().c_str());
+    std::fflush(file_);
+  }
+
+ private:
+  std::FILE* file_;
+};
+
+/// Text, positions and targets of each step; any (step, micro) can be asked for in any order.
+class Loader {
+ public:
+  Loader(const TrainConfig& config, const Recipe& recipe, TokenCorpus corpus, std::optional<int32_t> bos)
+      : config_(config), recipe_(recipe), corpus_(std::move(corpus)), bos_(bos), sampler_(make_position_sampler(recipe.positions)),
+        chooser_(corpus_, {.window = recipe.window, .region = recipe.region, .seed = config.seed}) {}
+
+  struct Item {
+    Batch batch;              // ids, targets i32 [B,T]
+    PositionBatch positions;  // f32 [B,T], t [B]
+  };
+  Item next(int64_t step, int64_t micro) const {
+    const int64_t first = micro * config_.batch;
+    const std::vector<Region> where = chooser_.choose(static_cast<uint64_t>(step), static_cast<uint64_t>(first), config_.batch);
+    SampleSpec spec{.seed = config_.seed, .step = step, .sample_ids = {}, .window = recipe_.window, .target = recipe_.target,
+                    .original_window = recipe_.original_window, .document_lengths = {}};
+    for (int64_t b = 0; b < config_.batch; ++b) {
+      spec.sample_ids.push_back(first + b);
+      spec.document_lengths.push_back(where[static_cast<size_t>(b)].available);
+    }
+    Item item;
+    item.positions = sampler_->sample(spec);
+    item.batch = make_batch(corpus_, where, item.positions.content, {.bos = bos_, .mask_seams = config_.mask_seams});
+    return item;
+  }
+
+ private:
+  const TrainConfig& config_;
+  const Recipe& recipe_;
+  TokenCorpus corpus_;
+  std::optional<int32_t> bos_;
+  std::unique_ptr<PositionSampler> sampler_;
+  SampleChooser chooser_;
+};
+
+std::unique_ptr<Tokenizer> choose_tokenizer(const TrainConfig& config) {
+  if (!config.tokenizer.empty()) return load_tokenizer(config.tokenizer);
+  if (!config.from.empty()) return load_tokenizer(model_folder(config.from));
+  return make_byte_tokenizer();
+}
+
+TokenCorpus tokens_of(const TrainConfig& config, const std::vector<Document>& given, const Tokenizer& tokenizer, const Globals& globals) {
+  std::vector<Document> documents = given;
+  if (documents.empty()) documents = config.data.empty() ? make_demo_corpus(config.seed, 64, 20000) : load_corpus(config.data);
+  ProgressBar bar("tokenize", static_cast<int64_t>(documents.size()), globals);
+  TokenCorpus corpus = tokenize_corpus(documents, tokenizer, [&](int64_t done, int64_t) { bar.update(done); });
+  bar.finish(with_commas(corpus.total_tokens()) + " tokens in " + with_commas(corpus.documents()) + " documents");
+  if (!config.packed) return corpus;
+  check(tokenizer.eos_id().has_value(), "train", "--packed needs a tokenizer with an end-of-text token");
+  return corpus.packed(*tokenizer.eos_id(), tokenizer.bos_id());
+}
+
+}  // namespace
+
+TrainResult run_training(const TrainConfig& config, const Globals& globals, const std::vector<Document>& documents) {
+  const Device device = use(globals);
+  const std::unique_ptr<Tokenizer> tokenizer = choose_tokenizer(config);
+  const Recipe recipe = make_recipe(config, *tokenizer);
+  const TokenCorpus corpus = tokens_of(config, documents, *tokenizer, globals);
+  const std::optional<int32_t> bos = config.no_bos ? std::nullopt : tokenizer->bos_id();
+  const Loader loader(config, recipe, corpus, bos);
+
+  const DType dtype = config.dtype == "bf16" || (config.dtype == "auto" && device.is_cuda()) ? DType::bf16 : DType::f32;
+  std::unique_ptr<Llama> model =
+      config.from.empty() ? std::make_unique<Llama>(recipe.model, dtype, device, config.seed)
+                          : load_hf(model_folder(config.from), {.compute = dtype, .device = device, .adjust = [&](LlamaConfig& c) { c = recipe.model; }, .seed = config.seed});
+  model->enable_grad();
+  model->set_recompute(config.recompute);
+  AdamW optimizer(model->arena(), config.adamw);
+
+  TrainerState state{.step = 0, .tokens = 0, .seed = config.seed, .recipe = recipe.description};
+  std::error_code error;
+  fs::create_directories(config.out, error);
+  check(!error, "train", "cannot make folder '", config.out, "': ", error.message());
+  if (config.resume) {
+    if (const auto folder = latest_checkpoint(config.out)) {
+      const auto recipe_now = state.recipe;
+      state = load_checkpoint(*folder, *model, optimizer);
+      check(state.recipe == recipe_now, "train", "--resume with other options than '", *folder, "' was trained with: ", difference(state.recipe, recipe_now));
+    }
+  }
+  Schedule schedule = config.schedule;
+  schedule.steps = config.steps;
+  Metrics metrics(config.out + "/metrics.jsonl", state.step);
+  const auto save_tokenizer = [&](const std::string& folder) { tokenizer->save(folder); };
+  const bool per_sample_t = recipe.model.rope.rope_type == "clex";
+
+  ProgressBar progress("train", config.steps, globals);
+  TrainResult result;
+  const double start = now();
+  double previous = start;
+  for (; state.step < config.steps; ++state.step) {
+    double nll = 0;
+    int64_t tokens = 0;
+    for (int64_t micro = 0; micro < config.accumulate; ++micro) {
+      const Loader::Item item = loader.next(state.step, micro);
+      const RopeAngles angles = model->angles(item.positions.positions, {.length = recipe.target, .training = true},
+                                              per_sample_t ? item.positions.t : std::vector<double>{});
+      const Var loss = model->loss(item.batch.ids.to(device), item.batch.targets.to(device), angles);  // sum over scored tokens
+      backward(loss);
+      nll += loss.item();
+      tokens += item.batch.scored;
+    }
+    const double loss = nll / static_cast<double>(tokens), lr = schedule(state.step);
+    check(std::isfinite(loss), "train", "the loss is ", loss, " at step ", state.step, "; the last checkpoint is kept");
+    const double norm = optimizer.step(lr, 1.0 / static_cast<double>(tokens), config.clip);
+    check(std::isfinite(norm), "train", "the gradient norm is ", norm, " at step ", state.step, "; the last checkpoint is kept");
+
+    state.tokens += tokens;
+    const double moment = now(), rate = static_cast<double>(tokens) / (moment - previous);
+    previous = moment;
+    result.losses.push_back(loss);
+    result.tokens += tokens;
+    if (state.step % config.log_every == 0) metrics.write(state.step, loss, lr, norm, rate, moment - start);
+    char note[80];
+    std::snprintf(note, sizeof note, "loss %.4f  %s tok/s", loss, with_commas(std::llround(rate)).c_str());
+    progress.update(state.step + 1, note);
+    if (config.save_every > 0 && (state.step + 1) % config.save_every == 0) {
+      TrainerState done = state;
+      ++done.step;
+      save_checkpoint(config.out, *model, optimizer, done, config.keep, save_tokenizer);
+    }
+  }
+  result.seconds = now() - start;
+  save_tokenizer(config.out);
+  write_file_atomic(config.out + "/recipe.toml", to_toml(recipe.description));
+  save_hf(config.out, *model);
+  char note[80];
+  std::snprintf(note, sizeof note, "loss %.4f  %s tok/s", result.losses.empty() ? 0.0 : result.losses.back(),
+                with_commas(std::llround(static_cast<double>(result.tokens) / std::max(result.seconds, 1e-9))).c_str());
+  progress.finish(note);
+  return result;
+}

@@ -1,0 +1,50 @@
+// One training run, as `ropewalk train` and `ropewalk demo` start it.
+#pragma once
+#include <map>
+#include <string>
+#include <vector>
+
+#include "data/corpus.h"
+#include "nn/adamw.h"
+#include "nn/schedule.h"
+#include "rope/positions.h"
+#include "verbs.h"
+
+struct TrainConfig {
+  std::vector<std::string> data;  // files or folders; empty: the built-in corpus
+  std::string out, from, tokenizer;
+  bool resume = false;
+
+  // the model, when it is new
+  int64_t hidden = 256, layers = 4, heads = 4, kv_heads = 0, ffn = 0, head_dim = 0;
+  double theta = 10000, norm_eps = 1e-5;
+  bool untied = false;
+
+  // the method
+  std::string method = "plain";  // plain full pi pose randpos e2 clex
+  std::string scaling;           // "": the method's own; else a rope_type, or a JSON object for all its fields
+  double factor = 0;             // 0: target / original window
+  int64_t window = 0;            // tokens of a sample; 0: the model's window (full, pi: the target)
+  int64_t target = 0;            // window after extension
+  rw::PositionConfig positions;  // chunks, variant, ...
+
+  // the run
+  int64_t steps = 1000, batch = 16, accumulate = 1;
+  rw::Schedule schedule;
+  rw::AdamWConfig adamw{.weight_decay = 0.1};
+  double clip = 1.0;
+  uint64_t seed = 1;
+  std::string dtype = "auto";  // f32, bf16; auto: bf16 on a GPU
+  bool recompute = false, mask_seams = false, no_bos = false, packed = false;
+  int64_t save_every = 0, keep = 2, log_every = 1;
+};
+
+struct TrainResult {
+  std::vector<double> losses;  // nats per scored token, one per step of this run
+  double seconds = 0;
+  int64_t tokens = 0;
+};
+
+/// Trains and leaves a model folder at config.out: weights, tokenizer, the whole RoPE recipe, metrics.jsonl. `documents`
+/// replaces config.data when it is not empty. Errors: combinations without meaning, bad data, a loss that is not finite.
+TrainResult run_training(const TrainConfig& config, const Globals& globals, const std::vector<rw::Document>& documents = {});

@@ -1,0 +1,20 @@
+// The verbs of `ropewalk`: each registers its subcommand with options, help and the callback that does the work.
+#pragma once
+#include <CLI/CLI.hpp>
+#include <string>
+
+/// Options that every verb has.
+struct Globals {
+  std::string device = "auto";
+  int threads = 0;  // 0: all cores
+  bool quiet = false;
+};
+
+void add_train(CLI::App& app, Globals& globals);
+void add_eval(CLI::App& app, Globals& globals);
+void add_generate(CLI::App& app, Globals& globals);
+void add_tokenizer(CLI::App& app, Globals& globals);
+void add_convert(CLI::App& app, Globals& globals);
+void add_bench(CLI::App& app, Globals& globals);
+void add_demo(CLI::App& app, Globals& globals);
+void add_report(CLI::App& app, Globals& globals);

@@ -1,0 +1,40 @@
+// Training checkpoints: a folder in HF layout plus what exact resume needs.
+//
+//   OUT/checkpoint-000500/  config.json  model.safetensors  (tokenizer files)  optimizer.safetensors  trainer_state.json
+//
+// A checkpoint is written under another name, fsynced and renamed; trainer_state.json lists every other file's size and
+// checksum. A kill at any moment leaves the earlier checkpoints whole.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "nn/adamw.h"
+#include "nn/llama.h"
+
+namespace rw {
+
+struct TrainerState {
+  int64_t step = 0;             // optimizer steps done
+  int64_t tokens = 0;           // scored so far
+  uint64_t seed = 0;            // all draws are keyed by (seed, step): this is the whole random state
+  std::map<std::string, std::string> recipe;
+};
+
+/// Writes OUT/checkpoint-<step> and removes all but the newest `keep` ones (0: keeps all). `extra` adds files (a tokenizer's)
+/// to the folder it is given. Errors: unwritable or full disk; earlier checkpoints stay as they were.
+std::string save_checkpoint(const std::string& out, const Llama& model, const AdamW& optimizer, const TrainerState& state, int64_t keep,
+                            const std::function<void(const std::string& folder)>& extra = {});
+
+/// The newest checkpoint of a run whose files all match their checksums; nullopt if there is none.
+std::optional<std::string> latest_checkpoint(const std::string& out);
+
+/// Restores master weights, moments and counters. Errors: files missing or not fitting the model.
+TrainerState load_checkpoint(const std::string& folder, Llama& model, AdamW& optimizer);
+
+/// 64-bit FNV-1a over a file's bytes, in 16 hex digits.
+std::string file_checksum(const std::string& path);
+
+}  // namespace rw
