@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "rope/ode_first_step.h"
+
 namespace rw {
 namespace {
 
@@ -79,7 +81,7 @@ class Integrator {
 
   /// Output times within (t0, t1], and the kept step.
   void emit(double t0, double t1) {
-    typename OdeSolution<T>::Step kept{t0, t1, {}, {}};
+    typename OdeSolution<T>::Step kept{t0, t1, {}, {}, {}};
     for (; next_ < out_.t.size() && direction_ * (t1 - out_.t[next_]) >= 0; ++next_) {
       const double x = out_.t[next_] == t1 ? 1.0 : (out_.t[next_] - t0) / (t1 - t0);
       write_output(dense_output(table_, x), static_cast<T>(t1 - t0), out_.y.data() + static_cast<int64_t>(next_) * n_);
@@ -87,6 +89,7 @@ class Integrator {
     }
     if (!options().keep_steps) return;
     kept.stages = stage_;
+    if (options().differentiate_first_step) kept.k = k_;
     out_.path.push_back(std::move(kept));
   }
 
@@ -156,45 +159,12 @@ class Integrator {
 
   // --- adaptive steps
 
-  /// Largest rms over the blocks of v / (atol + rtol |scale|).
-  double norm(const std::vector<T>& v, const std::vector<T>& scale) const {
-    const std::vector<int64_t> whole = {n_};
-    double largest = 0;
-    size_t i = 0;
-    for (const int64_t block : options().norm_blocks.empty() ? whole : options().norm_blocks) {
-      double square = 0;
-      for (const size_t end = i + static_cast<size_t>(block); i < end; ++i) {
-        const double tolerance = options().atol + options().rtol * std::abs(static_cast<double>(scale[i]));
-        const double r = static_cast<double>(v[i]) / tolerance;
-        square += r * r;
-      }
-      const double rms = block > 0 ? std::sqrt(square / static_cast<double>(block)) : 0.0;
-      if (!(rms <= largest)) largest = rms;  // keeps a NaN
-    }
-    return largest;
-  }
-
-  /// Hairer, Norsett, Wanner II.4: a first step from the sizes of y, f and a difference quotient of f.
-  double first_step(double t0) {
-    const std::vector<T> f0(k_.begin(), k_.begin() + n_);
-    const double d0 = norm(y_, y_), d1 = norm(f0, y_);
-    const double h0 = d0 < 1e-5 || d1 < 1e-5 ? 1e-6 : 0.01 * d0 / d1;
-    std::vector<T> y1 = y_, f1(y_.size());
-    for (size_t i = 0; i < y1.size(); ++i) y1[i] += static_cast<T>(direction_ * h0) * f0[i];
-    evaluate(static_cast<double>(static_cast<T>(t0 + direction_ * h0)), y1.data(), f1.data());
-    for (size_t i = 0; i < f1.size(); ++i) f1[i] -= f0[i];
-    const double d2 = norm(f1, y_) / h0;
-    const double h1 =
-        d1 <= 1e-15 && d2 <= 1e-15 ? std::max(1e-6, h0 * 1e-3) : std::pow(0.01 / std::max(d1, d2), 1.0 / table_.order);
-    return std::min(100 * h0, h1);
-  }
-
   /// Error of the step just made, relative to the tolerance; accepted if at most 1.
   double step_error(T h) {
     std::vector<T> error(y_.size()), scale(y_.size()), zero(y_.size(), T(0));
     combine(table_.b_error, h, zero.data(), error.data());
     for (size_t i = 0; i < scale.size(); ++i) scale[i] = std::max(std::abs(y_[i]), std::abs(y1_[i]));
-    return norm(error, scale);
+    return tolerance_norm(error, scale, options());
   }
 
   double next_size(double h, double error, double previous) const {
@@ -210,7 +180,10 @@ class Integrator {
     double t = out_.t.front(), previous = 1e-4;
     evaluate(static_cast<double>(static_cast<T>(t)), y_.data(), k(0));
     if (!std::all_of(k(0), k(0) + n_, [](T v) { return std::isfinite(v); })) stop("f is not finite", t, 0);
-    double h = first_step(t);
+    FirstStep<T> first(system_, y_, {k_.begin(), k_.begin() + n_}, t, direction_, table_.order, options());
+    double h = first.size();
+    ++out_.evaluations;
+    out_.first_step_chosen = true;
     while (next_ < out_.t.size()) {
       const double t1 = t + direction_ * h;
       if (!(direction_ * (t1 - t) > 0)) stop("the step underflows", t, h);
@@ -220,12 +193,14 @@ class Integrator {
       if (!std::isfinite(error)) {  // a smaller step may stay in range
         h *= options().max_shrink;
         ++out_.rejected;
+        out_.first_step_chosen &= out_.steps > 0;
         continue;
       }
       const double size = h;
       h = next_size(size, error, options().pi_beta > 0 ? previous : 1.0);
       if (error > 1) {
         ++out_.rejected;
+        out_.first_step_chosen &= out_.steps > 0;
         continue;
       }
       previous = std::max(error, 1e-4);

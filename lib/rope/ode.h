@@ -35,7 +35,8 @@ class Dynamics {
     (void)t, (void)y, (void)a, (void)a_dfdy, (void)a_dfdp;
     fail("odeint", "these dynamics have no vjp, so no gradient");
   }
-  /// a^T df/dt, where f depends on t itself. Only an adaptive adjoint asks for it: it controls the error of its integral too.
+  /// a^T df/dt, where f depends on t itself. Only an adaptive adjoint asks for it: it controls the error of its
+  /// integral too.
   virtual T vjp_t(double t, const T* y, const T* a) const {
     (void)t, (void)y, (void)a;
     return 0;
@@ -81,8 +82,11 @@ struct OdeOptions {
   // torchdiffeq's
   double pi_beta = 0.04;
   int64_t max_steps = 1000000;
+  // Backprop takes step sizes for constants. true: it also goes through the choice of the first one, as torchdiffeq's
+  // does.
+  bool differentiate_first_step = false;
   std::vector<int64_t> norm_blocks = {};  // the norm is the largest rms over blocks of these sizes; empty: one block
-  bool keep_steps = false;           // needed for GradMode::backprop
+  bool keep_steps = false;                // needed for GradMode::backprop
 };
 
 template <class T>
@@ -95,13 +99,15 @@ struct OdeSolution {
   struct Step {
     double t0, t1;
     std::vector<T> stages;  // [S, n]
+    std::vector<T> k;       // [S, n], with differentiate_first_step only
     struct Output {
       int64_t index;
       double x;  // place within the step, 0..1
     };
     std::vector<Output> outputs;
   };
-  std::vector<Step> path;  // empty without keep_steps
+  std::vector<Step> path;          // empty without keep_steps
+  bool first_step_chosen = false;  // the first step has the size that first_step chose: it was not rejected
   OdeOptions options;
 };
 
@@ -113,8 +119,8 @@ OdeSolution<T> odeint(const Dynamics<T>& dynamics, const std::vector<T>& y0, con
                       const OdeOptions& options);
 
 enum class GradMode {
-  adjoint,  // a' = -a^T df/dy backwards in time, restarted from the stored y at every output: no memory per step, and
-            // not exactly the gradient of the discrete solution (the gap falls as h^5)
+  adjoint,   // a' = -a^T df/dy backwards in time, restarted from the stored y at every output: no memory per step, and
+             // not exactly the gradient of the discrete solution (the gap falls as h^5)
   backprop,  // the exact gradient of the discrete solution, through the kept steps; step sizes count as constants
 };
 

@@ -1,13 +1,14 @@
 // Gradients of odeint: the adjoint system, or backprop through the kept steps.
 #include <algorithm>
 
-#include "rope/ode.h"
+#include "rope/ode_first_step.h"
 
 namespace rw {
 namespace {
 
 /// The state (y, a, q, r) with a = dL/dy, and q = dL/dp and r (the same for t) so far, whose flow backwards in time is
-///   y' = f,   a' = -a^T df/dy,   q' = -a^T df/dp,   r' = -a^T df/dt     (Pontryagin 1962; Chen et al. 2018, eqs. 4 and 5)
+///   y' = f,   a' = -a^T df/dy,   q' = -a^T df/dp,   r' = -a^T df/dt     (Pontryagin 1962; Chen et al. 2018, eqs. 4 and
+///   5)
 /// Nothing reads r; it is there because its error takes part in torchdiffeq's choice of steps.
 template <class T>
 class Augmented : public Dynamics<T> {
@@ -58,21 +59,30 @@ OdeGradient<T> adjoint(const Dynamics<T>& dynamics, const OdeSolution<T>& soluti
   return gradient;
 }
 
+template <class T>
+T dot(const T* a, const T* b, int64_t n) {
+  T sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
 /// Reverse of one step: from dL/dy1 (in `bar`) to dL/dy0 (out, in `bar`). kbar [S, n] collects dL/dk_i; with
 /// first-same- as-last its last row arrives filled and its first row is left for the step before.
 template <class T>
 class StepReverse {
  public:
-  StepReverse(const Dynamics<T>& dynamics, const Tableau& table, OdeGradient<T>& gradient)
-      : system_(dynamics), table_(table), gradient_(gradient), n_(dynamics.size()) {
+  using Step = typename OdeSolution<T>::Step;
+  StepReverse(const Dynamics<T>& dynamics, const Tableau& table, bool track_first_size, OdeGradient<T>& gradient)
+      : system_(dynamics), table_(table), track_(track_first_size), gradient_(gradient), n_(dynamics.size()) {
     kbar_.assign(static_cast<size_t>(table.stages() * n_), T(0));
     through_.resize(static_cast<size_t>(n_));
   }
 
-  void run(const typename OdeSolution<T>::Step& step, const std::vector<T>& grad_y, bool first_of_all,
-           std::vector<T>& bar) {
+  void run(const Step& step, const std::vector<T>& grad_y, bool first_of_all, std::vector<T>& bar) {
+    step_ = &step;
+    first_ = first_of_all;
+    h_ = static_cast<T>(step.t1 - step.t0);
     const int last = table_.stages() - 1;
-    const T h = static_cast<T>(step.t1 - step.t0);
     if (table_.fsal()) {  // the next step's k_0 is this step's last
       std::copy(kbar(0), kbar(0) + n_, kbar(last));
       std::fill(kbar_.begin(), kbar_.end() - n_, T(0));
@@ -80,48 +90,75 @@ class StepReverse {
       std::fill(kbar_.begin(), kbar_.end(), T(0));
     }
     std::vector<T> bar0(bar.size(), T(0));
-    for (const auto& output : step.outputs) add_output(output, h, grad_y, bar, bar0);
-    scatter(table_.b, h, bar.data());
+    for (const auto& output : step.outputs) add_output(output, grad_y, bar, bar0);
+    scatter(table_.b, T(1), bar.data());
     for (size_t i = 0; i < bar.size(); ++i) bar0[i] += bar[i];
     for (int i = last; i >= 0; --i) {
       if (i == 0 && table_.fsal() && !first_of_all) break;
       const double c = table_.c[static_cast<size_t>(i)];
-      const double t = c == 1 ? step.t1 : static_cast<double>(static_cast<T>(step.t0) + static_cast<T>(c) * h);
-      system_.vjp(t, step.stages.data() + i * n_, kbar(i), through_.data(), gradient_.parameters.data());
+      const double t = c == 1 ? step.t1 : static_cast<double>(static_cast<T>(step.t0) + static_cast<T>(c) * h_);
+      const T* state = step.stages.data() + i * n_;
+      system_.vjp(t, state, kbar(i), through_.data(), gradient_.parameters.data());
       ++gradient_.evaluations;
+      // the first size moves this stage's time: by c within the first step, as a whole in all later ones
+      if (track_) size_bar_ += (first_ ? c : 1.0) * static_cast<double>(system_.vjp_t(t, state, kbar(i)));
       for (size_t j = 0; j < bar0.size(); ++j) bar0[j] += through_[j];
-      scatter(table_.a[static_cast<size_t>(i)], h, through_.data());
+      scatter(table_.a[static_cast<size_t>(i)], T(1), through_.data());
     }
     bar.swap(bar0);
   }
 
+  /// dL/d(first step's size), signed as the step is.
+  double size_bar() const { return size_bar_; }
+
  private:
   T* kbar(int i) { return kbar_.data() + i * n_; }
+  const T* k(int i) const { return step_->k.data() + i * n_; }
   void add(T* to, T weight, const T* from) const {
     for (int64_t i = 0; i < n_; ++i) to[i] += weight * from[i];
   }
-  /// The reverse of y + h sum_j w_j k_j.
-  void scatter(const std::vector<double>& weights, T h, const T* from) {
+  /// The reverse of scale * h * w k_j.
+  void scatter_one(int j, T weight, const T* from) {
+    add(kbar(j), weight * h_, from);
+    if (track_ && first_) size_bar_ += static_cast<double>(weight * dot(from, k(j), n_));
+  }
+  /// The reverse of y + scale * h sum_j w_j k_j.
+  void scatter(const std::vector<double>& weights, T scale, const T* from) {
     for (size_t j = 0; j < weights.size(); ++j) {
-      if (weights[j] != 0) add(kbar(static_cast<int>(j)), static_cast<T>(weights[j]) * h, from);
+      if (weights[j] != 0) scatter_one(static_cast<int>(j), static_cast<T>(weights[j]) * scale, from);
     }
   }
-  void add_output(const typename OdeSolution<T>::Step::Output& output, T h, const std::vector<T>& grad_y,
-                  std::vector<T>& bar, std::vector<T>& bar0) {
+  void add_output(const typename Step::Output& output, const std::vector<T>& grad_y, std::vector<T>& bar,
+                  std::vector<T>& bar0) {
     const DenseOutput w = dense_output(table_, output.x);
     const T* g = grad_y.data() + output.index * n_;
     add(bar.data(), static_cast<T>(w.y1), g);
     add(bar0.data(), static_cast<T>(w.y0 + w.middle), g);
     if (table_.b_middle.empty()) return;
-    scatter(table_.b_middle, static_cast<T>(w.middle) * h, g);
-    add(kbar(0), static_cast<T>(w.first) * h, g);
-    add(kbar(table_.stages() - 1), static_cast<T>(w.last) * h, g);
+    const int last = table_.stages() - 1;
+    scatter(table_.b_middle, static_cast<T>(w.middle), g);
+    scatter_one(0, static_cast<T>(w.first), g);
+    scatter_one(last, static_cast<T>(w.last), g);
+    if (!track_) return;
+    // x = (t - t0) / (t1 - t0): the first size moves t1 alone in the first step, both ends in later ones
+    const DenseOutput d = dense_output_slope(output.x);
+    const T *y0 = step_->stages.data(), *y1 = step_->stages.data() + last * n_;  // the last stage of such methods is y1
+    double slope = d.y0 * dot(g, y0, n_) + d.y1 * dot(g, y1, n_) + d.middle * dot(g, y0, n_) +
+                   static_cast<double>(h_) * (d.first * dot(g, k(0), n_) + d.last * dot(g, k(last), n_));
+    for (int j = 0; j <= last; ++j) {
+      slope += d.middle * static_cast<double>(h_) * table_.b_middle[static_cast<size_t>(j)] * dot(g, k(j), n_);
+    }
+    size_bar_ -= slope * (first_ ? output.x : 1.0) / static_cast<double>(h_);
   }
 
   const Dynamics<T>& system_;
   const Tableau& table_;
+  bool track_, first_ = false;
   OdeGradient<T>& gradient_;
   int64_t n_;
+  const Step* step_ = nullptr;
+  T h_ = 0;
+  double size_bar_ = 0;
   std::vector<T> kbar_, through_;  // [S, n], [n]
 };
 
@@ -131,10 +168,21 @@ OdeGradient<T> backprop(const Dynamics<T>& dynamics, const OdeSolution<T>& solut
         "backprop needs the solver's steps: solve with keep_steps = true");
   OdeGradient<T> gradient;
   gradient.parameters.assign(static_cast<size_t>(dynamics.parameter_count()), T(0));
+  const Tableau& table = tableau(solution.options.method);
+  const bool track = solution.options.differentiate_first_step && solution.first_step_chosen;
   std::vector<T> bar(static_cast<size_t>(dynamics.size()), T(0));  // dL/dy at the end of the step being reversed
-  StepReverse<T> reverse(dynamics, tableau(solution.options.method), gradient);
+  StepReverse<T> reverse(dynamics, table, track, gradient);
   for (size_t i = solution.path.size(); i-- > 0;) reverse.run(solution.path[i], grad_y, i == 0, bar);
   for (size_t i = 0; i < bar.size(); ++i) bar[i] += grad_y[i];  // the first output is y0 itself
+  if (track) {
+    const auto& step = solution.path.front();
+    const auto n = dynamics.size();
+    const double direction = step.t1 > step.t0 ? 1.0 : -1.0;
+    FirstStep<T> first(dynamics, {step.stages.begin(), step.stages.begin() + n}, {step.k.begin(), step.k.begin() + n},
+                       step.t0, direction, table.order, solution.options);
+    first.reverse(direction * reverse.size_bar(), bar.data(), gradient.parameters.data());
+    gradient.evaluations += 3;
+  }
   gradient.y0 = std::move(bar);
   return gradient;
 }

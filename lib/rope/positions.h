@@ -48,10 +48,10 @@ struct PositionConfig {
 struct SampleSpec {
   uint64_t seed = 0;
   int64_t step = 0;
-  std::vector<int64_t> sample_ids;  // [B], unique within a step over all workers
-  int64_t window = 0;               // T: tokens of a sample
-  int64_t target = 0;               // L': positions stay below it (pose, randpos)
-  int64_t original_window = 0;      // L; 0: window
+  std::vector<int64_t> sample_ids = {};  // [B], unique within a step over all workers
+  int64_t window = 0;                    // T: tokens of a sample
+  int64_t target = 0;                    // L': positions stay below it (pose, randpos)
+  int64_t original_window = 0;           // L; 0: window
   std::vector<int64_t>
       document_lengths;  // [B] tokens of each sample's document; empty: each is exactly one window long
 };

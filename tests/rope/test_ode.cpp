@@ -135,7 +135,7 @@ void golden_case(const std::string& name, const json& meta) {
   if (!meta["step"].is_null()) options.step = meta["step"];
   if (!meta["rtol"].is_null()) options.rtol = meta["rtol"], options.atol = meta["atol"];
   options.pi_beta = 0;
-  options.keep_steps = !adjoint;
+  options.keep_steps = options.differentiate_first_step = !adjoint;
   const std::vector<double> t = wide(as<T>(file.load(problem + "/t")));
   const auto y = odeint<T>(*dynamics, as<T>(file.load(problem + "/y0")), t, options);
   const auto gradient = odeint_gradient<T>(*dynamics, y, as<T>(file.load(problem + "/R")),
