@@ -1,4 +1,5 @@
-// AdamW over the flat arena (the formula is in adamw.h): the norm in one read of the gradient, then everything else in one pass.
+// AdamW over the flat arena (the formula is in adamw.h): the norm in one read of the gradient, then everything else in
+// one pass.
 #include <cstring>
 
 #include "nn/cuda_optim.h"
@@ -8,17 +9,19 @@ namespace rw::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kN = 4;                     // elements per 16-byte access
-constexpr int kBlock = kThreads * kN;     // elements per block of the update
+constexpr int kN = 4;                  // elements per 16-byte access
+constexpr int kBlock = kThreads * kN;  // elements per block of the update
 
-// --- |grad|^2: 4 bytes per parameter ---------------------------------------------------------------------------------------
+// --- |grad|^2: 4 bytes per parameter
+// ---------------------------------------------------------------------------------------
 //
 // f64 from the first square on: a sum of billions of squares, and converting costs nothing beside the reading.
 
 constexpr int kNormBlocks = 1056;  // independent of the card, so that the order of additions is too
 constexpr int kUnroll = 4;
 
-__global__ void __launch_bounds__(kThreads) squares_kernel(int64_t n, const float* __restrict__ grad, double* __restrict__ partial) {
+__global__ void __launch_bounds__(kThreads)
+    squares_kernel(int64_t n, const float* __restrict__ grad, double* __restrict__ partial) {
   __shared__ double scratch[kThreads / kWarp];
   const int64_t step = static_cast<int64_t>(gridDim.x) * kBlock;
   double sum = 0;
@@ -35,12 +38,14 @@ __global__ void __launch_bounds__(kThreads) squares_kernel(int64_t n, const floa
     for (int u = 0; u < kUnroll; ++u) add(g[u]);
   }
   for (; i + kN <= n; i += step) add(load<kN>(grad + i));
-  for (; i < n; ++i) sum = fma(static_cast<double>(grad[i]), static_cast<double>(grad[i]), sum);  // the tail: fewer than 4
+  for (; i < n; ++i)
+    sum = fma(static_cast<double>(grad[i]), static_cast<double>(grad[i]), sum);  // the tail: fewer than 4
   sum = block_reduce<kThreads>(sum, Sum{}, scratch);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-__global__ void __launch_bounds__(kThreads) squares_total_kernel(int blocks, const double* __restrict__ partial, double* result) {
+__global__ void __launch_bounds__(kThreads)
+    squares_total_kernel(int blocks, const double* __restrict__ partial, double* result) {
   __shared__ double scratch[kThreads / kWarp];
   double sum = 0;
   for (int i = threadIdx.x; i < blocks; i += kThreads) sum += partial[i];
@@ -48,14 +53,16 @@ __global__ void __launch_bounds__(kThreads) squares_total_kernel(int blocks, con
   if (threadIdx.x == 0) result[0] = sum;
 }
 
-// --- the update: reads 16 bytes per parameter, writes 16 (master, m, v, zeroed gradient) and 2 for the bf16 copy ---------------
+// --- the update: reads 16 bytes per parameter, writes 16 (master, m, v, zeroed gradient) and 2 for the bf16 copy
+// ---------------
 
 __global__ void scalars_kernel(AdamWScalars values, AdamWScalars* to) { *to = values; }
 
 __global__ void __launch_bounds__(kThreads)
-    adamw_kernel(int64_t n, float* __restrict__ master, float* __restrict__ grad, float* __restrict__ m, float* __restrict__ v,
-                 b16* __restrict__ compute, const AdamWSegment* __restrict__ segments, const int32_t* __restrict__ first_segment,
-                 const AdamWScalars* __restrict__ scalars, const double* __restrict__ squared_norm) {
+    adamw_kernel(int64_t n, float* __restrict__ master, float* __restrict__ grad, float* __restrict__ m,
+                 float* __restrict__ v, b16* __restrict__ compute, const AdamWSegment* __restrict__ segments,
+                 const int32_t* __restrict__ first_segment, const AdamWScalars* __restrict__ scalars,
+                 const double* __restrict__ squared_norm) {
   const int64_t begin = static_cast<int64_t>(blockIdx.x) * kBlock + threadIdx.x * kN;
   if (begin >= n) return;
   const bool whole = begin + kN <= n;
@@ -86,7 +93,8 @@ __global__ void __launch_bounds__(kThreads)
       segment = segments[++at];
       next = segments[at + 1].offset;
     }
-    const float lr = s.lr * segment.lr_scale, shrink = 1.f - lr * s.weight_decay * segment.decay, rate = lr / s.correction1;
+    const float lr = s.lr * segment.lr_scale, shrink = 1.f - lr * s.weight_decay * segment.decay,
+                rate = lr / s.correction1;
     const float d = g.at[j] * scale;
     mi.at[j] = finite ? s.beta1 * mi.at[j] + (1.f - s.beta1) * d : mi.at[j];
     vi.at[j] = finite ? s.beta2 * vi.at[j] + (1.f - s.beta2) * d * d : vi.at[j];
@@ -111,8 +119,9 @@ __global__ void __launch_bounds__(kThreads)
 AdamWTable adamw_table(const std::vector<AdamWSegment>& segments, int64_t numel, Device device) {
   check(!segments.empty() && segments[0].offset == 0, "adamw", "the first segment must start at 0");
   for (size_t i = 1; i < segments.size(); ++i) {
-    check(segments[i].offset > segments[i - 1].offset && segments[i].offset < numel, "adamw", "segment ", i, " starts at ", segments[i].offset,
-          ", the one before it at ", segments[i - 1].offset, ", of ", numel, " elements");
+    check(segments[i].offset > segments[i - 1].offset && segments[i].offset < numel, "adamw", "segment ", i,
+          " starts at ", segments[i].offset, ", the one before it at ", segments[i - 1].offset, ", of ", numel,
+          " elements");
   }
   std::vector<AdamWSegment> all = segments;
   all.push_back({numel, 0, 0});
@@ -132,7 +141,8 @@ void set_adamw_scalars(const AdamWScalars& values, const Tensor& scalars) {
 }
 
 void squared_norm(const Tensor& grad, const Tensor& result) {
-  check(grad.dtype() == DType::f32 && result.dtype() == DType::f64, "squared_norm", "expected f32 -> f64, got ", grad.dtype(), " -> ", result.dtype());
+  check(grad.dtype() == DType::f32 && result.dtype() == DType::f64, "squared_norm", "expected f32 -> f64, got ",
+        grad.dtype(), " -> ", result.dtype());
   check(aligned16(grad.raw()), "squared_norm", "grad must be 16-byte aligned");
   const int64_t blocks = std::min<int64_t>(kNormBlocks, std::max<int64_t>(1, ceil_div(grad.numel(), kBlock)));
   const Tensor partial = Tensor::empty({blocks}, DType::f64, grad.device());
@@ -140,17 +150,20 @@ void squared_norm(const Tensor& grad, const Tensor& result) {
   launch("squared_norm_total", squares_total_kernel, 1, kThreads, 0, blocks, as<double>(partial), as<double>(result));
 }
 
-void adamw(const Tensor& master, const Tensor& grad, const Tensor& m, const Tensor& v, const Tensor& compute, const AdamWTable& table,
-           const Tensor& scalars, const Tensor& squared_norm) {
+void adamw(const Tensor& master, const Tensor& grad, const Tensor& m, const Tensor& v, const Tensor& compute,
+           const AdamWTable& table, const Tensor& scalars, const Tensor& squared_norm) {
   const int64_t n = master.numel();
   for (const Tensor* t : {&master, &grad, &m, &v}) {
-    check(t->dtype() == DType::f32 && t->numel() == n, "adamw", "expected f32 [", n, "], got ", t->dtype(), " ", t->shape());
+    check(t->dtype() == DType::f32 && t->numel() == n, "adamw", "expected f32 [", n, "], got ", t->dtype(), " ",
+          t->shape());
   }
-  check(aligned16(master.raw(), grad.raw(), m.raw(), v.raw(), as<b16>(compute)), "adamw", "the arena must be 16-byte aligned");
+  check(aligned16(master.raw(), grad.raw(), m.raw(), v.raw(), as<b16>(compute)), "adamw",
+        "the arena must be 16-byte aligned");
   check(table.first_segment.numel() == ceil_div(n, kBlock), "adamw", "the table was made for another arena");
-  launch("adamw", adamw_kernel, ceil_div(n, kBlock), kThreads, 0, n, as<float>(master), as<float>(grad), as<float>(m), as<float>(v),
-         as<b16>(compute), reinterpret_cast<const AdamWSegment*>(table.segments.raw()), as<int32_t>(table.first_segment),
-         reinterpret_cast<const AdamWScalars*>(scalars.raw()), as<double>(squared_norm));
+  launch("adamw", adamw_kernel, ceil_div(n, kBlock), kThreads, 0, n, as<float>(master), as<float>(grad), as<float>(m),
+         as<float>(v), as<b16>(compute), reinterpret_cast<const AdamWSegment*>(table.segments.raw()),
+         as<int32_t>(table.first_segment), reinterpret_cast<const AdamWScalars*>(scalars.raw()),
+         as<double>(squared_norm));
 }
 
 }  // namespace rw::cuda

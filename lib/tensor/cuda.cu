@@ -1,9 +1,8 @@
 // The GPU at the level of bytes: devices, the compute stream, memory, and conversion between dtypes.
-#include "tensor/cuda.h"
-
 #include <array>
 #include <mutex>
 
+#include "tensor/cuda.h"
 #include "tensor/launch.cuh"
 
 namespace rw::cuda {
@@ -28,7 +27,8 @@ const DeviceState& state() {
   const size_t i = static_cast<size_t>(device);
   std::call_once(once[i], [&] {
     check_cuda(cudaStreamCreateWithFlags(&states[i].stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
-    check_cuda(cudaDeviceGetAttribute(&states[i].multiprocessors, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
+    check_cuda(cudaDeviceGetAttribute(&states[i].multiprocessors, cudaDevAttrMultiProcessorCount, device),
+               "cudaDeviceGetAttribute");
     check_cuda(cudaDeviceGetAttribute(&states[i].shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
                "cudaDeviceGetAttribute");
   });
@@ -113,11 +113,13 @@ void device_free(void* pointer, int index) noexcept {
 
 void copy(void* to, const void* from, int64_t bytes, CopyKind kind) {
   const cudaMemcpyKind kinds[] = {cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice};
-  check_cuda(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), kinds[static_cast<int>(kind)], stream()), "cudaMemcpyAsync");
+  check_cuda(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), kinds[static_cast<int>(kind)], stream()),
+             "cudaMemcpyAsync");
   if (kind != CopyKind::device_to_device) synchronize();
 }
 
-// --- fill, convert, accumulate: one pass, 8 elements per thread ----------------------------------------------------------
+// --- fill, convert, accumulate: one pass, 8 elements per thread
+// ----------------------------------------------------------
 
 namespace {
 
@@ -169,10 +171,14 @@ __global__ void __launch_bounds__(kThreads) fill_kernel(T* to, int64_t n, T valu
 template <class F>
 void dispatch_all(DType t, F&& f) {
   switch (t) {
-    case DType::f32: return f(float{});
-    case DType::bf16: return f(b16{});
-    case DType::f64: return f(double{});
-    case DType::i32: return f(int32_t{});
+    case DType::f32:
+      return f(float{});
+    case DType::bf16:
+      return f(b16{});
+    case DType::f64:
+      return f(double{});
+    case DType::i32:
+      return f(int32_t{});
   }
 }
 
@@ -183,8 +189,8 @@ void convert_launch(const char* name, void* to, DType to_type, const void* from,
       using To = decltype(to_zero);
       using From = decltype(from_zero);
       dispatch_width(aligned16(to, from), [&](auto width) {
-        launch(name, convert_kernel<width(), ADD, To, From>, ceil_div(n, kThreads * width()), kThreads, 0, static_cast<To*>(to),
-               static_cast<const From*>(from), n);
+        launch(name, convert_kernel<width(), ADD, To, From>, ceil_div(n, kThreads * width()), kThreads, 0,
+               static_cast<To*>(to), static_cast<const From*>(from), n);
       });
     });
   });

@@ -70,8 +70,8 @@ Lt& lt_of_this_device() {
 
 cublasLtMatrixLayout_t layout(DType type, int64_t rows, int64_t columns) {  // column-major, no gaps
   cublasLtMatrixLayout_t made = nullptr;
-  check_lt(cublasLtMatrixLayoutCreate(&made, type == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F, static_cast<uint64_t>(rows),
-                                      static_cast<uint64_t>(columns), rows),
+  check_lt(cublasLtMatrixLayoutCreate(&made, type == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F,
+                                      static_cast<uint64_t>(rows), static_cast<uint64_t>(columns), rows),
            "cublasLtMatrixLayoutCreate");
   return made;
 }
@@ -81,8 +81,10 @@ Plan make_plan(cublasLtHandle_t handle, const Key& key) {
   // f32 inputs multiply in f32 (no tf32: its 10-bit mantissa would be a surprise); bf16 products sum up in f32.
   check_lt(cublasLtMatmulDescCreate(&plan.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
   const cublasOperation_t left_op = key.tb ? CUBLAS_OP_T : CUBLAS_OP_N, right_op = key.ta ? CUBLAS_OP_T : CUBLAS_OP_N;
-  check_lt(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, &left_op, sizeof left_op), "TRANSA");
-  check_lt(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSB, &right_op, sizeof right_op), "TRANSB");
+  check_lt(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, &left_op, sizeof left_op),
+           "TRANSA");
+  check_lt(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSB, &right_op, sizeof right_op),
+           "TRANSB");
   plan.left = key.tb ? layout(key.ab, key.k, key.n) : layout(key.ab, key.n, key.k);
   plan.right = key.ta ? layout(key.ab, key.m, key.k) : layout(key.ab, key.k, key.m);
   plan.out = layout(key.c, key.n, key.m);
@@ -90,7 +92,8 @@ Plan make_plan(cublasLtHandle_t handle, const Key& key) {
   cublasLtMatmulPreference_t preference = nullptr;
   check_lt(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
   const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
-    check_lt(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value), "cublasLtMatmulPreferenceSetAttribute");
+    check_lt(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value),
+             "cublasLtMatmulPreferenceSetAttribute");
   };
   set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(kWorkspace));
   // Split-K parts may only be summed in f32 and in a fixed order: results repeat bit for bit and are not rounded twice.
@@ -102,11 +105,12 @@ Plan make_plan(cublasLtHandle_t handle, const Key& key) {
 
   cublasLtMatmulHeuristicResult_t found{};
   int count = 0;
-  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle, plan.operation, plan.left, plan.right, plan.out, plan.out,
-                                                               preference, 1, &found, &count);
+  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle, plan.operation, plan.left, plan.right, plan.out,
+                                                               plan.out, preference, 1, &found, &count);
   cublasLtMatmulPreferenceDestroy(preference);
   check_lt(status, "cublasLtMatmulAlgoGetHeuristic");
-  check(count > 0, "gemm", "cuBLASLt has no kernel for m ", key.m, ", n ", key.n, ", k ", key.k, ", ", key.ab, " -> ", key.c);
+  check(count > 0, "gemm", "cuBLASLt has no kernel for m ", key.m, ", n ", key.n, ", k ", key.k, ", ", key.ab, " -> ",
+        key.c);
   plan.algorithm = found.algo;
   return plan;
 }
@@ -122,13 +126,14 @@ const Plan& plan_for(Lt& lt, const Key& key) {
 //
 //   y[n] = sum over k of W[n,k] x[k]
 //
-// Bytes: N K of W, read once; x stays in L1. `WARPS` warps share a row of W when rows are few, so that the whole card reads.
+// Bytes: N K of W, read once; x stays in L1. `WARPS` warps share a row of W when rows are few, so that the whole card
+// reads.
 
 constexpr int kMatvecThreads = 256;
 
 template <int WARPS, int N, class W, class X>
-__global__ void __launch_bounds__(kMatvecThreads) matvec_kernel(int64_t rows, int64_t k, const W* __restrict__ w,
-                                                               const X* __restrict__ x, X* __restrict__ y) {
+__global__ void __launch_bounds__(kMatvecThreads)
+    matvec_kernel(int64_t rows, int64_t k, const W* __restrict__ w, const X* __restrict__ x, X* __restrict__ y) {
   constexpr int kGroup = WARPS * kWarp, kRows = kMatvecThreads / kGroup;
   __shared__ float parts[kMatvecThreads / kWarp];
   const int group = threadIdx.x / kGroup, member = threadIdx.x % kGroup;
@@ -197,8 +202,8 @@ void matvec(int64_t n, int64_t k, const void* w, DType w_type, const void* x, vo
   });
 }
 
-void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, double alpha, const void* a, const void* b, DType ab_type, double beta,
-          void* c, DType c_type) {
+void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, double alpha, const void* a, const void* b, DType ab_type,
+          double beta, void* c, DType c_type) {
   check(ab_type == DType::f32 || ab_type == DType::bf16, "gemm", "expected f32 or bf16 on a GPU, got ", ab_type);
   if (m == 0 || n == 0) return;
   if (k == 0) {  // an empty sum
@@ -213,8 +218,8 @@ void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, double alpha, const
   const Key key{ta, tb, beta != 0.0, m, n, k, ab_type, c_type, alignment_of(a), alignment_of(b), alignment_of(c)};
   const Plan& plan = plan_for(lt, key);
   const float alpha32 = static_cast<float>(alpha), beta32 = static_cast<float>(beta);
-  check_lt(cublasLtMatmul(lt.handle, plan.operation, &alpha32, b, plan.left, a, plan.right, &beta32, c, plan.out, c, plan.out,
-                          &plan.algorithm, lt.workspace, static_cast<size_t>(kWorkspace), stream()),
+  check_lt(cublasLtMatmul(lt.handle, plan.operation, &alpha32, b, plan.left, a, plan.right, &beta32, c, plan.out, c,
+                          plan.out, &plan.algorithm, lt.workspace, static_cast<size_t>(kWorkspace), stream()),
            "cublasLtMatmul");
 }
 

@@ -1,7 +1,8 @@
-// What every kernel file shares: the compute stream, checked launches, 16-byte vectors, reductions. Only .cu files include it.
+// What every kernel file shares: the compute stream, checked launches, 16-byte vectors, reductions. Only .cu files
+// include it.
 //
-// One stream per device carries all work of the library, so memory that the caching allocator hands out again is safe to
-// write without waiting, and a whole step can be captured as a CUDA graph: nothing here synchronises or allocates.
+// One stream per device carries all work of the library, so memory that the caching allocator hands out again is safe
+// to write without waiting, and a whole step can be captured as a CUDA graph: nothing here synchronises or allocates.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
@@ -35,10 +36,12 @@ void launch(const char* name, void (*kernel)(Parameters...), int64_t blocks, int
   if (blocks == 0) return;
   check(blocks > 0 && blocks <= INT32_MAX, "cuda", name, ": a grid of ", blocks, " blocks");
   if (shared_bytes > 48 * 1024) {  // beyond this a kernel has to ask first
-    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)), name);
+    check_cuda(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
+        name);
   }
-  kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), static_cast<size_t>(shared_bytes), stream()>>>(
-      static_cast<Parameters>(std::forward<Arguments>(arguments))...);
+  kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), static_cast<size_t>(shared_bytes),
+           stream()>>>(static_cast<Parameters>(std::forward<Arguments>(arguments))...);
   check_cuda(cudaGetLastError(), name);
 }
 
@@ -47,10 +50,15 @@ template <class... Parameters>
 int64_t resident_blocks(const char* name, void (*kernel)(Parameters...), int threads, int64_t shared_bytes) {
   int per_multiprocessor = 0;
   if (shared_bytes > 48 * 1024) {
-    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)), name);
+    check_cuda(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
+        name);
   }
-  check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_multiprocessor, kernel, threads, static_cast<size_t>(shared_bytes)), name);
-  check(per_multiprocessor > 0, "cuda", name, ": a block of ", threads, " threads and ", shared_bytes, " shared bytes does not fit");
+  check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_multiprocessor, kernel, threads,
+                                                           static_cast<size_t>(shared_bytes)),
+             name);
+  check(per_multiprocessor > 0, "cuda", name, ": a block of ", threads, " threads and ", shared_bytes,
+        " shared bytes does not fit");
   return static_cast<int64_t>(per_multiprocessor) * multiprocessors();
 }
 
@@ -137,7 +145,8 @@ __device__ __forceinline__ void store_float(T* p, const Vec<float, N>& f) {
   store<N>(p, narrow<T, N>(f));
 }
 
-/// Eight elements as they lie in memory. bf16 pairs stay packed in 32-bit registers until one is used; an array of eight
+/// Eight elements as they lie in memory. bf16 pairs stay packed in 32-bit registers until one is used; an array of
+/// eight
 /// __nv_bfloat16 would take a register each.
 template <class T>
 struct Eight;
@@ -198,8 +207,8 @@ __device__ __forceinline__ T warp_reduce(T value, Op op) {
   return value;
 }
 
-/// Over THREADS threads of a block; every thread gets the result. `scratch` is shared, one T per warp; it may be used again
-/// by the same threads after a barrier, or at once if calls alternate between two scratches.
+/// Over THREADS threads of a block; every thread gets the result. `scratch` is shared, one T per warp; it may be used
+/// again by the same threads after a barrier, or at once if calls alternate between two scratches.
 template <int THREADS, class Op, class T>
 __device__ __forceinline__ T block_reduce(T value, Op op, T* scratch) {
   static_assert(THREADS % kWarp == 0 && THREADS <= 1024);

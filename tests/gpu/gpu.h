@@ -2,7 +2,8 @@
 //
 //   reference  the CPU op in f64, on inputs that the kernel's dtype represents
 //   plain      the CPU op in the kernel's dtype
-//   right      error(kernel) <= 2 error(plain), with a floor of one rounding of the result; and bit for bit the same twice
+//   right      error(kernel) <= 2 error(plain), with a floor of one rounding of the result; and bit for bit the same
+//   twice
 #pragma once
 #include <array>
 #include <cmath>
@@ -31,7 +32,8 @@ inline bool has_gpu() {
 
 inline bool same_bits(const rw::Tensor& a, const rw::Tensor& b) {
   const rw::Tensor x = a.to(rw::kCpu), y = b.to(rw::kCpu);
-  return x.dtype() == y.dtype() && x.shape() == y.shape() && std::memcmp(x.raw(), y.raw(), static_cast<size_t>(x.bytes())) == 0;
+  return x.dtype() == y.dtype() && x.shape() == y.shape() &&
+         std::memcmp(x.raw(), y.raw(), static_cast<size_t>(x.bytes())) == 0;
 }
 
 /// One rounding of the largest element, where the plain formula was luckier than that.
@@ -70,19 +72,21 @@ inline Result run_op(const Op& op, const std::vector<rw::Tensor>& inputs, const 
 }
 
 /// Applies the rule to every output and gradient. `inputs` are f64.
-inline void check_op(const std::string& name, const std::vector<rw::Tensor>& inputs, const Op& op, bool gradients = true,
-                     std::vector<rw::DType> dtypes = {rw::DType::f32, rw::DType::bf16}) {
+inline void check_op(const std::string& name, const std::vector<rw::Tensor>& inputs, const Op& op,
+                     bool gradients = true, std::vector<rw::DType> dtypes = {rw::DType::f32, rw::DType::bf16}) {
   for (const rw::DType dtype : dtypes) {
     std::vector<rw::Tensor> rounded;
     for (const rw::Tensor& t : inputs) rounded.push_back(t.to(dtype).to(rw::DType::f64));
     const Result reference = run_op(op, rounded, {rw::kCpu, rw::DType::f64}, gradients);
     const Result plain = run_op(op, rounded, {rw::kCpu, dtype}, gradients);
-    const Result got = run_op(op, rounded, {kGpu, dtype}, gradients), again = run_op(op, rounded, {kGpu, dtype}, gradients);
+    const Result got = run_op(op, rounded, {kGpu, dtype}, gradients),
+                 again = run_op(op, rounded, {kGpu, dtype}, gradients);
     for (size_t i = 0; i < got.values.size(); ++i) {
       const rw::DType kept = got.values[i].dtype();
       const double error = relative_error(got.values[i], reference.values[i]);
       const double allowed = std::max(2 * relative_error(plain.values[i], reference.values[i]), rounding(kept));
-      INFO(name << ", " << std::string(rw::name_of(dtype)) << ", value " << i << ": error " << error << ", allowed " << allowed);
+      INFO(name << ", " << std::string(rw::name_of(dtype)) << ", value " << i << ": error " << error << ", allowed "
+                << allowed);
       CHECK(error <= allowed);
       CHECK(same_bits(got.values[i], again.values[i]));
     }

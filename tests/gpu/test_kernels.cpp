@@ -53,7 +53,8 @@ TEST_CASE("kernels take views that are not aligned to 16 bytes") {
     CHECK(got[0] == -7.0);
     CHECK(got[size_t(n) + 1] == -7.0);
     // Rows of 8 elements that start one element off: vector width, scalar alignment.
-    const Tensor y = Tensor::empty({8, 8}, dtype, kGpu), rstd = Tensor::empty({8}, DType::f32, kGpu), w = Tensor::full({8}, 1.0, dtype, kGpu);
+    const Tensor y = Tensor::empty({8, 8}, dtype, kGpu), rstd = Tensor::empty({8}, DType::f32, kGpu),
+                 w = Tensor::full({8}, 1.0, dtype, kGpu);
     cuda::rms_norm_forward(ga.view({8, 8}), Tensor(), w, 1e-5, Tensor(), y, rstd);
     CHECK_FALSE(has_nonfinite(y));
   }
@@ -64,8 +65,10 @@ TEST_CASE("a product on the GPU equals the triple loop for every transposition, 
   struct Kind {
     DType in, out;
   };
-  for (const auto& [m, n, k] : std::vector<std::array<int64_t, 3>>{{37, 53, 29}, {1, 7, 129}, {129, 1, 7}, {64, 128, 1000}, {1, 2048, 512}}) {
-    for (const Kind kind : {Kind{DType::f32, DType::f32}, Kind{DType::bf16, DType::f32}, Kind{DType::bf16, DType::bf16}}) {
+  for (const auto& [m, n, k] :
+       std::vector<std::array<int64_t, 3>>{{37, 53, 29}, {1, 7, 129}, {129, 1, 7}, {64, 128, 1000}, {1, 2048, 512}}) {
+    for (const Kind kind :
+         {Kind{DType::f32, DType::f32}, Kind{DType::bf16, DType::f32}, Kind{DType::bf16, DType::bf16}}) {
       for (const Trans ta : {Trans::no, Trans::yes}) {
         for (const Trans tb : {Trans::no, Trans::yes}) {
           for (const auto& [alpha, beta] : {std::pair{1.0, 0.0}, std::pair{0.5, -2.0}}) {
@@ -88,13 +91,15 @@ TEST_CASE("a product on the GPU equals the triple loop for every transposition, 
     }
   }
   const Tensor c = Tensor::full({3, 4}, 5.0, DType::f32, kGpu);  // an empty inner dimension
-  gemm(Tensor::empty({3, 0}, DType::f32, kGpu), Trans::no, Tensor::empty({0, 4}, DType::f32, kGpu), Trans::no, c, 1.0, 0.5);
+  gemm(Tensor::empty({3, 0}, DType::f32, kGpu), Trans::no, Tensor::empty({0, 4}, DType::f32, kGpu), Trans::no, c, 1.0,
+       0.5);
   CHECK(c.to_vector() == std::vector<double>(12, 2.5));
 }
 
 TEST_CASE("the one-row product agrees with f64 for every dtype and number of rows") {
   if (!test::has_gpu()) return;
-  for (const auto& [n, k] : std::vector<std::array<int64_t, 2>>{{1, 1}, {7, 7}, {100, 129}, {300, 1000}, {5000, 520}, {9000, 1024}, {2048, 5632}}) {
+  for (const auto& [n, k] : std::vector<std::array<int64_t, 2>>{
+           {1, 1}, {7, 7}, {100, 129}, {300, 1000}, {5000, 520}, {9000, 1024}, {2048, 5632}}) {
     for (const DType w_type : {DType::f32, DType::bf16}) {
       for (const DType x_type : {DType::f32, DType::bf16}) {
         const Tensor w = randn({n, k}, 1, w_type), x = randn({k}, 2, x_type);
@@ -110,7 +115,8 @@ TEST_CASE("the one-row product agrees with f64 for every dtype and number of row
 TEST_CASE("the gradient norm on the GPU equals the f64 sum and repeats bit for bit") {
   if (!test::has_gpu()) return;
   for (const int64_t n : {1, 3, 4, 1023, 4097, 5'000'003}) {
-    const Tensor g = randn({n}, 1, DType::f32), result = Tensor::empty({1}, DType::f64, kGpu), again = Tensor::empty({1}, DType::f64, kGpu);
+    const Tensor g = randn({n}, 1, DType::f32), result = Tensor::empty({1}, DType::f64, kGpu),
+                 again = Tensor::empty({1}, DType::f64, kGpu);
     double want = 0;
     for (double v : g.to_vector()) want += v * v;
     cuda::squared_norm(g.to(kGpu), result);
@@ -143,13 +149,15 @@ TEST_CASE("AdamW on the GPU equals its formula in f64 for segments of any size")
       if (n > 2000) segments.push_back({1030, 0.f, 1.f}), segments.push_back({4999, 1.f, 3.f});
       const cuda::AdamWTable table = cuda::adamw_table(segments, n, kGpu);
       const cuda::AdamWScalars s{1e-2f, 0.9f, 0.95f, 1e-8f, 0.1f, 0.271f, 0.142625f, 0.25f, static_cast<float>(clip)};
-      const Tensor scalars = Tensor::empty({cuda::kAdamWScalars}, DType::f32, kGpu), norm = Tensor::empty({1}, DType::f64, kGpu);
+      const Tensor scalars = Tensor::empty({cuda::kAdamWScalars}, DType::f32, kGpu),
+                   norm = Tensor::empty({1}, DType::f64, kGpu);
       const Arena a(n, true), before(n, true);
       cuda::set_adamw_scalars(s, scalars);
       cuda::squared_norm(a.grad, norm);
       cuda::adamw(a.master, a.grad, a.m, a.v, a.compute, table, scalars, norm);
 
-      const auto p = before.master.to_vector(), g = before.grad.to_vector(), m = before.m.to_vector(), v = before.v.to_vector();
+      const auto p = before.master.to_vector(), g = before.grad.to_vector(), m = before.m.to_vector(),
+                 v = before.v.to_vector();
       double square = 0;
       for (double x : g) square += x * x;
       const double length = std::sqrt(square) * double(s.grad_scale);
@@ -162,7 +170,8 @@ TEST_CASE("AdamW on the GPU equals its formula in f64 for segments of any size")
         want_m.push_back(double(s.beta1) * m[i] + (1 - double(s.beta1)) * d);
         want_v.push_back(double(s.beta2) * v[i] + (1 - double(s.beta2)) * d * d);
         want_p.push_back(p[i] * (1 - lr * double(s.weight_decay) * double(segments[at].decay)) -
-                         lr * want_m[i] / double(s.correction1) / (std::sqrt(want_v[i] / double(s.correction2)) + double(s.eps)));
+                         lr * want_m[i] / double(s.correction1) /
+                             (std::sqrt(want_v[i] / double(s.correction2)) + double(s.eps)));
       }
       CHECK(test::relative_error(a.m.to_vector(), want_m) < 1e-6);
       CHECK(test::relative_error(a.v.to_vector(), want_v) < 1e-6);
@@ -176,7 +185,8 @@ TEST_CASE("AdamW on the GPU equals its formula in f64 for segments of any size")
 TEST_CASE("AdamW leaves the parameters as they were when the norm is not finite") {
   if (!test::has_gpu()) return;
   const Arena a(100, false), before(100, false);
-  const Tensor scalars = Tensor::empty({cuda::kAdamWScalars}, DType::f32, kGpu), norm = Tensor::empty({1}, DType::f64, kGpu);
+  const Tensor scalars = Tensor::empty({cuda::kAdamWScalars}, DType::f32, kGpu),
+               norm = Tensor::empty({1}, DType::f64, kGpu);
   a.grad.slice(17, 18).fill(INFINITY);
   cuda::set_adamw_scalars({.lr = 1e-2f, .clip = 1.f}, scalars);
   cuda::squared_norm(a.grad, norm);

@@ -56,7 +56,8 @@ TEST_CASE("elementwise ops on the GPU agree with the CPU for every shape") {
     check_op("silu", {two[0]}, [](const Vars& x, Place) { return Vars{silu(x[0])}; });
     check_op("add_bias", {two[0], randn({s[1]}, 4)}, [](const Vars& x, Place) { return Vars{add_bias(x[0], x[1])}; });
   }
-  check_op("add_bias of many rows", {randn({3000, 40}, 1), randn({40}, 2)}, [](const Vars& x, Place) { return Vars{add_bias(x[0], x[1])}; });
+  check_op("add_bias of many rows", {randn({3000, 40}, 1), randn({40}, 2)},
+           [](const Vars& x, Place) { return Vars{add_bias(x[0], x[1])}; });
 }
 
 TEST_CASE("sums on the GPU agree with the CPU") {
@@ -73,15 +74,28 @@ TEST_CASE("sums on the GPU agree with the CPU") {
 
 TEST_CASE("RMSNorm on the GPU agrees with the CPU, with and without the residual") {
   if (!test::has_gpu()) return;
-  for (const Shape& s : std::vector<Shape>{{1, 1}, {1, 7}, {5, 129}, {3, 1000}, {700, 8}, {257, 288}, {64, 504}, {100, 768}, {9, 1024}, {700, 2048},
-                                           {3, 4096}, {3, 8192}, {2, 8200}, {2, 9001}}) {
+  for (const Shape& s : std::vector<Shape>{{1, 1},
+                                           {1, 7},
+                                           {5, 129},
+                                           {3, 1000},
+                                           {700, 8},
+                                           {257, 288},
+                                           {64, 504},
+                                           {100, 768},
+                                           {9, 1024},
+                                           {700, 2048},
+                                           {3, 4096},
+                                           {3, 8192},
+                                           {2, 8200},
+                                           {2, 9001}}) {
     const std::vector<Tensor> in = {randn(s, 1), randn({s[1]}, 2), randn(s, 3)};
     check_op("rms_norm", {in[0], in[1]}, [](const Vars& x, Place) { return Vars{rms_norm(x[0], x[1], 1e-5)}; });
     check_op("residual_rms_norm, both outputs", in, [](const Vars& x, Place) {
       const auto [h, y] = residual_rms_norm(x[0], x[2], x[1], 1e-5);
       return Vars{h, y};
     });
-    check_op("residual_rms_norm, y alone", in, [](const Vars& x, Place) { return Vars{residual_rms_norm(x[0], x[2], x[1], 1e-5).second}; });
+    check_op("residual_rms_norm, y alone", in,
+             [](const Vars& x, Place) { return Vars{residual_rms_norm(x[0], x[2], x[1], 1e-5).second}; });
   }
 }
 
@@ -102,8 +116,10 @@ TEST_CASE("a weight gradient buffer that already holds something is added to") {
 TEST_CASE("SwiGLU on the GPU agrees with the CPU, separate and packed") {
   if (!test::has_gpu()) return;
   for (const Shape& s : kShapes) {
-    check_op("swiglu", {randn(s, 1, DType::f64, 3), randn(s, 2)}, [](const Vars& x, Place) { return Vars{swiglu(x[0], x[1])}; });
-    check_op("swiglu_packed", {randn({s[0], 2 * s[1]}, 3)}, [](const Vars& x, Place) { return Vars{swiglu_packed(x[0])}; });
+    check_op("swiglu", {randn(s, 1, DType::f64, 3), randn(s, 2)},
+             [](const Vars& x, Place) { return Vars{swiglu(x[0], x[1])}; });
+    check_op("swiglu_packed", {randn({s[0], 2 * s[1]}, 3)},
+             [](const Vars& x, Place) { return Vars{swiglu_packed(x[0])}; });
   }
 }
 
@@ -113,11 +129,19 @@ TEST_CASE("embedding on the GPU agrees with the CPU for repeated ids, and sums t
     int64_t n, vocab, columns;
     bool skewed;
   };
-  for (const Case& c : std::vector<Case>{{1, 1, 1, false}, {7, 3, 7, false}, {32, 32, 8, false}, {33, 1, 16, false}, {129, 50, 129, true},
-                                         {1000, 4, 264, false}, {2500, 32000, 96, true}, {64, 1, 1100, false}, {4000, 7, 1100, true}}) {
+  for (const Case& c : std::vector<Case>{{1, 1, 1, false},
+                                         {7, 3, 7, false},
+                                         {32, 32, 8, false},
+                                         {33, 1, 16, false},
+                                         {129, 50, 129, true},
+                                         {1000, 4, 264, false},
+                                         {2500, 32000, 96, true},
+                                         {64, 1, 1100, false},
+                                         {4000, 7, 1100, true}}) {
     for (const Shape& shape : std::vector<Shape>{{c.n}, {c.n, 1}}) {
       const Tensor ids = ids_below(c.n, c.vocab, 5, c.skewed).view(shape);
-      check_op("embedding", {randn({c.vocab, c.columns}, 1)}, [&](const Vars& x, const Place& p) { return Vars{embedding(p.put(ids), x[0])}; });
+      check_op("embedding", {randn({c.vocab, c.columns}, 1)},
+               [&](const Vars& x, const Place& p) { return Vars{embedding(p.put(ids), x[0])}; });
     }
   }
 }
@@ -147,9 +171,12 @@ struct RopeCase {
 void check_rope(const RopeCase& c) {
   const Tensor positions = Tensor::empty({c.per_sample_positions ? c.batch : 1, c.length});
   Random random(3, Purpose::test);
-  for (int64_t i = 0; i < positions.numel(); ++i) positions.data<float>()[i] = static_cast<float>(random.below(100000)) + 0.25f;
+  for (int64_t i = 0; i < positions.numel(); ++i)
+    positions.data<float>()[i] = static_cast<float>(random.below(100000)) + 0.25f;
   const Tensor freq = Tensor::empty(c.per_sample_freq ? Shape{c.batch, c.pairs} : Shape{c.pairs}, DType::f64);
-  for (int64_t i = 0; i < freq.numel(); ++i) freq.data<double>()[i] = static_cast<float>(std::pow(10000.0, -double(i % c.pairs) / double(c.pairs)) * (1 + 0.01 * double(i)));
+  for (int64_t i = 0; i < freq.numel(); ++i)
+    freq.data<double>()[i] =
+        static_cast<float>(std::pow(10000.0, -double(i % c.pairs) / double(c.pairs)) * (1 + 0.01 * double(i)));
   std::vector<Var> frequencies;  // of each run; the rule needs their gradients too
   const auto op = [&](const Vars& x, const Place& p) {
     const Var inv_freq = Var::leaf(freq);
@@ -180,12 +207,12 @@ TEST_CASE("RoPE on the GPU agrees with the CPU, in x and in the frequencies") {
     for (const int64_t dim : {16, 48, 64, 96, 128, 256}) check_rope({2, 37, 5, dim, dim / 2, {layout}});
     check_rope({1, 1, 1, 2, 1, {layout}});
     check_rope({1, 7, 1, 6, 3, {layout}});
-    check_rope({3, 129, 4, 64, 32, {layout}, true, true});          // per-sample frequencies
-    check_rope({3, 20, 4, 64, 32, {layout}, false, false});         // shared positions
+    check_rope({3, 129, 4, 64, 32, {layout}, true, true});   // per-sample frequencies
+    check_rope({3, 20, 4, 64, 32, {layout}, false, false});  // shared positions
     check_rope({2, 20, 4, 64, 32, {layout}, false, true});
-    check_rope({2, 20, 4, 64, 16, {layout}});                       // partial rotary
+    check_rope({2, 20, 4, 64, 16, {layout}});  // partial rotary
     check_rope({2, 20, 4, 20, 7, {layout}});
-    check_rope({2, 20, 8, 64, 32, {layout, 6}});                    // packed q, k, v: v is copied
+    check_rope({2, 20, 8, 64, 32, {layout, 6}});  // packed q, k, v: v is copied
     check_rope({2, 20, 8, 64, 16, {layout, 6}});
     check_rope({2, 20, 8, 64, 32, {layout, 6, true}});
     check_rope({2, 20, 3, 10, 5, {layout, 2, true}});
@@ -195,8 +222,17 @@ TEST_CASE("RoPE on the GPU agrees with the CPU, in x and in the frequencies") {
 
 TEST_CASE("cross-entropy on the GPU agrees with the CPU for every reduction") {
   if (!test::has_gpu()) return;
-  for (const auto& [rows, vocab] : std::vector<std::pair<int64_t, int64_t>>{
-           {1, 1}, {1, 7}, {5, 129}, {400, 1000}, {3, 4096}, {9, 32000}, {3, 50257}, {3, 50304}, {2, 65536}, {2, 128256}, {700, 512}}) {
+  for (const auto& [rows, vocab] : std::vector<std::pair<int64_t, int64_t>>{{1, 1},
+                                                                            {1, 7},
+                                                                            {5, 129},
+                                                                            {400, 1000},
+                                                                            {3, 4096},
+                                                                            {9, 32000},
+                                                                            {3, 50257},
+                                                                            {3, 50304},
+                                                                            {2, 65536},
+                                                                            {2, 128256},
+                                                                            {700, 512}}) {
     const Tensor targets = ids_below(rows, vocab, 6);
     if (rows > 2) targets.data<int32_t>()[1] = kIgnoreIndex;
     for (const Reduction reduction : {Reduction::none, Reduction::sum, Reduction::mean}) {
@@ -235,7 +271,8 @@ TEST_CASE("SwiGLU, silu and RMSNorm on the GPU stay finite at huge inputs") {
   for (const DType dtype : {DType::f32, DType::bf16}) {
     Tape tape;
     const TapeScope scope(tape);
-    const Var gate = Var::leaf(x.to(dtype).to(test::kGpu)), up = Var::leaf(Tensor::full({1, 8}, 2.0, dtype).to(test::kGpu));
+    const Var gate = Var::leaf(x.to(dtype).to(test::kGpu)),
+              up = Var::leaf(Tensor::full({1, 8}, 2.0, dtype).to(test::kGpu));
     const Var weight = Var::leaf(Tensor::full({8}, 1.0, dtype).to(test::kGpu));
     const Var y = swiglu(gate, up), z = silu(gate), n = rms_norm(scale(gate, 1e-15), weight, 1e-5);
     CHECK_FALSE(has_nonfinite(y.value()));
@@ -251,15 +288,19 @@ TEST_CASE("SwiGLU, silu and RMSNorm on the GPU stay finite at huge inputs") {
 
 TEST_CASE("matrix products and linear + cross-entropy on the GPU agree with the CPU") {
   if (!test::has_gpu()) return;
-  for (const auto& [m, n, k] : std::vector<std::array<int64_t, 3>>{{1, 1, 1}, {7, 5, 3}, {129, 65, 33}, {64, 128, 256}, {1, 1000, 96}, {1, 300, 7}}) {
-    check_op("matmul", {randn({m, k}, 1), randn({k, n}, 2)}, [](const Vars& x, Place) { return Vars{matmul(x[0], x[1])}; });
-    check_op("linear", {randn({m, k}, 1), randn({n, k}, 2)}, [](const Vars& x, Place) { return Vars{linear(x[0], x[1])}; });
+  for (const auto& [m, n, k] : std::vector<std::array<int64_t, 3>>{
+           {1, 1, 1}, {7, 5, 3}, {129, 65, 33}, {64, 128, 256}, {1, 1000, 96}, {1, 300, 7}}) {
+    check_op("matmul", {randn({m, k}, 1), randn({k, n}, 2)},
+             [](const Vars& x, Place) { return Vars{matmul(x[0], x[1])}; });
+    check_op("linear", {randn({m, k}, 1), randn({n, k}, 2)},
+             [](const Vars& x, Place) { return Vars{linear(x[0], x[1])}; });
   }
   const Tensor targets = ids_below(50, 333, 6);
   targets.data<int32_t>()[4] = kIgnoreIndex;
   for (const Reduction reduction : {Reduction::sum, Reduction::mean}) {
-    check_op("linear_cross_entropy", {randn({50, 24}, 1), randn({333, 24}, 2)},
-             [&](const Vars& x, const Place& p) { return Vars{linear_cross_entropy(x[0], x[1], p.put(targets), reduction)}; });
+    check_op("linear_cross_entropy", {randn({50, 24}, 1), randn({333, 24}, 2)}, [&](const Vars& x, const Place& p) {
+      return Vars{linear_cross_entropy(x[0], x[1], p.put(targets), reduction)};
+    });
   }
 }
 
@@ -270,8 +311,12 @@ TEST_CASE("concat, narrow, row lookup and cast on the GPU agree with the CPU") {
     const std::vector<Tensor> in = {randn({6, 3, width}, 1), randn({6, 2, width}, 2)};
     check_op("concat", in, [](const Vars& x, Place) { return Vars{concat({x[0], x[1]}, 1)}; });
     check_op("narrow", {in[0]}, [](const Vars& x, Place) { return Vars{narrow(x[0], 1, 1, 3)}; });
-    check_op("narrow of the last dimension", {in[0]}, [&](const Vars& x, Place) { return Vars{narrow(x[0], 2, width / 2, width)}; });
-    check_op("index_rows", {in[0]}, [&](const Vars& x, const Place& p) { return Vars{index_rows(x[0], p.put(index))}; });
-    check_op("cast", {in[0]}, [](const Vars& x, Place) { return Vars{cast(x[0], x[0].dtype() == DType::bf16 ? DType::f32 : x[0].dtype())}; });
+    check_op("narrow of the last dimension", {in[0]},
+             [&](const Vars& x, Place) { return Vars{narrow(x[0], 2, width / 2, width)}; });
+    check_op("index_rows", {in[0]},
+             [&](const Vars& x, const Place& p) { return Vars{index_rows(x[0], p.put(index))}; });
+    check_op("cast", {in[0]}, [](const Vars& x, Place) {
+      return Vars{cast(x[0], x[0].dtype() == DType::bf16 ? DType::f32 : x[0].dtype())};
+    });
   }
 }

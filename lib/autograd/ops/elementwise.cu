@@ -103,7 +103,8 @@ constexpr int kLanes = 32;  // threads along the columns
 /// A block covers 32 N columns, ROWS rows at a time.
 template <int N, int ROWS, class X>
 __global__ void __launch_bounds__(kLanes* ROWS)
-    column_partials_kernel(int64_t rows, int64_t columns, int64_t slab, const X* __restrict__ x, float* __restrict__ partial) {
+    column_partials_kernel(int64_t rows, int64_t columns, int64_t slab, const X* __restrict__ x,
+                           float* __restrict__ partial) {
   __shared__ float sums[ROWS][kLanes * N];
   const int lane = threadIdx.x % kLanes, first = threadIdx.x / kLanes;
   const int64_t column_blocks = (columns + kLanes * N - 1) / (kLanes * N);
@@ -133,7 +134,8 @@ constexpr int kTotalRows = 32;  // many rows at a time: the partial rows are few
 
 template <class Out>
 __global__ void __launch_bounds__(kLanes* kTotalRows)
-    column_totals_kernel(int64_t parts, int64_t columns, bool add, const float* __restrict__ partial, Out* __restrict__ out) {
+    column_totals_kernel(int64_t parts, int64_t columns, bool add, const float* __restrict__ partial,
+                         Out* __restrict__ out) {
   __shared__ float sums[kTotalRows][kLanes];
   const int lane = threadIdx.x % kLanes, first = threadIdx.x / kLanes;
   const int64_t c = static_cast<int64_t>(blockIdx.x) * kLanes + lane;
@@ -156,11 +158,16 @@ __global__ void __launch_bounds__(kLanes* kTotalRows)
 void binary(Binary op, const Tensor& a, const Tensor& b, const Tensor& y) {
   dispatch(a.dtype(), "binary", [&](auto zero) {
     using T = decltype(zero);
-    const auto go = [&](const char* name, auto f) { map(name, y.numel(), f, as<T>(y), as<const T>(a), as<const T>(b)); };
+    const auto go = [&](const char* name, auto f) {
+      map(name, y.numel(), f, as<T>(y), as<const T>(a), as<const T>(b));
+    };
     switch (op) {
-      case Binary::add: return go("add", Add{});
-      case Binary::sub: return go("sub", Sub{});
-      case Binary::mul: return go("mul", Mul{});
+      case Binary::add:
+        return go("add", Add{});
+      case Binary::sub:
+        return go("sub", Sub{});
+      case Binary::mul:
+        return go("mul", Mul{});
     }
   });
 }
@@ -170,10 +177,14 @@ void unary(Unary op, const Tensor& x, const Tensor& y) {
     using T = decltype(zero);
     const auto go = [&](const char* name, auto f) { map(name, y.numel(), f, as<T>(y), as<const T>(x)); };
     switch (op) {
-      case Unary::exp: return go("exp", Exp{});
-      case Unary::log: return go("log", Log{});
-      case Unary::tanh: return go("tanh", Tanh{});
-      case Unary::silu: return go("silu", Silu{});
+      case Unary::exp:
+        return go("exp", Exp{});
+      case Unary::log:
+        return go("log", Log{});
+      case Unary::tanh:
+        return go("tanh", Tanh{});
+      case Unary::silu:
+        return go("silu", Silu{});
     }
   });
 }
@@ -185,10 +196,14 @@ void unary_backward(Unary op, const Tensor& x, const Tensor& y, const Tensor& dy
       map(name, dx.numel(), f, as<T>(dx), as<const T>(from), as<const T>(dy));
     };
     switch (op) {
-      case Unary::exp: return go("exp_backward", ExpBackward{}, y);
-      case Unary::log: return go("log_backward", LogBackward{}, x);
-      case Unary::tanh: return go("tanh_backward", TanhBackward{}, y);
-      case Unary::silu: return go("silu_backward", SiluBackward{}, x);
+      case Unary::exp:
+        return go("exp_backward", ExpBackward{}, y);
+      case Unary::log:
+        return go("log_backward", LogBackward{}, x);
+      case Unary::tanh:
+        return go("tanh_backward", TanhBackward{}, y);
+      case Unary::silu:
+        return go("silu_backward", SiluBackward{}, x);
     }
   });
 }
@@ -207,8 +222,8 @@ void add_scaled(const Tensor& to, const Tensor& from, double factor, const Tenso
         using To = decltype(to_zero);
         using From = decltype(from_zero);
         using S = decltype(scalar_zero);
-        map("add_scaled", to.numel(), AddScaled<S>{static_cast<float>(factor), as<const S>(scalar)}, as<To>(to), as<const To>(to),
-            as<const From>(from));
+        map("add_scaled", to.numel(), AddScaled<S>{static_cast<float>(factor), as<const S>(scalar)}, as<To>(to),
+            as<const To>(to), as<const From>(from));
       });
     });
   });
@@ -217,7 +232,8 @@ void add_scaled(const Tensor& to, const Tensor& from, double factor, const Tenso
 void add_bias(const Tensor& x, const Tensor& bias, const Tensor& y) {
   dispatch(x.dtype(), "add_bias", [&](auto zero) {
     using T = decltype(zero);
-    map("add_bias", y.numel(), AddBias<T>{as<const T>(bias), static_cast<uint32_t>(bias.numel())}, as<T>(y), as<const T>(x));
+    map("add_bias", y.numel(), AddBias<T>{as<const T>(bias), static_cast<uint32_t>(bias.numel())}, as<T>(y),
+        as<const T>(x));
   });
 }
 
@@ -229,11 +245,12 @@ void column_sums(const Tensor& x, const Tensor& out, bool add) {
     using X = decltype(zero);
     dispatch_width(columns % 8 == 0 && aligned16(x.raw()), [&](auto width) {
       const int64_t column_blocks = ceil_div(columns, kLanes * width());
-      // Slabs of at least 64 rows, and about 1024 blocks; from the shape alone, so that the order of additions is the shape's.
+      // Slabs of at least 64 rows, and about 1024 blocks; from the shape alone, so that the order of additions is the
+      // shape's.
       const int64_t slab = std::max<int64_t>(64, ceil_div(rows, ceil_div(1024, column_blocks)));
       const Tensor partial = Tensor::empty({ceil_div(rows, slab), columns}, DType::f32, x.device());
-      launch("column_partials", column_partials_kernel<width(), kRows, X>, partial.size(0) * column_blocks, kLanes * kRows, 0, rows,
-             columns, slab, as<const X>(x), as<float>(partial));
+      launch("column_partials", column_partials_kernel<width(), kRows, X>, partial.size(0) * column_blocks,
+             kLanes * kRows, 0, rows, columns, slab, as<const X>(x), as<float>(partial));
       add_partial_rows(partial, out, add);
     });
   });
@@ -243,8 +260,8 @@ void add_partial_rows(const Tensor& partial, const Tensor& out, bool add) {
   const int64_t columns = out.numel();
   dispatch(out.dtype(), "add_partial_rows", [&](auto zero) {
     using Out = decltype(zero);
-    launch("column_totals", column_totals_kernel<Out>, ceil_div(columns, kLanes), kLanes * kTotalRows, 0, partial.size(0), columns, add,
-           as<const float>(partial), as<Out>(out));
+    launch("column_totals", column_totals_kernel<Out>, ceil_div(columns, kLanes), kLanes * kTotalRows, 0,
+           partial.size(0), columns, add, as<const float>(partial), as<Out>(out));
   });
 }
 

@@ -1,9 +1,9 @@
 // Token embedding: out[t] = weight[ids[t]], and its gradient dweight[v] += sum of dy[t] over all t with ids[t] = v.
 //
-// The gradient is deterministic without atomics. Tokens are sorted by id (a stable radix sort: equal ids stay in token order) and
-// the sorted list is cut into chunks. A block adds up its chunk's rows; a run of equal ids that lies inside one chunk goes
-// straight to dweight, the pieces of a run that crosses chunks are added up in order by a second kernel. However skewed the ids
-// are, no block has more than one chunk of rows to read.
+// The gradient is deterministic without atomics. Tokens are sorted by id (a stable radix sort: equal ids stay in token
+// order) and the sorted list is cut into chunks. A block adds up its chunk's rows; a run of equal ids that lies inside
+// one chunk goes straight to dweight, the pieces of a run that crosses chunks are added up in order by a second kernel.
+// However skewed the ids are, no block has more than one chunk of rows to read.
 #include <bit>
 #include <cub/device/device_radix_sort.cuh>
 
@@ -15,11 +15,13 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// --- forward: bytes: each row read and written once ------------------------------------------------------------------------
+// --- forward: bytes: each row read and written once
+// ------------------------------------------------------------------------
 
 template <int N, class T>
-__global__ void __launch_bounds__(kThreads) gather_kernel(int64_t n, int vocab, uint32_t columns, const int32_t* __restrict__ ids,
-                                                          const T* __restrict__ weight, T* __restrict__ out) {
+__global__ void __launch_bounds__(kThreads)
+    gather_kernel(int64_t n, int vocab, uint32_t columns, const int32_t* __restrict__ ids, const T* __restrict__ weight,
+                  T* __restrict__ out) {
   const int64_t i = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * N;
   const int64_t token = i / columns;
   if (token >= n) return;
@@ -34,13 +36,14 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(int64_t n, int vocab, 
   store<N>(out + i, row);
 }
 
-// --- backward --------------------------------------------------------------------------------------------------------------
+// --- backward
+// --------------------------------------------------------------------------------------------------------------
 
 constexpr int kChunk = 32;  // sorted tokens per block
 
 /// Ids outside the vocabulary get the key `vocab`: they sort to the end and are skipped there.
-__global__ void __launch_bounds__(kThreads) keys_kernel(int n, int vocab, const int32_t* __restrict__ ids, uint32_t* __restrict__ keys,
-                                                        int32_t* __restrict__ tokens) {
+__global__ void __launch_bounds__(kThreads) keys_kernel(int n, int vocab, const int32_t* __restrict__ ids,
+                                                        uint32_t* __restrict__ keys, int32_t* __restrict__ tokens) {
   const int t = static_cast<int>(blockIdx.x) * kThreads + threadIdx.x;
   if (t >= n) return;
   const int32_t id = ids[t];
@@ -48,7 +51,8 @@ __global__ void __launch_bounds__(kThreads) keys_kernel(int n, int vocab, const 
   tokens[t] = t;
 }
 
-/// What a chunk of the sorted list looks like. `before` and `after` are its neighbours' keys (a key that cannot occur at the ends).
+/// What a chunk of the sorted list looks like. `before` and `after` are its neighbours' keys (a key that cannot occur
+/// at the ends).
 struct Chunk {
   int begin, end;
   uint32_t first, last, before, after;
@@ -62,12 +66,13 @@ struct Chunk {
   }
 };
 
-/// Adds up the rows of one chunk. partial [chunks,2,C]: 0 the run that began in an earlier chunk, 1 the run that goes on in the next.
-/// Bytes: dy once, and two accesses to each touched row of dweight.
+/// Adds up the rows of one chunk. partial [chunks,2,C]: 0 the run that began in an earlier chunk, 1 the run that goes
+/// on in the next. Bytes: dy once, and two accesses to each touched row of dweight.
 template <int N, class T, class W>
 __global__ void __launch_bounds__(128)
-    scatter_kernel(int n, int vocab, int64_t columns, int tiles, const uint32_t* __restrict__ keys, const int32_t* __restrict__ tokens,
-                   const T* __restrict__ dy, W* __restrict__ dweight, float* __restrict__ partial) {
+    scatter_kernel(int n, int vocab, int64_t columns, int tiles, const uint32_t* __restrict__ keys,
+                   const int32_t* __restrict__ tokens, const T* __restrict__ dy, W* __restrict__ dweight,
+                   float* __restrict__ partial) {
   __shared__ uint32_t key_of[kChunk];
   __shared__ int32_t token_of[kChunk];
   const int index = static_cast<int>(blockIdx.x) / tiles;
@@ -117,8 +122,9 @@ __global__ void __launch_bounds__(128)
 
 /// One block per chunk in which a run begins that goes on in the next one: adds up the run's pieces in order.
 template <int N, class W>
-__global__ void __launch_bounds__(128) join_kernel(int n, int vocab, int64_t columns, int tiles, const uint32_t* __restrict__ keys,
-                                                   const float* __restrict__ partial, W* __restrict__ dweight) {
+__global__ void __launch_bounds__(128)
+    join_kernel(int n, int vocab, int64_t columns, int tiles, const uint32_t* __restrict__ keys,
+                const float* __restrict__ partial, W* __restrict__ dweight) {
   const int index = static_cast<int>(blockIdx.x) / tiles;
   const Chunk chunk(index, n, keys);
   const uint32_t key = chunk.last;
@@ -152,8 +158,8 @@ void embedding_forward(const Tensor& ids, const Tensor& weight, const Tensor& ou
   dispatch(weight.dtype(), "embedding", [&](auto zero) {
     using T = decltype(zero);
     dispatch_width(columns % 8 == 0 && aligned16(as<T>(weight), as<T>(out)), [&](auto width) {
-      launch("embedding", gather_kernel<width(), T>, ceil_div(n * columns, kThreads * width()), kThreads, 0, n, weight.size(0), columns,
-             as<int32_t>(ids), as<T>(weight), as<T>(out));
+      launch("embedding", gather_kernel<width(), T>, ceil_div(n * columns, kThreads * width()), kThreads, 0, n,
+             weight.size(0), columns, as<int32_t>(ids), as<T>(weight), as<T>(out));
     });
   });
 }
@@ -165,14 +171,15 @@ void embedding_backward(const Tensor& ids, const Tensor& dy, const Tensor& dweig
   const Device device = dy.device();
   const auto ints = [&](int64_t count) { return Tensor::empty({count}, DType::i32, device); };
   const Tensor key_in = ints(n), key_out = ints(n), token_in = ints(n), token_out = ints(n);
-  launch("embedding_keys", keys_kernel, ceil_div(n, kThreads), kThreads, 0, n, vocab, as<int32_t>(ids), as<uint32_t>(key_in),
-         as<int32_t>(token_in));
+  launch("embedding_keys", keys_kernel, ceil_div(n, kThreads), kThreads, 0, n, vocab, as<int32_t>(ids),
+         as<uint32_t>(key_in), as<int32_t>(token_in));
 
   const int bits = static_cast<int>(std::bit_width(static_cast<uint64_t>(vocab)));
   size_t bytes = 0;
   const auto sort = [&](void* scratch) {
     check_cuda(cub::DeviceRadixSort::SortPairs(scratch, bytes, as<const uint32_t>(key_in), as<uint32_t>(key_out),
-                                               as<const int32_t>(token_in), as<int32_t>(token_out), static_cast<int>(n), 0, bits, stream()),
+                                               as<const int32_t>(token_in), as<int32_t>(token_out), static_cast<int>(n),
+                                               0, bits, stream()),
                "cub::DeviceRadixSort::SortPairs");
   };
   sort(nullptr);  // asks for the size
@@ -186,12 +193,13 @@ void embedding_backward(const Tensor& ids, const Tensor& dy, const Tensor& dweig
       using T = decltype(dy_zero);
       using W = decltype(dw_zero);
       dispatch_width(columns % 8 == 0 && aligned16(as<T>(dy), as<W>(dweight)), [&](auto width) {
-        const int threads = static_cast<int>(std::min<int64_t>(128, ceil_div(ceil_div(columns, width()), kWarp) * kWarp));
+        const int threads =
+            static_cast<int>(std::min<int64_t>(128, ceil_div(ceil_div(columns, width()), kWarp) * kWarp));
         const int64_t tiles = ceil_div(columns, threads * width());
-        launch("embedding_backward", scatter_kernel<width(), T, W>, chunks * tiles, threads, 0, n, vocab, columns, tiles,
-               as<uint32_t>(key_out), as<int32_t>(token_out), as<T>(dy), as<W>(dweight), as<float>(partial));
-        launch("embedding_join", join_kernel<width(), W>, chunks * tiles, threads, 0, n, vocab, columns, tiles, as<uint32_t>(key_out),
-               as<float>(partial), as<W>(dweight));
+        launch("embedding_backward", scatter_kernel<width(), T, W>, chunks * tiles, threads, 0, n, vocab, columns,
+               tiles, as<uint32_t>(key_out), as<int32_t>(token_out), as<T>(dy), as<W>(dweight), as<float>(partial));
+        launch("embedding_join", join_kernel<width(), W>, chunks * tiles, threads, 0, n, vocab, columns, tiles,
+               as<uint32_t>(key_out), as<float>(partial), as<W>(dweight));
       });
     });
   });

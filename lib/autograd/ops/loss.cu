@@ -47,15 +47,18 @@ __device__ __forceinline__ void wait_for_copies() {
   asm volatile("cp.async.commit_group;\ncp.async.wait_group 0;" ::: "memory");
 }
 
-// --- a row in registers, the next one on its way --------------------------------------------------------------------------
+// --- a row in registers, the next one on its way
+// --------------------------------------------------------------------------
 //
-// Bytes: logits read once and, with the gradient, written once. A row of 32000 is too long to have several in the registers of
-// one multiprocessor, and with one alone the memory bus would idle while it is reduced; so the next row flows into shared memory
-// meanwhile. Every thread copies, and later reads, its own pieces only: no barrier is needed for them.
+// Bytes: logits read once and, with the gradient, written once. A row of 32000 is too long to have several in the
+// registers of one multiprocessor, and with one alone the memory bus would idle while it is reduced; so the next row
+// flows into shared memory meanwhile. Every thread copies, and later reads, its own pieces only: no barrier is needed
+// for them.
 
 template <int THREADS, int V, class T>
 __global__ void __launch_bounds__(THREADS, THREADS <= 512 ? 1024 / THREADS : 1)
-    cross_entropy_kernel(int64_t rows, int vocab, bool gradient, T* logits, const int32_t* __restrict__ targets, float* __restrict__ nll) {
+    cross_entropy_kernel(int64_t rows, int vocab, bool gradient, T* logits, const int32_t* __restrict__ targets,
+                         float* __restrict__ nll) {
   constexpr int kCount = Piece<T>::kCount;
   extern __shared__ char waiting_bytes[];
   Piece<T>* waiting = reinterpret_cast<Piece<T>*>(waiting_bytes);  // [V * THREADS], as far as the row goes
@@ -122,13 +125,15 @@ __global__ void __launch_bounds__(THREADS, THREADS <= 512 ? 1024 / THREADS : 1)
   }
 }
 
-// --- any vocabulary: three passes over the row, the later ones mostly from L2 ------------------------------------------------
+// --- any vocabulary: three passes over the row, the later ones mostly from L2
+// ------------------------------------------------
 
 constexpr int kAnyThreads = 1024;
 
 template <class T>
 __global__ void __launch_bounds__(kAnyThreads)
-    cross_entropy_any_kernel(int64_t vocab, bool gradient, T* logits, const int32_t* __restrict__ targets, float* __restrict__ nll) {
+    cross_entropy_any_kernel(int64_t vocab, bool gradient, T* logits, const int32_t* __restrict__ targets,
+                             float* __restrict__ nll) {
   __shared__ float max_scratch[kWarp], sum_scratch[kWarp];
   T* line = logits + static_cast<int64_t>(blockIdx.x) * vocab;
   const int32_t target = targets[blockIdx.x];
@@ -150,7 +155,8 @@ __global__ void __launch_bounds__(kAnyThreads)
 
 /// y[r,c] = x[r,c] s[r]
 template <int N, class T, class S>
-__global__ void __launch_bounds__(256) scale_rows_kernel(int64_t n, uint32_t columns, const T* x, const S* __restrict__ s, T* y) {
+__global__ void __launch_bounds__(256)
+    scale_rows_kernel(int64_t n, uint32_t columns, const T* x, const S* __restrict__ s, T* y) {
   const int64_t i = (static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x) * N;
   if (i >= n) return;
   const float factor = to_float(s[i / columns]);
@@ -169,7 +175,8 @@ void cross_entropy_rows(const Tensor& logits, const Tensor& targets, bool gradie
     const auto go = [&](auto threads, auto v) {
       const auto kernel = cross_entropy_kernel<threads(), v(), T>;
       const int64_t blocks = std::min(rows, resident_blocks("cross_entropy", kernel, threads(), bytes));
-      launch("cross_entropy", kernel, blocks, threads(), bytes, rows, vocab, gradient, as<T>(logits), as<int32_t>(targets), as<float>(nll));
+      launch("cross_entropy", kernel, blocks, threads(), bytes, rows, vocab, gradient, as<T>(logits),
+             as<int32_t>(targets), as<float>(nll));
     };
     using std::integral_constant;
     const int64_t pieces = bytes / 16;
@@ -179,8 +186,8 @@ void cross_entropy_rows(const Tensor& logits, const Tensor& targets, bool gradie
       if (pieces <= 4096) return go(integral_constant<int, 512>{}, integral_constant<int, 8>{});
       return go(integral_constant<int, 1024>{}, integral_constant<int, 8>{});
     }
-    launch("cross_entropy_any", cross_entropy_any_kernel<T>, rows, kAnyThreads, 0, vocab, gradient, as<T>(logits), as<int32_t>(targets),
-           as<float>(nll));
+    launch("cross_entropy_any", cross_entropy_any_kernel<T>, rows, kAnyThreads, 0, vocab, gradient, as<T>(logits),
+           as<int32_t>(targets), as<float>(nll));
   });
 }
 
@@ -191,8 +198,8 @@ void scale_rows(const Tensor& x, const Tensor& s, const Tensor& y) {
       using T = decltype(zero);
       using S = decltype(s_zero);
       dispatch_width(columns % 8 == 0 && aligned16(as<T>(x), as<T>(y)), [&](auto width) {
-        launch("scale_rows", scale_rows_kernel<width(), T, S>, ceil_div(x.numel(), 256 * width()), 256, 0, x.numel(), columns, as<T>(x),
-               as<S>(s), as<T>(y));
+        launch("scale_rows", scale_rows_kernel<width(), T, S>, ceil_div(x.numel(), 256 * width()), 256, 0, x.numel(),
+               columns, as<T>(x), as<S>(s), as<T>(y));
       });
     });
   });

@@ -23,10 +23,11 @@ __device__ __forceinline__ float row_sum(float value, float* scratch) {
   return block_reduce<WARPS * kWarp>(value, Sum{}, scratch);
 }
 
-// --- forward ---------------------------------------------------------------------------------------------------------------
+// --- forward
+// ---------------------------------------------------------------------------------------------------------------
 //
-// Bytes per element: x, y (and residual, h), once each. WARPS warps per row, V vectors per thread; with one warp per row a block
-// holds eight rows.
+// Bytes per element: x, y (and residual, h), once each. WARPS warps per row, V vectors per thread; with one warp per
+// row a block holds eight rows.
 
 template <int WARPS>
 constexpr int kRowsPerBlock = WARPS == 1 ? 8 : 1;
@@ -94,8 +95,8 @@ constexpr int kAnyThreads = 256;
 
 template <class T>
 __global__ void __launch_bounds__(kAnyThreads)
-    rms_norm_any_kernel(int64_t columns, float eps, const T* __restrict__ x, const T* __restrict__ residual, const T* __restrict__ weight,
-                        T* h, T* __restrict__ y, float* __restrict__ rstd) {
+    rms_norm_any_kernel(int64_t columns, float eps, const T* __restrict__ x, const T* __restrict__ residual,
+                        const T* __restrict__ weight, T* h, T* __restrict__ y, float* __restrict__ rstd) {
   __shared__ float scratch[kWarp];
   const int64_t at = static_cast<int64_t>(blockIdx.x) * columns;
   const T* line = residual ? h : x;
@@ -116,10 +117,11 @@ __global__ void __launch_bounds__(kAnyThreads)
   }
 }
 
-// --- backward --------------------------------------------------------------------------------------------------------------
+// --- backward
+// --------------------------------------------------------------------------------------------------------------
 //
-// Bytes per element: h, dy, dx (and dh), once each, and one partial row of dweight per block. Blocks stay on the card and walk
-// over rows; the next row is on its way while this one is computed.
+// Bytes per element: h, dy, dx (and dh), once each, and one partial row of dweight per block. Blocks stay on the card
+// and walk over rows; the next row is on its way while this one is computed.
 
 template <int WARPS>
 constexpr int kGroups = WARPS == 1 ? 8 : 1;  // rows at a time in a block
@@ -127,8 +129,8 @@ constexpr int kGroups = WARPS == 1 ? 8 : 1;  // rows at a time in a block
 template <int WARPS, int V, class T>
 __global__ void __launch_bounds__(WARPS* kWarp* kGroups<WARPS>)
     rms_norm_backward_kernel(int64_t rows, int columns, const T* __restrict__ h, const T* __restrict__ weight,
-                             const float* __restrict__ rstd, const T* __restrict__ dy, const T* __restrict__ dh, T* __restrict__ dx,
-                             float* __restrict__ partial) {
+                             const float* __restrict__ rstd, const T* __restrict__ dy, const T* __restrict__ dh,
+                             T* __restrict__ dx, float* __restrict__ partial) {
   constexpr int kGroup = WARPS * kWarp;
   __shared__ float scratch[2][kWarp];
   extern __shared__ float combine[];  // [kGroups, columns], if there are several groups
@@ -201,7 +203,7 @@ __global__ void __launch_bounds__(WARPS* kWarp* kGroups<WARPS>)
     const int c = (v * kGroup + member) * kN;
     if (c < columns) store<kN>(to + c, dweight[v]);
   }
-  if constexpr (kGroups<WARPS> > 1) {
+  if constexpr (kGroups < WARPS >> 1) {
     __syncthreads();
     for (int c = threadIdx.x; c < columns; c += blockDim.x) {
       float sum = 0;
@@ -215,8 +217,8 @@ __global__ void __launch_bounds__(WARPS* kWarp* kGroups<WARPS>)
 template <class T>
 __global__ void __launch_bounds__(kAnyThreads)
     rms_norm_backward_any_kernel(int64_t rows, int64_t columns, const T* __restrict__ h, const T* __restrict__ weight,
-                                 const float* __restrict__ rstd, const T* __restrict__ dy, const T* __restrict__ dh, T* __restrict__ dx,
-                                 float* partial) {
+                                 const float* __restrict__ rstd, const T* __restrict__ dy, const T* __restrict__ dh,
+                                 T* __restrict__ dx, float* partial) {
   __shared__ float scratch[2][kWarp];
   float* dweight = partial ? partial + static_cast<int64_t>(blockIdx.x) * columns : nullptr;
   int parity = 0;
@@ -239,7 +241,8 @@ __global__ void __launch_bounds__(kAnyThreads)
   }
 }
 
-// --- launchers -------------------------------------------------------------------------------------------------------------
+// --- launchers
+// -------------------------------------------------------------------------------------------------------------
 
 template <int W, int V_>
 struct Fit {
@@ -262,26 +265,27 @@ bool fit(int64_t columns, F&& f) {
 
 }  // namespace
 
-void rms_norm_forward(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps, const Tensor& h, const Tensor& y,
-                      const Tensor& rstd) {
+void rms_norm_forward(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps, const Tensor& h,
+                      const Tensor& y, const Tensor& rstd) {
   const int64_t columns = weight.numel(), rows = rstd.numel();
   dispatch(x.dtype(), "rms_norm", [&](auto zero) {
     using T = decltype(zero);
     const bool wide = columns % kN == 0 && aligned16(as<T>(x), as<T>(residual), as<T>(weight), as<T>(h), as<T>(y));
-    const bool done = wide && fit(columns, [&](auto shape) {
-      using S = decltype(shape);
-      constexpr int kRows = kRowsPerBlock<S::WARPS>;
-      launch("rms_norm", rms_norm_kernel<S::WARPS, S::V, T>, ceil_div(rows, kRows), S::WARPS * kWarp * kRows, 0, rows, columns, eps,
-             as<T>(x), as<T>(residual), as<T>(weight), as<T>(h), as<T>(y), as<float>(rstd));
-    });
+    const bool done =
+        wide && fit(columns, [&](auto shape) {
+          using S = decltype(shape);
+          constexpr int kRows = kRowsPerBlock<S::WARPS>;
+          launch("rms_norm", rms_norm_kernel<S::WARPS, S::V, T>, ceil_div(rows, kRows), S::WARPS * kWarp * kRows, 0,
+                 rows, columns, eps, as<T>(x), as<T>(residual), as<T>(weight), as<T>(h), as<T>(y), as<float>(rstd));
+        });
     if (done) return;
-    launch("rms_norm_any", rms_norm_any_kernel<T>, rows, kAnyThreads, 0, columns, eps, as<T>(x), as<T>(residual), as<T>(weight), as<T>(h),
-           as<T>(y), as<float>(rstd));
+    launch("rms_norm_any", rms_norm_any_kernel<T>, rows, kAnyThreads, 0, columns, eps, as<T>(x), as<T>(residual),
+           as<T>(weight), as<T>(h), as<T>(y), as<float>(rstd));
   });
 }
 
-void rms_norm_backward(const Tensor& h, const Tensor& weight, const Tensor& rstd, const Tensor& dy, const Tensor& dh, const Tensor& dx,
-                       const Tensor& dweight, bool add) {
+void rms_norm_backward(const Tensor& h, const Tensor& weight, const Tensor& rstd, const Tensor& dy, const Tensor& dh,
+                       const Tensor& dx, const Tensor& dweight, bool add) {
   const int64_t columns = weight.numel(), rows = rstd.numel();
   Tensor partial;
   const auto partial_rows = [&](int64_t blocks) {
@@ -292,21 +296,23 @@ void rms_norm_backward(const Tensor& h, const Tensor& weight, const Tensor& rstd
     using T = decltype(zero);
     const bool wide = columns % kN == 0 && aligned16(as<T>(h), as<T>(weight), as<T>(dy), as<T>(dh), as<T>(dx));
     const bool done = wide && fit(columns, [&](auto shape) {
-      using S = decltype(shape);
-      constexpr int kRows = kGroups<S::WARPS>, kThreads = S::WARPS * kWarp * kRows;
-      const auto kernel = rms_norm_backward_kernel<S::WARPS, S::V, T>;
-      const int64_t shared = kRows > 1 ? kRows * columns * 4 : 0;
-      // At least four rows per group, so that the partial rows stay few.
-      const int64_t blocks = std::min(resident_blocks("rms_norm_backward", kernel, kThreads, shared), ceil_div(rows, 4 * kRows));
-      launch("rms_norm_backward", kernel, blocks, kThreads, shared, rows, columns, as<T>(h), as<T>(weight), as<float>(rstd), as<T>(dy),
-             as<T>(dh), as<T>(dx), partial_rows(blocks));
-    });
+                        using S = decltype(shape);
+                        constexpr int kRows = kGroups<S::WARPS>, kThreads = S::WARPS * kWarp * kRows;
+                        const auto kernel = rms_norm_backward_kernel<S::WARPS, S::V, T>;
+                        const int64_t shared = kRows > 1 ? kRows * columns * 4 : 0;
+                        // At least four rows per group, so that the partial rows stay few.
+                        const int64_t blocks = std::min(resident_blocks("rms_norm_backward", kernel, kThreads, shared),
+                                                        ceil_div(rows, 4 * kRows));
+                        launch("rms_norm_backward", kernel, blocks, kThreads, shared, rows, columns, as<T>(h),
+                               as<T>(weight), as<float>(rstd), as<T>(dy), as<T>(dh), as<T>(dx), partial_rows(blocks));
+                      });
     if (done) return;
     const int64_t blocks = std::min<int64_t>(4 * multiprocessors(), rows);
-    launch("rms_norm_backward_any", rms_norm_backward_any_kernel<T>, blocks, kAnyThreads, 0, rows, columns, as<T>(h), as<T>(weight),
-           as<float>(rstd), as<T>(dy), as<T>(dh), as<T>(dx), partial_rows(blocks));
+    launch("rms_norm_backward_any", rms_norm_backward_any_kernel<T>, blocks, kAnyThreads, 0, rows, columns, as<T>(h),
+           as<T>(weight), as<float>(rstd), as<T>(dy), as<T>(dh), as<T>(dx), partial_rows(blocks));
   });
-  if (dweight.defined()) add_partial_rows(partial.defined() ? partial : Tensor::empty({0, columns}, DType::f32, h.device()), dweight, add);
+  if (dweight.defined())
+    add_partial_rows(partial.defined() ? partial : Tensor::empty({0, columns}, DType::f32, h.device()), dweight, add);
 }
 
 }  // namespace rw::cuda

@@ -8,10 +8,12 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kMaxBlocks = 1024;  // independent of the card, so that the order of additions is too
 
-// --- sum of everything: x is read once -----------------------------------------------------------------------------------
+// --- sum of everything: x is read once
+// -----------------------------------------------------------------------------------
 
 template <int N, class X>
-__global__ void __launch_bounds__(kThreads) sum_partials_kernel(int64_t n, const X* __restrict__ x, double* __restrict__ partial) {
+__global__ void __launch_bounds__(kThreads)
+    sum_partials_kernel(int64_t n, const X* __restrict__ x, double* __restrict__ partial) {
   __shared__ double scratch[kThreads / kWarp];
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads * N;
   double sum = 0;
@@ -23,13 +25,15 @@ __global__ void __launch_bounds__(kThreads) sum_partials_kernel(int64_t n, const
     for (int j = 0; j < N; ++j) eight += v.at[j];
     sum += static_cast<double>(eight);
   }
-  for (; i < n; ++i) sum += static_cast<double>(to_float(x[i]));  // only the thread that holds the tail gets here with i < n
+  for (; i < n; ++i)
+    sum += static_cast<double>(to_float(x[i]));  // only the thread that holds the tail gets here with i < n
   sum = block_reduce<kThreads>(sum, Sum{}, scratch);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
 template <class Y>
-__global__ void __launch_bounds__(kThreads) sum_total_kernel(int blocks, double factor, const double* __restrict__ partial, Y* y) {
+__global__ void __launch_bounds__(kThreads)
+    sum_total_kernel(int blocks, double factor, const double* __restrict__ partial, Y* y) {
   __shared__ double scratch[kThreads / kWarp];
   double sum = 0;
   for (int i = threadIdx.x; i < blocks; i += kThreads) sum += partial[i];
@@ -37,10 +41,12 @@ __global__ void __launch_bounds__(kThreads) sum_total_kernel(int blocks, double 
   if (threadIdx.x == 0) y[0] = from_float<Y>(static_cast<float>(factor * sum));
 }
 
-// --- sum over the last dimension: a warp per row ---------------------------------------------------------------------------
+// --- sum over the last dimension: a warp per row
+// ---------------------------------------------------------------------------
 
 template <int N, class X>
-__global__ void __launch_bounds__(kThreads) sum_last_kernel(int64_t rows, int64_t columns, const X* __restrict__ x, X* __restrict__ y) {
+__global__ void __launch_bounds__(kThreads)
+    sum_last_kernel(int64_t rows, int64_t columns, const X* __restrict__ x, X* __restrict__ y) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * (kThreads / kWarp) + threadIdx.x / kWarp;
   if (row >= rows) return;  // a whole warp leaves
   float sum = 0;
@@ -54,11 +60,12 @@ __global__ void __launch_bounds__(kThreads) sum_last_kernel(int64_t rows, int64_
   if (threadIdx.x % kWarp == 0) y[row] = from_float<X>(sum);
 }
 
-// --- their gradients ------------------------------------------------------------------------------------------------------
+// --- their gradients
+// ------------------------------------------------------------------------------------------------------
 
 template <class D>
-__global__ void __launch_bounds__(kThreads) broadcast_kernel(int64_t n, int64_t columns, float factor, const D* __restrict__ dy,
-                                                             D* __restrict__ dx) {
+__global__ void __launch_bounds__(kThreads)
+    broadcast_kernel(int64_t n, int64_t columns, float factor, const D* __restrict__ dy, D* __restrict__ dx) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i < n) dx[i] = from_float<D>(factor * to_float(dy[i / columns]));
 }
@@ -66,7 +73,8 @@ __global__ void __launch_bounds__(kThreads) broadcast_kernel(int64_t n, int64_t 
 void broadcast(const char* name, const Tensor& dy, int64_t columns, double factor, const Tensor& dx) {
   dispatch(dx.dtype(), name, [&](auto zero) {
     using D = decltype(zero);
-    launch(name, broadcast_kernel<D>, ceil_div(dx.numel(), kThreads), kThreads, 0, dx.numel(), columns, factor, as<const D>(dy), as<D>(dx));
+    launch(name, broadcast_kernel<D>, ceil_div(dx.numel(), kThreads), kThreads, 0, dx.numel(), columns, factor,
+           as<const D>(dy), as<D>(dx));
   });
 }
 
@@ -79,7 +87,8 @@ void sum_all(const Tensor& x, double factor, const Tensor& y) {
     dispatch_width(aligned16(as<X>(x)), [&](auto width) {
       const int64_t blocks = std::min<int64_t>(kMaxBlocks, ceil_div(n, kThreads * width()));
       const Tensor partial = Tensor::empty({blocks}, DType::f64, x.device());
-      launch("sum_partials", sum_partials_kernel<width(), X>, blocks, kThreads, 0, n, as<const X>(x), as<double>(partial));
+      launch("sum_partials", sum_partials_kernel<width(), X>, blocks, kThreads, 0, n, as<const X>(x),
+             as<double>(partial));
       dispatch(y.dtype(), "sum_all", [&](auto y_zero) {
         using Y = decltype(y_zero);
         launch("sum_total", sum_total_kernel<Y>, 1, kThreads, 0, blocks, factor, as<const double>(partial), as<Y>(y));
@@ -93,7 +102,8 @@ void sum_last(const Tensor& x, const Tensor& y) {
   dispatch(x.dtype(), "sum_last", [&](auto zero) {
     using X = decltype(zero);
     dispatch_width(columns % 8 == 0 && aligned16(as<X>(x)), [&](auto width) {
-      launch("sum_last", sum_last_kernel<width(), X>, ceil_div(rows, kThreads / kWarp), kThreads, 0, rows, columns, as<const X>(x), as<X>(y));
+      launch("sum_last", sum_last_kernel<width(), X>, ceil_div(rows, kThreads / kWarp), kThreads, 0, rows, columns,
+             as<const X>(x), as<X>(y));
     });
   });
 }

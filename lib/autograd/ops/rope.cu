@@ -10,14 +10,17 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// --- cos and sin: angles in f64, rounded once -------------------------------------------------------------------------------
+// --- cos and sin: angles in f64, rounded once
+// -------------------------------------------------------------------------------
 //
-// An f32 product would be wrong by 3e-3 rad at position 131072. One table serves all layers, so its cost does not count.
+// An f32 product would be wrong by 3e-3 rad at position 131072. One table serves all layers, so its cost does not
+// count.
 
 template <class F, class Out>
 __global__ void __launch_bounds__(kThreads)
-    tables_kernel(int64_t n, int length, int pairs, bool shared_positions, bool shared_freq, const float* __restrict__ positions,
-                  const F* __restrict__ inv_freq, Out* __restrict__ cos, Out* __restrict__ sin) {
+    tables_kernel(int64_t n, int length, int pairs, bool shared_positions, bool shared_freq,
+                  const float* __restrict__ positions, const F* __restrict__ inv_freq, Out* __restrict__ cos,
+                  Out* __restrict__ sin) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;  // [B,T,pairs]
   if (i >= n) return;
   const int64_t token = i / pairs, b = token / length;
@@ -30,13 +33,14 @@ __global__ void __launch_bounds__(kThreads)
   sin[i] = static_cast<Out>(s);
 }
 
-// --- rotation --------------------------------------------------------------------------------------------------------------
+// --- rotation
+// --------------------------------------------------------------------------------------------------------------
 
 struct Heads {
-  int64_t tokens;       // B T
-  int length;           // T: tokens share tables across the batch if the tables have one row per t only
+  int64_t tokens;  // B T
+  int length;      // T: tokens share tables across the batch if the tables have one row per t only
   bool shared_table;
-  int heads, rotated;   // per token; the first `rotated` turn
+  int heads, rotated;  // per token; the first `rotated` turn
   int head_dim, pairs;
 };
 
@@ -50,16 +54,18 @@ __device__ __forceinline__ int second_of(int i, int pairs) {
   return LAYOUT == RopeLayout::half ? i + pairs : 2 * i + 1;
 }
 
-/// A thread turns the same 8 pairs (4 if interleaved) of several heads, so that cos and sin are loaded once for all of them.
-/// Bytes: x and y once; the tables add 4 D bytes per token to the 4 H D of bf16 heads.
+/// A thread turns the same 8 pairs (4 if interleaved) of several heads, so that cos and sin are loaded once for all of
+/// them. Bytes: x and y once; the tables add 4 D bytes per token to the 4 H D of bf16 heads.
 constexpr int kHeadsPerThread = 4;
 
 template <RopeLayout LAYOUT, class T>
 __global__ void __launch_bounds__(kThreads)
-    rotate_kernel(Heads s, float scale, float direction, const T* x, const float* __restrict__ cos, const float* __restrict__ sin, T* y) {
+    rotate_kernel(Heads s, float scale, float direction, const T* x, const float* __restrict__ cos,
+                  const float* __restrict__ sin, T* y) {
   constexpr bool kHalf = LAYOUT == RopeLayout::half;
   constexpr int kPairs = kHalf ? 8 : 4;
-  const uint32_t vectors = s.pairs / kPairs, groups = (s.rotated + kHeadsPerThread - 1) / kHeadsPerThread, per_token = vectors * groups;
+  const uint32_t vectors = s.pairs / kPairs, groups = (s.rotated + kHeadsPerThread - 1) / kHeadsPerThread,
+                 per_token = vectors * groups;
   const uint32_t thread = blockIdx.x * kThreads + threadIdx.x;
   const uint32_t token = thread / per_token, group = thread % per_token / vectors, p = thread % vectors;
   if (token >= s.tokens) return;
@@ -109,7 +115,8 @@ __global__ void __launch_bounds__(kThreads)
 /// Any sizes: a thread per pair.
 template <RopeLayout LAYOUT, class T>
 __global__ void __launch_bounds__(kThreads)
-    rotate_any_kernel(Heads s, float scale, float direction, const T* x, const float* __restrict__ cos, const float* __restrict__ sin, T* y) {
+    rotate_any_kernel(Heads s, float scale, float direction, const T* x, const float* __restrict__ cos,
+                      const float* __restrict__ sin, T* y) {
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const int64_t token = thread / (static_cast<int64_t>(s.rotated) * s.pairs);
   if (token >= s.tokens) return;
@@ -123,16 +130,18 @@ __global__ void __launch_bounds__(kThreads)
   y[second] = from_float<T>(b * c + a * n);
 }
 
-// --- gradient to the frequencies --------------------------------------------------------------------------------------------
+// --- gradient to the frequencies
+// --------------------------------------------------------------------------------------------
 //
-// Stage 1: a block takes some tokens of one sample; a thread always the same N pairs, walking over (token, head). Positions go
-// into the hundreds of thousands and the terms cancel, so sums are f64; that costs nothing beside reading y and dy.
-// Stage 2: a warp per frequency adds up the blocks in order. Bytes: y and dy once.
+// Stage 1: a block takes some tokens of one sample; a thread always the same N pairs, walking over (token, head).
+// Positions go into the hundreds of thousands and the terms cancel, so sums are f64; that costs nothing beside reading
+// y and dy. Stage 2: a warp per frequency adds up the blocks in order. Bytes: y and dy once.
 
 template <int N, RopeLayout LAYOUT, class T>
 __global__ void __launch_bounds__(kThreads)
-    inv_freq_partials_kernel(Heads s, int chunks, int chunk, bool shared_positions, const T* __restrict__ y, const T* __restrict__ dy,
-                             const float* __restrict__ positions, double* __restrict__ partial) {
+    inv_freq_partials_kernel(Heads s, int chunks, int chunk, bool shared_positions, const T* __restrict__ y,
+                             const T* __restrict__ dy, const float* __restrict__ positions,
+                             double* __restrict__ partial) {
   extern __shared__ double lanes[];  // [lane count, pairs of this block]
   const int vectors = min(s.pairs / N - static_cast<int>(blockIdx.y) * kThreads, kThreads);
   const int lane_count = kThreads / vectors, lane = threadIdx.x / vectors;
@@ -146,10 +155,12 @@ __global__ void __launch_bounds__(kThreads)
     for (int w = lane; w < work; w += lane_count) {
       const int t = begin + w / s.rotated, head = w % s.rotated;
       const int64_t at = ((static_cast<int64_t>(b) * s.length + t) * s.heads + head) * s.head_dim;
-      const double position = static_cast<double>(positions[(shared_positions ? 0 : static_cast<int64_t>(b) * s.length) + t]);
+      const double position =
+          static_cast<double>(positions[(shared_positions ? 0 : static_cast<int64_t>(b) * s.length) + t]);
       if constexpr (N == 1) {
         const int64_t first = at + first_of<LAYOUT>(pair), second = at + second_of<LAYOUT>(pair, s.pairs);
-        sum[0] += position * static_cast<double>(to_float(dy[second]) * to_float(y[first]) - to_float(dy[first]) * to_float(y[second]));
+        sum[0] += position * static_cast<double>(to_float(dy[second]) * to_float(y[first]) -
+                                                 to_float(dy[first]) * to_float(y[second]));
       } else if constexpr (LAYOUT == RopeLayout::half) {
         static_assert(N == 8);
         const Eight<T> y1 = load_eight(y + at + pair), y2 = load_eight(y + at + pair + s.pairs);
@@ -178,8 +189,9 @@ __global__ void __launch_bounds__(kThreads)
 
 /// partial [outputs / pairs, parts, pairs] -> dinv_freq [outputs]
 template <class D>
-__global__ void __launch_bounds__(kThreads) inv_freq_totals_kernel(int64_t outputs, int pairs, int64_t parts, const double* __restrict__ partial,
-                                                                   D* __restrict__ dinv_freq) {
+__global__ void __launch_bounds__(kThreads)
+    inv_freq_totals_kernel(int64_t outputs, int pairs, int64_t parts, const double* __restrict__ partial,
+                           D* __restrict__ dinv_freq) {
   const int64_t output = static_cast<int64_t>(blockIdx.x) * (kThreads / kWarp) + threadIdx.x / kWarp;
   if (output >= outputs) return;
   const int64_t sample = output / pairs, pair = output % pairs;
@@ -190,8 +202,8 @@ __global__ void __launch_bounds__(kThreads) inv_freq_totals_kernel(int64_t outpu
 }
 
 Heads heads_of(const Tensor& x, int64_t rotated, int64_t pairs, bool shared_table) {
-  return {x.size(0) * x.size(1), static_cast<int>(x.size(1)),  shared_table, static_cast<int>(x.size(2)), static_cast<int>(rotated),
-          static_cast<int>(x.size(3)), static_cast<int>(pairs)};
+  return {x.size(0) * x.size(1),     static_cast<int>(x.size(1)), shared_table,           static_cast<int>(x.size(2)),
+          static_cast<int>(rotated), static_cast<int>(x.size(3)), static_cast<int>(pairs)};
 }
 
 template <class F>
@@ -211,8 +223,8 @@ void rope_tables(const Tensor& positions, const Tensor& inv_freq, const Tensor& 
   const auto go = [&](auto f_zero, auto out_zero) {
     using F = decltype(f_zero);
     using Out = decltype(out_zero);
-    launch("rope_tables", tables_kernel<F, Out>, ceil_div(n, kThreads), kThreads, 0, n, length, pairs, shared_positions, shared_freq,
-           as<float>(positions), as<F>(inv_freq), as<Out>(cos), as<Out>(sin));
+    launch("rope_tables", tables_kernel<F, Out>, ceil_div(n, kThreads), kThreads, 0, n, length, pairs, shared_positions,
+           shared_freq, as<float>(positions), as<F>(inv_freq), as<Out>(cos), as<Out>(sin));
   };
   check(cos.dtype() == DType::f32, "rope", "tables on a GPU are f32, got ", cos.dtype());
   if (inv_freq.dtype() == DType::f64) return go(double{}, float{});
@@ -220,13 +232,14 @@ void rope_tables(const Tensor& positions, const Tensor& inv_freq, const Tensor& 
   go(float{}, float{});
 }
 
-void rope_apply(const Tensor& x, const Tensor& cos, const Tensor& sin, double scale, RopeLayout layout, int64_t heads, int direction,
-                const Tensor& y) {
+void rope_apply(const Tensor& x, const Tensor& cos, const Tensor& sin, double scale, RopeLayout layout, int64_t heads,
+                int direction, const Tensor& y) {
   const Heads s = heads_of(x, heads, cos.size(2), cos.size(0) == 1);
   if (x.numel() == 0) return;
   if (x.raw() != y.raw()) {  // what does not turn is copied: whole heads, and the rest of each head if 2 pairs < D
     const int64_t rest = s.head_dim - 2 * s.pairs, token = int64_t{s.heads} * s.head_dim;
-    if (heads < s.heads) copy_block(x, heads * s.head_dim, token, y, heads * s.head_dim, token, s.tokens, token - heads * s.head_dim);
+    if (heads < s.heads)
+      copy_block(x, heads * s.head_dim, token, y, heads * s.head_dim, token, s.tokens, token - heads * s.head_dim);
     if (rest > 0) copy_block(x, 2 * s.pairs, s.head_dim, y, 2 * s.pairs, s.head_dim, s.tokens * s.heads, rest);
   }
   if (heads == 0 || s.pairs == 0) return;
@@ -238,18 +251,18 @@ void rope_apply(const Tensor& x, const Tensor& cos, const Tensor& sin, double sc
       const bool wide = s.pairs % vector_pairs(layout) == 0 && s.head_dim % 8 == 0 && items < UINT32_MAX - kThreads &&
                         aligned16(as<T>(x), as<T>(y), as<float>(cos), as<float>(sin));
       if (wide) {
-        launch("rope", rotate_kernel<kLayout, T>, ceil_div(items, kThreads), kThreads, 0, s, scale, direction, as<const T>(x),
-               as<float>(cos), as<float>(sin), as<T>(y));
-      } else {
-        launch("rope_any", rotate_any_kernel<kLayout, T>, ceil_div(s.tokens * heads * s.pairs, kThreads), kThreads, 0, s, scale, direction,
+        launch("rope", rotate_kernel<kLayout, T>, ceil_div(items, kThreads), kThreads, 0, s, scale, direction,
                as<const T>(x), as<float>(cos), as<float>(sin), as<T>(y));
+      } else {
+        launch("rope_any", rotate_any_kernel<kLayout, T>, ceil_div(s.tokens * heads * s.pairs, kThreads), kThreads, 0,
+               s, scale, direction, as<const T>(x), as<float>(cos), as<float>(sin), as<T>(y));
       }
     });
   });
 }
 
-void rope_inv_freq_backward(const Tensor& y, const Tensor& dy, const Tensor& positions, RopeLayout layout, int64_t heads,
-                            const Tensor& dinv_freq) {
+void rope_inv_freq_backward(const Tensor& y, const Tensor& dy, const Tensor& positions, RopeLayout layout,
+                            int64_t heads, const Tensor& dinv_freq) {
   const int64_t batch = y.size(0), length = y.size(1), pairs = dinv_freq.size(-1);
   const Heads s = heads_of(y, heads, pairs, false);
   if (y.numel() == 0 || pairs == 0 || heads == 0) return;
@@ -267,23 +280,25 @@ void rope_inv_freq_backward(const Tensor& y, const Tensor& dy, const Tensor& pos
         const auto kernel = inv_freq_partials_kernel<n(), kLayout, T>;
         const int64_t shared = kThreads * n() * static_cast<int64_t>(sizeof(double));
         const dim3 grid(static_cast<unsigned>(batch * chunks), static_cast<unsigned>(tiles));
-        kernel<<<grid, kThreads, static_cast<size_t>(shared), stream()>>>(s, static_cast<int>(chunks), static_cast<int>(chunk),
-                                                                        positions.size(0) == 1, as<T>(y), as<T>(dy), as<float>(positions),
-                                                                        as<double>(partial));
+        kernel<<<grid, kThreads, static_cast<size_t>(shared), stream()>>>(
+            s, static_cast<int>(chunks), static_cast<int>(chunk), positions.size(0) == 1, as<T>(y), as<T>(dy),
+            as<float>(positions), as<double>(partial));
         check_cuda(cudaGetLastError(), "rope_inv_freq_partials");
       };
-      if (pairs % kWide == 0 && s.head_dim % 8 == 0 && aligned16(as<T>(y), as<T>(dy))) go(std::integral_constant<int, kWide>{});
+      if (pairs % kWide == 0 && s.head_dim % 8 == 0 && aligned16(as<T>(y), as<T>(dy)))
+        go(std::integral_constant<int, kWide>{});
       else go(std::integral_constant<int, 1>{});
     });
   });
   const int64_t outputs = per_sample ? batch * pairs : pairs, parts = per_sample ? chunks : batch * chunks;
   const auto total = [&](auto zero) {
     using D = decltype(zero);
-    launch("rope_inv_freq_totals", inv_freq_totals_kernel<D>, ceil_div(outputs, kThreads / kWarp), kThreads, 0, outputs, pairs, parts,
-           as<double>(partial), as<D>(dinv_freq));
+    launch("rope_inv_freq_totals", inv_freq_totals_kernel<D>, ceil_div(outputs, kThreads / kWarp), kThreads, 0, outputs,
+           pairs, parts, as<double>(partial), as<D>(dinv_freq));
   };
   if (dinv_freq.dtype() == DType::f64) return total(double{});
-  check(dinv_freq.dtype() == DType::f32, "rope", "the gradient of inv_freq must be f32 or f64, got ", dinv_freq.dtype());
+  check(dinv_freq.dtype() == DType::f32, "rope", "the gradient of inv_freq must be f32 or f64, got ",
+        dinv_freq.dtype());
   total(float{});
 }
 

@@ -9,16 +9,16 @@ namespace {
 
 constexpr int kThreads = 256;
 
-/// e^-x overflows to infinity for very negative x, and then s = 0, as it should be. bf16 results need no more than the fast
-/// exponential (2 ulp of f32); f32 results get the exact one.
+/// e^-x overflows to infinity for very negative x, and then s = 0, as it should be. bf16 results need no more than the
+/// fast exponential (2 ulp of f32); f32 results get the exact one.
 template <class T>
 __device__ __forceinline__ float sigmoid(float x) {
   if constexpr (std::is_same_v<T, b16>) return __fdividef(1.f, 1.f + __expf(-x));
   return 1.f / (1.f + expf(-x));
 }
 
-/// Where a thread's N neighbours of one row are: in gate and up (rows stride apart) and in y (width apart). The division is in
-/// 32 bits: in 64 it would cost as much as the whole formula.
+/// Where a thread's N neighbours of one row are: in gate and up (rows stride apart) and in y (width apart). The
+/// division is in 32 bits: in 64 it would cost as much as the whole formula.
 template <int N>
 struct Place {
   int64_t in, out;
@@ -34,8 +34,9 @@ struct Place {
 
 // Bytes: 3 values per output (gate, up, y).
 template <int N, class T>
-__global__ void __launch_bounds__(kThreads) swiglu_kernel(int64_t rows, uint32_t width, int64_t stride, const T* __restrict__ gate,
-                                                          const T* __restrict__ up, T* __restrict__ y) {
+__global__ void __launch_bounds__(kThreads)
+    swiglu_kernel(int64_t rows, uint32_t width, int64_t stride, const T* __restrict__ gate, const T* __restrict__ up,
+                  T* __restrict__ y) {
   const Place<N> at(rows, width, stride);
   if (!at.inside) return;
   const Vec<T, N> g = load<N>(gate + at.in), u = load<N>(up + at.in);
@@ -51,8 +52,9 @@ __global__ void __launch_bounds__(kThreads) swiglu_kernel(int64_t rows, uint32_t
 // Bytes: 5 values per output (gate, up, dy, dgate, dup).
 template <int N, class T>
 __global__ void __launch_bounds__(kThreads)
-    swiglu_backward_kernel(int64_t rows, uint32_t width, int64_t stride, const T* __restrict__ gate, const T* __restrict__ up,
-                           const T* __restrict__ dy, T* __restrict__ dgate, T* __restrict__ dup) {
+    swiglu_backward_kernel(int64_t rows, uint32_t width, int64_t stride, const T* __restrict__ gate,
+                           const T* __restrict__ up, const T* __restrict__ dy, T* __restrict__ dgate,
+                           T* __restrict__ dup) {
   const Place<N> at(rows, width, stride);
   if (!at.inside) return;
   const Vec<T, N> g = load<N>(gate + at.in), u = load<N>(up + at.in), d = load<N>(dy + at.out);
@@ -76,15 +78,16 @@ int64_t blocks_for(int64_t vectors) {
 template <class T>
 void forward(int64_t rows, int64_t width, int64_t stride, const T* gate, const T* up, T* y) {
   dispatch_width(width % 8 == 0 && stride % 8 == 0 && aligned16(gate, up, y), [&](auto n) {
-    launch("swiglu", swiglu_kernel<n(), T>, blocks_for(rows * width / n()), kThreads, 0, rows, width, stride, gate, up, y);
+    launch("swiglu", swiglu_kernel<n(), T>, blocks_for(rows * width / n()), kThreads, 0, rows, width, stride, gate, up,
+           y);
   });
 }
 
 template <class T>
 void backward(int64_t rows, int64_t width, int64_t stride, const T* gate, const T* up, const T* dy, T* dgate, T* dup) {
   dispatch_width(width % 8 == 0 && stride % 8 == 0 && aligned16(gate, up, dy, dgate, dup), [&](auto n) {
-    launch("swiglu_backward", swiglu_backward_kernel<n(), T>, blocks_for(rows * width / n()), kThreads, 0, rows, width, stride, gate,
-           up, dy, dgate, dup);
+    launch("swiglu_backward", swiglu_backward_kernel<n(), T>, blocks_for(rows * width / n()), kThreads, 0, rows, width,
+           stride, gate, up, dy, dgate, dup);
   });
 }
 
@@ -118,7 +121,8 @@ void swiglu_packed_backward(const Tensor& gate_up, const Tensor& dy, const Tenso
   dispatch(dy.dtype(), "swiglu_packed", [&](auto zero) {
     using T = decltype(zero);
     const int64_t width = dy.size(-1);
-    backward<T>(rows_of(dy), width, 2 * width, as<T>(gate_up), as<T>(gate_up) + width, as<T>(dy), as<T>(dgate_up), as<T>(dgate_up) + width);
+    backward<T>(rows_of(dy), width, 2 * width, as<T>(gate_up), as<T>(gate_up) + width, as<T>(dy), as<T>(dgate_up),
+                as<T>(dgate_up) + width);
   });
 }
 
