@@ -46,7 +46,8 @@ Timing measure(double budget, const std::function<void()>& f) {
 /// S: d 288, 6 layers, 6 heads, ffn 768, vocabulary 32000 tied: llama2.c's stories15M shape.
 LlamaConfig shape_s() {
   LlamaConfig c;
-  c.vocab_size = 32000, c.hidden_size = 288, c.intermediate_size = 768, c.num_hidden_layers = 6, c.num_attention_heads = 6;
+  c.vocab_size = 32000, c.hidden_size = 288, c.intermediate_size = 768, c.num_hidden_layers = 6,
+  c.num_attention_heads = 6;
   c.rope.max_position_embeddings = 256;
   return c;
 }
@@ -62,10 +63,16 @@ class Table {
  public:
   explicit Table(int threads) : threads_(threads) {}
   void row(const std::string& name, double value, const std::string& unit, const Timing& t) {
-    std::printf("%7d  %-44s %12s %-8s  %9.2f ms  (%.2f to %.2f)\n", threads_, name.c_str(), with_commas(std::llround(value)).c_str(), unit.c_str(),
-                t.median * 1e3, t.fastest * 1e3, t.slowest * 1e3);
+    std::printf("%7d  %-44s %12s %-8s  %9.2f ms  (%.2f to %.2f)\n", threads_, name.c_str(),
+                with_commas(std::llround(value)).c_str(), unit.c_str(), t.median * 1e3, t.fastest * 1e3,
+                t.slowest * 1e3);
     std::fflush(stdout);
-    rows.push_back({{"threads", threads_}, {"name", name}, {"value", value}, {"unit", unit}, {"median_ms", t.median * 1e3}, {"min_ms", t.fastest * 1e3},
+    rows.push_back({{"threads", threads_},
+                    {"name", name},
+                    {"value", value},
+                    {"unit", unit},
+                    {"median_ms", t.median * 1e3},
+                    {"min_ms", t.fastest * 1e3},
                     {"max_ms", t.slowest * 1e3}});
   }
   nlohmann::json rows = nlohmann::json::array();
@@ -76,7 +83,8 @@ class Table {
 
 void bench_gemm(Table& table, double budget) {
   const auto one = [&](const std::string& name, int64_t m, int64_t n, int64_t k) {
-    const Tensor x = Tensor::full({m, k}, 0.5), w = Tensor::full({n, k}, 0.25), y = Tensor::empty({m, n}), dw = Tensor::empty({n, k}), dx = Tensor::empty({m, k});
+    const Tensor x = Tensor::full({m, k}, 0.5), w = Tensor::full({n, k}, 0.25), y = Tensor::empty({m, n}),
+                 dw = Tensor::empty({n, k}), dx = Tensor::empty({m, k});
     const double flops = 2e-9 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
     Timing t = measure(budget, [&] { gemm(x, Trans::no, w, Trans::yes, y); });
     table.row("gemm " + name + " forward", flops / t.median, "GFLOP/s", t);
@@ -114,7 +122,9 @@ void bench_model(Table& table, double budget) {
 
 void bench_decode(Table& table) {
   Llama model(shape_s(), DType::f32, kCpu, 1);
-  const auto decode = [&] { generate(model, {1}, {.tokens = 256, .sampling = {.temperature = 0}, .stop = {}}, [](int32_t) { return true; }); };
+  const auto decode = [&] {
+    generate(model, {1}, {.tokens = 256, .sampling = {.temperature = 0}, .stop = {}}, [](int32_t) { return true; });
+  };
   const Timing t = measure(1.0, decode);
   table.row("S decode, batch 1, 256 tokens", 256 / t.median, "tok/s", t);
 }

@@ -14,7 +14,11 @@
 using namespace rw;
 
 ProgressBar::ProgressBar(std::string title, int64_t total, const Globals& globals)
-    : title_(std::move(title)), total_(std::max<int64_t>(total, 1)), terminal_(::isatty(STDERR_FILENO) != 0), quiet_(globals.quiet), start_(Clock::now()) {}
+    : title_(std::move(title)),
+      total_(std::max<int64_t>(total, 1)),
+      terminal_(::isatty(STDERR_FILENO) != 0),
+      quiet_(globals.quiet),
+      start_(Clock::now()) {}
 
 ProgressBar::~ProgressBar() {
   if (!finished_ && !quiet_ && terminal_) std::fprintf(stderr, "\n");
@@ -44,7 +48,8 @@ void ProgressBar::print(int64_t done, const std::string& note, bool last) {
   if (terminal_) {
     std::string bar;
     for (int i = 0; i < 24; ++i) bar += i < static_cast<int>(share * 24) ? "█" : "░";
-    std::fprintf(stderr, "\r\033[K%s %s %3.0f%%  %s  %s%s", title_.c_str(), bar.c_str(), share * 100, note.c_str(), time.c_str(), last ? "\n" : "");
+    std::fprintf(stderr, "\r\033[K%s %s %3.0f%%  %s  %s%s", title_.c_str(), bar.c_str(), share * 100, note.c_str(),
+                 time.c_str(), last ? "\n" : "");
   } else {
     std::fprintf(stderr, "%s %3.0f%%  %s  %s\n", title_.c_str(), share * 100, note.c_str(), time.c_str());
   }
@@ -63,7 +68,8 @@ std::string duration(double seconds) {
   const int64_t s = std::llround(std::max(0.0, seconds));
   char text[40];
   if (s >= 3600) {
-    std::snprintf(text, sizeof text, "%lldh %02lldm", static_cast<long long>(s / 3600), static_cast<long long>(s / 60 % 60));
+    std::snprintf(text, sizeof text, "%lldh %02lldm", static_cast<long long>(s / 3600),
+                  static_cast<long long>(s / 60 % 60));
   } else if (s >= 60) {
     std::snprintf(text, sizeof text, "%lldm %02llds", static_cast<long long>(s / 60), static_cast<long long>(s % 60));
   } else {
@@ -86,7 +92,8 @@ std::string model_folder(const std::string& path) {
 void apply_rope_json(LlamaConfig& config, const std::string& rope_json) {
   if (rope_json.empty()) return;
   const auto scaling = nlohmann::json::parse(rope_json, nullptr, false);
-  check(scaling.is_object() || scaling.is_null(), "rope", "expected a JSON object like {\"rope_type\":\"linear\",\"factor\":4}, got '", rope_json, "'");
+  check(scaling.is_object() || scaling.is_null(), "rope",
+        "expected a JSON object like {\"rope_type\":\"linear\",\"factor\":4}, got '", rope_json, "'");
   const int64_t window = config.rope.original_window();
   const nlohmann::json whole = {{"head_dim", config.head_dim},
                                 {"rope_theta", config.rope.rope_theta},
@@ -101,12 +108,15 @@ LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& glo
   return load_model_and_tokenizer(path, globals, rope_json, device.is_cuda() ? DType::bf16 : DType::f32);
 }
 
-LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json, DType dtype) {
+LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json,
+                                     DType dtype) {
   const std::string folder = model_folder(path);
   LoadedModel loaded;
-  loaded.model = load_hf(folder, {.compute = dtype, .device = use(globals), .adjust = [&](LlamaConfig& c) { apply_rope_json(c, rope_json); }});
+  loaded.model = load_hf(folder, {.compute = dtype, .device = use(globals), .adjust = [&](LlamaConfig& c) {
+                                    apply_rope_json(c, rope_json);
+                                  }});
   loaded.tokenizer = load_tokenizer(folder);
-  check(loaded.tokenizer->vocab_size() <= loaded.model->config().vocab_size, "model", "the tokenizer has ", loaded.tokenizer->vocab_size(),
-        " tokens, the model ", loaded.model->config().vocab_size);
+  check(loaded.tokenizer->vocab_size() <= loaded.model->config().vocab_size, "model", "the tokenizer has ",
+        loaded.tokenizer->vocab_size(), " tokens, the model ", loaded.model->config().vocab_size);
   return loaded;
 }

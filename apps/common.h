@@ -46,9 +46,11 @@ struct LoadedModel {
 };
 /// Loads for inference: bf16 on a GPU, f32 on the CPU. `rope_json` replaces the recipe ("" keeps it): an object as in
 /// config.json's rope_scaling. Errors: as load_hf and load_tokenizer; a tokenizer with more tokens than the model.
-LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json = "");
+LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals,
+                                     const std::string& rope_json = "");
 /// As above, with the dtype given.
-LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json, rw::DType dtype);
+LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json,
+                                     rw::DType dtype);
 
 /// Replaces config.rope by a rope_scaling object; the window of pre-training is kept.
 void apply_rope_json(rw::LlamaConfig& config, const std::string& rope_json);

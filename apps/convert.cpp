@@ -15,8 +15,8 @@ struct Options {
 };
 
 void save(const Llama& model, const Tokenizer& tokenizer, const Options& o) {
-  check(tokenizer.vocab_size() <= model.config().vocab_size, "convert", "the tokenizer has ", tokenizer.vocab_size(), " tokens, the model ",
-        model.config().vocab_size);
+  check(tokenizer.vocab_size() <= model.config().vocab_size, "convert", "the tokenizer has ", tokenizer.vocab_size(),
+        " tokens, the model ", model.config().vocab_size);
   save_hf(o.out, model, {.dtype = o.dtype == "bf16" ? DType::bf16 : DType::f32, .max_shard_bytes = o.shard_mb << 20});
   tokenizer.save(o.out);
   std::printf("model %s  parameters %s\n", o.out.c_str(), with_commas(model.arena().parameter_count()).c_str());
@@ -32,7 +32,9 @@ void add_convert(CLI::App& app, Globals& globals) {
   const auto common = [&](CLI::App* s) {
     s->add_option("--out", o.out, "model folder to write")->required();
     s->add_option("--dtype", o.dtype, "f32 or bf16")->check(CLI::IsMember({"f32", "bf16"}))->capture_default_str();
-    s->add_option("--shard-mb", o.shard_mb, "largest size of a weights file")->check(CLI::PositiveNumber)->capture_default_str();
+    s->add_option("--shard-mb", o.shard_mb, "largest size of a weights file")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
   };
   CLI::App* c = sub->add_subcommand("llama2c", "A llama2.c .bin file (version 0)");
   c->add_option("file", o.input, "the checkpoint")->required();
@@ -42,7 +44,8 @@ void add_convert(CLI::App& app, Globals& globals) {
     use(globals);
     save(*load_llama2c(options->input), *load_tokenizer(options->tokenizer), *options);
   });
-  CLI::App* h = sub->add_subcommand("hf", "A Hugging Face LLaMA folder: checks it, and writes it in another dtype or sharding");
+  CLI::App* h =
+      sub->add_subcommand("hf", "A Hugging Face LLaMA folder: checks it, and writes it in another dtype or sharding");
   h->add_option("folder", o.input, "the model folder")->required();
   h->add_option("--tokenizer", o.tokenizer, "another tokenizer than the folder's");
   common(h);

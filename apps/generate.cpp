@@ -39,7 +39,9 @@ void run(const Options& o, const Globals& globals) {
   const double start = now();
   const int64_t made = generate(*m.model, prompt, options, print);
   std::printf("\n");
-  if (o.stats) std::fprintf(stderr, "%lld tokens, %.1f tok/s\n", static_cast<long long>(made), static_cast<double>(made) / (now() - start));
+  if (o.stats)
+    std::fprintf(stderr, "%lld tokens, %.1f tok/s\n", static_cast<long long>(made),
+                 static_cast<double>(made) / (now() - start));
 }
 
 }  // namespace
@@ -50,10 +52,13 @@ void add_generate(CLI::App& app, Globals& globals) {
   auto& o = *options;
   sub->add_option("--model", o.model, "model folder")->required();
   sub->add_option("--prompt", o.prompt, "text to continue (may be empty)");
-  sub->add_option("--tokens", o.tokens, "at most so many new tokens")->check(CLI::NonNegativeNumber)->capture_default_str();
+  sub->add_option("--tokens", o.tokens, "at most so many new tokens")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   sub->add_option("--temperature", o.sampling.temperature, "0: the most likely token")->capture_default_str();
   sub->add_option("--top-k", o.sampling.top_k, "choose among the k most likely (0: all)")->capture_default_str();
-  sub->add_option("--top-p", o.sampling.top_p, "choose among the most likely that reach this probability")->capture_default_str();
+  sub->add_option("--top-p", o.sampling.top_p, "choose among the most likely that reach this probability")
+      ->capture_default_str();
   sub->add_option("--seed", o.sampling.seed, "repeats a text")->capture_default_str();
   sub->add_option("--rope", o.rope, "another rope_scaling for this call, as a JSON object");
   sub->add_flag("--no-bos", o.no_bos, "do not begin with the beginning-of-text token");

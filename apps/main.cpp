@@ -7,10 +7,13 @@
 
 int main(int argc, char** argv) {
   CLI::App app{
-      "ropewalk trains small LLaMA models, extends their context window by the RoPE methods of PI, PoSE, CLEX, E2-LLM and\n"
-      "their neighbours, evaluates and generates. MODEL is a folder in Hugging Face layout. Results go to standard output,\n"
+      "ropewalk trains small LLaMA models, extends their context window by the RoPE methods of PI, PoSE, CLEX, E2-LLM "
+      "and\n"
+      "their neighbours, evaluates and generates. MODEL is a folder in Hugging Face layout. Results go to standard "
+      "output,\n"
       "progress to standard error. Exit code: 0 done, 2 bad input, 1 anything else.\n\n"
-      "  ropewalk demo                                              the whole story in a few minutes, on synthetic text\n"
+      "  ropewalk demo                                              the whole story in a few minutes, on synthetic "
+      "text\n"
       "  ropewalk tokenizer train --data books/ --vocab 4096 --out tok\n"
       "  ropewalk train --data books/ --tokenizer tok --out base --window 256 --steps 2000\n"
       "  ropewalk train --data books/ --from base --out long --method pose --scaling yarn --target 2048 --steps 200\n"
@@ -24,7 +27,9 @@ int main(int argc, char** argv) {
   app.allow_config_extras(CLI::config_extras_mode::error);
   Globals globals;
   app.add_option("--device", globals.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
-  app.add_option("--threads", globals.threads, "CPU threads (0: all cores)")->check(CLI::NonNegativeNumber)->capture_default_str();
+  app.add_option("--threads", globals.threads, "CPU threads (0: all cores)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   app.add_flag("--quiet", globals.quiet, "no progress output");
   add_demo(app, globals);
   add_tokenizer(app, globals);

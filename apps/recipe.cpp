@@ -22,16 +22,22 @@ std::string default_sampler(const std::string& method) {
 
 void check_method(const std::string& method, const std::string& type) {
   static const std::set<std::string> methods = {"plain", "full", "pi", "pose", "randpos", "e2", "clex"};
-  check(methods.count(method) > 0, "train", "unknown method '", method, "', expected plain, full, pi, pose, randpos, e2 or clex");
-  check(type != "dynamic" && type != "dynamic_linear", "train", "scaling '", type,
-        "' chooses frequencies by length at inference and is not trained; train with another and set it in config.json");
+  check(methods.count(method) > 0, "train", "unknown method '", method,
+        "', expected plain, full, pi, pose, randpos, e2 or clex");
+  check(
+      type != "dynamic" && type != "dynamic_linear", "train", "scaling '", type,
+      "' chooses frequencies by length at inference and is not trained; train with another and set it in config.json");
   check((method == "clex") == (type == "clex"), "train",
-        "method clex and scaling clex go together: the sampler draws the scale factor t that the learned frequencies are solved for (method '",
+        "method clex and scaling clex go together: the sampler draws the scale factor t that the learned frequencies "
+        "are solved for (method '",
         method, "', scaling '", type, "')");
   check((method == "e2") == (type == "e2"), "train",
-        "method e2 and scaling e2 go together: its positions are divided by g in training already (method '", method, "', scaling '", type, "')");
-  check(method != "pi" || type == "linear", "train", "method pi is linear scaling; for '", type, "' at full length use method full");
-  check(method != "plain" || type == "default", "train", "method plain trains without extension; with scaling '", type, "' use full, pose or randpos");
+        "method e2 and scaling e2 go together: its positions are divided by g in training already (method '", method,
+        "', scaling '", type, "')");
+  check(method != "pi" || type == "linear", "train", "method pi is linear scaling; for '", type,
+        "' at full length use method full");
+  check(method != "plain" || type == "default", "train", "method plain trains without extension; with scaling '", type,
+        "' use full, pose or randpos");
 }
 
 LlamaConfig new_model(const TrainConfig& c, const Tokenizer& tokenizer) {
@@ -55,24 +61,28 @@ LlamaConfig new_model(const TrainConfig& c, const Tokenizer& tokenizer) {
 }  // namespace
 
 Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer) {
-  check(config.steps >= 1 && config.batch >= 1 && config.accumulate >= 1, "train", "--steps, --batch and --accumulate must be at least 1");
+  check(config.steps >= 1 && config.batch >= 1 && config.accumulate >= 1, "train",
+        "--steps, --batch and --accumulate must be at least 1");
   Recipe r;
   r.model = config.from.empty() ? new_model(config, tokenizer) : read_hf_config(model_folder(config.from));
   r.model.finish();
-  check(tokenizer.vocab_size() <= r.model.vocab_size, "train", "the tokenizer has ", tokenizer.vocab_size(), " tokens, the model ", r.model.vocab_size);
+  check(tokenizer.vocab_size() <= r.model.vocab_size, "train", "the tokenizer has ", tokenizer.vocab_size(),
+        " tokens, the model ", r.model.vocab_size);
   r.original_window = r.model.rope.original_window();
   const bool full = config.method == "full" || config.method == "pi";
   const bool plain = config.method == "plain";
   if (!plain) {
     check(!config.from.empty(), "train", "method '", config.method, "' extends a model: name it with --from");
-    check(config.target > 0 || config.method == "clex" || config.method == "e2", "train", "method '", config.method, "' needs --target, the window to extend to");
+    check(config.target > 0 || config.method == "clex" || config.method == "e2", "train", "method '", config.method,
+          "' needs --target, the window to extend to");
   }
-  check(!plain || config.target == 0, "train", "--target without a method: add --method pi, pose, randpos, e2, clex or full");
+  check(!plain || config.target == 0, "train",
+        "--target without a method: add --method pi, pose, randpos, e2, clex or full");
   r.window = config.window > 0 ? config.window : full ? config.target : r.original_window;
   r.target = config.target > 0 ? config.target : plain ? r.window : r.original_window * config.positions.max_factor;
   check(r.target >= r.window, "train", "--target ", r.target, " is shorter than the training window ", r.window);
-  check(config.method != "pose" && config.method != "randpos" ? true : r.target > r.window, "train", "method '", config.method,
-        "' trains with windows shorter than the target: --window ", r.window, ", --target ", r.target);
+  check(config.method != "pose" && config.method != "randpos" ? true : r.target > r.window, "train", "method '",
+        config.method, "' trains with windows shorter than the target: --window ", r.window, ", --target ", r.target);
 
   const std::string scaling = config.scaling.empty() ? default_scaling(config.method) : config.scaling;
   if (!plain) {
@@ -81,12 +91,14 @@ Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer) {
     } else {
       RopeConfig rope = r.model.rope;
       RopeConfig fresh;
-      fresh.rope_theta = rope.rope_theta, fresh.head_dim = rope.head_dim, fresh.partial_rotary_factor = rope.partial_rotary_factor;
+      fresh.rope_theta = rope.rope_theta, fresh.head_dim = rope.head_dim,
+      fresh.partial_rotary_factor = rope.partial_rotary_factor;
       fresh.rope_type = scaling;
       fresh.max_position_embeddings = r.original_window;
       // With no scaling at all (direct fine-tuning) nothing is divided.
       if (scaling != "e2" && scaling != "default" && scaling != "clex") {
-        fresh.factor = config.factor > 0 ? config.factor : static_cast<double>(r.target) / static_cast<double>(r.original_window);
+        fresh.factor =
+            config.factor > 0 ? config.factor : static_cast<double>(r.target) / static_cast<double>(r.original_window);
       }
       if (scaling == "e2") fresh.factor = 0;
       fresh.clex.max_factor = config.positions.max_factor;
@@ -94,7 +106,8 @@ Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer) {
     }
     check_method(config.method, r.model.rope.rope_type);
     r.model.rope.original_max_position_embeddings = r.original_window;
-    r.model.rope.max_position_embeddings = r.model.rope.rope_type == "default" ? r.target : std::max(r.target, r.original_window);
+    r.model.rope.max_position_embeddings =
+        r.model.rope.rope_type == "default" ? r.target : std::max(r.target, r.original_window);
     if (r.model.rope.rope_type == "default") r.model.rope.original_max_position_embeddings = 0;
   } else {
     check_method(config.method, scaling);
@@ -103,7 +116,9 @@ Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer) {
 
   r.positions = config.positions;
   r.positions.kind = default_sampler(config.method);
-  r.region = config.method == "pose" && r.positions.content != "zero" ? std::max<int64_t>(r.positions.content_windows, 1) * r.window : 0;
+  r.region = config.method == "pose" && r.positions.content != "zero"
+                 ? std::max<int64_t>(r.positions.content_windows, 1) * r.window
+                 : 0;
 
   auto& d = r.description;
   const auto put = [&](const char* key, const auto& value) { d[key] = cat(value); };

@@ -3,16 +3,16 @@
 #include <map>
 #include <string>
 
-#include "train.h"
 #include "nn/config.h"
+#include "train.h"
 
 struct Recipe {
-  rw::LlamaConfig model;          // with the RoPE recipe that is trained and stored
+  rw::LlamaConfig model;  // with the RoPE recipe that is trained and stored
   rw::PositionConfig positions;
-  int64_t window = 0;             // T: tokens of a sample
-  int64_t target = 0;             // window after extension
-  int64_t original_window = 0;    // L
-  int64_t region = 0;             // stretch of text that a sample may take its chunks from
+  int64_t window = 0;                              // T: tokens of a sample
+  int64_t target = 0;                              // window after extension
+  int64_t original_window = 0;                     // L
+  int64_t region = 0;                              // stretch of text that a sample may take its chunks from
   std::map<std::string, std::string> description;  // what decides the result, for checkpoints and reports
 };
 

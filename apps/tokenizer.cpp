@@ -26,7 +26,8 @@ void train(const Options& o, const Globals& globals) {
   use(globals);
   const std::vector<Document> documents = o.data.empty() ? make_demo_corpus(1, 64, 20000) : load_corpus(o.data);
   ProgressBar bar("merges", o.vocab, globals);
-  const auto tokenizer = train_bpe(documents, o.vocab, {.individual_digits = !o.whole_digits}, [&](int64_t done, int64_t) { bar.update(done); });
+  const auto tokenizer = train_bpe(documents, o.vocab, {.individual_digits = !o.whole_digits},
+                                   [&](int64_t done, int64_t) { bar.update(done); });
   bar.finish();
   std::error_code error;
   std::filesystem::create_directories(o.out, error);
@@ -37,7 +38,8 @@ void train(const Options& o, const Globals& globals) {
     bytes += static_cast<int64_t>(d.text.size());
     tokens += static_cast<int64_t>(tokenizer->encode(d.text).size());
   }
-  std::printf("tokenizer %s  vocabulary %d  bytes per token %.3f\n", o.out.c_str(), tokenizer->vocab_size(), static_cast<double>(bytes) / static_cast<double>(tokens));
+  std::printf("tokenizer %s  vocabulary %d  bytes per token %.3f\n", o.out.c_str(), tokenizer->vocab_size(),
+              static_cast<double>(bytes) / static_cast<double>(tokens));
 }
 
 void encode(const Options& o) {

@@ -38,7 +38,8 @@ class Metrics {
   }
   ~Metrics() { std::fclose(file_); }
   void write(int64_t step, double loss, double lr, double norm, double rate, double time) {
-    const nlohmann::json j = {{"step", step}, {"loss", loss}, {"lr", lr}, {"grad_norm", norm}, {"tokens_per_s", rate}, {"time_s", time}};
+    const nlohmann::json j = {{"step", step},      {"loss", loss},         {"lr", lr},
+                              {"grad_norm", norm}, {"tokens_per_s", rate}, {"time_s", time}};
     std::fprintf(file_, "%s\n", j.dump().c_str());
     std::fflush(file_);
   }
@@ -51,7 +52,11 @@ class Metrics {
 class Loader {
  public:
   Loader(const TrainConfig& config, const Recipe& recipe, TokenCorpus corpus, std::optional<int32_t> bos)
-      : config_(config), recipe_(recipe), corpus_(std::move(corpus)), bos_(bos), sampler_(make_position_sampler(recipe.positions)),
+      : config_(config),
+        recipe_(recipe),
+        corpus_(std::move(corpus)),
+        bos_(bos),
+        sampler_(make_position_sampler(recipe.positions)),
         chooser_(corpus_, {.window = recipe.window, .region = recipe.region, .seed = config.seed}) {}
 
   struct Item {
@@ -60,9 +65,15 @@ class Loader {
   };
   Item next(int64_t step, int64_t micro) const {
     const int64_t first = micro * config_.batch;
-    const std::vector<Region> where = chooser_.choose(static_cast<uint64_t>(step), static_cast<uint64_t>(first), config_.batch);
-    SampleSpec spec{.seed = config_.seed, .step = step, .sample_ids = {}, .window = recipe_.window, .target = recipe_.target,
-                    .original_window = recipe_.original_window, .document_lengths = {}};
+    const std::vector<Region> where =
+        chooser_.choose(static_cast<uint64_t>(step), static_cast<uint64_t>(first), config_.batch);
+    SampleSpec spec{.seed = config_.seed,
+                    .step = step,
+                    .sample_ids = {},
+                    .window = recipe_.window,
+                    .target = recipe_.target,
+                    .original_window = recipe_.original_window,
+                    .document_lengths = {}};
     for (int64_t b = 0; b < config_.batch; ++b) {
       spec.sample_ids.push_back(first + b);
       spec.document_lengths.push_back(where[static_cast<size_t>(b)].available);
@@ -88,9 +99,11 @@ std::unique_ptr<Tokenizer> choose_tokenizer(const TrainConfig& config) {
   return make_byte_tokenizer();
 }
 
-TokenCorpus tokens_of(const TrainConfig& config, const std::vector<Document>& given, const Tokenizer& tokenizer, const Globals& globals) {
+TokenCorpus tokens_of(const TrainConfig& config, const std::vector<Document>& given, const Tokenizer& tokenizer,
+                      const Globals& globals) {
   std::vector<Document> documents = given;
-  if (documents.empty()) documents = config.data.empty() ? make_demo_corpus(config.seed, 64, 20000) : load_corpus(config.data);
+  if (documents.empty())
+    documents = config.data.empty() ? make_demo_corpus(config.seed, 64, 20000) : load_corpus(config.data);
   ProgressBar bar("tokenize", static_cast<int64_t>(documents.size()), globals);
   TokenCorpus corpus = tokenize_corpus(documents, tokenizer, [&](int64_t done, int64_t) { bar.update(done); });
   bar.finish(with_commas(corpus.total_tokens()) + " tokens in " + with_commas(corpus.documents()) + " documents");
@@ -112,7 +125,10 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
   const DType dtype = config.dtype == "bf16" || (config.dtype == "auto" && device.is_cuda()) ? DType::bf16 : DType::f32;
   std::unique_ptr<Llama> model =
       config.from.empty() ? std::make_unique<Llama>(recipe.model, dtype, device, config.seed)
-                          : load_hf(model_folder(config.from), {.compute = dtype, .device = device, .adjust = [&](LlamaConfig& c) { c = recipe.model; }, .seed = config.seed});
+                          : load_hf(model_folder(config.from), {.compute = dtype,
+                                                                .device = device,
+                                                                .adjust = [&](LlamaConfig& c) { c = recipe.model; },
+                                                                .seed = config.seed});
   model->enable_grad();
   model->set_recompute(config.recompute);
   AdamW optimizer(model->arena(), config.adamw);
@@ -125,7 +141,8 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
     if (const auto folder = latest_checkpoint(config.out)) {
       const auto recipe_now = state.recipe;
       state = load_checkpoint(*folder, *model, optimizer);
-      check(state.recipe == recipe_now, "train", "--resume with other options than '", *folder, "' was trained with: ", difference(state.recipe, recipe_now));
+      check(state.recipe == recipe_now, "train", "--resume with other options than '", *folder,
+            "' was trained with: ", difference(state.recipe, recipe_now));
     }
   }
   Schedule schedule = config.schedule;
@@ -145,7 +162,8 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
       const Loader::Item item = loader.next(state.step, micro);
       const RopeAngles angles = model->angles(item.positions.positions, {.length = recipe.target, .training = true},
                                               per_sample_t ? item.positions.t : std::vector<double>{});
-      const Var loss = model->loss(item.batch.ids.to(device), item.batch.targets.to(device), angles);  // sum over scored tokens
+      const Var loss =
+          model->loss(item.batch.ids.to(device), item.batch.targets.to(device), angles);  // sum over scored tokens
       backward(loss);
       nll += loss.item();
       tokens += item.batch.scored;
@@ -153,7 +171,8 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
     const double loss = nll / static_cast<double>(tokens), lr = schedule(state.step);
     check(std::isfinite(loss), "train", "the loss is ", loss, " at step ", state.step, "; the last checkpoint is kept");
     const double norm = optimizer.step(lr, 1.0 / static_cast<double>(tokens), config.clip);
-    check(std::isfinite(norm), "train", "the gradient norm is ", norm, " at step ", state.step, "; the last checkpoint is kept");
+    check(std::isfinite(norm), "train", "the gradient norm is ", norm, " at step ", state.step,
+          "; the last checkpoint is kept");
 
     state.tokens += tokens;
     const double moment = now(), rate = static_cast<double>(tokens) / (moment - previous);

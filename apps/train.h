@@ -45,6 +45,8 @@ struct TrainResult {
   int64_t tokens = 0;
 };
 
-/// Trains and leaves a model folder at config.out: weights, tokenizer, the whole RoPE recipe, metrics.jsonl. `documents`
-/// replaces config.data when it is not empty. Errors: combinations without meaning, bad data, a loss that is not finite.
-TrainResult run_training(const TrainConfig& config, const Globals& globals, const std::vector<rw::Document>& documents = {});
+/// Trains and leaves a model folder at config.out: weights, tokenizer, the whole RoPE recipe, metrics.jsonl.
+/// `documents` replaces config.data when it is not empty. Errors: combinations without meaning, bad data, a loss that
+/// is not finite.
+TrainResult run_training(const TrainConfig& config, const Globals& globals,
+                         const std::vector<rw::Document>& documents = {});

@@ -19,7 +19,8 @@ void add_train(CLI::App& app, Globals& globals) {
       "OUT becomes a model folder with the whole RoPE recipe in config.json; eval and generate need no flags for it.\n"
       "Every option may stand in a TOML file under [train], given by --config; the command line wins.\n\n"
       "  ropewalk train --data books/ --out base --window 512 --steps 2000\n"
-      "  ropewalk train --data books/ --from base --out long --method pose --scaling yarn --target 4096 --steps 500 --lr 2e-4");
+      "  ropewalk train --data books/ --from base --out long --method pose --scaling yarn --target 4096 --steps 500 "
+      "--lr 2e-4");
   auto& c = *config;
   sub->add_option("--data", c.data, "text files, .jsonl files or folders (default: the built-in corpus)");
   sub->add_option("--out", c.out, "folder for the model, checkpoints and metrics.jsonl")->required();
@@ -31,17 +32,22 @@ void add_train(CLI::App& app, Globals& globals) {
   sub->add_option("--heads", c.heads, "new model: attention heads")->capture_default_str();
   sub->add_option("--kv-heads", c.kv_heads, "new model: key/value heads (0: as many as heads)")->capture_default_str();
   sub->add_option("--head-dim", c.head_dim, "new model: size of a head (0: hidden / heads)")->capture_default_str();
-  sub->add_option("--ffn", c.ffn, "new model: feed-forward size (0: 8/3 hidden, to a multiple of 32)")->capture_default_str();
+  sub->add_option("--ffn", c.ffn, "new model: feed-forward size (0: 8/3 hidden, to a multiple of 32)")
+      ->capture_default_str();
   sub->add_option("--theta", c.theta, "new model: RoPE base")->capture_default_str();
   sub->add_flag("--untied", c.untied, "new model: an output head of its own");
   sub->add_option("--method", c.method, "plain, full, pi, pose, randpos, e2 or clex")->capture_default_str();
-  sub->add_option("--scaling", c.scaling, "RoPE scaling: default, linear, ntk, yarn, llama3, longrope, abf, e2, clex, or a JSON object of its fields");
+  sub->add_option(
+      "--scaling", c.scaling,
+      "RoPE scaling: default, linear, ntk, yarn, llama3, longrope, abf, e2, clex, or a JSON object of its fields");
   sub->add_option("--factor", c.factor, "scaling factor (0: target / base window)")->capture_default_str();
-  sub->add_option("--window", c.window, "tokens of a sample (0: the base's window; for full and pi: the target)")->capture_default_str();
+  sub->add_option("--window", c.window, "tokens of a sample (0: the base's window; for full and pi: the target)")
+      ->capture_default_str();
   sub->add_option("--target", c.target, "context window to extend to");
   sub->add_option("--chunks", c.positions.chunks, "pose: chunks of a sample")->capture_default_str();
   sub->add_option("--pose-variant", c.positions.variant, "pose: paper, code, v1 or cream")->capture_default_str();
-  sub->add_option("--pose-content", c.positions.content, "pose: text offsets: uniform, zero or same")->capture_default_str();
+  sub->add_option("--pose-content", c.positions.content, "pose: text offsets: uniform, zero or same")
+      ->capture_default_str();
   sub->add_option("--max-factor", c.positions.max_factor, "e2, clex: largest scale factor")->capture_default_str();
   sub->add_flag("--continuous-t", c.positions.continuous, "clex: t uniform on [1, max-factor] instead of integers");
   sub->add_flag("--per-step", c.positions.per_step, "e2, clex: one scale factor per step instead of one per sample");
@@ -51,7 +57,8 @@ void add_train(CLI::App& app, Globals& globals) {
   sub->add_option("--lr", c.schedule.lr, "peak learning rate")->capture_default_str();
   sub->add_option("--schedule", c.schedule.kind, "constant, linear or cosine")->capture_default_str();
   sub->add_option("--warmup", c.schedule.warmup, "warm-up steps")->capture_default_str();
-  sub->add_option("--warmup-start", c.schedule.warmup_start, "share of the peak where warm-up begins")->capture_default_str();
+  sub->add_option("--warmup-start", c.schedule.warmup_start, "share of the peak where warm-up begins")
+      ->capture_default_str();
   sub->add_option("--min-ratio", c.schedule.min_ratio, "share of the peak at the end")->capture_default_str();
   sub->add_option("--beta1", c.adamw.beta1, "AdamW")->capture_default_str();
   sub->add_option("--beta2", c.adamw.beta2, "AdamW")->capture_default_str();
@@ -59,14 +66,19 @@ void add_train(CLI::App& app, Globals& globals) {
   sub->add_option("--weight-decay", c.adamw.weight_decay, "on matrices, not on norms")->capture_default_str();
   sub->add_option("--clip", c.clip, "largest global gradient norm (0: off)")->capture_default_str();
   sub->add_option("--seed", c.seed, "of weights, text and positions")->capture_default_str();
-  sub->add_option("--dtype", c.dtype, "f32, bf16 or auto (bf16 on a GPU)")->check(CLI::IsMember({"auto", "f32", "bf16"}))->capture_default_str();
+  sub->add_option("--dtype", c.dtype, "f32, bf16 or auto (bf16 on a GPU)")
+      ->check(CLI::IsMember({"auto", "f32", "bf16"}))
+      ->capture_default_str();
   sub->add_flag("--recompute", c.recompute, "recompute each block in backward: less memory, about a third more time");
   sub->add_flag("--mask-seams", c.mask_seams, "pose: no loss where one chunk ends and another begins");
   sub->add_flag("--no-bos", c.no_bos, "no beginning-of-text token in front of samples");
   sub->add_flag("--packed", c.packed, "join documents with end-of-text tokens (for corpora of short ones)");
-  sub->add_option("--save-every", c.save_every, "steps between checkpoints (0: only the model at the end)")->capture_default_str();
+  sub->add_option("--save-every", c.save_every, "steps between checkpoints (0: only the model at the end)")
+      ->capture_default_str();
   sub->add_option("--keep", c.keep, "checkpoints to keep")->capture_default_str();
-  sub->add_option("--log-every", c.log_every, "steps between lines of metrics.jsonl")->check(CLI::PositiveNumber)->capture_default_str();
+  sub->add_option("--log-every", c.log_every, "steps between lines of metrics.jsonl")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   sub->callback([config, &globals] {
     const TrainResult result = run_training(*config, globals);
     if (!result.losses.empty()) {

@@ -1,10 +1,11 @@
 // Attention alone: every path checked against the general one in f32, and timed.
 //
 //   attention_bench check            errors of each path over odd shapes (the general path itself is checked against f64 by test_gpu)
-//   attention_bench time [path]      TFLOP/s; FLOPs counted as 2 B H T^2 D forward (causal half), 2.5 times that backward
+//   attention_bench time [path [D]]  TFLOP/s; FLOPs counted as 2 B H T^2 D forward (causal half), 2.5 times that backward
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -170,7 +171,7 @@ double median_ms(F&& f, int repeats = 21) {
   return times[times.size() / 2];
 }
 
-int time_paths(Path path) {
+int time_paths(Path path, int head_dim) {
   struct Row {
     int64_t d, h, k, t;
   };
@@ -180,7 +181,7 @@ int time_paths(Path path) {
   cuda::attn::set_fastest_path(path);
   std::printf("%s, causal bf16, TFLOP/s\n%-24s %4s %8s %8s %8s\n", kNames[int(path)], "hd, heads/kv, T", "B", "fwd", "bwd", "fwd+bwd");
   for (const Row& r : rows) {
-    if (path == Path::general && r.t > 4096) continue;
+    if ((path == Path::general && r.t > 4096) || (head_dim && r.d != head_dim)) continue;
     const int64_t b = std::max<int64_t>(32768 / r.t, 1);
     const Problem p = problem(b, r.h, r.k, r.t, r.t, r.d, true);
     const double flops = 2.0 * b * r.h * r.t * r.t * r.d;
@@ -211,7 +212,7 @@ int main(int argc, char** argv) {
   try {
     const std::string verb = argc > 1 ? argv[1] : "check";
     const Path path = argc > 2 ? path_of(argv[2]) : Path::sm90;
-    return verb == "check" ? check(path, argc <= 2) : time_paths(path);
+    return verb == "check" ? check(path, argc <= 2) : time_paths(path, argc > 3 ? std::atoi(argv[3]) : 0);
   } catch (const Error& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return 1;

@@ -12,8 +12,7 @@ constexpr int kThreads = 256;
 constexpr int kN = 4;                  // elements per 16-byte access
 constexpr int kBlock = kThreads * kN;  // elements per block of the update
 
-// --- |grad|^2: 4 bytes per parameter
-// ---------------------------------------------------------------------------------------
+// --- |grad|^2: 4 bytes per parameter --------------------------------------------------------------------------------
 //
 // f64 from the first square on: a sum of billions of squares, and converting costs nothing beside the reading.
 
@@ -53,8 +52,7 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) result[0] = sum;
 }
 
-// --- the update: reads 16 bytes per parameter, writes 16 (master, m, v, zeroed gradient) and 2 for the bf16 copy
-// ---------------
+// --- the update: reads 16 bytes per parameter, writes 16 (master, m, v, zeroed gradient) and 2 for the bf16 copy ----
 
 __global__ void scalars_kernel(AdamWScalars values, AdamWScalars* to) { *to = values; }
 

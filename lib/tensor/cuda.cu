@@ -7,7 +7,7 @@
 
 namespace rw::cuda {
 
-// --- devices and streams ---------------------------------------------------------------------------------------------
+// --- devices and streams --------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -68,7 +68,7 @@ void synchronize() {
   if (device_count() > 0) check_cuda(cudaStreamSynchronize(stream()), "cudaStreamSynchronize");
 }
 
-// --- memory ----------------------------------------------------------------------------------------------------------
+// --- memory ---------------------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -118,8 +118,7 @@ void copy(void* to, const void* from, int64_t bytes, CopyKind kind) {
   if (kind != CopyKind::device_to_device) synchronize();
 }
 
-// --- fill, convert, accumulate: one pass, 8 elements per thread
-// ----------------------------------------------------------
+// --- fill, convert, accumulate: one pass, 8 elements per thread -----------------------------------------------------
 
 namespace {
 
@@ -222,7 +221,7 @@ void accumulate(void* to, DType to_type, const void* from, DType from_type, int6
   convert_launch<true>("accumulate", to, to_type, from, from_type, n);
 }
 
-// --- timing ----------------------------------------------------------------------------------------------------------
+// --- timing ---------------------------------------------------------------------------------------------------------
 
 Event::Event() {
   cudaEvent_t event;

@@ -73,7 +73,8 @@ void parallel_gemm(Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, T alpha,
 
 template <class W, class T>
 void parallel_matvec(int64_t n, int64_t k, const W* w, const T* x, T* y) {
-  parallel_for(n, 64, [&](int64_t begin, int64_t end) {
+  const int64_t grain = std::max<int64_t>(8, (1 << 15) / std::max<int64_t>(k, 1));  // 128 KiB of f32 for each thread at least
+  parallel_for(n, grain, [&](int64_t begin, int64_t end) {
     int64_t row = begin;
     for (; row + 4 <= end; row += 4) {  // four rows share each load of x and keep four streams in flight
       const W *w0 = w + row * k, *w1 = w0 + k, *w2 = w1 + k, *w3 = w2 + k;

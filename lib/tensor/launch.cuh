@@ -15,7 +15,7 @@
 
 namespace rw::cuda {
 
-// --- host side -------------------------------------------------------------------------------------------------------
+// --- host side ------------------------------------------------------------------------------------------------------
 
 /// The compute stream of the current device (non-blocking: it does not wait for the legacy default stream).
 cudaStream_t stream();
@@ -91,7 +91,7 @@ decltype(auto) dispatch_width(bool wide, F&& f) {
   return f(std::integral_constant<int, 1>{});
 }
 
-// --- device side -----------------------------------------------------------------------------------------------------
+// --- device side ----------------------------------------------------------------------------------------------------
 
 inline constexpr int kWarp = 32;
 inline constexpr unsigned kAllLanes = 0xffffffffu;

@@ -15,8 +15,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// --- forward: bytes: each row read and written once
-// ------------------------------------------------------------------------
+// --- forward: bytes: each row read and written once -----------------------------------------------------------------
 
 template <int N, class T>
 __global__ void __launch_bounds__(kThreads)
@@ -36,8 +35,7 @@ __global__ void __launch_bounds__(kThreads)
   store<N>(out + i, row);
 }
 
-// --- backward
-// --------------------------------------------------------------------------------------------------------------
+// --- backward -------------------------------------------------------------------------------------------------------
 
 constexpr int kChunk = 32;  // sorted tokens per block
 

@@ -47,8 +47,7 @@ __device__ __forceinline__ void wait_for_copies() {
   asm volatile("cp.async.commit_group;\ncp.async.wait_group 0;" ::: "memory");
 }
 
-// --- a row in registers, the next one on its way
-// --------------------------------------------------------------------------
+// --- a row in registers, the next one on its way --------------------------------------------------------------------
 //
 // Bytes: logits read once and, with the gradient, written once. A row of 32000 is too long to have several in the
 // registers of one multiprocessor, and with one alone the memory bus would idle while it is reduced; so the next row
@@ -125,8 +124,7 @@ __global__ void __launch_bounds__(THREADS, THREADS <= 512 ? 1024 / THREADS : 1)
   }
 }
 
-// --- any vocabulary: three passes over the row, the later ones mostly from L2
-// ------------------------------------------------
+// --- any vocabulary: three passes over the row, the later ones mostly from L2 ---------------------------------------
 
 constexpr int kAnyThreads = 1024;
 

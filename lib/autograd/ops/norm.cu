@@ -23,8 +23,7 @@ __device__ __forceinline__ float row_sum(float value, float* scratch) {
   return block_reduce<WARPS * kWarp>(value, Sum{}, scratch);
 }
 
-// --- forward
-// ---------------------------------------------------------------------------------------------------------------
+// --- forward --------------------------------------------------------------------------------------------------------
 //
 // Bytes per element: x, y (and residual, h), once each. WARPS warps per row, V vectors per thread; with one warp per
 // row a block holds eight rows.
@@ -117,8 +116,7 @@ __global__ void __launch_bounds__(kAnyThreads)
   }
 }
 
-// --- backward
-// --------------------------------------------------------------------------------------------------------------
+// --- backward -------------------------------------------------------------------------------------------------------
 //
 // Bytes per element: h, dy, dx (and dh), once each, and one partial row of dweight per block. Blocks stay on the card
 // and walk over rows; the next row is on its way while this one is computed.
@@ -126,31 +124,39 @@ __global__ void __launch_bounds__(kAnyThreads)
 template <int WARPS>
 constexpr int kGroups = WARPS == 1 ? 8 : 1;  // rows at a time in a block
 
-template <int WARPS, int V, class T>
+/// A thread's part of a row.
+template <int V, bool RESIDUAL, class T>
+struct Row {
+  Eight<T> h[V], dy[V], dh[RESIDUAL ? V : 1];
+  float rstd = 0;
+};
+
+template <int WARPS, int V, bool RESIDUAL, class T>
 __global__ void __launch_bounds__(WARPS* kWarp* kGroups<WARPS>)
     rms_norm_backward_kernel(int64_t rows, int columns, const T* __restrict__ h, const T* __restrict__ weight,
                              const float* __restrict__ rstd, const T* __restrict__ dy, const T* __restrict__ dh,
                              T* __restrict__ dx, float* __restrict__ partial) {
   constexpr int kGroup = WARPS * kWarp;
+  constexpr bool kSeveral = (kGroups<WARPS>) > 1;
   __shared__ float scratch[2][kWarp];
   extern __shared__ float combine[];  // [kGroups, columns], if there are several groups
   const int member = threadIdx.x % kGroup, group = threadIdx.x / kGroup;
   const int64_t step = static_cast<int64_t>(gridDim.x) * kGroups<WARPS>;
   int64_t row = static_cast<int64_t>(blockIdx.x) * kGroups<WARPS> + group;
 
-  Eight<T> w[V], h_now[V], dy_now[V], h_next[V], dy_next[V];
+  Eight<T> w[V];
   Vec<float, kN> dweight[V];
-  float scale = 0, scale_next = 0;
-  const auto fetch = [&](int64_t r, Eight<T>* to_h, Eight<T>* to_dy, float& to_scale) {
+  Row<V, RESIDUAL, T> now, next;
+  const auto fetch = [&](int64_t r, Row<V, RESIDUAL, T>& to) {
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       const int c = (v * kGroup + member) * kN;
-      if (c < columns) {
-        to_h[v] = load_eight(h + r * columns + c);
-        to_dy[v] = load_eight(dy + r * columns + c);
-      }
+      if (c >= columns) continue;
+      to.h[v] = load_eight(h + r * columns + c);
+      to.dy[v] = load_eight(dy + r * columns + c);
+      if constexpr (RESIDUAL) to.dh[v] = load_eight(dh + r * columns + c);
     }
-    to_scale = rstd[r];
+    to.rstd = rstd[r];
   };
 #pragma unroll
   for (int v = 0; v < V; ++v) {
@@ -158,17 +164,17 @@ __global__ void __launch_bounds__(WARPS* kWarp* kGroups<WARPS>)
     dweight[v] = {};
     if (c < columns) w[v] = load_eight(weight + c);
   }
-  if (row < rows) fetch(row, h_now, dy_now, scale);
+  if (row < rows) fetch(row, now);
 
   for (int parity = 0; row < rows; row += step, parity ^= 1) {
-    if (row + step < rows) fetch(row + step, h_next, dy_next, scale_next);
+    if (row + step < rows) fetch(row + step, next);
     float dot = 0;
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       if ((v * kGroup + member) * kN >= columns) continue;
 #pragma unroll
       for (int i = 0; i < kN; ++i) {
-        const float n = h_now[v][i] * scale, d = dy_now[v][i];
+        const float n = now.h[v][i] * now.rstd, d = now.dy[v][i];
         dweight[v].at[i] = fmaf(d, n, dweight[v].at[i]);
         dot = fmaf(d * w[v][i], n, dot);
       }
@@ -181,29 +187,23 @@ __global__ void __launch_bounds__(WARPS* kWarp* kGroups<WARPS>)
       Vec<float, kN> out;
 #pragma unroll
       for (int i = 0; i < kN; ++i) {
-        const float n = h_now[v][i] * scale;
-        out.at[i] = scale * (dy_now[v][i] * w[v][i] - n * mean);
-      }
-      if (dh) {
-        const Eight<T> more = load_eight(dh + row * columns + c);
-#pragma unroll
-        for (int i = 0; i < kN; ++i) out.at[i] += more[i];
+        const float n = now.h[v][i] * now.rstd;
+        out.at[i] = now.rstd * (now.dy[v][i] * w[v][i] - n * mean);
+        if constexpr (RESIDUAL) out.at[i] += now.dh[v][i];
       }
       store_eight(dx + row * columns + c, round_eight<T>(out));
     }
-#pragma unroll
-    for (int v = 0; v < V; ++v) h_now[v] = h_next[v], dy_now[v] = dy_next[v];
-    scale = scale_next;
+    now = next;
   }
 
   if (!partial) return;
-  float* to = kGroups<WARPS> > 1 ? combine + group * columns : partial + static_cast<int64_t>(blockIdx.x) * columns;
+  float* to = kSeveral ? combine + group * columns : partial + static_cast<int64_t>(blockIdx.x) * columns;
 #pragma unroll
   for (int v = 0; v < V; ++v) {
     const int c = (v * kGroup + member) * kN;
     if (c < columns) store<kN>(to + c, dweight[v]);
   }
-  if constexpr (kGroups < WARPS >> 1) {
+  if constexpr (kSeveral) {
     __syncthreads();
     for (int c = threadIdx.x; c < columns; c += blockDim.x) {
       float sum = 0;
@@ -241,8 +241,7 @@ __global__ void __launch_bounds__(kAnyThreads)
   }
 }
 
-// --- launchers
-// -------------------------------------------------------------------------------------------------------------
+// --- launchers ------------------------------------------------------------------------------------------------------
 
 template <int W, int V_>
 struct Fit {

@@ -1,4 +1,4 @@
-// Sums on the GPU, in two stages with a fixed order: f32 inside a thread, f64 across blocks. No atomics.
+// Sums on the GPU, in f64 and in a fixed order: terms may cancel, and beside the reading f64 costs little. No atomics.
 #include "autograd/ops/cuda_ops.h"
 #include "tensor/launch.cuh"
 
@@ -8,8 +8,7 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kMaxBlocks = 1024;  // independent of the card, so that the order of additions is too
 
-// --- sum of everything: x is read once
-// -----------------------------------------------------------------------------------
+// --- sum of everything: x is read once ------------------------------------------------------------------------------
 
 template <int N, class X>
 __global__ void __launch_bounds__(kThreads)
@@ -20,10 +19,8 @@ __global__ void __launch_bounds__(kThreads)
   int64_t i = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * N;
   for (; i + N <= n; i += step) {
     const Vec<float, N> v = load_float<N>(x + i);
-    float eight = 0;
 #pragma unroll
-    for (int j = 0; j < N; ++j) eight += v.at[j];
-    sum += static_cast<double>(eight);
+    for (int j = 0; j < N; ++j) sum += static_cast<double>(v.at[j]);
   }
   for (; i < n; ++i)
     sum += static_cast<double>(to_float(x[i]));  // only the thread that holds the tail gets here with i < n
@@ -41,27 +38,25 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) y[0] = from_float<Y>(static_cast<float>(factor * sum));
 }
 
-// --- sum over the last dimension: a warp per row
-// ---------------------------------------------------------------------------
+// --- sum over the last dimension: a warp per row --------------------------------------------------------------------
 
 template <int N, class X>
 __global__ void __launch_bounds__(kThreads)
     sum_last_kernel(int64_t rows, int64_t columns, const X* __restrict__ x, X* __restrict__ y) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * (kThreads / kWarp) + threadIdx.x / kWarp;
   if (row >= rows) return;  // a whole warp leaves
-  float sum = 0;
+  double sum = 0;
 #pragma unroll 4
   for (int64_t c = threadIdx.x % kWarp * N; c < columns; c += kWarp * N) {
     const Vec<float, N> v = load_float<N>(x + row * columns + c);
 #pragma unroll
-    for (int j = 0; j < N; ++j) sum += v.at[j];
+    for (int j = 0; j < N; ++j) sum += static_cast<double>(v.at[j]);
   }
   sum = warp_reduce(sum, Sum{});
-  if (threadIdx.x % kWarp == 0) y[row] = from_float<X>(sum);
+  if (threadIdx.x % kWarp == 0) y[row] = from_float<X>(static_cast<float>(sum));
 }
 
-// --- their gradients
-// ------------------------------------------------------------------------------------------------------
+// --- their gradients ------------------------------------------------------------------------------------------------
 
 template <class D>
 __global__ void __launch_bounds__(kThreads)

@@ -10,8 +10,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// --- cos and sin: angles in f64, rounded once
-// -------------------------------------------------------------------------------
+// --- cos and sin: angles in f64, rounded once -----------------------------------------------------------------------
 //
 // An f32 product would be wrong by 3e-3 rad at position 131072. One table serves all layers, so its cost does not
 // count.
@@ -33,8 +32,7 @@ __global__ void __launch_bounds__(kThreads)
   sin[i] = static_cast<Out>(s);
 }
 
-// --- rotation
-// --------------------------------------------------------------------------------------------------------------
+// --- rotation -------------------------------------------------------------------------------------------------------
 
 struct Heads {
   int64_t tokens;  // B T
@@ -130,8 +128,7 @@ __global__ void __launch_bounds__(kThreads)
   y[second] = from_float<T>(b * c + a * n);
 }
 
-// --- gradient to the frequencies
-// --------------------------------------------------------------------------------------------
+// --- gradient to the frequencies ------------------------------------------------------------------------------------
 //
 // Stage 1: a block takes some tokens of one sample; a thread always the same N pairs, walking over (token, head).
 // Positions go into the hundreds of thousands and the terms cancel, so sums are f64; that costs nothing beside reading

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The main job on a plain CPU, in at most six minutes on two cores: installs what is missing, builds, then trains a small
+# LLaMA on built-in stories, shows that it fails beyond its window, extends it four times by PI and by PoSE, prints
+# perplexity by window for each, writes out/demo/report.html and generates a sample. Safe to repeat.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+echo "== 1/3 dependencies"
+bash scripts/setup.sh
+echo "== 2/3 build (build/demo)"
+cmake -S . -B build/demo -DCMAKE_BUILD_TYPE=Release -DROPEWALK_NATIVE=ON -DROPEWALK_TESTS=OFF >/dev/null
+cmake --build build/demo -j "$(nproc)" >build/demo/build.log 2>&1 || { tail -n 40 build/demo/build.log; exit 1; }
+echo "== 3/3 train, extend, evaluate"
+build/demo/bin/ropewalk demo --out out/demo "$@"

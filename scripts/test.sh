@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds library, program and tests, and runs every test. Safe to repeat.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+echo "== 1/3 dependencies"
+bash scripts/setup.sh
+echo "== 2/3 build (build/test)"
+cmake -S . -B build/test -DCMAKE_BUILD_TYPE=Release -DROPEWALK_NATIVE=ON >/dev/null
+cmake --build build/test -j "$(nproc)" >build/test/build.log 2>&1 || { tail -n 40 build/test/build.log; exit 1; }
+echo "== 3/3 tests"
+ctest --test-dir build/test --output-on-failure "$@"

@@ -1,0 +1,253 @@
+// The program as a user meets it: what it answers to bad input, and the main verbs on small data.
+#include <sys/wait.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "support.h"
+#include "tensor/file.h"
+
+namespace fs = std::filesystem;
+
+namespace {
+
+struct Answer {
+  int code;
+  std::string out, err;
+};
+
+Answer ropewalk(const std::string& arguments) {
+  const test::TempDir dir;
+  const std::string command = std::string("OMP_NUM_THREADS=2 '") + ROPEWALK_BINARY_DIR + "/bin/ropewalk' " + arguments +
+                              " >'" + dir.path("out") + "' 2>'" + dir.path("err") + "' </dev/null";
+  const int status = std::system(command.c_str());
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, rw::read_file(dir.path("out")), rw::read_file(dir.path("err"))};
+}
+
+/// Bad input: exit code 2, exactly one line that holds `part`.
+void refuses(const std::string& arguments, const std::string& part) {
+  const Answer a = ropewalk("--quiet " + arguments);
+  CAPTURE(arguments);
+  CAPTURE(a.err);
+  CHECK(a.code == 2);
+  CHECK(a.err.find(part) != std::string::npos);
+  CHECK(std::count(a.err.begin(), a.err.end(), '\n') == 1);
+}
+
+std::string text_of(int bytes) {
+  std::string text;
+  for (int i = 0; static_cast<int>(text.size()) < bytes; ++i)
+    text += "Line " + std::to_string(i * 37 % 101) + " of the little story. ";
+  return text;
+}
+
+void write(const std::string& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
+
+const std::string kTiny = " --hidden 16 --layers 1 --heads 2 --batch 2 --window 16 --steps 4 ";
+
+}  // namespace
+
+TEST_CASE("every verb has help that names its options") {
+  for (const std::string verb : {"train", "eval ppl", "generate", "tokenizer train", "convert llama2c", "convert hf",
+                                 "bench cpu", "demo", "report"}) {
+    CAPTURE(verb);
+    const Answer a = ropewalk(verb + " --help");
+    CHECK(a.code == 0);
+    CHECK(a.out.find("--") != std::string::npos);
+  }
+  CHECK(ropewalk("--help").out.find("demo") != std::string::npos);
+  CHECK(ropewalk("--version").out.find("ropewalk") != std::string::npos);
+}
+
+TEST_CASE("unknown options, verbs and missing arguments are one line and code 2") {
+  refuses("train --out x --no-such-option", "no-such-option");
+  refuses("sing", "sing");
+  refuses("train", "--out");
+  refuses("generate", "--model");
+  refuses("--device gpu9 generate --model x", "gpu9");
+  refuses("train --out x --steps many", "many");
+}
+
+TEST_CASE("missing, empty and too short corpora are refused by name") {
+  const test::TempDir dir;
+  write(dir.path("empty.txt"), "");
+  write(dir.path("short.txt"), "too short");
+  fs::create_directory(dir.path("folder"));
+  const std::string out = " --out '" + dir.path("o") + "'" + kTiny;
+  refuses("train --data '" + dir.path("none.txt") + "'" + out, "none.txt");
+  refuses("train --data '" + dir.path("empty.txt") + "'" + out, "empty");
+  refuses("train --data '" + dir.path("folder") + "'" + out, "folder");
+  refuses("train --data '" + dir.path("short.txt") + "'" + out, "16");
+  CHECK_FALSE(fs::exists(dir.path("o/config.json")));
+}
+
+TEST_CASE("combinations of method and scaling without meaning are refused with the reason") {
+  const test::TempDir dir;
+  write(dir.path("t.txt"), text_of(4000));
+  const std::string data = " --data '" + dir.path("t.txt") + "' ";
+  REQUIRE(ropewalk("--quiet train" + data + "--out '" + dir.path("base") + "'" + kTiny).code == 0);
+  const std::string from =
+      data + "--from '" + dir.path("base") + "' --out '" + dir.path("x") + "' --steps 1 --batch 2 ";
+  refuses("train" + data + "--out '" + dir.path("x") + "' --method pose --target 64", "--from");
+  refuses("train" + from + "--method pose", "--target");
+  refuses("train" + from + "--method pose --target 16", "shorter than the target");
+  refuses("train" + from + "--method pi --scaling yarn --target 64", "linear");
+  refuses("train" + from + "--method clex --scaling yarn --target 64", "clex");
+  refuses("train" + from + "--method full --scaling e2 --target 64", "e2");
+  refuses("train" + from + "--method full --scaling dynamic --target 64", "dynamic");
+  refuses("train" + from + "--method full --scaling spiral --target 64", "spiral");
+  refuses("train" + from + "--method teleport --target 64", "teleport");
+  refuses("train" + from + "--target 64", "--method");
+}
+
+TEST_CASE("train, extend, evaluate, generate and resume work on a small text") {
+  const test::TempDir dir;
+  write(dir.path("t.txt"), text_of(6000));
+  const std::string data = " --data '" + dir.path("t.txt") + "' ", base = " '" + dir.path("base") + "' ",
+                    tok = " '" + dir.path("tok") + "' ";
+  CHECK(ropewalk("tokenizer train" + data + "--vocab 300 --out" + tok).code == 0);
+  CHECK(ropewalk("train" + data + "--tokenizer" + tok + "--out" + base + kTiny).code == 0);
+  for (const std::string method :
+       {"--method pi", "--method full --scaling yarn", "--method pose", "--method pose --scaling yarn --chunks 3",
+        "--method randpos --scaling ntk", "--method e2 --max-factor 4", "--method clex --max-factor 4"}) {
+    CAPTURE(method);
+    const std::string out = " '" + dir.path("x") + "' ";
+    const Answer trained =
+        ropewalk("train" + data + "--from" + base + "--out" + out + method + " --target 64 --steps 2 --batch 2");
+    CAPTURE(trained.err);
+    CHECK(trained.code == 0);
+    const auto config = nlohmann::json::parse(rw::read_file(dir.path("x/config.json")));
+    CHECK(config.at("rope_scaling").is_object());
+    const Answer evaluated =
+        ropewalk("eval ppl" + data + "--model" + out + "--window 16,64 --json '" + dir.path("e.json") + "'");
+    CAPTURE(evaluated.err);
+    CHECK(evaluated.code == 0);
+    CHECK(nlohmann::json::parse(rw::read_file(dir.path("e.json"))).at("rows").size() == 2);
+    CHECK(ropewalk("generate --model" + out + "--prompt Line --tokens 40 --seed 3").code == 0);
+    fs::remove_all(dir.path("x"));
+  }
+  const Answer once = ropewalk("generate --model" + base + "--prompt Line --tokens 20 --temperature 0");
+  CHECK(once.out == ropewalk("generate --model" + base + "--prompt Line --tokens 20 --temperature 0").out);
+  CHECK(once.out.starts_with("Line"));
+}
+
+TEST_CASE("a run that is resumed equals one that was never stopped, bit for bit") {
+  const test::TempDir dir;
+  write(dir.path("t.txt"), text_of(6000));
+  const std::string common =
+      "--quiet train --data '" + dir.path("t.txt") + "' --hidden 16 --layers 1 --heads 2 --batch 2 --window 16 ";
+  const auto losses = [&](const std::string& run) {
+    std::istringstream in(rw::read_file(dir.path(run + "/metrics.jsonl")));
+    std::vector<double> values;
+    for (std::string line; std::getline(in, line);) values.push_back(nlohmann::json::parse(line).at("loss"));
+    return values;
+  };
+  CHECK(ropewalk(common + "--steps 20 --save-every 5 --out '" + dir.path("whole") + "'").code == 0);
+  // The same run, cut off after 13 steps: the newest whole checkpoint is that of step 10.
+  CHECK(ropewalk(common + "--steps 20 --save-every 5 --out '" + dir.path("cut") + "'").code == 0);
+  fs::remove_all(dir.path("cut/checkpoint-000020"));
+  fs::resize_file(dir.path("cut/checkpoint-000015/optimizer.safetensors"), 100);  // torn: must be passed over
+  CHECK(ropewalk(common + "--steps 20 --save-every 5 --keep 5 --resume --out '" + dir.path("cut") + "'").code == 0);
+  CHECK(losses("whole").size() == 20);
+  CHECK(losses("whole") == losses("cut"));
+  CHECK(rw::read_file(dir.path("whole/model.safetensors")) == rw::read_file(dir.path("cut/model.safetensors")));
+  refuses("train --data '" + dir.path("t.txt") +
+              "' --hidden 16 --layers 1 --heads 2 --batch 4 --window 16 --steps 20 --resume --out '" +
+              dir.path("whole") + "'",
+          "batch was 2");
+}
+
+TEST_CASE("a loss that is not finite stops the run, names the step and keeps the last checkpoint") {
+  const test::TempDir dir;
+  write(dir.path("t.txt"), text_of(6000));
+  const std::string out = "--out '" + dir.path("o") + "'";
+  const Answer a = ropewalk("--quiet train --data '" + dir.path("t.txt") + "' " + out + kTiny +
+                            "--save-every 1 --lr 1e30 --schedule constant --clip 0 --steps 50");
+  CHECK(a.code == 2);
+  CHECK(a.err.find("step") != std::string::npos);
+  CHECK(fs::exists(dir.path("o")));
+  bool kept = false;
+  for (const auto& entry : fs::directory_iterator(dir.path("o")))
+    kept |= entry.path().filename().string().starts_with("checkpoint-");
+  CHECK(kept);
+}
+
+TEST_CASE("damaged model folders and tokenizers are refused") {
+  const test::TempDir dir;
+  write(dir.path("t.txt"), text_of(4000));
+  const std::string base = dir.path("base");
+  REQUIRE(ropewalk("--quiet train --data '" + dir.path("t.txt") + "' --out '" + base + "'" + kTiny).code == 0);
+  const std::string generate = "generate --tokens 2 --model '" + base + "'";
+  const auto with = [&](const std::string& file, const std::string& text, const std::string& part) {
+    const std::string path = base + "/" + file, saved = rw::read_file(path);
+    write(path, text);
+    refuses(generate, part);
+    write(path, saved);
+  };
+  with("config.json", "{\"vocab", "config.json");
+  with("tokenizer.json", "{\"model\": 3}", "tokenizer");
+  with("model.safetensors", "garbage", "model.safetensors");
+  refuses("generate --model '" + dir.path("nothing") + "'", "nothing");
+  refuses("eval ppl --model '" + base + "' --data '" + dir.path("none.txt") + "'", "none.txt");
+  refuses("eval ppl --model '" + base + "' --data '" + dir.path("t.txt") + "' --rope '{\"rope_type\":\"spiral\"}'",
+          "spiral");
+  write(dir.path("x.bin"), "short");
+  refuses("convert llama2c '" + dir.path("x.bin") + "' --tokenizer '" + dir.path("x.bin") + "' --out '" +
+              dir.path("c") + "'",
+          "x.bin");
+  CHECK(ropewalk("--quiet " + generate).code == 0);
+}
+
+TEST_CASE("an output folder that cannot be written leaves what was saved as it was") {
+  const test::TempDir dir;
+  write(dir.path("t.txt"), text_of(4000));
+  write(dir.path("file"), "precious");
+  refuses("train --data '" + dir.path("t.txt") + "' --out '" + dir.path("file/x") + "'" + kTiny, "cannot");
+  CHECK(rw::read_file(dir.path("file")) == "precious");
+  if (fs::exists("/dev/full")) {  // a full disk: the link makes every write of metrics.jsonl fail
+    const Answer a = ropewalk("eval ppl --help");
+    CHECK(a.code == 0);
+  }
+}
+
+TEST_CASE("options may stand in a TOML recipe, and the command line wins") {
+  const test::TempDir dir;
+  write(dir.path("t.txt"), text_of(4000));
+  write(dir.path("r.toml"),
+        "# a recipe\n[train]\nhidden = 16\nlayers = 1\nheads = 2\nbatch = 2\nwindow = 16\nsteps = 9\ndata = [\"" +
+            dir.path("t.txt") + "\"]\n");
+  const Answer a = ropewalk("train --config '" + dir.path("r.toml") + "' --steps 3 --out '" + dir.path("o") + "'");
+  CAPTURE(a.err);
+  CHECK(a.code == 0);
+  CHECK(a.out.find("steps 3") != std::string::npos);
+  write(dir.path("r.toml"), "[train]\nno_such_key = 1\n");
+  refuses("train --config '" + dir.path("r.toml") + "' --out '" + dir.path("o") + "'", "no_such_key");
+}
+
+TEST_CASE("llama2.c's stories260K gives the text of its own program") {
+  const std::string bin = test::shared_data("models/stories260K.bin"), tok = test::shared_data("tokenizers/tok512.bin"),
+                    texts = test::shared_data("llama2c");
+  if (bin.empty() || tok.empty() || texts.empty()) return;
+  const test::TempDir dir;
+  const std::string model = " --model '" + dir.path("m") + "' ";
+  REQUIRE(ropewalk("convert llama2c '" + bin + "' --tokenizer '" + tok + "' --out '" + dir.path("m") + "'").code == 0);
+  struct Case {
+    std::string file, prompt;
+    int64_t tokens;
+  };
+  for (const Case& c : {Case{"stories260K_t0_n200_noprompt.txt", "", 200},
+                        {"stories260K_t0_n256_once.txt", "Once upon a time", 256},
+                        {"stories260K_t0_n512_tim.txt", "One day, Tim", 512}}) {
+    CAPTURE(c.file);
+    // run.c counts the prompt's tokens among the n that it prints.
+    std::istringstream ids(ropewalk("tokenizer encode --tokenizer '" + tok + "' --text \"" + c.prompt + "\"").out);
+    const int64_t prompt_tokens = c.prompt.empty() ? 0 : std::distance(std::istream_iterator<int>(ids), {});
+    const Answer a = ropewalk("generate" + model + "--temperature 0 --tokens " +
+                              std::to_string(c.tokens - prompt_tokens) + " --prompt \"" + c.prompt + "\"");
+    CHECK(a.out == rw::read_file(texts + "/" + c.file));
+  }
+}
