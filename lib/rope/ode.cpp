@@ -56,15 +56,16 @@ class Integrator {
     ++out_.evaluations;
   }
 
-  /// to = y + sum_j weights_j h k_j.
+  /// to = y + h sum_j weights_j k_j. The small terms are added up first: one rounding at the size of y, not one each.
   void combine(const std::vector<double>& weights, T h, const T* y, T* to) {
-    std::copy(y, y + n_, to);
+    std::fill(to, to + n_, T(0));
     for (size_t j = 0; j < weights.size(); ++j) {
       if (weights[j] == 0) continue;
-      const T w = static_cast<T>(weights[j]) * h;
+      const T w = static_cast<T>(weights[j]);
       const T* kj = k(static_cast<int>(j));
       for (int64_t i = 0; i < n_; ++i) to[i] += w * kj[i];
     }
+    for (int64_t i = 0; i < n_; ++i) to[i] = y[i] + h * to[i];
   }
 
   /// One step from y_ into y1_. `first_known`: k_0 is there already.

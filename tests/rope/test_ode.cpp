@@ -121,7 +121,24 @@ std::unique_ptr<Dynamics<T>> golden_dynamics(const std::string& problem) {
   return mlp;
 }
 
-/// All of one case: outputs, gradients, counts.
+/// y, grad.y0 and all parameter gradients of a case.
+std::vector<std::vector<double>> expected(const std::string& name) {
+  const SafetensorsFile& file = test::golden("golden_ode");
+  std::vector<std::vector<double>> all = {file.load(name + "/y").to_vector(), file.load(name + "/grad.y0").to_vector()};
+  if (name.starts_with("linear")) {
+    all.push_back(file.load(name + "/grad.A").to_vector());
+    std::swap(all[2][1], all[2][2]);
+  } else {
+    all.push_back(file.load(name + "/grad.W1").to_vector());
+    const std::vector<double> second = file.load(name + "/grad.W2").to_vector();
+    all[2].insert(all[2].end(), second.begin(), second.end());
+  }
+  return all;
+}
+
+/// All of one case: outputs, gradients, counts. f64: 1e-10, gradients 1e-8. f32: 1e-5, or, where torch's own f32 is
+/// worse (a first step chosen from a difference of nearly equal f32 numbers), no further from f64 than twice torch's
+/// distance.
 template <class T>
 void golden_case(const std::string& name, const json& meta) {
   CAPTURE(name);
@@ -141,18 +158,20 @@ void golden_case(const std::string& name, const json& meta) {
   const auto gradient = odeint_gradient<T>(*dynamics, y, as<T>(file.load(problem + "/R")),
                                            adjoint ? GradMode::adjoint : GradMode::backprop);
 
-  CHECK(test::relative_error(wide(y.y), file.load(name + "/y").to_vector()) < (f64 ? 1e-10 : 1e-5));
-  CHECK(test::relative_error(wide(gradient.y0), file.load(name + "/grad.y0").to_vector()) < (f64 ? 1e-8 : 1e-5));
-  std::vector<double> want;
-  if (problem == "linear") {
-    want = file.load(name + "/grad.A").to_vector();
-    std::swap(want[1], want[2]);
-  } else {
-    want = file.load(name + "/grad.W1").to_vector();
-    const std::vector<double> second = file.load(name + "/grad.W2").to_vector();
-    want.insert(want.end(), second.begin(), second.end());
+  const std::vector<std::vector<double>> got = {wide(y.y), wide(gradient.y0), wide(gradient.parameters)},
+                                         want = expected(name);
+  std::string name64 = name;
+  if (!f64) name64.replace(name.find("f32"), 3, "f64");
+  const std::vector<std::vector<double>> truth = expected(name64);
+  for (size_t i = 0; i < got.size(); ++i) {
+    CAPTURE(i);
+    const double error = test::relative_error(got[i], want[i]);
+    if (f64 || error < 1e-5) {
+      CHECK(error < (!f64 ? 1e-5 : i == 0 ? 1e-10 : 1e-8));
+    } else {
+      CHECK(test::relative_error(got[i], truth[i]) <= 2 * test::relative_error(want[i], truth[i]));
+    }
   }
-  CHECK(test::relative_error(wide(gradient.parameters), want) < (f64 ? 1e-8 : 1e-5));
   if (!f64) return;  // in f32 rounding decides whether an adaptive step is accepted
   CHECK(y.evaluations == meta["nfe_fwd"].get<int64_t>());
   if (adjoint) CHECK(y.evaluations + gradient.evaluations == meta["nfe_total"].get<int64_t>());
