@@ -1,0 +1,154 @@
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
+#include "data/corpus.h"
+#include "eval/perplexity.h"
+#include "eval/scorer.h"
+#include "nn/io/hf.h"
+#include "support.h"
+#include "tensor/file.h"
+
+using namespace rw;
+
+namespace {
+
+LlamaConfig tiny(const std::string& rope_type = "default", double factor = 1) {
+  LlamaConfig c;
+  c.vocab_size = 50;
+  c.hidden_size = 32;
+  c.intermediate_size = 48;
+  c.num_hidden_layers = 2;
+  c.num_attention_heads = 4;
+  c.num_key_value_heads = 2;
+  c.initializer_range = 0.3;  // so that predictions are far from uniform
+  c.rope.max_position_embeddings = 16;
+  c.rope.rope_type = rope_type;
+  c.rope.factor = factor;
+  return c;
+}
+
+std::vector<int32_t> random_ids(size_t n, uint64_t seed) {
+  Random random(seed, Purpose::test);
+  std::vector<int32_t> ids;
+  for (size_t i = 0; i < n; ++i) ids.push_back(static_cast<int32_t>(random.below(50)));
+  return ids;
+}
+
+/// Losses of ids[1 ..] by the model's own function, one sequence alone.
+std::vector<double> plain_nll(const Llama& model, const std::vector<int32_t>& ids, int64_t length) {
+  const int64_t n = static_cast<int64_t>(ids.size()) - 1;
+  const Tensor input = Tensor::from(std::vector<int32_t>(ids.begin(), ids.end() - 1), {1, n});
+  const Tensor target = Tensor::from(std::vector<int32_t>(ids.begin() + 1, ids.end()), {1, n});
+  return model.token_nll(input, target, model.angles(model.plain_positions(0, n), {.length = length})).to_vector();
+}
+
+}  // namespace
+
+TEST_CASE("Batched, padded windows score as each window does alone") {
+  const Llama model(tiny(), DType::f64, kCpu, 1);
+  LlamaScorer scorer(model, {.batch_tokens = 40});  // three windows to a forward
+  std::vector<ScoreWindow> windows;
+  for (size_t n : {12, 9, 2, 12, 5, 1}) windows.push_back({random_ids(n, n), n > 4 ? 3 : 1});
+  const auto scores = scorer.score(windows, 12, true);
+  REQUIRE(scores.size() == windows.size());
+  for (size_t w = 0; w < windows.size(); ++w) {
+    REQUIRE(scores[w].size() == windows[w].ids.size() - static_cast<size_t>(windows[w].first));
+    if (scores[w].empty()) continue;
+    const std::vector<double> want = plain_nll(model, windows[w].ids, 12);
+    for (size_t i = 0; i < scores[w].size(); ++i) {
+      CHECK(scores[w][i].nll == doctest::Approx(want[i + static_cast<size_t>(windows[w].first) - 1]).epsilon(1e-12));
+      // The best token has a positive margin exactly when it is the scored one.
+      const int32_t token = windows[w].ids[i + static_cast<size_t>(windows[w].first)];
+      CHECK((scores[w][i].best == token) == (scores[w][i].margin > 0));
+    }
+  }
+}
+
+TEST_CASE("The stated length sets the scale of length-dependent kinds") {
+  const Llama model(tiny("dynamic", 2), DType::f64, kCpu, 1);
+  LlamaScorer scorer(model);
+  CHECK(scorer.depends_on_length());
+  const std::vector<ScoreWindow> window = {{random_ids(20, 3), 1}};
+  for (int64_t length : {20, 64}) {
+    const auto scores = scorer.score(window, length);
+    const std::vector<double> want = plain_nll(model, window[0].ids, length);
+    for (size_t i = 0; i < want.size(); ++i) CHECK(scores[0][i].nll == doctest::Approx(want[i]).epsilon(1e-12));
+  }
+  CHECK(scorer.score(window, 20)[0].back().nll != doctest::Approx(scorer.score(window, 64)[0].back().nll));
+}
+
+TEST_CASE("Reading in chunks equals one pass where frequencies are fixed") {
+  const Llama model(tiny("linear", 4), DType::f64, kCpu, 1);
+  LlamaScorer scorer(model);
+  for (size_t n : {2, 8, 9, 23}) {
+    const std::vector<int32_t> ids = random_ids(n, 5);
+    const std::vector<double> chunked = scorer.score_in_chunks(ids, 8), want = plain_nll(model, ids, 23);
+    REQUIRE(chunked.size() == want.size());
+    for (size_t i = 0; i < want.size(); ++i) CHECK(chunked[i] == doctest::Approx(want[i]).epsilon(1e-10));
+  }
+}
+
+TEST_CASE("Greedy continuation takes the most likely token, one after another") {
+  const Llama model(tiny(), DType::f64, kCpu, 1);
+  LlamaScorer scorer(model);
+  std::vector<int32_t> ids = random_ids(6, 9);
+  const std::vector<int32_t> made = scorer.greedy(ids, 4);
+  REQUIRE(made.size() == 4);
+  ids.insert(ids.end(), made.begin(), made.end());
+  const std::vector<ScoreWindow> window = {{ids, 6}};
+  for (const TokenScore& s : scorer.score(window, 10, true)[0]) CHECK(s.margin > 0);
+  CHECK(scorer.greedy({ids.data(), 6}, 4, {{made[1]}}).size() == 1);
+}
+
+TEST_CASE("Windows that cannot be scored say why") {
+  const Llama model(tiny(), DType::f64, kCpu, 1);
+  LlamaScorer scorer(model);
+  const auto message = [&](const ScoreWindow& w) { return test::error_of([&] { scorer.score({{w}}, 8); }); };
+  CHECK(message({{}, 1}) == "[eval] a window to score is empty");
+  CHECK(message({{1, 2}, 0}) == "[eval] scored tokens must begin in [1, 2], got 0");
+  CHECK(message({{1, 50}, 1}) ==
+        "[eval] token id 50 at 1 is outside the vocabulary of 50: do model and tokenizer belong together?");
+}
+
+TEST_CASE("books30m gives its oracle's loss per document, plain and under linear interpolation") {
+  const std::string folder = test::shared_data("models/books30m");
+  const std::string archive = test::shared_data("books/test.tar.xz");
+  if (folder.empty() || archive.empty()) return;
+  const auto oracle = nlohmann::json::parse(read_file(folder + "/eval_oracle.json"));
+  // The first document in full is two minutes of two cores per window: this test reads as much as fits a minute, the
+  // second document under PI being the other arm. ROPEWALK_SLOW_TESTS=1 reads two documents under both.
+  const bool slow = std::getenv("ROPEWALK_SLOW_TESTS") != nullptr;
+  const test::TempDir books;
+  std::vector<std::string> paths;
+  std::string wanted;
+  for (size_t i = 0; i < 2; ++i) {
+    const std::string name = std::to_string(oracle["eval_book_ids"][i].get<int>()) + ".txt";
+    wanted += " " + name;
+    paths.push_back(books.path(name));
+  }
+  if (std::system(("tar -xJf '" + archive + "' -C '" + books.path() + "'" + wanted).c_str()) != 0) {
+    MESSAGE("SKIPPED: cannot unpack " << archive << " (no tar with xz?)");
+    return;
+  }
+  const auto tokenizer = load_tokenizer(folder);
+  const TokenCorpus corpus = tokenize_corpus(load_corpus(paths), *tokenizer);
+  for (const bool interpolated : {false, true}) {
+    const auto model = load_hf(folder, {.adjust = [&](LlamaConfig& c) {
+                                 if (!interpolated) return;
+                                 c.rope.rope_type = "linear";
+                                 c.rope.factor = 8;
+                               }});
+    LlamaScorer scorer(*model);
+    const auto result = evaluate_perplexity(
+        scorer, corpus, {.windows = {512}, .max_tokens = 16384, .documents = slow ? 2 : 1, .bos = tokenizer->bos_id()});
+    const auto& want = oracle["arms"][interpolated ? "zs-pi8" : "none"]["nll_doc"]["512"];
+    for (size_t d = 0; d < result.rows.size(); ++d) {
+      CHECK(result.rows[d].tokens == 16384);
+      MESSAGE("document " << result.rows[d].document << ": " << result.rows[d].nll() << ", oracle " << want[d]);
+      CHECK(std::abs(result.rows[d].nll() - want[d].get<double>()) < 3e-3);
+    }
+    if (!slow) break;
+  }
+}
