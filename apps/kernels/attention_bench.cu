@@ -1,7 +1,8 @@
 // Attention alone: every path checked against the general one in f32, and timed.
 //
-//   attention_bench check            errors of each path over odd shapes (the general path itself is checked against f64 by test_gpu)
-//   attention_bench time [path [D]]  TFLOP/s; FLOPs counted as 2 B H T^2 D forward (causal half), 2.5 times that backward
+//   attention_bench check            errors of each path over odd shapes (the general path itself is checked against
+//   f64 by test_gpu) attention_bench time [path [D]]  TFLOP/s; FLOPs counted as 2 B H T^2 D forward (causal half), 2.5
+//   times that backward
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -29,7 +30,8 @@ __global__ void fill_normal(__nv_bfloat16* x, int64_t n, unsigned seed, float st
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
     z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
     z ^= z >> 31;
-    const float u = (static_cast<unsigned>(z) + 1.f) * 2.3283064e-10f, v = static_cast<unsigned>(z >> 32) * 2.3283064e-10f;
+    const float u = (static_cast<unsigned>(z) + 1.f) * 2.3283064e-10f,
+                v = static_cast<unsigned>(z >> 32) * 2.3283064e-10f;
     x[i] = __float2bfloat16(std * sqrtf(-2.f * logf(fminf(u, 1.f))) * cospif(2.f * v));
   }
 }
@@ -61,8 +63,9 @@ struct Problem {
   }
   void forward() const { cuda::attention_forward(s, vq(), vk(), vv(), view(o, 0, s.n_heads, s.head_dim), lse); }
   void backward() const {
-    cuda::attention_backward(s, vq(), vk(), vv(), view(o, 0, s.n_heads, s.head_dim), lse, view(d_o, 0, s.n_heads, s.head_dim),
-                             view(dq, 0, s.n_heads, s.head_dim), view(dkv, 0, 2 * s.n_kv_heads, s.head_dim),
+    cuda::attention_backward(s, vq(), vk(), vv(), view(o, 0, s.n_heads, s.head_dim), lse,
+                             view(d_o, 0, s.n_heads, s.head_dim), view(dq, 0, s.n_heads, s.head_dim),
+                             view(dkv, 0, 2 * s.n_kv_heads, s.head_dim),
                              view(dkv, s.n_kv_heads, 2 * s.n_kv_heads, s.head_dim));
   }
 };
@@ -138,8 +141,10 @@ int check(Path only, bool all) {
       // a single key has no gradient through the softmax: rounding is all there is of dQ and dK
       const bool ok = repeats && e[0] < limit && e[1] < 1e-3 && ((e[2] < limit && e[3] < limit) || c.tk == 1);
       bad += !ok;
-      std::printf("%-8s D %3d B %d H %2d/%-2d Tq %4d Tk %4d %s  o %.1e lse %.1e dq %.1e dkv %.1e %s%s\n", kNames[int(path)], int(c.d), int(c.b), int(c.h),
-                  int(c.k), int(c.tq), int(c.tk), c.causal ? "causal" : "full  ", e[0], e[1], e[2], e[3], repeats ? "" : "NOT REPEATABLE ", ok ? "ok" : "BAD");
+      std::printf("%-8s D %3d B %d H %2d/%-2d Tq %4d Tk %4d %s  o %.1e lse %.1e dq %.1e dkv %.1e %s%s\n",
+                  kNames[int(path)], int(c.d), int(c.b), int(c.h), int(c.k), int(c.tq), int(c.tk),
+                  c.causal ? "causal" : "full  ", e[0], e[1], e[2], e[3], repeats ? "" : "NOT REPEATABLE ",
+                  ok ? "ok" : "BAD");
       std::fflush(stdout);
     }
     cuda::attn::set_fastest_path(Path::sm90);
@@ -175,11 +180,13 @@ int time_paths(Path path, int head_dim) {
   struct Row {
     int64_t d, h, k, t;
   };
-  const Row rows[] = {{64, 32, 32, 1024},   {64, 32, 32, 4096},   {64, 32, 32, 16384},  {64, 32, 32, 32768}, {128, 16, 16, 1024},
-                      {128, 16, 16, 4096},  {128, 16, 16, 16384}, {128, 16, 16, 32768}, {128, 32, 8, 32768}, {64, 32, 4, 2048},
-                      {64, 12, 12, 8192},   {64, 12, 12, 1024},   {48, 6, 6, 256}};
+  const Row rows[] = {{64, 32, 32, 1024},  {64, 32, 32, 4096},  {64, 32, 32, 16384},  {64, 32, 32, 32768},
+                      {128, 16, 16, 1024}, {128, 16, 16, 4096}, {128, 16, 16, 16384}, {128, 16, 16, 32768},
+                      {128, 32, 8, 32768}, {64, 32, 4, 2048},   {64, 12, 12, 8192},   {64, 12, 12, 1024},
+                      {48, 6, 6, 256}};
   cuda::attn::set_fastest_path(path);
-  std::printf("%s, causal bf16, TFLOP/s\n%-24s %4s %8s %8s %8s\n", kNames[int(path)], "hd, heads/kv, T", "B", "fwd", "bwd", "fwd+bwd");
+  std::printf("%s, causal bf16, TFLOP/s\n%-24s %4s %8s %8s %8s\n", kNames[int(path)], "hd, heads/kv, T", "B", "fwd",
+              "bwd", "fwd+bwd");
   for (const Row& r : rows) {
     if ((path == Path::general && r.t > 4096) || (head_dim && r.d != head_dim)) continue;
     const int64_t b = std::max<int64_t>(32768 / r.t, 1);
@@ -189,7 +196,8 @@ int time_paths(Path path, int head_dim) {
     const double both = median_ms([&] { p.forward(), p.backward(); });
     char name[64];
     std::snprintf(name, sizeof name, "%d, %d/%d, %d", int(r.d), int(r.h), int(r.k), int(r.t));
-    std::printf("%-24s %4d %8.1f %8.1f %8.1f\n", name, int(b), flops / forward * 1e-9, 2.5 * flops / backward * 1e-9, 3.5 * flops / both * 1e-9);
+    std::printf("%-24s %4d %8.1f %8.1f %8.1f\n", name, int(b), flops / forward * 1e-9, 2.5 * flops / backward * 1e-9,
+                3.5 * flops / both * 1e-9);
     std::fflush(stdout);
   }
   return 0;

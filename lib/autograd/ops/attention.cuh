@@ -18,6 +18,7 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include "autograd/ops/attention_paths.h"
 #include "autograd/ops/cuda_ops.h"
 #include "tensor/launch.cuh"
 #include "tensor/tensor.h"
@@ -26,6 +27,10 @@ namespace rw::cuda {
 namespace attn {
 
 constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
+
+/// The forward kernels compute exp2(c S - c max S) with one multiply-add. Beyond this |c max S| its product's rounding
+/// would show, and from 2^30 on overflow exp2: there they subtract first.
+constexpr float kHugeScore = 65536.f;
 
 /// A HeadView as kernels take it: element (b,t,h,d) at data + b*batch + t*row + h*head_dim + d.
 template <class T>
@@ -103,10 +108,6 @@ void sm90_forward(const AttentionShape& s, const HeadView& q, const HeadView& k,
 void sm90_backward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v,
                    const RowVectors& rows, const HeadView& d_o, const HeadView& dq, const HeadView& dk,
                    const HeadView& dv);
-
-/// For tests and benchmarks: the fastest path that may be taken (default sm90).
-enum class Path { general, mma, sm90 };
-void set_fastest_path(Path path);
 
 }  // namespace attn
 }  // namespace rw::cuda

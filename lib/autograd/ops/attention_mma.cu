@@ -225,7 +225,13 @@ __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll
         for (int j = 0; j < NT; ++j) top = fmaxf(top, fmaxf(p.at[i][j][2 * half], p.at[i][j][2 * half + 1]));
         top = max4(top);  // finite from the first tile on: every query sees key 0
-        const float shrink = exp2_fast((m[i][half] - top) * c), top_c = top * c;
+        const float shrink = exp2_fast((m[i][half] - top) * c);
+        float top_c = top * c;
+        if (fabsf(top_c) > kHugeScore) {
+#pragma unroll
+          for (int j = 0; j < NT; ++j) p.at[i][j][2 * half] -= top, p.at[i][j][2 * half + 1] -= top;
+          top_c = 0.f;
+        }
         m[i][half] = top;
         float sum = 0.f;
 #pragma unroll

@@ -238,6 +238,28 @@ __device__ inline void dot_rows(float (&acc)[N / 2], uint64_t a, int a_panel, ui
     wgmma<N, false>(acc, advanced(a, k / 4 * a_panel + k % 4 * 32), advanced(b, k / 4 * b_panel + k % 4 * 32), k != 0);
 }
 
+/// The same with A's 64 x D in registers (load_rows).
+template <int D, int N>
+__device__ inline void dot_rows(float (&acc)[N / 2], const unsigned (&a)[D / 4], uint64_t b, int b_panel) {
+  wgmma_fence();
+#pragma unroll
+  for (int k = 0; k < D / 16; ++k) wgmma<N, false>(acc, a + 4 * k, advanced(b, k / 4 * b_panel + k % 4 * 32), k != 0);
+}
+
+/// A warpgroup's 64 rows of swizzled panels as the register operand A.
+template <int D>
+__device__ inline void load_rows(unsigned (&a)[D / 4], const char* first_row, int panel_bytes) {
+  const int lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane % 16;
+#pragma unroll
+  for (int k = 0; k < D / 16; ++k) {
+    const char* at = first_row + k / 4 * panel_bytes + row * 128 + ((k % 4 * 2 + lane / 16) ^ (row % 8)) * 16;
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(a[4 * k]), "=r"(a[4 * k + 1]), "=r"(a[4 * k + 2]), "=r"(a[4 * k + 3])
+                 : "r"(shared_address(at))
+                 : "memory");
+  }
+}
+
 /// acc += W B: W 64 x K as packed registers, B has K rows of the head dim D.
 template <int D, int K>
 __device__ inline void add_rows(float (&acc)[D / 2], const unsigned (&w)[K / 4], uint64_t b) {

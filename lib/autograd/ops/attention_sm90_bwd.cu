@@ -19,16 +19,23 @@ namespace {
 
 __device__ Tickets tickets;
 
-/// Registers: sum0 (and sum1) D / 2 each, S and dP W / 2 each, P and dS W / 4 each.
-template <int D_, bool keys_, int W_, int stages_>
+/// Registers: sum0 (and sum1) D / 2 each, S and dP W / 2 each, P and dS W / 4 each. Where they allow it, S runs one
+/// tile ahead in a second buffer, and the resident pair is read from registers (which halves the traffic of S and dP in
+/// shared memory). The resident pair has two slots, so that an item's loads and the previous item's results do not wait
+/// for each other.
+template <int D_, bool keys_, int W_, int stages_, bool ahead_ = true, bool in_registers_ = true>
 struct Config {
   static constexpr int D = D_, W = W_, stages = stages_;
   static constexpr bool keys = keys_;  // resident: keys (sums dK, dV) or queries (sum dQ)
+  static constexpr bool ahead = ahead_ && !(D == 128 && keys),
+                        in_registers = in_registers_ && D == 64 && !(keys && ahead);
+  // dS from P as rounded for sum1, where P in f32 would not fit in the registers too
+  static constexpr bool rounded = keys && (D == 128 || ahead);
   static constexpr int WGS = 2, R = 64 * WGS, threads = 128 * (WGS + 1);
   static constexpr int r_bytes = R * D * 2, w_bytes = W * D * 2, r_panel = R * 128, w_panel = W * 128;
-  static constexpr int consumer_registers = D == 64 ? 232 : 240, producer_registers = D == 64 ? 40 : 24;
-  static constexpr int stage_bytes = 2 * w_bytes;
-  static constexpr int shared_bytes = 1024 + 2 * r_bytes + stages * (stage_bytes + 2 * W * 4) + 256;
+  static constexpr int consumer_registers = rounded ? 240 : 232, producer_registers = rounded ? 24 : 40;
+  static constexpr int slot_bytes = 2 * r_bytes, stage_bytes = 2 * w_bytes;
+  static constexpr int shared_bytes = 1024 + 2 * slot_bytes + stages * (stage_bytes + 2 * W * 4) + 256;
 };
 
 struct Arguments {
@@ -46,26 +53,30 @@ struct Maps {
 
 template <class C>
 struct Shared {
-  char *r0, *r1, *walked;                                   // walked: stages of w0, w1
-  float* vectors;                                           // stages of lse2 [W], delta [W]; the keys kernel's
-  Barrier *r_full, *r_empty, *w0_full, *w1_full, *w_empty;  // the last three have one per stage
-  int* item;
+  char *resident, *walked;               // slots of r0, r1; stages of w0, w1
+  float* vectors;                        // stages of lse2 [W], delta [W]; the keys kernel's
+  Barrier *r_full, *r_empty, *sum_full;  // per slot
+  Barrier *w0_full, *w1_full, *w_empty;  // per stage
+  int* item;                             // per slot; -1: no more
   __device__ explicit Shared(char* base) {
     base = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(base) + 1023) & ~uintptr_t(1023));
-    r0 = base;
-    r1 = r0 + C::r_bytes;
-    walked = r1 + C::r_bytes;
+    resident = base;
+    walked = resident + 2 * C::slot_bytes;
     vectors = reinterpret_cast<float*>(walked + C::stages * C::stage_bytes);
     r_full = reinterpret_cast<Barrier*>(vectors + C::stages * 2 * C::W);
-    r_empty = r_full + 1;
-    w0_full = r_full + 2;
+    r_empty = r_full + 2;
+    sum_full = r_full + 4;
+    w0_full = r_full + 6;
     w1_full = w0_full + C::stages;
     w_empty = w1_full + C::stages;
     item = reinterpret_cast<int*>(w_empty + C::stages);
   }
   __device__ void init() const {
-    barrier_init(r_full, 1);
-    barrier_init(r_empty, C::WGS);
+    for (int i = 0; i < 2; ++i) {
+      barrier_init(r_full + i, 1);
+      barrier_init(r_empty + i, 1);
+      barrier_init(sum_full + i, 4 * C::WGS);
+    }
     for (int i = 0; i < C::stages; ++i) {
       barrier_init(w0_full + i, 1);
       barrier_init(w1_full + i, 1);
@@ -104,24 +115,25 @@ struct Place {
   }
 };
 
-/// One thread: the resident pair of each item, and its walked tiles through the ring.
+/// One thread: the resident pair of each item, and its walked tiles through the ring, as far ahead of the consumers as
+/// there is room.
 template <class C>
 __device__ void produce(const Arguments& a, const Maps& maps, const Shared<C>& shared) {
+  Ring<2> slots;
   Ring<C::stages> ring;
-  int r_parity = 1;
   for (int item = blockIdx.x; item >= 0;) {
     const int next = tickets.take(a.order.count());
     const Place<C> place(a, item);
-    barrier_wait(shared.r_empty, r_parity);
-    r_parity ^= 1;
-    *shared.item = item;
-    barrier_arrive_expect(shared.r_full, 2 * C::r_bytes);
+    Barrier* r_full = shared.r_full + slots.stage;
+    barrier_wait(shared.r_empty + slots.stage, slots.parity ^ 1);
+    shared.item[slots.stage] = item;
+    barrier_arrive_expect(r_full, 2 * C::r_bytes);
     for (int w = 0; w < C::WGS; ++w) {
-      tma_load_tile<C::D>(shared.r0 + w * 64 * 128, C::r_panel, maps.r0, place.h, place.r0 + 64 * w, place.b,
-                          shared.r_full);
-      tma_load_tile<C::D>(shared.r1 + w * 64 * 128, C::r_panel, maps.r1, place.h, place.r0 + 64 * w, place.b,
-                          shared.r_full);
+      char* to = shared.resident + slots.stage * C::slot_bytes + w * 64 * 128;
+      tma_load_tile<C::D>(to, C::r_panel, maps.r0, place.h, place.r0 + 64 * w, place.b, r_full);
+      tma_load_tile<C::D>(to + C::r_bytes, C::r_panel, maps.r1, place.h, place.r0 + 64 * w, place.b, r_full);
     }
+    slots.next();
     for (int h = place.head; h < place.head + place.heads; ++h)
       for (int t = place.begin; t < place.end; t += C::W) {
         char* to = shared.walked + ring.stage * C::stage_bytes;
@@ -142,35 +154,106 @@ __device__ void produce(const Arguments& a, const Maps& maps, const Shared<C>& s
       }
     item = next;
   }
-  barrier_wait(shared.r_empty, r_parity);
-  *shared.item = -1;
-  barrier_arrive(shared.r_full);
+  barrier_wait(shared.r_empty + slots.stage, slots.parity ^ 1);
+  shared.item[slots.stage] = -1;
+  barrier_arrive(shared.r_full + slots.stage);
+}
+
+/// One thread: the sums of each item from their slot to memory.
+template <class C>
+__device__ void store_results(const Arguments& a, const Maps& maps, const Shared<C>& shared) {
+  for (Ring<2> slots;; slots.next()) {
+    barrier_wait(shared.r_full + slots.stage, slots.parity);
+    const int item = shared.item[slots.stage];
+    if (item < 0) return;
+    const Place<C> place(a, item);
+    barrier_wait(shared.sum_full + slots.stage, slots.parity);
+    for (int w = 0; w < C::WGS; ++w) {
+      const char* from = shared.resident + slots.stage * C::slot_bytes + w * 64 * 128;
+      tma_store_tile<C::D>(maps.sum0, place.h, place.r0 + 64 * w, place.b, from, C::r_panel);
+      if constexpr (C::keys)
+        tma_store_tile<C::D>(maps.sum1, place.h, place.r0 + 64 * w, place.b, from + C::r_bytes, C::r_panel);
+    }
+    tma_store_wait();
+    barrier_arrive(shared.r_empty + slots.stage);
+  }
 }
 
 /// P = exp2(c S - lse2). Rounding can leave the exponent above 0 at huge scores; P never exceeds 1.
 __device__ float probability(float score, float c, float lse2) { return exp2_fast(fminf(fmaf(score, c, -lse2), 0.f)); }
 
+/// A walked tile: where it lies in the ring, and its first row.
+struct Walked {
+  int stage = 0, parity = 0, t = 0;
+};
+
+/// The walk of one warpgroup over its item's tiles. Of each head's tiles it meets [low, high); the others it gives back
+/// unread.
 template <class C>
-__device__ void consume(const Arguments& a, const Maps& maps, const Shared<C>& shared) {
+struct Walk {
+  const Shared<C>& shared;
+  Ring<C::stages>& ring;
+  int begin, tiles, heads, low, high, tile = 0;
+
+  __device__ Walk(const Shape& s, const Place<C>& place, int first, const Shared<C>& shared_, Ring<C::stages>& ring_)
+      : shared(shared_),
+        ring(ring_),
+        begin(place.begin),
+        tiles(ceil_div(place.end - place.begin, C::W)),
+        heads(place.heads),
+        low(0),
+        high(tiles) {
+    if (first >= (C::keys ? s.tk : s.tq)) high = 0;  // rows beyond the end
+    if (C::keys && s.causal) low = max(0, first - s.offset - begin) / C::W;
+    if (!C::keys) high = min(high, ceil_div(s.keys_until(first + 64), C::W));
+  }
+  __device__ void release(int stage) const {
+    if (stage >= 0 && threadIdx.x % 32 == 0) barrier_arrive(shared.w_empty + stage);
+  }
+  __device__ bool next(Walked& w) {
+    while (heads > 0) {
+      if (tile == tiles) {
+        tile = 0;
+        --heads;
+        continue;
+      }
+      const Walked here{ring.stage, ring.parity, begin + tile * C::W};
+      const bool met = tile >= low && tile < high;
+      ring.next();
+      ++tile;
+      if (met) {
+        w = here;
+        return true;
+      }
+      barrier_wait(shared.w0_full + here.stage, here.parity);
+      barrier_wait(shared.w1_full + here.stage, here.parity);
+      release(here.stage);
+    }
+    return false;
+  }
+};
+
+template <class C>
+__device__ void consume(const Arguments& a, const Shared<C>& shared) {
   constexpr int D = C::D, W = C::W;
   const int wg = threadIdx.x / 128, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   const Shape& s = a.s;
   const float c = s.scale * kLog2e;
-  char *rows0 = shared.r0 + wg * 64 * 128, *rows1 = shared.r1 + wg * 64 * 128;  // this warpgroup's
-  const uint64_t r0 = descriptor(rows0, 0), r1 = descriptor(rows1, 0);
   const uint64_t walked = descriptor(shared.walked, C::w_panel);
 
   Ring<C::stages> ring;
-  for (int r_parity = 0;; r_parity ^= 1) {
-    barrier_wait(shared.r_full, r_parity);
-    const int item = *shared.item;
+  for (Ring<2> slots;; slots.next()) {
+    barrier_wait(shared.r_full + slots.stage, slots.parity);
+    const int item = shared.item[slots.stage];
     if (item < 0) break;
     const Place<C> place(a, item);
     const int first = place.r0 + wg * 64,
               mine = first + warp * 16 + lane / 4;  // rows of this warpgroup, of this thread (and 8 on)
+    char *rows0 = shared.resident + slots.stage * C::slot_bytes + wg * 64 * 128, *rows1 = rows0 + C::r_bytes;
 
-    float sum0[D / 2], sum1[C::keys ? D / 2 : 1], sc[W / 2], dp[W / 2];
+    float sum0[D / 2] = {}, sum1[C::keys ? D / 2 : 1] = {}, scores[W / 2], scores_ahead[W / 2], dp[W / 2];
     unsigned packed_p[C::keys ? W / 4 : 1], packed_ds[W / 4];
+    unsigned r0_registers[C::in_registers ? D / 4 : 1], r1_registers[C::in_registers ? D / 4 : 1];
     float row_lse2[2], row_delta[2];
     if constexpr (!C::keys) {
 #pragma unroll
@@ -180,113 +263,142 @@ __device__ void consume(const Arguments& a, const Maps& maps, const Shared<C>& s
         row_delta[half] = a.delta[row];
       }
     }
-#pragma unroll
-    for (int i = 0; i < D / 2; ++i) sum0[i] = 0.f;
-    if constexpr (C::keys) {
-#pragma unroll
-      for (int i = 0; i < D / 2; ++i) sum1[i] = 0.f;
+    if constexpr (C::in_registers) {
+      load_rows<D>(r0_registers, rows0, C::r_panel);
+      load_rows<D>(r1_registers, rows1, C::r_panel);
     }
-    int unreleased = -1;  // stage that the sum in flight still reads
-    const auto release = [&](int stage) {
-      if (stage >= 0 && lane == 0) barrier_arrive(shared.w_empty + stage);
+
+    arrived(sum0);
+    arrived(sum1);
+
+    Walk<C> walk(s, place, first, shared, ring);
+    Walked now, next;
+    int unreleased = -1;  // stage that the sums in flight still read
+    const auto start_scores = [&](float(&sc)[W / 2], const Walked& w) {
+      barrier_wait(shared.w0_full + w.stage, w.parity);
+      const uint64_t w0 = advanced(walked, w.stage * C::stage_bytes);
+      if constexpr (C::in_registers) {
+        dot_rows<D, W>(sc, r0_registers, w0, C::w_panel);
+      } else {
+        dot_rows<D, W>(sc, descriptor(rows0, 0), C::r_panel, w0, C::w_panel);
+      }
     };
 
-    for (int h = 0; h < place.heads; ++h)
-      for (int t = place.begin; t < place.end; t += W) {
-        const int stage = ring.stage, parity = ring.parity;
-        ring.next();
-        barrier_wait(shared.w0_full + stage, parity);
-        const bool nothing = s.causal && (C::keys ? t + W - 1 + s.offset < first : t > first + 63 + s.offset);
-        if (nothing) {  // these 64 rows and this tile do not meet
-          barrier_wait(shared.w1_full + stage, parity);
-          release(stage);
-          continue;
-        }
-        const uint64_t w0 = advanced(walked, stage * C::stage_bytes), w1 = advanced(w0, C::w_bytes);
-        const float* vectors = shared.vectors + stage * 2 * W + lane % 4 * 2;
-        dot_rows<D, W>(sc, r0, C::r_panel, w0, C::w_panel);
+    /// Works on tile `now`. With S one tile ahead it is in flight in sc, and S of the next tile is started in sc_next:
+    /// after the last tile, of the same tile once more, because the compiler only keeps products in flight that every
+    /// path starts.
+    const auto step = [&](float(&sc)[W / 2], float(&sc_next)[W / 2]) {
+      const uint64_t w0 = advanced(walked, now.stage * C::stage_bytes), w1 = advanced(w0, C::w_bytes);
+      const float* vectors = shared.vectors + now.stage * 2 * W + lane % 4 * 2;
+      if constexpr (!C::ahead) {
+        start_scores(sc, now);
         wgmma_commit();
-        barrier_wait(shared.w1_full + stage, parity);
-        dot_rows<D, W>(dp, r1, C::r_panel, w1, C::w_panel);
+      }
+      barrier_wait(shared.w1_full + now.stage, now.parity);
+      if constexpr (C::in_registers) {
+        dot_rows<D, W>(dp, r1_registers, w1, C::w_panel);
+      } else {
+        dot_rows<D, W>(dp, descriptor(rows1, 0), C::r_panel, w1, C::w_panel);
+      }
+      wgmma_commit();
+      wgmma_wait<1>();  // the sums of the tile before, and S
+      if constexpr (!C::ahead) arrived(sc);
+      walk.release(unreleased);
+      unreleased = now.stage;
+      [[maybe_unused]] bool more;
+      if constexpr (C::ahead) {
+        next = now;
+        more = walk.next(next);
+        start_scores(sc_next, next);
         wgmma_commit();
-        wgmma_wait<1>();
-        arrived(sc);
-        release(unreleased);
-
-        if (C::keys ? s.causal && first + 63 > t + s.offset : s.needs_mask(first, t + W)) {
-#pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            // this row sees columns [low, high) of the tile
-            const int row = mine + 8 * half, column0 = t + lane % 4 * 2;
-            const int low = C::keys ? row - s.offset - column0 : 0,
-                      high = C::keys ? W : s.keys_until(row + 1) - column0;
-#pragma unroll
-            for (int j = 0; j < W / 8; ++j)
-#pragma unroll
-              for (int e = 0; e < 2; ++e)
-                if (C::keys ? 8 * j + e < low : 8 * j + e >= high) sc[4 * j + 2 * half + e] = -INFINITY;
-          }
-        }
-#pragma unroll
-        for (int j = 0; j < W / 8; ++j) {
-          float2 l;
-          if constexpr (C::keys) l = *reinterpret_cast<const float2*>(vectors + 8 * j);
-#pragma unroll
-          for (int e = 0; e < 4; ++e)
-            sc[4 * j + e] = probability(sc[4 * j + e], c, C::keys ? (e % 2 ? l.y : l.x) : row_lse2[e / 2]);
-          if constexpr (C::keys) {
-            packed_p[2 * j] = pack(sc[4 * j], sc[4 * j + 1]);
-            packed_p[2 * j + 1] = pack(sc[4 * j + 2], sc[4 * j + 3]);
-          }
-        }
-        if constexpr (C::keys) {
-          add_rows<D, W>(sum1, packed_p, w1);
-          wgmma_commit();
-          wgmma_wait<1>();
-        } else {
-          wgmma_wait<0>();
-        }
-        arrived(dp);
-#pragma unroll
-        for (int j = 0; j < W / 8; ++j) {
-          float2 d;
-          if constexpr (C::keys) d = *reinterpret_cast<const float2*>(vectors + W + 8 * j);
-#pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            const int i = 4 * j + 2 * half;
-            float2 p = {sc[i], sc[i + 1]};
-            if constexpr (C::keys && D == 128) {  // as rounded for sum1: the f32 ones would not fit in the registers
-              p.x = __uint_as_float(packed_p[i / 2] << 16);
-              p.y = __uint_as_float(packed_p[i / 2] & 0xffff0000u);
-            }
-            packed_ds[2 * j + half] = pack(p.x * (dp[i] - (C::keys ? d.x : row_delta[half])),
-                                           p.y * (dp[i + 1] - (C::keys ? d.y : row_delta[half])));
-          }
-        }
-        add_rows<D, W>(sum0, packed_ds, w0);
-        wgmma_commit();
-        if constexpr (C::keys) wgmma_wait<1>();  // sum1 is done, which frees P's registers before the next S needs them
-        unreleased = stage;
       }
 
+      if (C::keys ? s.causal && first + 63 > now.t + s.offset : s.needs_mask(first, now.t + W)) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          // this row sees columns [low, high) of the tile
+          const int row = mine + 8 * half, column0 = now.t + lane % 4 * 2;
+          const int low = C::keys ? row - s.offset - column0 : 0, high = C::keys ? W : s.keys_until(row + 1) - column0;
+#pragma unroll
+          for (int j = 0; j < W / 8; ++j)
+#pragma unroll
+            for (int e = 0; e < 2; ++e)
+              if (C::keys ? 8 * j + e < low : 8 * j + e >= high) sc[4 * j + 2 * half + e] = -INFINITY;
+        }
+      }
+#pragma unroll
+      for (int j = 0; j < W / 8; ++j) {
+        float2 l;
+        if constexpr (C::keys) l = *reinterpret_cast<const float2*>(vectors + 8 * j);
+#pragma unroll
+        for (int e = 0; e < 4; ++e)
+          sc[4 * j + e] = probability(sc[4 * j + e], c, C::keys ? (e % 2 ? l.y : l.x) : row_lse2[e / 2]);
+        if constexpr (C::keys) {
+          packed_p[2 * j] = pack(sc[4 * j], sc[4 * j + 1]);
+          packed_p[2 * j + 1] = pack(sc[4 * j + 2], sc[4 * j + 3]);
+        }
+      }
+      if constexpr (C::keys) {
+        add_rows<D, W>(sum1, packed_p, w1);
+        wgmma_commit();
+      }
+      wgmma_wait<int(C::ahead) + int(C::keys)>();  // dP
+      arrived(dp);
+#pragma unroll
+      for (int j = 0; j < W / 8; ++j) {
+        float2 d;
+        if constexpr (C::keys) d = *reinterpret_cast<const float2*>(vectors + W + 8 * j);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int i = 4 * j + 2 * half;
+          float2 p = {sc[i], sc[i + 1]};
+          if constexpr (C::rounded) {
+            p.x = __uint_as_float(packed_p[i / 2] << 16);
+            p.y = __uint_as_float(packed_p[i / 2] & 0xffff0000u);
+          }
+          packed_ds[2 * j + half] = pack(p.x * (dp[i] - (C::keys ? d.x : row_delta[half])),
+                                         p.y * (dp[i + 1] - (C::keys ? d.y : row_delta[half])));
+        }
+      }
+      add_rows<D, W>(sum0, packed_ds, w0);
+      wgmma_commit();
+      if constexpr (!C::ahead && C::keys)
+        wgmma_wait<1>();         // sum1 is done, which frees P's registers before the next S needs them
+      if constexpr (C::ahead) {  // the next S, started long ago; waited for here, since the compiler follows it only
+                                 // within a step
+        wgmma_wait<1 + int(C::keys)>();
+        arrived(sc_next);
+        now = next;
+        return more;
+      } else {
+        return walk.next(now);
+      }
+    };
+
+    if (walk.next(now)) {
+      if constexpr (C::ahead) {
+        start_scores(scores, now);
+        wgmma_commit();
+        wgmma_wait<0>();
+        arrived(scores);
+        while (step(scores, scores_ahead) && step(scores_ahead, scores)) {
+        }
+      } else {
+        while (step(scores, scores)) {
+        }
+      }
+    }
     wgmma_wait<0>();
     arrived(sum0);
-    release(unreleased);
+    arrived(sum1);
+    walk.release(unreleased);
     // The sums leave through this warpgroup's resident rows, which all its warps are done with.
     named_sync(8 + wg, 128);
     stage_rows<D>(reinterpret_cast<bf*>(rows0), C::r_panel, sum0, s.scale, s.scale);
-    if constexpr (C::keys) {
-      arrived(sum1);
-      stage_rows<D>(reinterpret_cast<bf*>(rows1), C::r_panel, sum1, 1.f, 1.f);
-    }
+    if constexpr (C::keys) stage_rows<D>(reinterpret_cast<bf*>(rows1), C::r_panel, sum1, 1.f, 1.f);
     fence_async();
-    named_sync(8 + wg, 128);
-    if (threadIdx.x % 128 == 0) {
-      tma_store_tile<D>(maps.sum0, place.h, first, place.b, rows0, C::r_panel);
-      if constexpr (C::keys) tma_store_tile<D>(maps.sum1, place.h, first, place.b, rows1, C::r_panel);
-      tma_store_wait();
-      barrier_arrive(shared.r_empty);
-    }
+    __syncwarp();
+    if (lane == 0) barrier_arrive(shared.sum_full + slots.stage);
   }
 }
 
@@ -303,9 +415,10 @@ __global__ void __launch_bounds__(C::threads, 1)
   if (threadIdx.x / 128 == C::WGS) {
     registers_keep<C::producer_registers>();
     if (threadIdx.x % 128 == 0) produce<C>(a, maps, shared);
+    if (threadIdx.x % 128 == 32) store_results<C>(a, maps, shared);
   } else {
     registers_take<C::consumer_registers>();
-    consume<C>(a, maps, shared);
+    consume<C>(a, shared);
   }
 #endif
 }
@@ -334,12 +447,12 @@ void launch_backward(const char* name, const AttentionShape& shape, const RowVec
 void sm90_backward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v,
                    const RowVectors& rows, const HeadView& d_o, const HeadView& dq, const HeadView& dk,
                    const HeadView& dv) {
-  const auto run = [&]<int D, int keys_walk, int queries_walk>() {
-    launch_backward<Config<D, true, keys_walk, 3>>("attention backward dk, dv (sm_90)", s, rows, k, v, q, d_o, dk, dv);
-    launch_backward<Config<D, false, queries_walk, 2>>("attention backward dq (sm_90)", s, rows, q, d_o, k, v, dq, dq);
+  const auto run = [&](auto keys, auto queries) {
+    launch_backward<decltype(keys)>("attention backward dk, dv (sm_90)", s, rows, k, v, q, d_o, dk, dv);
+    launch_backward<decltype(queries)>("attention backward dq (sm_90)", s, rows, q, d_o, k, v, dq, dq);
   };
-  if (s.head_dim == 64) return run.template operator()<64, 64, 128>();
-  run.template operator()<128, 64, 64>();
+  if (s.head_dim == 64) return run(Config<64, true, 64, 4, false>{}, Config<64, false, 64, 4>{});
+  run(Config<128, true, 64, 3>{}, Config<128, false, 64, 3>{});
 }
 
 }  // namespace rw::cuda::attn

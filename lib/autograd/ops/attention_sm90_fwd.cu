@@ -23,15 +23,16 @@ namespace {
 
 __device__ Tickets tickets;
 
-/// Sizes that make one instance. Registers: O takes D / 2 a thread, S BN / 2, P BN / 4.
+/// Sizes that make one instance. Registers: O takes D / 2 a thread, S BN / 2, P BN / 4. Q has two slots, so that a
+/// tile's loads and the previous tile's O do not wait for each other.
 template <int D_, int WGS_, int BN_, int stages_>
 struct Config {
   static constexpr int D = D_, WGS = WGS_, BN = BN_, stages = stages_;
   static constexpr int BM = 64 * WGS, threads = 128 * (WGS + 1);
-  static constexpr int consumer_registers = WGS == 2 ? 240 : 160, producer_registers = WGS == 2 ? 24 : 32;
+  static constexpr int consumer_registers = WGS == 2 ? 232 : 160, producer_registers = WGS == 2 ? 40 : 32;
   static constexpr int q_bytes = BM * D * 2, kv_bytes = BN * D * 2;
   static constexpr int q_panel = BM * 128, kv_panel = BN * 128;
-  static constexpr int shared_bytes = 1024 + q_bytes + 2 * stages * kv_bytes + 256;
+  static constexpr int shared_bytes = 1024 + 2 * q_bytes + 2 * stages * kv_bytes + 256;
 };
 
 struct Arguments {
@@ -45,24 +46,29 @@ struct Arguments {
 template <class C>
 struct Shared {
   char *q, *k, *v;
-  Barrier *q_full, *q_empty, *k_full, *k_empty, *v_full, *v_empty;  // the last four have one per stage
-  int* item;
+  Barrier *q_full, *q_empty, *o_full;            // per slot
+  Barrier *k_full, *k_empty, *v_full, *v_empty;  // per stage
+  int* item;                                     // per slot; -1: no more
   __device__ explicit Shared(char* base) {
     base = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(base) + 1023) & ~uintptr_t(1023));
     q = base;
-    k = q + C::q_bytes;
+    k = q + 2 * C::q_bytes;
     v = k + C::stages * C::kv_bytes;
     q_full = reinterpret_cast<Barrier*>(v + C::stages * C::kv_bytes);
-    q_empty = q_full + 1;
-    k_full = q_full + 2;
+    q_empty = q_full + 2;
+    o_full = q_full + 4;
+    k_full = q_full + 6;
     k_empty = k_full + C::stages;
     v_full = k_empty + C::stages;
     v_empty = v_full + C::stages;
     item = reinterpret_cast<int*>(v_empty + C::stages);
   }
   __device__ void init() const {
-    barrier_init(q_full, 1);
-    barrier_init(q_empty, C::WGS);
+    for (int i = 0; i < 2; ++i) {
+      barrier_init(q_full + i, 1);
+      barrier_init(q_empty + i, 1);
+      barrier_init(o_full + i, 4 * C::WGS);
+    }
     for (int i = 0; i < C::stages; ++i) {
       barrier_init(k_full + i, 1);
       barrier_init(v_full + i, 1);
@@ -83,15 +89,19 @@ struct Place {
     q0 = (a.order.tiles - 1 - tile) * C::BM;
     b = bh / a.s.n_heads;
     h = bh % a.s.n_heads;
-    steps = ceil_div(a.s.keys_until(min(q0 + C::BM, a.s.tq)), C::BN);
+    steps = steps_until(a.s, q0 + C::BM);
+  }
+  __device__ static int steps_until(const Shape& s, int query_end) {
+    return ceil_div(s.keys_until(min(query_end, s.tq)), C::BN);
   }
 };
 
-/// One thread: Q of each tile once, its K and V tiles through the rings. The first K of a tile is fetched before the
-/// consumers are done with the previous one.
+/// One thread: Q of each tile once, its K and V tiles through the rings, as far ahead of the consumers as there is
+/// room.
 template <class C>
 __device__ void produce(const Arguments& a, const CUtensorMap& q_map, const CUtensorMap& k_map,
                         const CUtensorMap& v_map, const Shared<C>& shared) {
+  Ring<2> slots;
   Ring<C::stages> k_ring, v_ring;
   const auto load_ring = [&](Ring<C::stages>& ring, char* to, Barrier* full, Barrier* empty, const CUtensorMap& map,
                              int h, int t, int b) {
@@ -100,28 +110,44 @@ __device__ void produce(const Arguments& a, const CUtensorMap& q_map, const CUte
     tma_load_tile<C::D>(to + ring.stage * C::kv_bytes, C::kv_panel, map, h, t, b, full + ring.stage);
     ring.next();
   };
-  int q_parity = 1;
   for (int item = blockIdx.x; item >= 0;) {
     const int next = tickets.take(a.order.count());
     const Place<C> place(a, item);
     const int kv = place.h / a.s.group;
-    load_ring(k_ring, shared.k, shared.k_full, shared.k_empty, k_map, kv, 0, place.b);
-    barrier_wait(shared.q_empty, q_parity);
-    q_parity ^= 1;
-    *shared.item = item;
-    barrier_arrive_expect(shared.q_full, C::q_bytes);
+    Barrier* q_full = shared.q_full + slots.stage;
+    barrier_wait(shared.q_empty + slots.stage, slots.parity ^ 1);
+    shared.item[slots.stage] = item;
+    barrier_arrive_expect(q_full, C::q_bytes);
     for (int w = 0; w < C::WGS; ++w)
-      tma_load_tile<C::D>(shared.q + w * 64 * 128, C::q_panel, q_map, place.h, place.q0 + 64 * w, place.b,
-                          shared.q_full);
+      tma_load_tile<C::D>(shared.q + slots.stage * C::q_bytes + w * 64 * 128, C::q_panel, q_map, place.h,
+                          place.q0 + 64 * w, place.b, q_full);
+    slots.next();
     for (int n = 0; n < place.steps; ++n) {
-      if (n > 0) load_ring(k_ring, shared.k, shared.k_full, shared.k_empty, k_map, kv, n * C::BN, place.b);
+      load_ring(k_ring, shared.k, shared.k_full, shared.k_empty, k_map, kv, n * C::BN, place.b);
       load_ring(v_ring, shared.v, shared.v_full, shared.v_empty, v_map, kv, n * C::BN, place.b);
     }
     item = next;
   }
-  barrier_wait(shared.q_empty, q_parity);
-  *shared.item = -1;
-  barrier_arrive(shared.q_full);
+  barrier_wait(shared.q_empty + slots.stage, slots.parity ^ 1);
+  shared.item[slots.stage] = -1;
+  barrier_arrive(shared.q_full + slots.stage);
+}
+
+/// One thread: O of each tile from Q's slot to memory.
+template <class C>
+__device__ void store_results(const Arguments& a, const CUtensorMap& o_map, const Shared<C>& shared) {
+  for (Ring<2> slots;; slots.next()) {
+    barrier_wait(shared.q_full + slots.stage, slots.parity);
+    const int item = shared.item[slots.stage];
+    if (item < 0) return;
+    const Place<C> place(a, item);
+    barrier_wait(shared.o_full + slots.stage, slots.parity);
+    for (int w = 0; w < C::WGS; ++w)
+      tma_store_tile<C::D>(o_map, place.h, place.q0 + 64 * w, place.b,
+                           shared.q + slots.stage * C::q_bytes + w * 64 * 128, C::q_panel);
+    tma_store_wait();
+    barrier_arrive(shared.q_empty + slots.stage);
+  }
 }
 
 __device__ float max4(float x) {  // over the 4 lanes of a row
@@ -148,7 +174,12 @@ struct Softmax {
       top = max4(top);  // finite from the first tile on: every query sees key 0
       shrink[half] = exp2_fast((m[half] - top) * c);
       m[half] = top;
-      const float top_c = top * c;
+      float top_c = top * c;
+      if (fabsf(top_c) > kHugeScore) {
+#pragma unroll
+        for (int j = 0; j < n / 4; ++j) s[4 * j + 2 * half] -= top, s[4 * j + 2 * half + 1] -= top;
+        top_c = 0.f;
+      }
       float sum = 0.f;
 #pragma unroll
       for (int j = 0; j < n / 4; ++j)
@@ -163,13 +194,12 @@ struct Softmax {
 };
 
 template <class C>
-__device__ void consume(const Arguments& a, const CUtensorMap& o_map, const Shared<C>& shared) {
+__device__ void consume(const Arguments& a, const Shared<C>& shared) {
   constexpr int D = C::D, BN = C::BN;
   const int wg = threadIdx.x / 128, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   const Shape& s = a.s;
   const float c = s.scale * kLog2e;
-  char* q_rows = shared.q + wg * 64 * 128;  // this warpgroup's 64 rows, in every panel
-  const uint64_t q = descriptor(q_rows, 0), k = descriptor(shared.k, 0), v = descriptor(shared.v, C::kv_panel);
+  const uint64_t k = descriptor(shared.k, 0), v = descriptor(shared.v, C::kv_panel);
   const auto my_turn = [&] { named_sync(1 + wg, 256); };
   const auto pass_turn = [&] { named_arrive(1 + (wg + 1) % C::WGS, 256); };
   const auto release = [&](Barrier* empty) {
@@ -178,18 +208,22 @@ __device__ void consume(const Arguments& a, const CUtensorMap& o_map, const Shar
   if (wg == C::WGS - 1) pass_turn();  // the first turn is warpgroup 0's
 
   Ring<C::stages> k_ring, v_ring;
-  for (int q_parity = 0;; q_parity ^= 1) {
-    barrier_wait(shared.q_full, q_parity);
-    const int item = *shared.item;
+  for (Ring<2> slots;; slots.next()) {
+    barrier_wait(shared.q_full + slots.stage, slots.parity);
+    const int item = shared.item[slots.stage];
     if (item < 0) break;
     const Place<C> place(a, item);
-    const int first = place.q0 + wg * 64 + warp * 16 + lane / 4;  // query of half 0; half 1 is 8 further
+    char* q_rows = shared.q + slots.stage * C::q_bytes + wg * 64 * 128;  // this warpgroup's 64 rows, in every panel
+    const uint64_t q = descriptor(q_rows, 0);
+    const int first_row = place.q0 + wg * 64;
+    const int first = first_row + warp * 16 + lane / 4;  // query of half 0; half 1 is 8 further
+    const int steps = first_row < s.tq ? Place<C>::steps_until(s, first_row + 64) : 0;
 
     float acc[D / 2] = {}, sc[BN / 2], shrink[2];
     unsigned p[BN / 4];
     Softmax softmax;
     const auto mask = [&](int k0) {
-      if (!s.needs_mask(place.q0 + wg * 64, k0 + BN)) return;
+      if (!s.needs_mask(first_row, k0 + BN)) return;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int seen = s.keys_until(first + 8 * half + 1) - k0 - lane % 4 * 2;
@@ -201,46 +235,63 @@ __device__ void consume(const Arguments& a, const CUtensorMap& o_map, const Shar
       }
     };
 
-    barrier_wait(shared.k_full + k_ring.stage, k_ring.parity);
-    my_turn();
-    dot_rows<D, BN>(sc, q, C::q_panel, advanced(k, k_ring.stage * C::kv_bytes), C::kv_panel);
-    wgmma_commit();
-    pass_turn();
-    wgmma_wait<0>();
-    arrived(sc);
-    release(shared.k_empty + k_ring.stage);
-    k_ring.next();
-    mask(0);
-    softmax.step(sc, c, shrink);
-    pack_all(p, sc);
-
-    for (int n = 1; n < place.steps; ++n) {
+    if (steps > 0) {
       barrier_wait(shared.k_full + k_ring.stage, k_ring.parity);
       my_turn();
       dot_rows<D, BN>(sc, q, C::q_panel, advanced(k, k_ring.stage * C::kv_bytes), C::kv_panel);
       wgmma_commit();
-      barrier_wait(shared.v_full + v_ring.stage, v_ring.parity);
-      add_rows<D, BN>(acc, p, advanced(v, v_ring.stage * C::kv_bytes));
-      wgmma_commit();
       pass_turn();
-      wgmma_wait<1>();
+      wgmma_wait<0>();
       arrived(sc);
       release(shared.k_empty + k_ring.stage);
       k_ring.next();
-      mask(n * BN);
+      mask(0);
       softmax.step(sc, c, shrink);
+      pack_all(p, sc);
+
+      for (int n = 1; n < steps; ++n) {
+        barrier_wait(shared.k_full + k_ring.stage, k_ring.parity);
+        my_turn();
+        dot_rows<D, BN>(sc, q, C::q_panel, advanced(k, k_ring.stage * C::kv_bytes), C::kv_panel);
+        wgmma_commit();
+        barrier_wait(shared.v_full + v_ring.stage, v_ring.parity);
+        add_rows<D, BN>(acc, p, advanced(v, v_ring.stage * C::kv_bytes));
+        wgmma_commit();
+        pass_turn();
+        wgmma_wait<1>();
+        arrived(sc);
+        release(shared.k_empty + k_ring.stage);
+        k_ring.next();
+        mask(n * BN);
+        softmax.step(sc, c, shrink);
+        wgmma_wait<0>();
+        arrived(acc);
+        release(shared.v_empty + v_ring.stage);
+        v_ring.next();
+#pragma unroll
+        for (int i = 0; i < D / 2; ++i) acc[i] *= shrink[i / 2 % 2];
+        pack_all(p, sc);
+      }
+
+      barrier_wait(shared.v_full + v_ring.stage, v_ring.parity);
+      add_rows<D, BN>(acc, p, advanced(v, v_ring.stage * C::kv_bytes));
+      wgmma_commit();
       wgmma_wait<0>();
       arrived(acc);
       release(shared.v_empty + v_ring.stage);
       v_ring.next();
-#pragma unroll
-      for (int i = 0; i < D / 2; ++i) acc[i] *= shrink[i / 2 % 2];
-      pack_all(p, sc);
+    }
+    for (int n = steps; n < place.steps; ++n) {  // tiles that only the warpgroups further down see
+      my_turn();
+      pass_turn();
+      barrier_wait(shared.k_full + k_ring.stage, k_ring.parity);
+      release(shared.k_empty + k_ring.stage);
+      k_ring.next();
+      barrier_wait(shared.v_full + v_ring.stage, v_ring.parity);
+      release(shared.v_empty + v_ring.stage);
+      v_ring.next();
     }
 
-    barrier_wait(shared.v_full + v_ring.stage, v_ring.parity);
-    add_rows<D, BN>(acc, p, advanced(v, v_ring.stage * C::kv_bytes));
-    wgmma_commit();
     float inverse[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -249,21 +300,12 @@ __device__ void consume(const Arguments& a, const CUtensorMap& o_map, const Shar
       if (a.lse && lane % 4 == 0 && first + 8 * half < s.tq)
         a.lse[int64_t(place.bh) * s.tq + first + 8 * half] = softmax.m[half] * s.scale + kLn2 * log2f(total);
     }
-    wgmma_wait<0>();
-    arrived(acc);
-    release(shared.v_empty + v_ring.stage);
-    v_ring.next();
-
     // O leaves through this warpgroup's rows of Q, which all its warps are done with.
     named_sync(8 + wg, 128);
     stage_rows<D>(reinterpret_cast<bf*>(q_rows), C::q_panel, acc, inverse[0], inverse[1]);
     fence_async();
-    named_sync(8 + wg, 128);
-    if (threadIdx.x % 128 == 0) {
-      tma_store_tile<D>(o_map, place.h, place.q0 + wg * 64, place.b, q_rows, C::q_panel);
-      tma_store_wait();
-      barrier_arrive(shared.q_empty);
-    }
+    __syncwarp();
+    release(shared.o_full + slots.stage);
   }
 }
 
@@ -282,9 +324,10 @@ __global__ void __launch_bounds__(C::threads, 1)
   if (threadIdx.x / 128 == C::WGS) {
     registers_keep<C::producer_registers>();
     if (threadIdx.x % 128 == 0) produce<C>(a, q_map, k_map, v_map, shared);
+    if (threadIdx.x % 128 == 32) store_results<C>(a, o_map, shared);
   } else {
     registers_take<C::consumer_registers>();
-    consume<C>(a, o_map, shared);
+    consume<C>(a, shared);
   }
 #endif
 }
@@ -328,7 +371,7 @@ bool hopper_ready() {
     const bool known = cudaGetDevice(&device) == cudaSuccess &&
                        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
                        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess &&
-                       cudaFuncGetAttributes(&attributes, forward_kernel<Config<64, 3, 128, 2>>) == cudaSuccess;
+                       cudaFuncGetAttributes(&attributes, forward_kernel<Config<64, 3, 128, 3>>) == cudaSuccess;
     cudaGetLastError();
     return known && major == 9 && minor == 0 && attributes.numRegs > 64 && encode_tiled() != nullptr;
   }();
@@ -363,7 +406,7 @@ bool sm90_takes(const AttentionShape& s, std::initializer_list<const HeadView*> 
 
 void sm90_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o,
                   float* lse) {
-  if (s.head_dim == 64) return launch_forward<Config<64, 3, 128, 2>>(s, q, k, v, o, lse);
+  if (s.head_dim == 64) return launch_forward<Config<64, 3, 128, 3>>(s, q, k, v, o, lse);
   launch_forward<Config<128, 2, 128, 2>>(s, q, k, v, o, lse);
 }
 

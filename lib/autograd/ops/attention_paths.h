@@ -1,0 +1,15 @@
+// Which implementations of GPU attention may be used: all by default; tests and benchmarks hold back the faster ones.
+#pragma once
+
+namespace rw::cuda::attn {
+
+enum class Path {
+  general,  // f32 FMA: f32 and bf16, any head dim up to 256
+  mma,      // mma.sync tensor cores: bf16, head dim 16, 32, 48, 64, 80, 96 or 128
+  sm90,     // wgmma and TMA, on Hopper: bf16, head dim 64 or 128
+};
+/// The fastest path that may be taken from now on (sm90 at first). Arguments that a path cannot take go to the next
+/// slower one.
+void set_fastest_path(Path path);
+
+}  // namespace rw::cuda::attn

@@ -1,0 +1,300 @@
+// Attention on the GPU against plain f64 loops on the host.
+//
+// The rule: the error of a result, in norm, is at most twice that of the plain formula (the whole T x T matrix, every
+// step rounded) in the same dtype.
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <vector>
+
+#include "autograd/ops/attention_paths.h"
+#include "autograd/ops/cuda_ops.h"
+#include "support.h"
+#include "tensor/cuda.h"
+
+using namespace rw;
+using cuda::AttentionShape;
+using cuda::HeadView;
+using cuda::attn::Path;
+
+namespace {
+
+bool no_gpu() {
+  if (cuda_device_count() > 0) return false;
+  std::printf("no GPU (%s): GPU attention is not tested\n", cuda_device_name().c_str());
+  return true;
+}
+
+const Device kGpu{DeviceType::cuda, 0};
+
+/// q, o and their gradients [B,Tq,H,D]; k, v and theirs [B,Tk,K,D]; lse [B,H,Tq], all as f64.
+struct Values {
+  std::vector<double> o, lse, dq, dk, dv;
+};
+struct Inputs {
+  std::vector<double> q, k, v, d_o;
+};
+
+/// The plain formula with every intermediate rounded to T, sums in T's accumulator type.
+template <class T>
+Values plain(const AttentionShape& s, const Inputs& in) {
+  using A = Acc<T>;
+  const auto rounded = [](A x) { return static_cast<A>(static_cast<T>(x)); };
+  const int64_t d = s.head_dim, group = s.n_heads / s.n_kv_heads, tq = s.q_length, tk = s.k_length;
+  Values r;
+  r.o.assign(in.q.size(), 0);
+  r.dq.assign(in.q.size(), 0);
+  r.dk.assign(in.k.size(), 0);
+  r.dv.assign(in.k.size(), 0);
+  r.lse.assign(s.batch * s.n_heads * tq, 0);
+  std::vector<A> dk(in.k.size(), A(0)), dv(in.k.size(), A(0));
+  const A scale = static_cast<A>(s.scale);
+  for (int64_t b = 0; b < s.batch; ++b)
+    for (int64_t h = 0; h < s.n_heads; ++h)
+      for (int64_t i = 0; i < tq; ++i) {
+        const int64_t seen = s.causal ? std::min(tk, i + 1 + tk - tq) : tk, row = ((b * tq + i) * s.n_heads + h) * d;
+        const auto key = [&](int64_t j) { return ((b * tk + j) * s.n_kv_heads + h / group) * d; };
+        std::vector<A> p(seen), dp(seen), out(d, A(0)), dq(d, A(0));
+        A top = -INFINITY, sum = 0, delta = 0;
+        for (int64_t j = 0; j < seen; ++j) {
+          A dot = 0;
+          for (int64_t e = 0; e < d; ++e) dot += static_cast<A>(in.q[row + e]) * static_cast<A>(in.k[key(j) + e]);
+          p[j] = rounded(dot * scale);
+          top = std::max(top, p[j]);
+        }
+        for (int64_t j = 0; j < seen; ++j) sum += p[j] = std::exp(p[j] - top);
+        r.lse[(b * s.n_heads + h) * tq + i] = top + std::log(sum);
+        for (int64_t j = 0; j < seen; ++j) {
+          p[j] = rounded(p[j] / sum);
+          A dot = 0;
+          for (int64_t e = 0; e < d; ++e) {
+            out[e] += p[j] * static_cast<A>(in.v[key(j) + e]);
+            dot += static_cast<A>(in.d_o[row + e]) * static_cast<A>(in.v[key(j) + e]);
+          }
+          dp[j] = rounded(dot);
+          delta += p[j] * dp[j];
+        }
+        for (int64_t j = 0; j < seen; ++j) {
+          const A ds = rounded(p[j] * (dp[j] - delta) * scale);
+          for (int64_t e = 0; e < d; ++e) {
+            dq[e] += ds * static_cast<A>(in.k[key(j) + e]);
+            dk[key(j) + e] += ds * static_cast<A>(in.q[row + e]);
+            dv[key(j) + e] += p[j] * static_cast<A>(in.d_o[row + e]);
+          }
+        }
+        for (int64_t e = 0; e < d; ++e) {
+          r.o[row + e] = rounded(out[e]);
+          r.dq[row + e] = rounded(dq[e]);
+        }
+      }
+  for (size_t i = 0; i < dk.size(); ++i) {
+    r.dk[i] = rounded(dk[i]);
+    r.dv[i] = rounded(dv[i]);
+  }
+  return r;
+}
+
+double norm(const std::vector<double>& x) {
+  double sum = 0;
+  for (const double v : x) sum += v * v;
+  return std::sqrt(sum);
+}
+/// ‖a - b‖, infinity where anything is not finite.
+double distance(const std::vector<double>& a, const std::vector<double>& b) {
+  if (a.size() != b.size()) return INFINITY;
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += std::isfinite(a[i]) ? (a[i] - b[i]) * (a[i] - b[i]) : INFINITY;
+  return std::sqrt(sum);
+}
+
+HeadView whole(const Tensor& t) { return {&t, t.raw(), t.size(1) * t.size(2) * t.size(3), t.size(2) * t.size(3)}; }
+HeadView part(const Tensor& t, int64_t first) {
+  HeadView v = whole(t);
+  v.data = static_cast<char*>(v.data) + first * t.size(3) * size_of(t.dtype());
+  return v;
+}
+
+/// One problem on the GPU. Results start as NaN, so that an element nobody writes shows.
+struct Gpu {
+  AttentionShape s;
+  Tensor q, k, v, d_o, o, lse, dq, dk, dv;
+
+  Gpu(const AttentionShape& shape, DType dtype, double std) : s(shape) {
+    const Shape rows{s.batch, s.q_length, s.n_heads, s.head_dim}, keys{s.batch, s.k_length, s.n_kv_heads, s.head_dim};
+    q = test::randn(rows, 1, dtype, std).to(kGpu);
+    k = test::randn(keys, 2, dtype, std).to(kGpu);
+    v = test::randn(keys, 3, dtype).to(kGpu);
+    d_o = test::randn(rows, 4, dtype).to(kGpu);
+    run();
+  }
+  void run() {
+    for (Tensor* t : {&o, &dq}) *t = Tensor::full(q.shape(), NAN, q.dtype(), kGpu);
+    for (Tensor* t : {&dk, &dv}) *t = Tensor::full(k.shape(), NAN, q.dtype(), kGpu);
+    lse = Tensor::full({s.batch, s.n_heads, s.q_length}, NAN, DType::f32, kGpu);
+    cuda::attention_forward(s, whole(q), whole(k), whole(v), whole(o), lse);
+    cuda::attention_backward(s, whole(q), whole(k), whole(v), whole(o), lse, whole(d_o), whole(dq), whole(dk),
+                             whole(dv));
+  }
+  Inputs inputs() const { return {q.to_vector(), k.to_vector(), v.to_vector(), d_o.to_vector()}; }
+  Values values() const { return {o.to_vector(), lse.to_vector(), dq.to_vector(), dk.to_vector(), dv.to_vector()}; }
+};
+
+bool same_bits(const Tensor& a, const Tensor& b) {
+  const Tensor x = a.to(kCpu), y = b.to(kCpu);
+  return x.shape() == y.shape() && std::memcmp(x.raw(), y.raw(), static_cast<size_t>(x.bytes())) == 0;
+}
+
+/// At most twice the plain formula's error. Three things may be off by more: what both compute exactly (a gradient that
+/// is 0) by the rounding of its terms; anything by f32's rounding; and P by that of the logsumexp, which the contract
+/// keeps in f32.
+struct Rule {
+  double lse_rounding;  // 2^-23 max |lse|
+  void check(const char* what, const std::vector<double>& got, const std::vector<double>& simple,
+             const std::vector<double>& want) const {
+    const double n = std::sqrt(static_cast<double>(want.size())), error = distance(got, want);
+    const double allowed = 2 * distance(simple, want) + (2e-6 + lse_rounding) * norm(want) + (1e-5 + lse_rounding) * n;
+    CHECK_MESSAGE(error <= allowed, what);
+  }
+};
+
+struct PathGuard {
+  explicit PathGuard(Path p) { cuda::attn::set_fastest_path(p); }
+  ~PathGuard() { cuda::attn::set_fastest_path(Path::sm90); }
+};
+
+void check_case(const AttentionShape& shape, DType dtype, double std = 1.0) {
+  AttentionShape s = shape;
+  s.scale = 1 / std::sqrt(static_cast<double>(s.head_dim));
+  Values want, simple;
+  for (const Path path : {Path::general, Path::mma, Path::sm90}) {
+    if (dtype == DType::f32 && path != Path::general) break;
+    const PathGuard guard(path);
+    Gpu gpu(s, dtype, std);
+    if (path == Path::general) {
+      want = plain<double>(s, gpu.inputs());
+      simple = dtype == DType::f32 ? plain<float>(s, gpu.inputs()) : plain<bf16>(s, gpu.inputs());
+    }
+    const Values got = gpu.values();
+    CAPTURE(static_cast<int>(path));
+    CAPTURE(s.batch);
+    CAPTURE(s.n_heads);
+    CAPTURE(s.n_kv_heads);
+    CAPTURE(s.q_length);
+    CAPTURE(s.k_length);
+    CAPTURE(s.head_dim);
+    CAPTURE(s.causal);
+    Rule rule{0};
+    for (const double x : want.lse) rule.lse_rounding = std::max(rule.lse_rounding, 0x1p-23 * std::abs(x));
+    rule.check("o", got.o, simple.o, want.o);
+    rule.check("lse", got.lse, simple.lse, want.lse);
+    rule.check("dq", got.dq, simple.dq, want.dq);
+    rule.check("dk", got.dk, simple.dk, want.dk);
+    rule.check("dv", got.dv, simple.dv, want.dv);
+    const Gpu first = gpu;
+    gpu.run();
+    CHECK_MESSAGE((same_bits(first.o, gpu.o) && same_bits(first.dq, gpu.dq) && same_bits(first.dk, gpu.dk) &&
+                   same_bits(first.dv, gpu.dv)),
+                  "a second run gives other bits");
+  }
+}
+
+}  // namespace
+
+TEST_CASE("GPU attention agrees with f64 for every head dim and for lengths that fill no tile") {
+  if (no_gpu()) return;
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const int64_t d : {16, 48, 64, 80, 128, 256})
+      for (const int64_t t : {1, 7, 129}) check_case({2, 4, 2, t, t, d, true, 0}, dtype);
+}
+
+TEST_CASE("GPU attention agrees with f64 at a thousand tokens, with one kv head and with many") {
+  if (no_gpu()) return;
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    check_case({1, 2, 1, 1000, 1000, 64, true, 0}, dtype);
+    check_case({1, 2, 2, 1000, 1000, 128, true, 0}, dtype);
+    check_case({1, 6, 1, 200, 200, 64, true, 0}, dtype);
+    check_case({1, 6, 6, 200, 200, 48, true, 0}, dtype);
+  }
+}
+
+TEST_CASE("GPU attention aligns the last query with the last key") {
+  if (no_gpu()) return;
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const int64_t d : {48, 64, 128}) {
+      check_case({2, 2, 1, 1, 300, d, true, 0}, dtype);
+      check_case({1, 2, 1, 65, 131, d, true, 0}, dtype);
+      check_case({1, 2, 2, 190, 515, d, true, 0}, dtype);
+    }
+}
+
+TEST_CASE("GPU attention without a mask takes any two lengths") {
+  if (no_gpu()) return;
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const int64_t d : {16, 64, 128, 256}) {
+      check_case({1, 2, 2, 100, 100, d, false, 0}, dtype);
+      check_case({1, 2, 1, 70, 193, d, false, 0}, dtype);
+      check_case({1, 2, 1, 193, 70, d, false, 0}, dtype);
+    }
+}
+
+TEST_CASE("GPU attention stays finite and right at huge logits") {
+  if (no_gpu()) return;
+  // Logits of about std^2: P is one-hot, and its gradient comes from the few rows where two keys are close.
+  for (const int64_t d : {48, 64, 128}) check_case({1, 2, 1, 150, 150, d, true, 0}, DType::f32, 30);
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const double std : {1e2, 1e4, 1e6})
+      for (const int64_t d : {48, 64, 128})
+        for (const Path path : {Path::general, Path::mma, Path::sm90}) {
+          const PathGuard guard(path);
+          const Gpu gpu({1, 2, 1, 150, 150, d, true, 0.1}, dtype, std);
+          const Values got = gpu.values();
+          for (const std::vector<double>* x : {&got.o, &got.lse, &got.dq, &got.dk, &got.dv})
+            for (const double value : *x) REQUIRE(std::isfinite(value));
+        }
+}
+
+TEST_CASE("GPU attention reads and writes packed qkv as it does separate tensors") {
+  if (no_gpu()) return;
+  const int64_t b = 2, t = 150, h = 4, kv = 2;
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const int64_t d : {48, 64, 128}) {
+      const AttentionShape s{b, h, kv, t, t, d, true, 0.125};
+      const Tensor qkv = test::randn({b, t, h + 2 * kv, d}, 5, dtype), packed = qkv.to(kGpu);
+      const auto heads = [&](const Tensor& from, int64_t first, int64_t count) {  // a copy of some heads
+        Tensor to = Tensor::empty({b, t, count, d}, dtype);
+        const int64_t bytes = size_of(dtype) * d;
+        for (int64_t i = 0; i < b * t; ++i)
+          std::memcpy(static_cast<char*>(to.raw()) + i * count * bytes,
+                      static_cast<char*>(from.raw()) + (i * (h + 2 * kv) + first) * bytes,
+                      static_cast<size_t>(count * bytes));
+        return to;
+      };
+      Gpu apart(s, dtype, 1.0);
+      apart.q = heads(qkv, 0, h).to(kGpu);
+      apart.k = heads(qkv, h, kv).to(kGpu);
+      apart.v = heads(qkv, h + kv, kv).to(kGpu);
+      apart.run();
+
+      const Tensor o = Tensor::full(apart.o.shape(), NAN, dtype, kGpu),
+                   lse = Tensor::full(apart.lse.shape(), NAN, DType::f32, kGpu);
+      const Tensor grad = Tensor::full(packed.shape(), NAN, dtype, kGpu);
+      cuda::attention_forward(s, part(packed, 0), part(packed, h), part(packed, h + kv), whole(o), lse);
+      cuda::attention_backward(s, part(packed, 0), part(packed, h), part(packed, h + kv), whole(o), lse,
+                               whole(apart.d_o), part(grad, 0), part(grad, h), part(grad, h + kv));
+      const Tensor host = grad.to(kCpu);
+      CHECK(same_bits(o, apart.o));
+      CHECK(same_bits(heads(host, 0, h), apart.dq));
+      CHECK(same_bits(heads(host, h, kv), apart.dk));
+      CHECK(same_bits(heads(host, h + kv, kv), apart.dv));
+    }
+}
+
+TEST_CASE("GPU attention without logsumexp gives the same output") {
+  if (no_gpu()) return;
+  for (const int64_t d : {48, 64, 128}) {
+    const Gpu gpu({1, 2, 1, 100, 100, d, true, 0.125}, DType::bf16, 1.0);
+    const Tensor o = Tensor::full(gpu.o.shape(), NAN, DType::bf16, kGpu);
+    cuda::attention_forward(gpu.s, whole(gpu.q), whole(gpu.k), whole(gpu.v), whole(o), Tensor());
+    CHECK(same_bits(o, gpu.o));
+  }
+}
