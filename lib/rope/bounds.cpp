@@ -129,7 +129,8 @@ std::vector<double> simulate_coverage(const PositionSampler& sampler, int64_t wi
   std::vector<int64_t> hits(distances.size(), 0);
   constexpr int64_t kBatch = 256;
   for (int64_t done = 0; done < draws; done += kBatch) {
-    SampleSpec spec{.seed = seed, .step = done / kBatch, .sample_ids = {}, .window = window, .target = target};
+    SampleSpec spec;
+    spec.seed = seed, spec.step = done / kBatch, spec.window = window, spec.target = target;
     for (int64_t b = 0; b < std::min(kBatch, draws - done); ++b) spec.sample_ids.push_back(b);
     const PositionBatch batch = sampler.sample(spec);
     for (int64_t b = 0; b < batch.positions.size(0); ++b) {

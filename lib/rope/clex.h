@@ -1,7 +1,7 @@
 // CLEX, continuous length extrapolation (arXiv 2310.16450, ICLR 2024; METHODS 4): the frequencies of window scale
 // factor t are the solution of a learned differential equation. With z = ln theta, z(1) = ln b^(-2i/D), and t = n / L:
 //
-//   dz/dt = act((z + ln theta_NTK(t)) U) W + xi(t)           U [D/2, H], W [H, D/2], H = param_factor * head_dim
+//   dz/dt = act((z + ln theta_NTK(t)) U) W + xi(t)           U [D/2, H], W [H, D/2], H = param_factor * D
 //   theta_NTK,i(t) = b^(-2i/D) s(t)^(-2i/(D-2)),   xi_i = d/dt ln theta_NTK,i = -2i s'(t) / ((D-2) s(t))
 //   s(t) = 2t - 1 (published code: dynamic NTK with factor 2) or t (paper)
 //

@@ -30,7 +30,7 @@ enum class LogN {
 /// What CLEX adds to the recipe. The defaults are our choice; `published` in the comments is CLEX's code at 023709d.
 struct ClexConfig {
   int64_t max_factor = 16;     // largest window scale factor t
-  int64_t param_factor = 1;    // hidden width of the dynamics, times head_dim
+  int64_t param_factor = 1;    // hidden width of the dynamics, times the rotary dimension
   std::string act = "silu";    // "silu" (paper, first release) | "tanh" (published default now)
   std::string prior = "code";  // xi_t: "code" = derivative of NTK with s = 2t - 1 (published) | "paper" = with s = t
   bool ntk_input = true;       // the net sees z + ln theta_NTK(t) (published) | z(t) alone (paper)

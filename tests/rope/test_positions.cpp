@@ -52,7 +52,8 @@ std::vector<std::pair<std::string, PositionConfig>> all_samplers() {
 }
 
 SampleSpec spec(int64_t batch, int64_t window = 32, int64_t target = 128, int64_t document = 400) {
-  SampleSpec s{.seed = 7, .step = 3, .sample_ids = {}, .window = window, .target = target, .original_window = 32};
+  SampleSpec s;
+  s.seed = 7, s.step = 3, s.window = window, s.target = target, s.original_window = 32;
   for (int64_t b = 0; b < batch; ++b) s.sample_ids.push_back(b), s.document_lengths.push_back(document);
   return s;
 }
