@@ -55,16 +55,21 @@ void update(T* p, T* g, T* m, T* v, int64_t n, const Rates& r) {
 }  // namespace
 
 double AdamW::step(double lr, double grad_scale, double clip) {
+  const double norm = arena_.master().is_cuda() ? step_cuda(lr, grad_scale, clip) : step_cpu(lr, grad_scale, clip);
+  if (std::isfinite(norm)) ++steps_;
+  return norm;
+}
+
+double AdamW::step_cpu(double lr, double grad_scale, double clip) {
   ParamArena& a = arena_;
   const int64_t n = a.master().numel();
   double norm = 0;
   const auto run = [&](auto zero) {
     using T = decltype(zero);
     norm = std::sqrt(squared_norm(a.grad().data<T>(), n)) * std::abs(grad_scale);
-    if (!std::isfinite(norm)) return;
-    ++steps_;
+    if (!std::isfinite(norm)) return a.zero_grad();
     const double factor = clip > 0 ? std::min(1.0, clip / (norm + 1e-6)) : 1.0;
-    const double t = static_cast<double>(steps_);
+    const double t = static_cast<double>(steps_ + 1);
     for (const ParamArena::Segment& s : a.segments()) {
       const Rates rates{lr * s.spec.lr_scale,
                         s.spec.decay ? config_.weight_decay : 0.0,
@@ -75,8 +80,7 @@ double AdamW::step(double lr, double grad_scale, double clip) {
                         1 - std::pow(config_.beta2, t),
                         config_.eps};
       const int64_t o = s.offset;
-      update(a.master().data<T>() + o, a.grad().data<T>() + o, a.m().data<T>() + o, a.v().data<T>() + o, s.numel,
-             rates);
+      update(a.master().data<T>() + o, a.grad().data<T>() + o, a.m().data<T>() + o, a.v().data<T>() + o, s.numel, rates);
     }
   };
   if (a.master().dtype() == DType::f64) {
@@ -86,6 +90,37 @@ double AdamW::step(double lr, double grad_scale, double clip) {
   }
   a.refresh();
   return norm;
+}
+
+double AdamW::step_cuda(double lr, double grad_scale, double clip) {
+  const ParamArena& a = arena_;
+  const Device device = a.master().device();
+  if (!scalars_.defined()) {
+    std::vector<cuda::AdamWSegment> segments;
+    for (const ParamArena::Segment& s : a.segments()) {
+      segments.push_back({s.offset, s.spec.decay ? 1.0f : 0.0f, static_cast<float>(s.spec.lr_scale)});
+    }
+    table_ = cuda::adamw_table(segments, a.master().numel(), device);
+    scalars_ = Tensor::empty({cuda::kAdamWScalars}, DType::f32, device);
+    squared_norm_ = Tensor::empty({1}, DType::f64, device);
+  }
+  const double t = static_cast<double>(steps_ + 1);
+  cuda::AdamWScalars values;
+  values.lr = static_cast<float>(lr);
+  values.beta1 = static_cast<float>(config_.beta1);
+  values.beta2 = static_cast<float>(config_.beta2);
+  values.eps = static_cast<float>(config_.eps);
+  values.weight_decay = static_cast<float>(config_.weight_decay);
+  values.correction1 = static_cast<float>(1 - std::pow(config_.beta1, t));
+  values.correction2 = static_cast<float>(1 - std::pow(config_.beta2, t));
+  values.grad_scale = static_cast<float>(grad_scale);
+  values.clip = static_cast<float>(clip);
+  cuda::set_adamw_scalars(values, scalars_);
+  cuda::squared_norm(a.grad(), squared_norm_);
+  const bool copy = !a.compute().aliases(a.master());
+  cuda::adamw(a.master(), a.grad(), a.m(), a.v(), copy ? a.compute() : Tensor(), table_, scalars_, squared_norm_);
+  a.touch();
+  return std::sqrt(squared_norm_.item()) * std::abs(grad_scale);
 }
 
 }  // namespace rw

@@ -4,6 +4,7 @@
 //   p *= 1 - lr wd;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2
 //   p -= lr * (m / (1-b1^t)) / (sqrt(v / (1-b2^t)) + eps)
 #pragma once
+#include "nn/cuda_optim.h"
 #include "nn/param_arena.h"
 
 namespace rw {
@@ -28,9 +29,14 @@ class AdamW {
   ParamArena& arena() const { return arena_; }
 
  private:
+  double step_cpu(double lr, double grad_scale, double clip);
+  double step_cuda(double lr, double grad_scale, double clip);
+
   ParamArena& arena_;
   AdamWConfig config_;
   int64_t steps_ = 0;
+  cuda::AdamWTable table_;        // GPU: rates by segment
+  Tensor scalars_, squared_norm_;  // GPU: f32 [kAdamWScalars], f64 [1]
 };
 
 }  // namespace rw

@@ -63,6 +63,8 @@ class ParamArena {
   void zero_grad() const;
   /// Copies master to the bf16 copy, if there is one. After loading and after an optimizer step.
   void refresh() const;
+  /// The master values and their copy were changed by somebody else (an optimizer kernel that writes both).
+  void touch() const { ++version_; }
   /// A number that changes with every refresh(): caches of derived values compare it.
   int64_t version() const { return version_; }
 

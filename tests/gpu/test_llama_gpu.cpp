@@ -1,0 +1,134 @@
+// The whole model on the GPU: reference values, and training against the CPU.
+#include <cmath>
+
+#include "autograd/ops/loss.h"
+#include "autograd/tape.h"
+#include "gpu/gpu.h"
+#include "nn/adamw.h"
+#include "nn/generate.h"
+#include "nn/io/hf.h"
+#include "nn/llama.h"
+#include "support.h"
+
+using namespace rw;
+
+namespace {
+
+using test::kGpu;
+
+LlamaConfig config() {
+  LlamaConfig c;
+  c.vocab_size = 512, c.hidden_size = 64, c.intermediate_size = 172, c.num_hidden_layers = 2;
+  c.num_attention_heads = 4, c.num_key_value_heads = 2, c.head_dim = 16;
+  c.tie_word_embeddings = false;
+  c.rope.max_position_embeddings = 64;
+  return c;
+}
+
+Tensor shifted(const Tensor& labels) {
+  Tensor targets = Tensor::full(labels.shape(), kIgnoreIndex, DType::i32);
+  const int64_t length = labels.size(1);
+  for (int64_t b = 0; b < labels.size(0); ++b)
+    for (int64_t t = 0; t + 1 < length; ++t) targets.data<int32_t>()[b * length + t] = labels.data<int32_t>()[b * length + t + 1];
+  return targets;
+}
+
+/// A text with something to learn: each id follows from the one before, now and then from chance.
+Tensor learnable(int64_t batch, int64_t length, uint64_t step) {
+  Random random(11, Purpose::test, step);
+  std::vector<int32_t> ids;
+  for (int64_t b = 0; b < batch; ++b) {
+    int32_t id = static_cast<int32_t>(random.below(512));
+    for (int64_t t = 0; t < length; ++t) {
+      ids.push_back(id);
+      id = random.below(4) == 0 ? static_cast<int32_t>(random.below(512)) : (id * 7 + 3) % 512;
+    }
+  }
+  return Tensor::from(ids, {batch, length});
+}
+
+std::vector<double> train(DType dtype, Device device, int64_t steps, bool recompute = false) {
+  Llama model(config(), dtype, device, 3);
+  AdamW optimizer(model.arena(), {.weight_decay = 0.1});
+  model.enable_grad();
+  model.set_recompute(recompute);
+  std::vector<double> losses;
+  for (int64_t step = 0; step < steps; ++step) {
+    const Tensor ids = learnable(4, 48, static_cast<uint64_t>(step)), targets = shifted(ids);
+    const double n = 4 * 47;
+    const Var loss = model.loss(ids.to(device), targets.to(device), model.angles(model.plain_positions(0, 48), {}));
+    losses.push_back(loss.item() / n);
+    backward(loss);
+    optimizer.step(2e-3, 1 / n, 1.0);
+  }
+  return losses;
+}
+
+}  // namespace
+
+TEST_CASE("the reference LLaMA on the GPU in f32: logits, loss and all gradients") {
+  if (!test::has_gpu()) return;
+  const SafetensorsFile& g = test::golden("golden_llama");
+  Llama model(config(), DType::f32, kGpu, std::nullopt);
+  assign_weights(model, [&](const std::string& name) { return g.load("weights/" + name); });
+  model.enable_grad();
+  const Tensor ids = g.load("base/input_ids").to(kGpu), targets = shifted(g.load("base/labels")).to(kGpu);
+  const RopeAngles angles = model.angles(g.load("base/position_ids").to(DType::f32), {});
+  {
+    const NoGrad no_grad;
+    CHECK(test::relative_error(model.logits(model.forward(ids, angles)).value(), g.load("base64/logits")) < 1e-5);
+  }
+  double n = 0;
+  for (double t : targets.to_vector()) n += t != kIgnoreIndex;
+  const Var loss = model.loss(ids, targets, angles);
+  CHECK(std::abs(loss.item() / n - g.load("base64/loss").item()) < 1e-5);
+  backward(loss, Tensor::full({1}, 1 / n, DType::f32, kGpu));
+  for (size_t i = 0; i < model.arena().size(); ++i) {
+    const std::string name = model.arena().segments()[i].spec.name;
+    CAPTURE(name);
+    CHECK(test::relative_error(model.arena()[i].grad(), g.load("base64/grad." + name)) < 2e-5);
+  }
+}
+
+TEST_CASE("200 steps on the GPU follow the CPU's losses in f32, and bf16 stays within one percent") {
+  if (!test::has_gpu()) return;
+  const std::vector<double> cpu = train(DType::f32, kCpu, 200), gpu = train(DType::f32, kGpu, 200), bf16 = train(DType::bf16, kGpu, 200);
+  double worst = 0;
+  for (size_t i = 0; i < cpu.size(); ++i) worst = std::max(worst, std::abs(cpu[i] - gpu[i]));
+  CHECK(cpu.back() < 0.8 * cpu.front());
+  CHECK(worst < 1e-3);
+  CHECK(std::abs(bf16.back() - gpu.back()) < 0.01 * gpu.back());
+  CHECK(gpu == train(DType::f32, kGpu, 200));
+  CHECK(bf16 == train(DType::bf16, kGpu, 200, true));  // recomputation changes nothing
+}
+
+TEST_CASE("generation over a KV cache on the GPU equals the whole forward") {
+  if (!test::has_gpu()) return;
+  for (const std::string scaling : {R"(null)", R"({"rope_type":"dynamic","factor":2.0})", R"({"rope_type":"yarn","factor":4.0,"original_max_position_embeddings":16})"}) {
+    LlamaConfig c = config();
+    c.rope = rope_config_from_json(cat(R"({"head_dim":16,"max_position_embeddings":16,"rope_scaling":)", scaling, "}"));
+    Llama model(c, DType::f32, kGpu, 3);
+    const Tensor ids = learnable(1, 40, 1).to(kGpu);
+    const NoGrad no_grad;
+    const Tensor want = model.forward(ids, model.angles(model.plain_positions(0, 40), {.length = 40})).value().view({40, 64}).slice(39, 40);
+    KvCache cache = model.make_cache(1, 40);
+    model.extend(ids.view({40}).slice(0, 9).view({1, 9}), cache);
+    Tensor last;
+    for (int64_t t = 9; t < 40; ++t) last = model.extend(ids.view({40}).slice(t, t + 1).view({1, 1}), cache);
+    CAPTURE(scaling);
+    CHECK(test::relative_error(last.view({1, 64}), want) < 1e-4);
+  }
+}
+
+TEST_CASE("running out of device memory names the tag and leaves the process usable") {
+  if (!test::has_gpu()) return;
+  const MemoryTag tag("too-large");
+  std::string message;
+  try {
+    Tensor::empty({int64_t{1} << 50}, DType::f32, kGpu);
+  } catch (const OutOfMemory& e) {
+    message = e.what();
+  }
+  CHECK(message.find("too-large") != std::string::npos);
+  CHECK(train(DType::f32, kGpu, 2).size() == 2);
+}
