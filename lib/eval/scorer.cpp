@@ -149,8 +149,7 @@ std::vector<double> LlamaScorer::score_in_chunks(std::span<const int32_t> ids, i
 std::vector<int32_t> LlamaScorer::greedy(std::span<const int32_t> prompt, int64_t count,
                                          std::span<const int32_t> stop) {
   std::vector<int32_t> out;
-  GenerateOptions options{.tokens = count, .stop = {stop.begin(), stop.end()}};
-  options.sampling.temperature = 0;
+  const GenerateOptions options{.tokens = count, .sampling = {.temperature = 0}, .stop = {stop.begin(), stop.end()}};
   generate(model_, {prompt.begin(), prompt.end()}, options, [&](int32_t token) {
     out.push_back(token);
     return true;
