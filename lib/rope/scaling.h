@@ -36,8 +36,8 @@ struct ClexConfig {
   bool ntk_input = true;       // the net sees z + ln theta_NTK(t) (published) | z(t) alone (paper)
   double input_base = 0;  // base of ln theta_NTK in the input; 0: rope_theta (published: 1e4 whatever rope_theta is)
   double time_dt = 0.1;   // step of the 3/8 rule; f64 (published: 0.01 in f32)
-  std::string grad = "adjoint";  // "adjoint" | "backprop" (through the solver; published)
-  double lr_scale = 0.1;         // learning rate of the two matrices, times the schedule's
+  std::string grad = "backprop";  // through the solver (published): exact, and 4 times faster | "adjoint"
+  double lr_scale = 0.1;          // learning rate of the two matrices, times the schedule's
 };
 
 /// One RoPE recipe: plain data, HF's names. Which fields count depends on `rope_type`.

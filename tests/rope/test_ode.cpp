@@ -244,7 +244,7 @@ TEST_CASE("Halving the step divides the error by 2^order") {
   }
 }
 
-TEST_CASE("Dormand-Prince obeys its tolerance, with and without PI control, and PI rejects no more steps") {
+TEST_CASE("Dormand-Prince obeys its tolerance, with and without PI control") {
   const Smooth dynamics(kMatrix);
   const std::vector<double> truth = end_of(odeint<double>(dynamics, kStart, {0, 6}, {.method = "rk4", .step = 1e-3}));
   for (const double beta : {0.0, 0.04, 0.08}) {
