@@ -38,6 +38,7 @@ int main(int argc, char** argv) {
   add_generate(app, globals);
   add_convert(app, globals);
   add_report(app, globals);
+  add_theory(app, globals);
   add_bench(app, globals);
   try {
     app.parse(argc, argv);

@@ -18,3 +18,4 @@ void add_convert(CLI::App& app, Globals& globals);
 void add_bench(CLI::App& app, Globals& globals);
 void add_demo(CLI::App& app, Globals& globals);
 void add_report(CLI::App& app, Globals& globals);
+void add_theory(CLI::App& app, Globals& globals);

@@ -1,0 +1,215 @@
+// `ropewalk theory bound|coverage`: PI's theorem and PoSE's coverage, in numbers and pictures.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <functional>
+
+#include "common.h"
+#include "rope/bounds.h"
+#include "tensor/file.h"
+
+using namespace rw;
+
+namespace {
+
+struct Series {
+  std::string name, colour;
+  size_t column;
+  bool points = false;
+};
+
+struct Plot {
+  std::string title, x_title, y_title;
+  const CurveTable& table;
+  std::vector<Series> series;
+  double low, high;   // of y; values outside are cut at the frame
+  double line = NAN;  // a dashed horizontal line
+};
+
+/// A standalone SVG line plot.
+std::string svg(const Plot& p) {
+  constexpr double width = 760, height = 360, left = 62, right = 16, top = 40, bottom = 48;
+  const double x0 = p.table.rows.front()[0], x1 = p.table.rows.back()[0];
+  const auto px = [&](double x) { return left + (x - x0) / (x1 - x0) * (width - left - right); };
+  const auto py = [&](double y) {
+    return height - bottom - (std::clamp(y, p.low, p.high) - p.low) / (p.high - p.low) * (height - top - bottom);
+  };
+  char line[200];
+  std::string out = cat("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 ", width, " ", height,
+                        "\" font-family=\"sans-serif\" font-size=\"12\">\n",
+                        "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n<text x=\"", left,
+                        "\" y=\"22\" font-size=\"15\">", p.title, "</text>\n");
+  for (int i = 0; i <= 4; ++i) {
+    const double y = p.low + (p.high - p.low) * i / 4, x = x0 + (x1 - x0) * i / 4;
+    std::snprintf(line, sizeof line,
+                  "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/><text x=\"%.1f\" y=\"%.1f\" "
+                  "text-anchor=\"end\">%.4g</text>\n",
+                  left, py(y), width - right, py(y), left - 6, py(y) + 4, y);
+    out += line;
+    std::snprintf(line, sizeof line, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%.4g</text>\n", px(x),
+                  height - bottom + 18, x);
+    out += line;
+  }
+  out += cat("<text x=\"", width / 2, "\" y=\"", height - 8, "\" text-anchor=\"middle\">", p.x_title,
+             "</text>\n<text transform=\"translate(14,", height / 2, ") rotate(-90)\" text-anchor=\"middle\">",
+             p.y_title, "</text>\n");
+  if (std::isfinite(p.line)) {
+    std::snprintf(line, sizeof line,
+                  "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"#444\" stroke-dasharray=\"5 4\"/>\n",
+                  left, py(p.line), width - right, py(p.line));
+    out += line;
+  }
+  double legend = left + 10;
+  for (const Series& s : p.series) {
+    std::string path;
+    for (const auto& row : p.table.rows) {
+      const double y = row[s.column];
+      if (!std::isfinite(y)) continue;
+      if (s.points) {
+        std::snprintf(line, sizeof line, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"2\" fill=\"%s\"/>\n", px(row[0]), py(y),
+                      s.colour.c_str());
+        out += line;
+      } else {
+        std::snprintf(line, sizeof line, "%s%.1f,%.1f", path.empty() ? "" : " ", px(row[0]), py(y));
+        path += line;
+      }
+    }
+    if (!path.empty())
+      out += cat("<polyline fill=\"none\" stroke=\"", s.colour, "\" stroke-width=\"1.5\" points=\"", path, "\"/>\n");
+    out += cat("<text x=\"", legend, "\" y=\"", top + 12, "\" fill=\"", s.colour, "\">", s.name, "</text>\n");
+    legend += 14.0 + 7.2 * static_cast<double>(s.name.size());
+  }
+  return out + "</svg>\n";
+}
+
+struct Options {
+  std::string out = "out/theory";
+  int64_t d = 128, window = 2048, target = 4096, draws = 20000, chunks = 2;
+  double base = 10000;
+  std::string variant = "paper";
+  uint64_t seed = 1;
+};
+
+void make_folder(const std::string& out) {
+  std::error_code error;
+  std::filesystem::create_directories(out, error);
+  check(!error, "theory", "cannot make folder '", out, "': ", error.message());
+}
+
+void bound(const Options& o) {
+  make_folder(o.out);
+  const CurveTable curve = bound_table(o.d, o.base, o.target);
+  const auto least =
+      std::min_element(curve.rows.begin(), curve.rows.end(), [](const auto& a, const auto& b) { return a[1] < b[1]; });
+  const CounterExample example = interpolation_counter_example(o.d, o.base, 0);
+  const double printed = printed_interpolation_bound(o.d, o.base, 0, 1, 0.5),
+               corrected = corrected_interpolation_bound(o.d, o.base, 0, 1, 0.5);
+  const double extrapolation = 2 * (*least)[1] * static_cast<double>(o.d);
+  std::printf("d %lld  base %g  distances 0 to %lld; all bounds divided by max|h|\n", static_cast<long long>(o.d),
+              o.base, static_cast<long long>(o.target - 1));
+  std::printf("  smallest B(s)/d                                %10.4f   at s = %.0f\n", (*least)[1], (*least)[0]);
+  std::printf("  interpolation bound, halfway, as printed       %10.4f   (theorem 2.1)\n", printed);
+  std::printf("  interpolation bound, halfway, corrected        %10.4f\n", corrected);
+  std::printf(
+      "  error of the counter-example                   %10.4f   above the printed bound: %s; above the corrected one: "
+      "%s\n",
+      example.error, example.error > example.printed ? "yes" : "no", example.error > example.corrected ? "yes" : "no");
+  std::printf("  extrapolation / interpolation, printed         %9.1fx   (the paper says about 600x)\n",
+              extrapolation / printed);
+  std::printf("  extrapolation / interpolation, corrected       %9.1fx\n", extrapolation / corrected);
+  double high = 4;
+  write_file_atomic(o.out + "/figure5.csv", curve.csv());
+  write_file_atomic(o.out + "/figure5.svg", svg({"Extrapolation bound B(s)/d (PI, figure 5)",
+                                                 "relative distance s",
+                                                 "B(s)/d",
+                                                 curve,
+                                                 {{"B(s)/d", "#1f6fb2", 1}},
+                                                 0,
+                                                 high,
+                                                 1.0}));
+  const ScoreFit fit = fit_random_scores(o.d, o.base, o.window, o.seed);
+  const CurveTable far = fit_table(fit, o.base, 0, static_cast<double>(2 * o.window), 1),
+                   near = fit_table(fit, o.base, 25, 75, 0.125);
+  double largest = 0;
+  for (const auto& row : far.rows) largest = std::max(largest, std::abs(row[1]));
+  std::printf(
+      "  largest |a(s)| of a fit to noise, extrapolated %10.1f   (within the window it fits values of about 1)\n",
+      largest);
+  write_file_atomic(o.out + "/figure2-extrapolation.csv", far.csv());
+  write_file_atomic(o.out + "/figure2-interpolation.csv", near.csv());
+  write_file_atomic(o.out + "/figure2-extrapolation.svg",
+                    svg({"A score fitted on the window, extrapolated (PI, figure 2)",
+                         "relative distance s",
+                         "a(s)",
+                         far,
+                         {{"a(s)", "#c03d3d", 1}},
+                         -largest,
+                         largest}));
+  write_file_atomic(o.out + "/figure2-interpolation.svg",
+                    svg({"The same score between integers (PI, figure 2)",
+                         "relative distance s",
+                         "a(s)",
+                         near,
+                         {{"a(s)", "#1f6fb2", 1}, {"fitted values", "#444", 2, true}},
+                         -3.5,
+                         3.5}));
+  std::printf("figures and tables in %s\n", o.out.c_str());
+}
+
+void coverage(const Options& o) {
+  make_folder(o.out);
+  check(o.chunks == 2, "theory", "the exact coverage is for two chunks, got ", o.chunks);
+  PositionConfig config;
+  config.kind = "pose";
+  config.variant = o.variant;
+  const auto sampler = make_position_sampler(config);
+  const CurveTable table = coverage_table(*sampler, o.window, o.target, 64, o.draws, o.seed);
+  std::printf("PoSE (%s), window %lld, target %lld, %lld draws\n%10s %12s %12s %12s\n", o.variant.c_str(),
+              static_cast<long long>(o.window), static_cast<long long>(o.target), static_cast<long long>(o.draws),
+              "distance", "exact", "simulated", "3 sigma");
+  int64_t outside = 0;
+  for (size_t i = 0; i < table.rows.size(); ++i) {
+    const auto& r = table.rows[i];
+    outside += std::abs(r[1] - r[2]) > r[3] + 1e-12;
+    if (i % 8 == 0 || i + 1 == table.rows.size()) std::printf("%10.0f %12.5f %12.5f %12.5f\n", r[0], r[1], r[2], r[3]);
+  }
+  std::printf("%lld of %zu distances outside 3 sigma\n", static_cast<long long>(outside), table.rows.size());
+  write_file_atomic(o.out + "/coverage.csv", table.csv());
+  write_file_atomic(o.out + "/coverage.svg",
+                    svg({cat("Coverage of relative distances by PoSE, ", o.window, " to ", o.target),
+                         "relative distance r",
+                         "probability in one sample",
+                         table,
+                         {{"exact", "#1f6fb2", 1}, {"simulated", "#c03d3d", 2, true}},
+                         0,
+                         1}));
+  std::printf("picture and table in %s\n", o.out.c_str());
+}
+
+}  // namespace
+
+void add_theory(CLI::App& app, Globals&) {
+  auto options = std::make_shared<Options>();
+  auto& o = *options;
+  CLI::App* sub = app.add_subcommand("theory", "PI's bounds and PoSE's coverage, in numbers and pictures");
+  sub->require_subcommand(1);
+  CLI::App* b = sub->add_subcommand(
+      "bound", "Extrapolation and interpolation bounds of PI, printed and corrected, and its figures 2 and 5");
+  b->add_option("--head-dim", o.d, "d")->capture_default_str();
+  b->add_option("--base", o.base, "c, RoPE's base")->capture_default_str();
+  b->add_option("--window", o.window, "distances that figure 2 is fitted on")->capture_default_str();
+  b->add_option("--distances", o.target, "distances of figure 5")->check(CLI::Range(2, 1 << 24))->capture_default_str();
+  b->add_option("--seed", o.seed, "of figure 2's noise")->capture_default_str();
+  b->add_option("--out", o.out, "folder for SVG and CSV files")->capture_default_str();
+  b->callback([options] { bound(*options); });
+  CLI::App* c = sub->add_subcommand(
+      "coverage", "Probability that PoSE shows a relative distance in one sample, exact and simulated");
+  c->add_option("--window", o.window, "training window")->capture_default_str();
+  c->add_option("--target", o.target, "window to extend to")->capture_default_str();
+  c->add_option("--variant", o.variant, "paper or code")->capture_default_str();
+  c->add_option("--draws", o.draws, "simulated samples")->check(CLI::PositiveNumber)->capture_default_str();
+  c->add_option("--seed", o.seed, "of the simulation")->capture_default_str();
+  c->add_option("--out", o.out, "folder for SVG and CSV files")->capture_default_str();
+  c->callback([options] { coverage(*options); });
+}
