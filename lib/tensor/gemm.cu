@@ -141,7 +141,7 @@ __global__ void __launch_bounds__(kMatvecThreads)
   float sum = 0;
   if (row < rows) {
     const W* line = w + row * k;
-    constexpr int kUnroll = 4;  // independent loads in flight per thread
+    constexpr int kUnroll = 8;  // independent loads in flight per thread
     int64_t j = static_cast<int64_t>(member) * N;
     for (; j + (kUnroll - 1) * kGroup * N + N <= k; j += kUnroll * kGroup * N) {
       Vec<W, N> a[kUnroll];
@@ -193,9 +193,10 @@ void matvec(int64_t n, int64_t k, const void* w, DType w_type, const void* x, vo
           launch("matvec", matvec_kernel<warps(), width(), W, X>, ceil_div(n, kRows), kMatvecThreads, 0, n, k,
                  static_cast<const W*>(w), static_cast<const X*>(x), static_cast<X*>(y));
         };
-        // Enough warps to keep ~64 KB in flight per multiprocessor; depends on the shape alone, so results repeat.
-        if (n >= 8192 || k <= 512) go(std::integral_constant<int, 1>{});
-        else if (n >= 4096) go(std::integral_constant<int, 2>{});
+        // A thread should have some eight loads to make, all in flight at once; few rows share theirs among more warps.
+        // It depends on the shape alone, so results repeat.
+        if (n >= 8192 || k <= 2048) go(std::integral_constant<int, 1>{});
+        else if (n >= 4096 || k <= 4096) go(std::integral_constant<int, 2>{});
         else go(std::integral_constant<int, 4>{});
       });
     });

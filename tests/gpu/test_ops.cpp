@@ -89,13 +89,15 @@ TEST_CASE("RMSNorm on the GPU agrees with the CPU, with and without the residual
                                            {2, 8200},
                                            {2, 9001}}) {
     const std::vector<Tensor> in = {randn(s, 1), randn({s[1]}, 2), randn(s, 3)};
-    check_op("rms_norm", {in[0], in[1]}, [](const Vars& x, Place) { return Vars{rms_norm(x[0], x[1], 1e-5)}; });
-    check_op("residual_rms_norm, both outputs", in, [](const Vars& x, Place) {
-      const auto [h, y] = residual_rms_norm(x[0], x[2], x[1], 1e-5);
+    // With one column and a small eps, dx is the difference of two almost equal numbers: noise in any f32 formula.
+    const double eps = s[1] == 1 ? 0.5 : 1e-5;
+    check_op("rms_norm", {in[0], in[1]}, [&](const Vars& x, Place) { return Vars{rms_norm(x[0], x[1], eps)}; });
+    check_op("residual_rms_norm, both outputs", in, [&](const Vars& x, Place) {
+      const auto [h, y] = residual_rms_norm(x[0], x[2], x[1], eps);
       return Vars{h, y};
     });
     check_op("residual_rms_norm, y alone", in,
-             [](const Vars& x, Place) { return Vars{residual_rms_norm(x[0], x[2], x[1], 1e-5).second}; });
+             [&](const Vars& x, Place) { return Vars{residual_rms_norm(x[0], x[2], x[1], eps).second}; });
   }
 }
 

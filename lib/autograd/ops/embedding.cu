@@ -37,7 +37,8 @@ __global__ void __launch_bounds__(kThreads)
 
 // --- backward -------------------------------------------------------------------------------------------------------
 
-constexpr int kChunk = 32;  // sorted tokens per block
+constexpr int kChunk = 32;            // sorted tokens per block
+constexpr int kScatterThreads = 128;  // at most; each has 8 columns
 
 /// Ids outside the vocabulary get the key `vocab`: they sort to the end and are skipped there.
 __global__ void __launch_bounds__(kThreads) keys_kernel(int n, int vocab, const int32_t* __restrict__ ids,
@@ -67,7 +68,7 @@ struct Chunk {
 /// Adds up the rows of one chunk. partial [chunks,2,C]: 0 the run that began in an earlier chunk, 1 the run that goes
 /// on in the next. Bytes: dy once, and two accesses to each touched row of dweight.
 template <int N, class T, class W>
-__global__ void __launch_bounds__(128)
+__global__ void __launch_bounds__(kScatterThreads)
     scatter_kernel(int n, int vocab, int64_t columns, int tiles, const uint32_t* __restrict__ keys,
                    const int32_t* __restrict__ tokens, const T* __restrict__ dy, W* __restrict__ dweight,
                    float* __restrict__ partial) {
@@ -118,33 +119,49 @@ __global__ void __launch_bounds__(128)
   }
 }
 
-/// One block per chunk in which a run begins that goes on in the next one: adds up the run's pieces in order.
+constexpr int kJoinRows = 4;  // pieces of a run that a block reads at a time
+
+/// One block per chunk in which a run begins that goes on in the next one: adds up the run's pieces in order. Its
+/// threads are those of scatter_kernel, kJoinRows times over.
 template <int N, class W>
-__global__ void __launch_bounds__(128)
+__global__ void __launch_bounds__(kScatterThreads* kJoinRows)
     join_kernel(int n, int vocab, int64_t columns, int tiles, const uint32_t* __restrict__ keys,
                 const float* __restrict__ partial, W* __restrict__ dweight) {
+  __shared__ Vec<float, N> sums[kJoinRows][kScatterThreads];
   const int index = static_cast<int>(blockIdx.x) / tiles;
   const Chunk chunk(index, n, keys);
   const uint32_t key = chunk.last;
   if (chunk.after != key || key == static_cast<uint32_t>(vocab)) return;
   if (chunk.first == key && chunk.before == key) return;  // the run began earlier: another block's
-  const int64_t c = (static_cast<int64_t>(blockIdx.x % tiles) * blockDim.x + threadIdx.x) * N;
-  if (c >= columns) return;
-  // The run ends in the last chunk that begins with the key.
-  int last = index + 1;
-  const int chunks = (n + kChunk - 1) / kChunk;
-  while (last + 1 < chunks && keys[(last + 1) * kChunk] == key) ++last;
-  Vec<float, N> sum = load<N>(partial + (static_cast<int64_t>(index) * 2 + 1) * columns + c);
-#pragma unroll 8
-  for (int i = index + 1; i <= last; ++i) {
-    const Vec<float, N> more = load<N>(partial + static_cast<int64_t>(i) * 2 * columns + c);
-#pragma unroll
-    for (int j = 0; j < N; ++j) sum.at[j] += more.at[j];
+
+  // The run ends in the last chunk that begins with the key: the chunks' first keys are sorted, too.
+  int last = index + 1, beyond = (n + kChunk - 1) / kChunk;
+  while (beyond - last > 1) {
+    const int middle = (last + beyond) / 2;
+    (keys[static_cast<int64_t>(middle) * kChunk] == key ? last : beyond) = middle;
   }
+
+  const int width = blockDim.x / kJoinRows, lane = threadIdx.x % width, first = threadIdx.x / width;
+  const int64_t c = (static_cast<int64_t>(blockIdx.x % tiles) * width + lane) * N;
+  Vec<float, N> sum{};
+  if (c < columns) {
+    if (first == 0) sum = load<N>(partial + (static_cast<int64_t>(index) * 2 + 1) * columns + c);
+#pragma unroll 4
+    for (int i = index + 1 + first; i <= last; i += kJoinRows) {
+      const Vec<float, N> more = load<N>(partial + static_cast<int64_t>(i) * 2 * columns + c);
+#pragma unroll
+      for (int j = 0; j < N; ++j) sum.at[j] += more.at[j];
+    }
+  }
+  sums[first][lane] = sum;
+  __syncthreads();
+  if (first > 0 || c >= columns) return;
   W* to = dweight + static_cast<int64_t>(key) * columns + c;
   Vec<float, N> total = load_float<N>(to);
+  for (int r = 0; r < kJoinRows; ++r) {
 #pragma unroll
-  for (int j = 0; j < N; ++j) total.at[j] += sum.at[j];
+    for (int j = 0; j < N; ++j) total.at[j] += sums[r][lane].at[j];
+  }
   store_float<N>(to, total);
 }
 
@@ -192,12 +209,12 @@ void embedding_backward(const Tensor& ids, const Tensor& dy, const Tensor& dweig
       using W = decltype(dw_zero);
       dispatch_width(columns % 8 == 0 && aligned16(as<T>(dy), as<W>(dweight)), [&](auto width) {
         const int threads =
-            static_cast<int>(std::min<int64_t>(128, ceil_div(ceil_div(columns, width()), kWarp) * kWarp));
+            static_cast<int>(std::min<int64_t>(kScatterThreads, ceil_div(ceil_div(columns, width()), kWarp) * kWarp));
         const int64_t tiles = ceil_div(columns, threads * width());
         launch("embedding_backward", scatter_kernel<width(), T, W>, chunks * tiles, threads, 0, n, vocab, columns,
                tiles, as<uint32_t>(key_out), as<int32_t>(token_out), as<T>(dy), as<W>(dweight), as<float>(partial));
-        launch("embedding_join", join_kernel<width(), W>, chunks * tiles, threads, 0, n, vocab, columns, tiles,
-               as<uint32_t>(key_out), as<float>(partial), as<W>(dweight));
+        launch("embedding_join", join_kernel<width(), W>, chunks * tiles, threads * kJoinRows, 0, n, vocab, columns,
+               tiles, as<uint32_t>(key_out), as<float>(partial), as<W>(dweight));
       });
     });
   });

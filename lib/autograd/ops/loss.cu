@@ -15,6 +15,28 @@ __device__ __forceinline__ float exponential(float x) {
   return expf(x);
 }
 
+/// log(sum exp(x)) of some of a row's elements, as their maximum and the sum of exp(x - max): nothing overflows.
+struct LogSum {
+  float top = -INFINITY, sum = 0;
+  /// What to subtract: the maximum, or anything finite where all elements are -infinity (or there are none).
+  __device__ __forceinline__ float shift() const { return top == -INFINITY ? 0.f : top; }
+};
+/// Over a block, with one barrier; every thread gets the result. The order is fixed.
+template <int THREADS>
+__device__ __forceinline__ LogSum block_join(LogSum value, LogSum* scratch) {
+  const auto over_warp = [](LogSum v) {
+    LogSum joined;
+    joined.top = warp_reduce(v.top, Max{});
+    joined.sum = warp_reduce(v.sum * expf(v.top - joined.shift()), Sum{});
+    return joined;
+  };
+  value = over_warp(value);
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  if (lane == 0) scratch[warp] = value;
+  __syncthreads();
+  return over_warp(lane < THREADS / kWarp ? scratch[lane] : LogSum{});
+}
+
 /// The elements of a 16-byte access, packed as in memory.
 template <class T>
 struct Piece;
@@ -24,6 +46,7 @@ struct alignas(16) Piece<float> {
   float value[4];
   __device__ __forceinline__ float operator[](int i) const { return value[i]; }
   __device__ __forceinline__ void set(int i, float a, float b) { value[i] = a, value[i + 1] = b; }
+  __device__ __forceinline__ float max() const { return fmaxf(fmaxf(value[0], value[1]), fmaxf(value[2], value[3])); }
 };
 template <>
 struct alignas(16) Piece<b16> {
@@ -35,6 +58,11 @@ struct alignas(16) Piece<b16> {
   __device__ __forceinline__ void set(int i, float a, float b) {
     const __nv_bfloat162 two = __floats2bfloat162_rn(a, b);
     pair[i / 2] = *reinterpret_cast<const uint32_t*>(&two);
+  }
+  __device__ __forceinline__ float max() const {  // two at a time
+    const auto* two = reinterpret_cast<const __nv_bfloat162*>(pair);
+    const __nv_bfloat162 top = __hmax2(__hmax2(two[0], two[1]), __hmax2(two[2], two[3]));
+    return fmaxf(__low2float(top), __high2float(top));
   }
 };
 
@@ -61,7 +89,7 @@ __global__ void __launch_bounds__(THREADS, THREADS <= 512 ? 1024 / THREADS : 1)
   constexpr int kCount = Piece<T>::kCount;
   extern __shared__ char waiting_bytes[];
   Piece<T>* waiting = reinterpret_cast<Piece<T>*>(waiting_bytes);  // [V * THREADS], as far as the row goes
-  __shared__ float max_scratch[kWarp], sum_scratch[kWarp];
+  __shared__ LogSum scratch[2][kWarp];
   const int pieces = vocab / kCount;
 
   const auto prefetch = [&](int64_t row) {
@@ -74,7 +102,8 @@ __global__ void __launch_bounds__(THREADS, THREADS <= 512 ? 1024 / THREADS : 1)
   };
 
   prefetch(blockIdx.x);
-  for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
+  int parity = 0;
+  for (int64_t row = blockIdx.x; row < rows; row += gridDim.x, parity ^= 1) {
     T* line = logits + row * vocab;
     const int32_t target = targets[row];
     const bool ignored = target == kIgnoreIndex, valid = target >= 0 && target < vocab;
@@ -82,7 +111,7 @@ __global__ void __launch_bounds__(THREADS, THREADS <= 512 ? 1024 / THREADS : 1)
 
     wait_for_copies();
     Piece<T> mine[V];
-    float top = -INFINITY;
+    LogSum part;
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       const int p = v * THREADS + threadIdx.x;
@@ -91,19 +120,18 @@ __global__ void __launch_bounds__(THREADS, THREADS <= 512 ? 1024 / THREADS : 1)
     prefetch(row + gridDim.x);
 #pragma unroll
     for (int v = 0; v < V; ++v) {
-      if (v * THREADS + threadIdx.x >= pieces) continue;
-#pragma unroll
-      for (int i = 0; i < kCount; ++i) top = fmaxf(top, mine[v][i]);
+      if (v * THREADS + threadIdx.x < pieces) part.top = fmaxf(part.top, mine[v].max());
     }
-    top = block_reduce<THREADS>(top, Max{}, max_scratch);
-    float sum = 0;
+    // Each thread sums relative to its own maximum, so that the block meets once per row and not twice.
+    const float own = part.shift();
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       if (v * THREADS + threadIdx.x >= pieces) continue;
 #pragma unroll
-      for (int i = 0; i < kCount; ++i) sum += exponential<T>(mine[v][i] - top);
+      for (int i = 0; i < kCount; ++i) part.sum += exponential<T>(mine[v][i] - own);
     }
-    sum = block_reduce<THREADS>(sum, Sum{}, sum_scratch);
+    const LogSum whole = block_join<THREADS>(part, scratch[parity]);
+    const float top = whole.top, sum = whole.sum;
     if (threadIdx.x == 0) nll[row] = ignored ? 0.f : logf(sum) + (top - at_target);
     if (!gradient) continue;
     const float inverse = 1.f / sum;
@@ -124,30 +152,45 @@ __global__ void __launch_bounds__(THREADS, THREADS <= 512 ? 1024 / THREADS : 1)
   }
 }
 
-// --- any vocabulary: three passes over the row, the later ones mostly from L2 ---------------------------------------
+// --- any vocabulary: one pass for the sum, one for the gradient, the second partly from L2 --------------------------
 
 constexpr int kAnyThreads = 1024;
 
-template <class T>
+template <int N, class T>
 __global__ void __launch_bounds__(kAnyThreads)
     cross_entropy_any_kernel(int64_t vocab, bool gradient, T* logits, const int32_t* __restrict__ targets,
                              float* __restrict__ nll) {
-  __shared__ float max_scratch[kWarp], sum_scratch[kWarp];
+  __shared__ LogSum scratch[kWarp];
   T* line = logits + static_cast<int64_t>(blockIdx.x) * vocab;
   const int32_t target = targets[blockIdx.x];
   const bool ignored = target == kIgnoreIndex, valid = target >= 0 && target < vocab;
-  const float at_target = threadIdx.x == 0 && valid ? to_float(line[target]) : NAN;
-  float top = -INFINITY, sum = 0;
-  for (int64_t v = threadIdx.x; v < vocab; v += kAnyThreads) top = fmaxf(top, to_float(line[v]));
-  top = block_reduce<kAnyThreads>(top, Max{}, max_scratch);
-  for (int64_t v = threadIdx.x; v < vocab; v += kAnyThreads) sum += exponential<T>(to_float(line[v]) - top);
-  sum = block_reduce<kAnyThreads>(sum, Sum{}, sum_scratch);
-  if (threadIdx.x == 0) nll[blockIdx.x] = ignored ? 0.f : logf(sum) + (top - at_target);
+  const float at_target = threadIdx.x == 0 && valid ? to_float(line[target]) : NAN;  // read before anyone writes
+  LogSum part;
+#pragma unroll 2
+  for (int64_t v = threadIdx.x * N; v < vocab; v += kAnyThreads * N) {
+    const Vec<float, N> x = load_float<N>(line + v);
+    LogSum more = part;
+#pragma unroll
+    for (int i = 0; i < N; ++i) more.top = fmaxf(more.top, x.at[i]);
+    const float shift = more.shift();
+    if (more.top > part.top) more.sum = part.sum * exponential<T>(part.top - shift);  // rare after the first few
+#pragma unroll
+    for (int i = 0; i < N; ++i) more.sum += exponential<T>(x.at[i] - shift);
+    part = more;
+  }
+  const LogSum whole = block_join<kAnyThreads>(part, scratch);
+  if (threadIdx.x == 0) nll[blockIdx.x] = ignored ? 0.f : logf(whole.sum) + (whole.top - at_target);
   if (!gradient) return;
-  const float inverse = 1.f / sum;
-  for (int64_t v = threadIdx.x; v < vocab; v += kAnyThreads) {
-    const float p = exponential<T>(to_float(line[v]) - top) * inverse - (v == target ? 1.f : 0.f);
-    line[v] = from_float<T>(ignored ? 0.f : p);
+  const float inverse = 1.f / whole.sum;
+#pragma unroll 2
+  for (int64_t v = threadIdx.x * N; v < vocab; v += kAnyThreads * N) {
+    Vec<float, N> x = load_float<N>(line + v);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      const float p = exponential<T>(x.at[i] - whole.top) * inverse - (v + i == target ? 1.f : 0.f);
+      x.at[i] = ignored ? 0.f : p;
+    }
+    store_float<N>(line + v, x);
   }
 }
 
@@ -184,8 +227,10 @@ void cross_entropy_rows(const Tensor& logits, const Tensor& targets, bool gradie
       if (pieces <= 4096) return go(integral_constant<int, 512>{}, integral_constant<int, 8>{});
       return go(integral_constant<int, 1024>{}, integral_constant<int, 8>{});
     }
-    launch("cross_entropy_any", cross_entropy_any_kernel<T>, rows, kAnyThreads, 0, vocab, gradient, as<T>(logits),
-           as<int32_t>(targets), as<float>(nll));
+    dispatch_width(vocab % 8 == 0 && aligned16(as<T>(logits)), [&](auto width) {
+      launch("cross_entropy_any", cross_entropy_any_kernel<width(), T>, rows, kAnyThreads, 0, vocab, gradient,
+             as<T>(logits), as<int32_t>(targets), as<float>(nll));
+    });
   });
 }
 

@@ -131,8 +131,16 @@ struct Row {
   float rstd = 0;
 };
 
+/// Blocks that share a multiprocessor: 512 threads with two rows each in flight are enough, and more would spill
+/// registers.
+template <int WARPS, int V, class T>
+constexpr int kResident = [] {
+  const int wanted = sizeof(T) == 2 || V == 1 ? 512 : 256, threads = WARPS * kWarp * kGroups<WARPS>;
+  return wanted > threads ? wanted / threads : 1;
+}();
+
 template <int WARPS, int V, bool RESIDUAL, class T>
-__global__ void __launch_bounds__(WARPS* kWarp* kGroups<WARPS>)
+__global__ void __launch_bounds__(WARPS* kWarp* kGroups<WARPS>, kResident<WARPS, V, T>)
     rms_norm_backward_kernel(int64_t rows, int columns, const T* __restrict__ h, const T* __restrict__ weight,
                              const float* __restrict__ rstd, const T* __restrict__ dy, const T* __restrict__ dh,
                              T* __restrict__ dx, float* __restrict__ partial) {
@@ -270,14 +278,13 @@ void rms_norm_forward(const Tensor& x, const Tensor& residual, const Tensor& wei
   dispatch(x.dtype(), "rms_norm", [&](auto zero) {
     using T = decltype(zero);
     const bool wide = columns % kN == 0 && aligned16(as<T>(x), as<T>(residual), as<T>(weight), as<T>(h), as<T>(y));
-    const bool done =
-        wide && fit(columns, [&](auto shape) {
-          using S = decltype(shape);
-          constexpr int kRows = kRowsPerBlock<S::WARPS>;
-          launch("rms_norm", rms_norm_kernel<S::WARPS, S::V, T>, ceil_div(rows, kRows), S::WARPS * kWarp * kRows, 0,
-                 rows, columns, eps, as<T>(x), as<T>(residual), as<T>(weight), as<T>(h), as<T>(y), as<float>(rstd));
-        });
-    if (done) return;
+    const auto arranged = [&](auto shape) {
+      using S = decltype(shape);
+      constexpr int kRows = kRowsPerBlock<S::WARPS>;
+      launch("rms_norm", rms_norm_kernel<S::WARPS, S::V, T>, ceil_div(rows, kRows), S::WARPS * kWarp * kRows, 0, rows,
+             columns, eps, as<T>(x), as<T>(residual), as<T>(weight), as<T>(h), as<T>(y), as<float>(rstd));
+    };
+    if (wide && fit(columns, arranged)) return;
     launch("rms_norm_any", rms_norm_any_kernel<T>, rows, kAnyThreads, 0, columns, eps, as<T>(x), as<T>(residual),
            as<T>(weight), as<T>(h), as<T>(y), as<float>(rstd));
   });
@@ -294,16 +301,20 @@ void rms_norm_backward(const Tensor& h, const Tensor& weight, const Tensor& rstd
   dispatch(h.dtype(), "rms_norm_backward", [&](auto zero) {
     using T = decltype(zero);
     const bool wide = columns % kN == 0 && aligned16(as<T>(h), as<T>(weight), as<T>(dy), as<T>(dh), as<T>(dx));
+    const auto arranged = [&](auto shape, auto residual) {
+      using S = decltype(shape);
+      constexpr int kRows = kGroups<S::WARPS>, kThreads = S::WARPS * kWarp * kRows;
+      const auto kernel = rms_norm_backward_kernel<S::WARPS, S::V, residual(), T>;
+      const int64_t shared = kRows > 1 ? kRows * columns * 4 : 0;
+      // At least four rows per group, so that the partial rows stay few.
+      const int64_t blocks =
+          std::min(resident_blocks("rms_norm_backward", kernel, kThreads, shared), ceil_div(rows, 4 * kRows));
+      launch("rms_norm_backward", kernel, blocks, kThreads, shared, rows, columns, as<T>(h), as<T>(weight),
+             as<float>(rstd), as<T>(dy), as<T>(dh), as<T>(dx), partial_rows(blocks));
+    };
     const bool done = wide && fit(columns, [&](auto shape) {
-                        using S = decltype(shape);
-                        constexpr int kRows = kGroups<S::WARPS>, kThreads = S::WARPS * kWarp * kRows;
-                        const auto kernel = rms_norm_backward_kernel<S::WARPS, S::V, T>;
-                        const int64_t shared = kRows > 1 ? kRows * columns * 4 : 0;
-                        // At least four rows per group, so that the partial rows stay few.
-                        const int64_t blocks = std::min(resident_blocks("rms_norm_backward", kernel, kThreads, shared),
-                                                        ceil_div(rows, 4 * kRows));
-                        launch("rms_norm_backward", kernel, blocks, kThreads, shared, rows, columns, as<T>(h),
-                               as<T>(weight), as<float>(rstd), as<T>(dy), as<T>(dh), as<T>(dx), partial_rows(blocks));
+                        if (dh.defined()) arranged(shape, std::true_type{});
+                        else arranged(shape, std::false_type{});
                       });
     if (done) return;
     const int64_t blocks = std::min<int64_t>(4 * multiprocessors(), rows);

@@ -54,7 +54,7 @@ __device__ __forceinline__ int second_of(int i, int pairs) {
 
 /// A thread turns the same 8 pairs (4 if interleaved) of several heads, so that cos and sin are loaded once for all of
 /// them. Bytes: x and y once; the tables add 4 D bytes per token to the 4 H D of bf16 heads.
-constexpr int kHeadsPerThread = 4;
+constexpr int kHeadsPerThread = 2;
 
 template <RopeLayout LAYOUT, class T>
 __global__ void __launch_bounds__(kThreads)
