@@ -1,0 +1,310 @@
+#include "eval/report_chart.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <tuple>
+
+#include "tensor/error.h"
+
+namespace rw {
+namespace {
+
+/// A coordinate with one digit after the point: a tenth of a pixel is plenty.
+std::string px(double value) {
+  char buffer[32];
+  std::snprintf(buffer, sizeof buffer, "%.1f", value);
+  return buffer;
+}
+
+/// One axis: data values to pixels, and where its ticks stand.
+struct Axis {
+  double low = 0, high = 1;  // data range
+  double from = 0, to = 1;   // pixels
+  bool logarithmic = false;
+  std::vector<double> ticks;
+
+  double operator()(double v) const {
+    const double share = logarithmic ? std::log(v / low) / std::log(high / low) : (v - low) / (high - low);
+    return from + share * (to - from);
+  }
+  bool holds(double v) const { return std::isfinite(v) && (!logarithmic || v > 0); }
+};
+
+/// Steps of 1, 2, 2.5 or 5 times a power of ten, about `count` of them.
+std::vector<double> nice_ticks(double low, double high, int count) {
+  const double raw = (high - low) / std::max(1, count), magnitude = std::pow(10.0, std::floor(std::log10(raw)));
+  double step = 10 * magnitude;
+  for (double s : {1.0, 2.0, 2.5, 5.0}) {
+    if (s * magnitude >= raw * 0.999) {
+      step = s * magnitude;
+      break;
+    }
+  }
+  std::vector<double> ticks;
+  for (double t = std::ceil(low / step - 1e-9) * step; t <= high + step * 1e-9; t += step) ticks.push_back(t);
+  return ticks;
+}
+
+/// 1, 2, 5 times powers of ten; only powers of ten when there are many.
+std::vector<double> log_ticks(double low, double high) {
+  std::vector<double> ticks;
+  const bool sparse = std::log10(high / low) > 2.6;
+  for (double decade = std::pow(10.0, std::floor(std::log10(low))); decade <= high; decade *= 10) {
+    for (double s : {1.0, 2.0, 5.0}) {
+      if (sparse && s > 1) continue;
+      if (s * decade >= low * 0.999 && s * decade <= high * 1.001) ticks.push_back(s * decade);
+    }
+  }
+  return ticks;
+}
+
+std::vector<double> powers_of_two(double low, double high) {
+  std::vector<double> ticks;
+  for (double t = std::exp2(std::ceil(std::log2(low) - 1e-9)); t <= high * 1.001; t *= 2) ticks.push_back(t);
+  return ticks;
+}
+
+/// Smallest and largest value of the series; {0, 1} if there is none.
+template <class Get>
+std::pair<double, double> range_of(const std::vector<ChartSeries>& series, const Axis& axis, Get get) {
+  double low = INFINITY, high = -INFINITY;
+  for (const ChartSeries& s : series) {
+    for (const ChartPoint& p : s.points) {
+      const double v = get(p);
+      if (!axis.holds(v)) continue;
+      low = std::min(low, v);
+      high = std::max(high, v);
+    }
+  }
+  return low <= high ? std::pair(low, high) : std::pair(0.0, 1.0);
+}
+
+Axis make_x(const ChartSpec& spec, const std::vector<ChartSeries>& series, double from, double to) {
+  Axis x;
+  x.from = from;
+  x.to = to;
+  x.logarithmic = spec.log2_x;
+  std::tie(x.low, x.high) = range_of(series, x, [](const ChartPoint& p) { return p.x; });
+  if (x.low == x.high) {  // a single value stands in the middle
+    x.low = spec.log2_x ? x.low / 2 : x.low - 1;
+    x.high = spec.log2_x ? x.high * 2 : x.high + 1;
+  }
+  const int room = static_cast<int>((to - from) / 75);
+  x.ticks = spec.log2_x ? powers_of_two(x.low, x.high) : nice_ticks(x.low, x.high, room);
+  return x;
+}
+
+Axis make_y(const ChartSpec& spec, const std::vector<ChartSeries>& series, double from, double to) {
+  Axis y;
+  y.from = from;
+  y.to = to;
+  y.logarithmic = spec.log_y;
+  if (spec.percent_y) {
+    y.ticks = {0, 0.25, 0.5, 0.75, 1};
+    return y;
+  }
+  std::tie(y.low, y.high) = range_of(series, y, [](const ChartPoint& p) { return p.y; });
+  if (spec.log_y) {
+    y.low /= 1.25;
+    y.high *= 1.25;
+    y.ticks = log_ticks(y.low, y.high);
+  } else {
+    const double pad = std::max((y.high - y.low) * 0.08, std::max(1e-3, std::abs(y.high) * 1e-3));
+    y.low = y.low >= 0 ? std::max(0.0, y.low - pad) : y.low - pad;
+    y.high += pad;
+    y.ticks = nice_ticks(y.low, y.high, 5);
+  }
+  return y;
+}
+
+std::string text(double x, double y, const std::string& anchor, const std::string& css, const std::string& content) {
+  return cat("<text x=\"", px(x), "\" y=\"", px(y), "\" text-anchor=\"", anchor, "\" class=\"", css, "\">",
+             escape_html(content), "</text>");
+}
+
+std::string line(double x1, double y1, double x2, double y2, const std::string& css) {
+  return cat("<line x1=\"", px(x1), "\" y1=\"", px(y1), "\" x2=\"", px(x2), "\" y2=\"", px(y2), "\" class=\"", css,
+             "\"/>");
+}
+
+std::string color_class(int color) { return color < 0 ? "grey" : cat("c", color % 8); }
+
+std::string draw_frame(const ChartSpec& spec, const Axis& x, const Axis& y) {
+  std::string out;
+  for (double t : y.ticks) {
+    out += line(x.from, y(t), x.to, y(t), "grid");
+    char percent[16];
+    std::snprintf(percent, sizeof percent, "%.0f %%", 100 * t);
+    out += text(x.from - 8, y(t) + 4, "end", "tick", spec.percent_y ? percent : short_number(t));
+  }
+  // On a narrow chart every other power of two has to do.
+  const size_t every = 1 + x.ticks.size() * 44 / static_cast<size_t>(std::max(1.0, x.to - x.from));
+  for (size_t i = 0; i < x.ticks.size(); i += every) {
+    out += line(x(x.ticks[i]), y.from, x(x.ticks[i]), y.from + 4, "axis");
+    out += text(x(x.ticks[i]), y.from + 18, "middle", "tick", short_tokens(x.ticks[i]));
+  }
+  out += line(x.from, y.from, x.to, y.from, "axis");
+  out += text(x.to, y.from + 36, "end", "title", spec.x_title);
+  out += text(x.from - 8, y.to - 12, "start", "title", spec.y_title);
+  return out;
+}
+
+std::string draw_marks(const ChartSpec& spec, const Axis& x, const Axis& y) {
+  std::string out;
+  for (size_t i = 0; i < spec.marks.size(); ++i) {
+    const ChartMark& mark = spec.marks[i];
+    if (mark.x < x.low || mark.x > x.high) continue;
+    const double at = x(mark.x);
+    const bool left = at > (x.from + x.to) / 2;
+    out += line(at, y.from, at, y.to, "mark");
+    out += text(at + (left ? -5 : 5), y.to + 10 + 14 * static_cast<double>(i), left ? "end" : "start", "marktext",
+                mark.label);
+  }
+  return out;
+}
+
+std::string draw_series(const ChartSeries& s, const Axis& x, const Axis& y) {
+  std::string path, extras;
+  bool pen_down = false;
+  for (const ChartPoint& p : s.points) {
+    if (!x.holds(p.x) || !y.holds(p.y)) {
+      pen_down = false;
+      continue;
+    }
+    const double at_x = x(p.x), at_y = y(p.y);
+    path += cat(pen_down ? "L" : "M", px(at_x), " ", px(at_y));
+    pen_down = true;
+    if (p.low < p.high && y.holds(p.low) && y.holds(p.high)) {
+      const double top = std::max(y(p.high), y.to), bottom = std::min(y(p.low), y.from);
+      extras += line(at_x, top, at_x, bottom, "whisker");
+    }
+    if (s.markers) {
+      extras += cat("<circle cx=\"", px(at_x), "\" cy=\"", px(at_y), "\" r=\"3.5\" class=\"dot\"><title>",
+                    escape_html(s.name), ", ", short_tokens(p.x), ": ", short_number(p.y), "</title></circle>");
+    }
+  }
+  return cat("<g class=\"", color_class(s.color), "\"><path class=\"line", s.dashed ? " dashed" : "", "\" d=\"", path,
+             "\"/>", extras, "</g>");
+}
+
+/// Names at the ends of the lines, pushed apart where lines end together.
+std::string draw_end_labels(const std::vector<ChartSeries>& series, const Axis& x, const Axis& y) {
+  struct Label {
+    double y;
+    const ChartSeries* series;
+  };
+  std::vector<Label> labels;
+  for (const ChartSeries& s : series) {
+    for (auto p = s.points.rbegin(); p != s.points.rend(); ++p) {
+      if (!x.holds(p->x) || !y.holds(p->y)) continue;
+      labels.push_back({y(p->y) + 4, &s});
+      break;
+    }
+  }
+  std::stable_sort(labels.begin(), labels.end(), [](const Label& a, const Label& b) { return a.y < b.y; });
+  constexpr double kGap = 15;
+  for (size_t i = 1; i < labels.size(); ++i) labels[i].y = std::max(labels[i].y, labels[i - 1].y + kGap);
+  // If that ran out at the bottom, push back up.
+  double limit = y.from + 4;
+  for (size_t i = labels.size(); i-- > 0; limit -= kGap) labels[i].y = std::min(labels[i].y, limit);
+  std::string out;
+  for (const Label& label : labels) {
+    out += cat("<g class=\"", color_class(label.series->color), "\">",
+               text(x.to + 10, label.y, "start", "end", label.series->name), "</g>");
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string line_chart(const ChartSpec& spec, const std::vector<ChartSeries>& series, const ChartSize& size,
+                       const std::string& css_class) {
+  size_t longest = 0;
+  for (const ChartSeries& s : series) longest = std::max(longest, s.name.size());
+  const double right = size.end_labels ? std::min(200.0, 22.0 + 7.0 * static_cast<double>(longest)) : 12;
+  const Axis x = make_x(spec, series, 52, size.width - right);
+  const Axis y = make_y(spec, series, size.height - 46, 34);
+  std::string out = cat("<svg class=\"chart ", css_class, "\" viewBox=\"0 0 ", size.width, " ", size.height,
+                        "\" role=\"img\" aria-label=\"", escape_html(spec.label), "\">");
+  out += draw_frame(spec, x, y) + draw_marks(spec, x, y);
+  for (const ChartSeries& s : series) out += draw_series(s, x, y);
+  if (size.end_labels) out += draw_end_labels(series, x, y);
+  return out + "</svg>\n";
+}
+
+std::string heat_map(const std::string& label, const std::vector<std::string>& columns,
+                     const std::vector<std::string>& rows, const std::string& x_title, const std::string& y_title,
+                     const std::vector<HeatCell>& cells, int width) {
+  const double left = 52, top = 30, gap = 2;
+  const double cell_w = (width - left - 8) / static_cast<double>(std::max<size_t>(1, columns.size()));
+  const double cell_h = std::clamp(cell_w * 0.7, 20.0, 30.0);
+  const int height = static_cast<int>(top + cell_h * static_cast<double>(rows.size()) + 44);
+  std::string out = cat("<svg class=\"chart heat\" viewBox=\"0 0 ", width, " ", height, "\" role=\"img\" aria-label=\"",
+                        escape_html(label), "\">");
+  out += text(left - 8, 16, "start", "title", y_title);
+  for (size_t r = 0; r < rows.size(); ++r) {
+    out += text(left - 8, top + cell_h * (static_cast<double>(r) + 0.5) + 4, "end", "tick", rows[r]);
+  }
+  const double bottom = top + cell_h * static_cast<double>(rows.size());
+  for (size_t c = 0; c < columns.size(); ++c) {
+    out += text(left + cell_w * (static_cast<double>(c) + 0.5), bottom + 16, "middle", "tick", columns[c]);
+  }
+  out += text(width - 8, bottom + 36, "end", "title", x_title);
+  for (const HeatCell& cell : cells) {
+    const double x = left + cell_w * cell.column, y = top + cell_h * cell.row;
+    char percent[16], opacity[16];
+    std::snprintf(percent, sizeof percent, "%.0f", 100 * cell.value);
+    std::snprintf(opacity, sizeof opacity, "%.3f", 0.06 + 0.94 * cell.value);
+    out += cat("<rect x=\"", px(x), "\" y=\"", px(y), "\" width=\"", px(cell_w - gap), "\" height=\"", px(cell_h - gap),
+               "\" rx=\"3\" class=\"cell\" fill-opacity=\"", opacity, "\"/>");
+    if (cell_w >= 26) {
+      out +=
+          text(x + (cell_w - gap) / 2, y + (cell_h - gap) / 2 + 4, "middle", cell.value > 0.55 ? "on" : "off", percent);
+    }
+  }
+  return out + "</svg>\n";
+}
+
+std::string escape_html(const std::string& text) {
+  std::string out;
+  for (char c : text) {
+    if (c == '&') out += "&amp;";
+    else if (c == '<') out += "&lt;";
+    else if (c == '>') out += "&gt;";
+    else if (c == '"') out += "&quot;";
+    else if (static_cast<unsigned char>(c) < 32 && c != '\n' && c != '\t') out += ' ';  // not allowed in XML
+    else out += c;
+  }
+  return out;
+}
+
+std::string short_tokens(double n) {
+  const double k = n / 1024;
+  if (n >= 10240 && k == std::floor(k)) return cat(static_cast<int64_t>(k), "k");
+  if (n >= 10000 && n == std::floor(n / 1000) * 1000) return cat(static_cast<int64_t>(n / 1000), ",000");
+  return n == std::floor(n) ? cat(static_cast<int64_t>(n)) : short_number(n);
+}
+
+std::string short_number(double value) {
+  if (!std::isfinite(value)) return std::isnan(value) ? "–" : "∞";
+  const double size = std::abs(value);
+  char buffer[48];
+  if (size >= 1e7) {
+    std::snprintf(buffer, sizeof buffer, "%.2g", value);
+    return buffer;
+  }
+  if (size >= 1000) {
+    const long long n = std::llround(value);
+    if (n >= 1000000)
+      std::snprintf(buffer, sizeof buffer, "%lld,%03lld,%03lld", n / 1000000, n / 1000 % 1000, n % 1000);
+    else
+      std::snprintf(buffer, sizeof buffer, "%s%lld,%03lld", n < 0 ? "-" : "", std::llabs(n) / 1000,
+                    std::llabs(n) % 1000);
+    return buffer;
+  }
+  std::snprintf(buffer, sizeof buffer, "%.3g", value);
+  return buffer;
+}
+
+}  // namespace rw

@@ -1,0 +1,63 @@
+// The report's pictures: SVG text for line charts and heat maps. Colours are CSS variables, so that a chart follows the
+// page from light to dark.
+#pragma once
+#include <string>
+#include <vector>
+
+namespace rw {
+
+struct ChartPoint {
+  double x = 0, y = 0;
+  double low = 0, high = 0;  // a whisker if low < high
+};
+
+struct ChartSeries {
+  std::string name;
+  int color = 0;  // index of --s0 .. --s7; -1: grey
+  bool dashed = false;
+  bool markers = true;
+  std::vector<ChartPoint> points;  // by increasing x
+};
+
+/// A vertical line with a word on it.
+struct ChartMark {
+  double x = 0;
+  std::string label;
+};
+
+struct ChartSpec {
+  std::string label = {};  // what the picture shows, for screen readers
+  std::string x_title = {}, y_title = {};
+  bool log2_x = false;
+  bool log_y = false;
+  bool percent_y = false;  // y in [0, 1], ticks in percent, axis from 0 to 1
+  std::vector<ChartMark> marks = {};
+};
+
+struct ChartSize {
+  int width = 720, height = 380;
+  bool end_labels = true;  // names at the ends of the lines (a wide chart); otherwise a legend must stand beside it
+};
+
+/// One <svg>. Points that are not finite (or not positive on a log axis) are left out.
+std::string line_chart(const ChartSpec& spec, const std::vector<ChartSeries>& series, const ChartSize& size,
+                       const std::string& css_class);
+
+struct HeatCell {
+  int column = 0, row = 0;
+  double value = 0;  // in [0, 1]
+};
+
+/// One <svg> of coloured cells with the value in percent; `columns` and `rows` name them.
+std::string heat_map(const std::string& label, const std::vector<std::string>& columns,
+                     const std::vector<std::string>& rows, const std::string& x_title, const std::string& y_title,
+                     const std::vector<HeatCell>& cells, int width);
+
+/// "&" and the like as entities.
+std::string escape_html(const std::string& text);
+/// 512, 4096, 16k, 128k.
+std::string short_tokens(double n);
+/// At most three significant digits, four above 1000: 3.14, 24.1, 812, 1,185.
+std::string short_number(double value);
+
+}  // namespace rw
