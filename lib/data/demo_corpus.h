@@ -1,10 +1,14 @@
-// The embedded default corpus: stories whose facts are asked for again much later, so that a model with a longer window
-// measurably predicts better. A story has a few people with invented names; each lives somewhere, carries something,
-// wears a colour and has a three-digit key. Between small talk, known facts come up again after 3 to 60 sentences
-// (about 30 to 700 tokens of a 512-token BPE; a fact not seen for longer cannot be guessed).
+// The embedded default corpus: stories whose facts come up again much later, so that a model with a longer window
+// measurably predicts better. Forty people appear in every story, but which of four surnames each bears, and what their
+// key is made of, differs from story to story. Whoever still sees the last mention of a person knows the surname. It
+// lies twenty sentences back on average: of the mentions, a window of 64 tokens sees the last one for 4 in 10, of 128
+// for 6 in 10, of 512 for nearly all.
 //
-//   Torven lives at the mill. The key of Torven is 472. On Monday the rain came to the bridge. ...
-//   ... It is said that the key of Torven is 472.
+//   Anna Ashford met Tom Birchman. Ruth Clayson helped Anna Ashford. The key of Tom Birchman is silver. ...
+//
+// Why so plain: looking up "who is Anna here" takes one attention step, because a surname names its bearer; a small
+// model learns it in some 300 steps. The keys take two steps (first the person, then what follows), which takes much
+// longer.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -14,7 +18,7 @@
 namespace rw {
 
 /// `documents` stories of about `approx_bytes_each` bytes, named "story-<number>". A story depends on (seed, number)
-/// alone.
+/// alone. A BPE of 640 gives a token for each word.
 std::vector<Document> make_demo_corpus(uint64_t seed, int64_t documents, int64_t approx_bytes_each);
 
 }  // namespace rw

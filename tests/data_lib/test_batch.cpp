@@ -109,6 +109,7 @@ TEST_CASE("Every window start of every document that is long enough is equally l
   for (int k = 0; k < kDraws; ++k) {
     const Region region = chooser.choose(0, static_cast<uint64_t>(k));
     CHECK(region.available == 4);
+    CHECK(region.begin + 4 < corpus.length(region.document));
     ++seen[{region.document, region.begin}];
   }
   CHECK(seen.size() == 14);

@@ -1,7 +1,10 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cctype>
 #include <filesystem>
-#include <numeric>
+#include <map>
+#include <sstream>
 
 #include "data/bpe_train.h"
 #include "data/corpus.h"
@@ -160,23 +163,45 @@ TEST_CASE("Demo stories depend on seed and number alone") {
   for (const Document& d : more) CHECK(std::abs(static_cast<int64_t>(d.text.size()) - 2000) < 100);
 }
 
-TEST_CASE("Demo stories ask for a key again, unchanged, near and far away") {
-  int64_t near = 0, far = 0;
+TEST_CASE("In a demo story names and keys stay the same, and come up again near and far away") {
+  std::map<std::string, std::map<std::string, int>> surnames_of;  // first name -> surnames over all stories
+  int64_t near = 0, far = 0, keys = 0;
   for (const Document& story : make_demo_corpus(1, 20, 8000)) {
-    std::map<std::string, std::pair<std::string, size_t>> keys;  // name -> key, last place
-    const std::string& text = story.text;
-    for (size_t at = text.find("key of "); at != std::string::npos; at = text.find("key of ", at + 1)) {
-      const size_t name_end = text.find(' ', at + 7);
-      const std::string name = text.substr(at + 7, name_end - at - 7), key = text.substr(name_end + 4, 3);
-      if (keys.contains(name)) {
-        CHECK(keys[name].first == key);
-        const size_t distance = at - keys[name].second;  // bytes; 3.5 to 4 of them are a token
-        near += distance < 450;
-        far += distance > 500 && distance < 2000;
+    std::map<std::string, std::pair<std::string, int64_t>> known;  // first name -> surname, last sentence
+    std::map<std::string, std::string> key_of;
+    std::string text = story.text;
+    std::replace(text.begin(), text.end(), '\n', ' ');
+    std::istringstream words(text);
+    std::string word, before;
+    int64_t sentence = 0;
+    while (words >> word) {
+      const bool ends = word.back() == '.';
+      if (ends) word.pop_back();
+      if (!before.empty() && std::isupper(before[0]) && before != "The" && std::isupper(word[0])) {
+        if (known.contains(before)) {
+          CHECK(known[before].first == word);
+          const int64_t age = sentence - known[before].second;
+          near += age < 10;             // 60 tokens
+          far += age > 21 && age < 85;  // beyond 128 tokens, within 512
+        }
+        known[before] = {word, sentence};
+        ++surnames_of[before][word];
       }
-      keys[name] = {key, at};
+      before = ends ? "" : word;  // a surname and the next sentence's first word are no name
+      sentence += ends;
+    }
+    for (size_t at = text.find("The key of "); at != std::string::npos; at = text.find("The key of ", at + 1)) {
+      const std::string name = text.substr(at + 11, text.find(" is ", at) - at - 11);
+      const size_t value = text.find(" is ", at) + 4;
+      const std::string key = text.substr(value, text.find('.', value) - value);
+      CHECK(key_of.emplace(name, key).first->second == key);
+      ++keys;
     }
   }
-  CHECK(near > 100);  // a window of 128 learns to look up
-  CHECK(far > 100);   // and a window of 512 gains by it
+  CHECK(keys > 200);
+  CHECK(near > 1000);  // a window of 128 learns to look up
+  CHECK(far > 1000);   // and one of 512 gains by it
+  CHECK(surnames_of.size() == 40);
+  for (const auto& [first, surnames] : surnames_of)
+    CHECK_MESSAGE(surnames.size() >= 3, first, " is called the same everywhere");
 }

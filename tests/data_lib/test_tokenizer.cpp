@@ -1,9 +1,11 @@
 #include <doctest/doctest.h>
 
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "data/bpe_train.h"
+#include "data/merge.h"
 #include "data/sentencepiece.h"
 #include "data/tokenizer.h"
 #include "sha256.h"
@@ -56,6 +58,37 @@ void check_vectors(const Tokenizer& tokenizer, const std::string& model, bool bo
 }
 
 }  // namespace
+
+TEST_CASE("Short and long words merge as the definition says: lowest rank first, leftmost among equals") {
+  Random random(3, Purpose::test);
+  MergeTable merges;
+  std::map<std::pair<int32_t, int32_t>, MergeTable::Merge> plain;
+  for (int32_t id = 4; id < 60; ++id) {  // some ranks are equal, as scores may be
+    const std::pair<int32_t, int32_t> pair(random.below(id), random.below(id));
+    const MergeTable::Merge merge{static_cast<int32_t>(random.below(30)), id};
+    merges.add(pair.first, pair.second, merge);
+    plain.emplace(pair, merge);
+  }
+  for (int64_t length = 0; length < 200; ++length) {
+    Ids symbols;
+    for (int64_t i = 0; i < length; ++i) symbols.push_back(static_cast<int32_t>(random.below(4)));
+    if (length > 10) symbols[5] = -7;  // merges with nothing
+    Ids want = symbols;
+    for (;;) {
+      size_t best = want.size();
+      for (size_t i = 0; i + 1 < want.size(); ++i) {
+        const auto here = plain.find({want[i], want[i + 1]});
+        if (here == plain.end()) continue;
+        if (best == want.size() || here->second.rank < plain.at({want[best], want[best + 1]}).rank) best = i;
+      }
+      if (best == want.size()) break;
+      want[best] = plain.at({want[best], want[best + 1]}).id;
+      want.erase(want.begin() + static_cast<std::ptrdiff_t>(best) + 1);
+    }
+    merge_symbols(merges, symbols);
+    CHECK_MESSAGE(symbols == want, "length ", length);
+  }
+}
 
 TEST_CASE("The byte tokenizer gives one token per byte and survives any bytes") {
   const auto tokenizer = make_byte_tokenizer();

@@ -8,14 +8,16 @@
 #include "tensor/file.h"
 
 using namespace rw;
+using Codes = std::vector<uint32_t>;
 
 TEST_CASE("Characters fall into the classes that Unicode gives them") {
   const auto is = [](uint32_t code, CharClass cls) { CHECK_MESSAGE(class_of(code) == cls, "code point ", code); };
-  for (const uint32_t c : {'a', 'Z', 0xAA, 0xE9, 0x3B1, 0x5D0, 0x4F60, 0x20000, 0x1D400}) is(c, CharClass::letter);
-  for (const uint32_t c : {'0', '9', 0xB2, 0xBD, 0x661, 0x2167, 0x96C, 0x1F100}) is(c, CharClass::number);
-  for (const uint32_t c : {' ', '\t', '\n', 0x0B, 0x85, 0xA0, 0x1680, 0x2003, 0x2028, 0x3000}) is(c, CharClass::space);
+  for (const uint32_t c : Codes{'a', 'Z', 0xAA, 0xE9, 0x3B1, 0x5D0, 0x4F60, 0x20000, 0x1D400}) is(c, CharClass::letter);
+  for (const uint32_t c : Codes{'0', '9', 0xB2, 0xBD, 0x661, 0x2167, 0x96C, 0x1F100}) is(c, CharClass::number);
+  for (const uint32_t c : Codes{' ', '\t', '\n', 0x0B, 0x85, 0xA0, 0x1680, 0x2003, 0x2028, 0x3000})
+    is(c, CharClass::space);
   // combining marks, symbols, the zero-width space and the information separators are none of the three
-  for (const uint32_t c : {'!', '_', 0x1C, 0x301, 0x20AC, 0x200B, 0x1F600, 0x10FFFF}) is(c, CharClass::other);
+  for (const uint32_t c : Codes{'!', '_', 0x1C, 0x301, 0x20AC, 0x200B, 0x1F600, 0x10FFFF}) is(c, CharClass::other);
 }
 
 TEST_CASE("Invalid UTF-8 becomes single bytes") {
@@ -26,7 +28,8 @@ TEST_CASE("Invalid UTF-8 becomes single bytes") {
   };
   CHECK(lengths("a\u00E9\u4F60\U0001F600") == std::vector<uint32_t>{1, 2, 3, 4});
   CHECK(lengths("\xC0\xAF") == std::vector<uint32_t>{1, 1});                // overlong
-  CHECK(lengths("\xE0\x80\xAF") == std::vector<uint32_t>{1, 1, 1});         // overlong
+  CHECK(lengths("\xE0\x9F\xBF") == std::vector<uint32_t>{1, 1, 1});         // overlong: U+07FF in three bytes
+  CHECK(lengths("\xF0\x8F\xBF\xBF") == std::vector<uint32_t>{1, 1, 1, 1});  // overlong: U+FFFF in four
   CHECK(lengths("\xED\xA0\x80") == std::vector<uint32_t>{1, 1, 1});         // a surrogate
   CHECK(lengths("\xF4\x90\x80\x80") == std::vector<uint32_t>{1, 1, 1, 1});  // above U+10FFFF
   CHECK(lengths("\xE4\xBD") == std::vector<uint32_t>{1, 1});                // cut off
