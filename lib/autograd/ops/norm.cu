@@ -122,7 +122,7 @@ __global__ void __launch_bounds__(kAnyThreads)
 // and walk over rows; the next row is on its way while this one is computed.
 
 template <int WARPS>
-constexpr int kGroups = WARPS == 1 ? 8 : 1;  // rows at a time in a block
+constexpr int kGroups = WARPS == 1 ? 4 : 1;  // rows at a time in a block
 
 /// A thread's part of a row.
 template <int V, bool RESIDUAL, class T>
@@ -131,11 +131,11 @@ struct Row {
   float rstd = 0;
 };
 
-/// Blocks that share a multiprocessor: 512 threads with two rows each in flight are enough, and more would spill
+/// Blocks that share a multiprocessor: some 512 threads with two rows each in flight are enough, and more would spill
 /// registers.
 template <int WARPS, int V, class T>
 constexpr int kResident = [] {
-  const int wanted = sizeof(T) == 2 || V == 1 ? 512 : 256, threads = WARPS * kWarp * kGroups<WARPS>;
+  const int wanted = sizeof(T) == 2 || V == 1 ? (V <= 2 ? 512 : 384) : 256, threads = WARPS * kWarp * kGroups<WARPS>;
   return wanted > threads ? wanted / threads : 1;
 }();
 
