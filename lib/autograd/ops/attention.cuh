@@ -109,5 +109,10 @@ void sm90_backward(const AttentionShape& s, const HeadView& q, const HeadView& k
                    const RowVectors& rows, const HeadView& d_o, const HeadView& dq, const HeadView& dk,
                    const HeadView& dv);
 
+/// The same in one pass, for head dim 64.
+void sm90_backward_fused(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v,
+                         const RowVectors& rows, const HeadView& d_o, const HeadView& dq, const HeadView& dk,
+                         const HeadView& dv);
+
 }  // namespace attn
 }  // namespace rw::cuda

@@ -144,6 +144,14 @@ __device__ inline void tma_store_tile(const CUtensorMap& map, int h, int t, int 
 #pragma unroll
   for (int p = 0; p < D / 64; ++p) tma_store(map, p * 64, h, t, b, from + p * panel_bytes);
 }
+/// Contiguous bytes from shared memory, stored or added (f32) to what is there.
+__device__ inline void bulk_store(void* to, const void* from, int bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(shared_address(from)), "r"(bytes) : "memory");
+}
+__device__ inline void bulk_add(void* to, const void* from, int bytes) {
+  asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to), "r"(shared_address(from)), "r"(bytes)
+               : "memory");
+}
 /// Makes this thread's stores to shared memory visible to TMA and wgmma.
 __device__ inline void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
@@ -229,6 +237,15 @@ __device__ inline void wgmma(float (&d)[N / 2], const unsigned* a, uint64_t b, i
   }
 }
 
+/// D (+)= A B, 64 x 32 x 16, both in shared memory and both read across their rows (stored [k][m] and [k][n]).
+__device__ inline void wgmma_across(float (&d)[16], uint64_t a, uint64_t b, int accumulate) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %18, 0;\nwgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
+      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}, %16, %17, p, 1, 1, 1, 1;\n}\n"
+      : RW_F16(d, 0)
+      : "l"(a), "l"(b), "r"(accumulate));
+}
+
 /// acc = A B^T over the head dim D: A 64 rows, B N rows, both stored as rows. a_panel, b_panel: bytes of one panel.
 template <int D, int N>
 __device__ inline void dot_rows(float (&acc)[N / 2], uint64_t a, int a_panel, uint64_t b, int b_panel) {
@@ -294,6 +311,18 @@ __device__ inline void registers_keep() {
 template <int n>
 __device__ inline void registers_take() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(n));
+}
+
+/// Writes a warpgroup's packed registers [64 x 64] into its 64 rows of one swizzled panel.
+__device__ inline void store_packed(char* first_row, const unsigned (&x)[16]) {
+  const int lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane % 16;  // the row this lane addresses
+#pragma unroll
+  for (int j = 0; j < 8; j += 2) {
+    const char* at = first_row + row * 128 + ((j + lane / 16) ^ (row % 8)) * 16;
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(at)), "r"(x[2 * j]),
+                 "r"(x[2 * j + 1]), "r"(x[2 * j + 2]), "r"(x[2 * j + 3])
+                 : "memory");
+  }
 }
 
 /// Writes a warpgroup's accumulators [64 x D] times a factor per row half as bf16 into its 64 rows of swizzled panels.
