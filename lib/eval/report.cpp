@@ -39,7 +39,10 @@ using Row = std::vector<std::string>;  // cells as HTML
 
 std::string table(const Row& head, const std::vector<Row>& rows) {
   std::string out = "<div class=\"scroll\"><table><thead><tr>";
-  for (const std::string& cell : head) out += tag("th", cell);
+  for (size_t c = 0; c < head.size(); ++c) {
+    const bool over_words = !rows.empty() && c < rows[0].size() && rows[0][c].starts_with("\x01");
+    out += tag("th", head[c], over_words ? "words" : "");
+  }
   out += "</tr></thead><tbody>\n";
   for (const Row& row : rows) {
     out += "<tr>";
@@ -148,10 +151,11 @@ std::string matrix(const Runs& runs, const std::vector<int>& colors, const std::
         row.push_back("");
         continue;
       }
-      std::string cell = percent ? cat(std::llround(100 * p->y), " %") : short_number(p->y);
+      std::string cell = percent ? cat(std::llround(100 * p->y)) : table_number(p->y);
       if (series.size() > 1 && p->y == best[x]) cell = tag("span", cell, "best");
-      if (p->low < p->high && !percent)
-        cell += tag("span", cat(short_number(p->low), " – ", short_number(p->high)), "range");
+      if (p->low < p->high && !percent) {
+        cell = cat("<span title=\"95 %: ", table_number(p->low), " – ", table_number(p->high), "\">", cell, "</span>");
+      }
       row.push_back(cell);
     }
     rows.push_back(row);
@@ -205,14 +209,18 @@ std::string loss_section(const Runs& runs, const std::vector<int>& colors) {
   auto series = series_of(runs, colors, [](const ReportRun& run) { return thin(run.loss, 150); });
   if (series.empty()) return "";
   for (ChartSeries& s : series) s.markers = false;
-  const ChartSpec spec{.label = "Training loss by step", .x_title = "step", .y_title = "loss, nats per token"};
+  // The first steps of a run from scratch would flatten everything that matters.
+  double limit = 0;
+  for (const ChartSeries& s : series) limit = std::max(limit, s.points[s.points.size() / 12].y * 1.02);
+  const ChartSpec spec{
+      .label = "Training loss by step", .x_title = "step", .y_title = "loss, nats per token", .y_limit = limit};
   std::vector<Row> rows;
   for (size_t r = 0; r < runs.size(); ++r) {
     const auto& loss = runs[r].loss;
     if (loss.empty()) continue;
     const std::vector<ChartPoint> tenths = thin(loss, 10);
-    rows.push_back({chip(runs[r], colors[r]), cat(loss.back().step + 1), short_number(loss.front().loss),
-                    short_number(thin(loss, 2).front().y), short_number(tenths.back().y)});
+    rows.push_back({chip(runs[r], colors[r]), cat(loss.back().step + 1), table_number(loss.front().loss),
+                    table_number(thin(loss, 2).front().y), table_number(tenths.back().y)});
   }
   return section(
       "Training loss", "Mean over short stretches of steps.",
@@ -231,29 +239,23 @@ std::string bins_section(const Runs& runs, const std::vector<int>& colors) {
                        .x_title = "token index",
                        .y_title = "loss, nats per token",
                        .marks = window_marks(runs)};
-  Row head{"tokens"};
-  std::map<int64_t, Row> rows;
-  for (size_t r = 0; r < runs.size(); ++r) {
-    if (runs[r].bins.empty()) continue;
-    head.push_back(chip(runs[r], colors[r]));
-    for (const BinPoint& b : runs[r].bins) {
-      Row& row = rows[b.begin];
-      if (row.empty()) row.push_back(cat(b.begin, " – ", b.end - 1));
-      row.resize(head.size() - 1);
-      row.push_back(short_number(b.nll));
+  // A table of all bins would be as long as the page: at most six, spread evenly.
+  std::vector<ChartSeries> few;
+  for (const ReportRun& run : runs) {
+    ChartSeries s{.name = run.name};
+    const size_t count = std::min<size_t>(6, run.bins.size());
+    for (size_t i = 0; i < count; ++i) {
+      const BinPoint& b = run.bins[count < 2 ? 0 : i * (run.bins.size() - 1) / (count - 1)];
+      s.points.push_back({static_cast<double>(b.begin), b.nll});
     }
-  }
-  std::vector<Row> lines;
-  for (auto& [begin, row] : rows) {
-    row.resize(head.size());
-    lines.push_back(row);
+    if (count > 0) few.push_back(std::move(s));
   }
   return section(
       "Loss by position",
       "Mean loss of the tokens at each index of their document, read in one pass. More context should keep "
       "lowering it; a cliff marks where positions stop making sense to the model.",
       pair(legend(runs, colors, [](const ReportRun& r) { return !r.bins.empty(); }) + both_charts(spec, series),
-           table(head, lines)));
+           matrix(runs, colors, few, "from token", true, false)));
 }
 
 std::string lastk_section(const Runs& runs, const std::vector<int>& colors) {
@@ -294,7 +296,7 @@ std::string passkey_section(const Runs& runs, const std::vector<int>& colors) {
       "A number is hidden in filler text and asked for at the end: the share of trials in which every digit "
       "comes back.",
       pair(legend(runs, colors, [](const ReportRun& r) { return !r.passkey.empty(); }) + both_charts(spec, series),
-           matrix(runs, colors, series, "distance", false, true)));
+           matrix(runs, colors, series, "distance, % found", false, true)));
 }
 
 std::string needle_section(const Runs& runs, const std::vector<int>& colors) {
@@ -357,9 +359,9 @@ std::string frequency_section(const Runs& runs, const std::vector<int>& colors) 
     const size_t n = run.inv_freq.size();
     Row row{chip(run, colors[r])};
     for (size_t i : {size_t{0}, n / 4, n / 2, 3 * n / 4, n - 1}) {
-      row.push_back(short_number(run.base_inv_freq[i] / run.inv_freq[i]));
+      row.push_back(table_number(run.base_inv_freq[i] / run.inv_freq[i]));
     }
-    row.push_back(short_number(run.attention_scale));
+    row.push_back(table_number(run.attention_scale));
     rows.push_back(row);
   }
   const size_t n = series[0].points.size();
@@ -471,32 +473,41 @@ std::string recipe_section(const Runs& runs, const std::vector<int>& colors) {
   return section("Recipes", "Everything that decides a run's result. What all runs share is grey.", table(head, rows));
 }
 
-/// The outcome in two sentences: perplexities at the longest window that all runs were evaluated at.
-std::string verdict(const Runs& runs) {
+/// The window that says most: the target if every run was evaluated there, else the longest that all have.
+int64_t telling_window(const Runs& runs) {
   std::map<int64_t, size_t> seen;
   size_t evaluated = 0;
+  int64_t target = 0, longest = 0;
   for (const ReportRun& run : runs) {
     evaluated += !run.ppl.empty();
+    target = std::max(target, run.target_window);
     for (const PplPoint& p : run.ppl) ++seen[p.window];
   }
-  int64_t window = 0;
-  for (const auto& [w, n] : seen) {
-    if (n == evaluated) window = w;
+  for (const auto& [window, n] : seen) {
+    if (n == evaluated) longest = window;
+    if (n == evaluated && window == target) return window;
   }
-  if (window == 0 || evaluated == 0) return "";
+  return longest;
+}
+
+/// The outcome in a sentence.
+std::string verdict(const Runs& runs) {
+  const int64_t window = telling_window(runs);
+  if (window == 0) return "";
   int64_t trained = 0;
   for (const ReportRun& run : runs) trained = std::max(trained, run.trained_window);
   std::string list;
   for (const ReportRun& run : runs) {
     for (const PplPoint& p : run.ppl) {
-      if (p.window == window)
-        list += cat(list.empty() ? "" : ", ", escape_html(run.name), " ", tag("strong", short_number(p.ppl)));
+      if (p.window != window) continue;
+      list += cat(list.empty() ? "" : ", ", escape_html(run.name), " ", tag("strong", table_number(p.ppl)));
     }
   }
   std::string text = cat("Perplexity at a window of ", short_tokens(static_cast<double>(window)), " tokens");
-  if (trained > 0 && window > trained)
+  if (trained > 0 && window > trained) {
     text += cat(", ", short_number(static_cast<double>(window) / static_cast<double>(trained)), " times the trained ",
                 trained);
+  }
   return tag("p", text + ": " + list + ".", "verdict");
 }
 

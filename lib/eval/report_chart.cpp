@@ -22,13 +22,14 @@ struct Axis {
   double low = 0, high = 1;  // data range
   double from = 0, to = 1;   // pixels
   bool logarithmic = false;
+  double limit = INFINITY;  // values above are not drawn
   std::vector<double> ticks;
 
   double operator()(double v) const {
     const double share = logarithmic ? std::log(v / low) / std::log(high / low) : (v - low) / (high - low);
     return from + share * (to - from);
   }
-  bool holds(double v) const { return std::isfinite(v) && (!logarithmic || v > 0); }
+  bool holds(double v) const { return std::isfinite(v) && v <= limit && (!logarithmic || v > 0); }
 };
 
 /// Steps of 1, 2, 2.5 or 5 times a power of ten, about `count` of them.
@@ -42,7 +43,9 @@ std::vector<double> nice_ticks(double low, double high, int count) {
     }
   }
   std::vector<double> ticks;
-  for (double t = std::ceil(low / step - 1e-9) * step; t <= high + step * 1e-9; t += step) ticks.push_back(t);
+  for (double t = std::ceil(low / step - 1e-9) * step; t <= high + step * 1e-9; t += step) {
+    ticks.push_back(std::abs(t) < step * 1e-9 ? 0 : t);  // never -0
+  }
   return ticks;
 }
 
@@ -105,6 +108,7 @@ Axis make_y(const ChartSpec& spec, const std::vector<ChartSeries>& series, doubl
     return y;
   }
   std::tie(y.low, y.high) = range_of(series, y, [](const ChartPoint& p) { return p.y; });
+  if (spec.y_limit > y.low) y.high = y.limit = std::min(y.high, spec.y_limit);
   if (spec.log_y) {
     y.low /= 1.25;
     y.high *= 1.25;
@@ -146,20 +150,22 @@ std::string draw_frame(const ChartSpec& spec, const Axis& x, const Axis& y) {
   }
   out += line(x.from, y.from, x.to, y.from, "axis");
   out += text(x.to, y.from + 36, "end", "title", spec.x_title);
-  out += text(x.from - 8, y.to - 12, "start", "title", spec.y_title);
+  out += text(x.from - 44, y.to - 28, "start", "title", spec.y_title);
   return out;
 }
 
+/// Vertical lines with their words above the plot, turned away from each other where they stand close together.
 std::string draw_marks(const ChartSpec& spec, const Axis& x, const Axis& y) {
   std::string out;
-  for (size_t i = 0; i < spec.marks.size(); ++i) {
-    const ChartMark& mark = spec.marks[i];
+  double previous = -INFINITY;  // end of the label before
+  for (const ChartMark& mark : spec.marks) {
     if (mark.x < x.low || mark.x > x.high) continue;
-    const double at = x(mark.x);
-    const bool left = at > (x.from + x.to) / 2;
-    out += line(at, y.from, at, y.to, "mark");
-    out += text(at + (left ? -5 : 5), y.to + 10 + 14 * static_cast<double>(i), left ? "end" : "start", "marktext",
-                mark.label);
+    const double at = x(mark.x), width = 6.2 * static_cast<double>(mark.label.size());
+    double begin = std::max({x.from - 8, previous + 12, at - width / 2});
+    begin = std::max(std::min(begin, x.to + 8 - width), previous + 12);
+    out += line(at, y.from, at, y.to - 4, "mark");
+    out += text(begin, y.to - 9, "start", "marktext", mark.label);
+    previous = begin + width;
   }
   return out;
 }
@@ -222,9 +228,9 @@ std::string line_chart(const ChartSpec& spec, const std::vector<ChartSeries>& se
                        const std::string& css_class) {
   size_t longest = 0;
   for (const ChartSeries& s : series) longest = std::max(longest, s.name.size());
-  const double right = size.end_labels ? std::min(200.0, 22.0 + 7.0 * static_cast<double>(longest)) : 12;
+  const double right = size.end_labels ? std::min(200.0, 22.0 + 7.0 * static_cast<double>(longest)) : 20;
   const Axis x = make_x(spec, series, 52, size.width - right);
-  const Axis y = make_y(spec, series, size.height - 46, 34);
+  const Axis y = make_y(spec, series, size.height - 46, 46);
   std::string out = cat("<svg class=\"chart ", css_class, "\" viewBox=\"0 0 ", size.width, " ", size.height,
                         "\" role=\"img\" aria-label=\"", escape_html(spec.label), "\">");
   out += draw_frame(spec, x, y) + draw_marks(spec, x, y);
@@ -242,7 +248,7 @@ std::string heat_map(const std::string& label, const std::vector<std::string>& c
   const int height = static_cast<int>(top + cell_h * static_cast<double>(rows.size()) + 44);
   std::string out = cat("<svg class=\"chart heat\" viewBox=\"0 0 ", width, " ", height, "\" role=\"img\" aria-label=\"",
                         escape_html(label), "\">");
-  out += text(left - 8, 16, "start", "title", y_title);
+  out += text(left - 44, 16, "start", "title", y_title);
   for (size_t r = 0; r < rows.size(); ++r) {
     out += text(left - 8, top + cell_h * (static_cast<double>(r) + 0.5) + 4, "end", "tick", rows[r]);
   }
@@ -290,8 +296,11 @@ std::string short_number(double value) {
   if (!std::isfinite(value)) return std::isnan(value) ? "–" : "∞";
   const double size = std::abs(value);
   char buffer[48];
-  if (size >= 1e7) {
-    std::snprintf(buffer, sizeof buffer, "%.2g", value);
+  for (const auto& [unit, letter] : {std::pair{1e12, " T"}, {1e9, " G"}, {1e6, " M"}}) {
+    if (size < 9.9995 * unit && unit > 1e6) continue;
+    if (size < 1e7) break;
+    if (size >= 1e15) std::snprintf(buffer, sizeof buffer, "%.2g", value);
+    else std::snprintf(buffer, sizeof buffer, "%.3g%s", value / unit, letter);
     return buffer;
   }
   if (size >= 1000) {
@@ -304,6 +313,14 @@ std::string short_number(double value) {
     return buffer;
   }
   std::snprintf(buffer, sizeof buffer, "%.3g", value);
+  return buffer;
+}
+
+std::string table_number(double value) {
+  const double size = std::abs(value);
+  if (!(size < 1000)) return short_number(value);
+  char buffer[32];
+  std::snprintf(buffer, sizeof buffer, "%.*f", size >= 99.95 ? 0 : size >= 9.995 ? 1 : 2, value);
   return buffer;
 }
 

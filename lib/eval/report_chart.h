@@ -12,11 +12,11 @@ struct ChartPoint {
 };
 
 struct ChartSeries {
-  std::string name;
+  std::string name = {};
   int color = 0;  // index of --s0 .. --s7; -1: grey
   bool dashed = false;
   bool markers = true;
-  std::vector<ChartPoint> points;  // by increasing x
+  std::vector<ChartPoint> points = {};  // by increasing x
 };
 
 /// A vertical line with a word on it.
@@ -31,6 +31,7 @@ struct ChartSpec {
   bool log2_x = false;
   bool log_y = false;
   bool percent_y = false;  // y in [0, 1], ticks in percent, axis from 0 to 1
+  double y_limit = 0;      // > 0: the axis ends here; what lies above is left out
   std::vector<ChartMark> marks = {};
 };
 
@@ -57,7 +58,9 @@ std::string heat_map(const std::string& label, const std::vector<std::string>& c
 std::string escape_html(const std::string& text);
 /// 512, 4096, 16k, 128k.
 std::string short_tokens(double n);
-/// At most three significant digits, four above 1000: 3.14, 24.1, 812, 1,185.
+/// At most three significant digits below 1000: 3.14, 0.5, 812; then 1,185.
 std::string short_number(double value);
+/// Like it with three digits always, so that a column lines up: 3.10, 24.0, 812, 1,185.
+std::string table_number(double value);
 
 }  // namespace rw

@@ -25,7 +25,7 @@ body { margin: 0; background: var(--page); color: var(--ink);
 main, header .in, footer { max-width: 1240px; margin: 0 auto; padding: 0 24px; }
 header { background: var(--card); border-bottom: 1px solid var(--rule); overflow: hidden; }
 header .in { padding-top: 30px; padding-bottom: 26px; }
-.rope { display: block; width: 100%; height: 40px; }
+.rope { display: block; width: 100%; min-width: 900px; height: 40px; }
 .rope path { fill: none; stroke-width: 2.5; stroke-linecap: round; }
 .brand { font-weight: 650; letter-spacing: .14em; text-transform: uppercase; font-size: 12px; color: var(--soft); }
 h1 { font-size: clamp(26px, 4vw, 38px); line-height: 1.15; letter-spacing: -.02em; margin: 4px 0 6px; font-weight: 680; }
@@ -35,7 +35,7 @@ h2 { font-size: 19px; letter-spacing: -.01em; margin: 0 0 2px; font-weight: 650;
 h3 { font-size: 14px; margin: 0 0 6px; font-weight: 600; }
 section { background: var(--card); border: 1px solid var(--rule); border-radius: 12px; padding: 22px 24px; margin: 20px 0; }
 .note { color: var(--soft); font-size: 14px; margin: 0 0 14px; max-width: 80ch; }
-.pair { display: grid; grid-template-columns: minmax(0, 1.55fr) minmax(0, 1fr); gap: 28px; align-items: start; }
+.pair { display: grid; grid-template-columns: minmax(0, 1.3fr) minmax(0, 1fr); gap: 30px; align-items: start; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 22px; }
 .chart { display: block; width: 100%; height: auto; }
 .narrow, .legend.small { display: none; }
@@ -59,12 +59,12 @@ section { background: var(--card); border: 1px solid var(--rule); border-radius:
 .chip { display: inline-block; width: 11px; height: 11px; border-radius: 3px; background: var(--c); margin-right: 7px; }
 .scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
-th, td { padding: 6px 10px; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
+th, td { padding: 7px 8px; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th { color: var(--soft); font-weight: 550; font-size: 12.5px; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; position: sticky; left: 0; background: var(--card); }
 tbody tr:last-child td { border-bottom: 0; }
+th.words { text-align: left; }
 td.words { text-align: left; white-space: normal; min-width: 9em; overflow-wrap: anywhere; }
-td .range { display: block; color: var(--soft); font-size: 11px; }
 .best { color: var(--best); font-weight: 650; }
 .same { color: var(--soft); }
 .bar { display: block; height: 5px; border-radius: 3px; background: var(--c); margin-top: 4px; min-width: 2px; }

@@ -209,6 +209,11 @@ TEST_CASE("Numbers are written as people read them") {
   CHECK(short_number(1185.47) == "1,185");
   CHECK(short_number(1234567) == "1,234,567");
   CHECK(short_number(0.5) == "0.5");
+  CHECK(short_number(33.2e6) == "33.2 M");
+  CHECK(short_number(1.7e10) == "17 G");
+  CHECK(table_number(3.1) == "3.10");
+  CHECK(table_number(99.96) == "100");
+  CHECK(table_number(24) == "24.0");
   CHECK(short_tokens(512) == "512");
   CHECK(short_tokens(8192) == "8192");
   CHECK(short_tokens(16384) == "16k");
