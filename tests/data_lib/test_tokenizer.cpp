@@ -49,7 +49,8 @@ std::vector<std::string> awkward_texts() {
 
 /// Encodes the vectors of one model and compares ids and text. `bos`: the vectors begin with it.
 void check_vectors(const Tokenizer& tokenizer, const std::string& model, bool bos) {
-  for (const json& entry : read_json(small("encode_vectors.json"))[model]) {
+  const json vectors = read_json(small("encode_vectors.json"));
+  for (const json& entry : vectors[model]) {
     const std::string text = entry["input"];
     const Ids want = entry["ids"];
     CHECK_MESSAGE((bos ? tokenizer.encode_with_bos(text) : tokenizer.encode(text)) == want, model, ": ", text);
