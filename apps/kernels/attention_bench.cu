@@ -1,8 +1,8 @@
 // Attention alone: every path checked against the general one in f32, and timed.
 //
-//   attention_bench check            errors of each path over odd shapes (the general path itself is checked against
-//   f64 by test_gpu) attention_bench time [path [D]]  TFLOP/s; FLOPs counted as 2 B H T^2 D forward (causal half), 2.5
-//   times that backward
+//   attention_bench check [path]     errors of each path over odd shapes (the general path itself is checked against
+//   f64 by test_gpu) attention_bench time [path [D]]  TFLOP/s of general, mma, sm90 (the default), split or fused (sm90
+//   with either backward); FLOPs counted as 2 B H T^2 D forward (causal half), 2.5 times that backward
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -22,7 +22,23 @@ using cuda::HeadView;
 using cuda::attn::Path;
 
 const Device kGpu{DeviceType::cuda, 0};
-const char* const kNames[] = {"general", "mma", "sm90"};
+/// What can be asked for: a path, and for Hopper whether the backward of head dim 64 makes one pass.
+struct Way {
+  const char* name;
+  Path path;
+  cuda::attn::Fusion fusion;
+};
+using cuda::attn::Fusion;
+const Way kWays[] = {{"general", Path::general, Fusion::automatic},
+                     {"mma", Path::mma, Fusion::automatic},
+                     {"sm90", Path::sm90, Fusion::automatic},
+                     {"split", Path::sm90, Fusion::never},
+                     {"fused", Path::sm90, Fusion::always}};
+
+void use(const Way& way) {
+  cuda::attn::set_fastest_path(way.path);
+  cuda::attn::set_backward_fusion(way.fusion);
+}
 
 __global__ void fill_normal(__nv_bfloat16* x, int64_t n, unsigned seed, float std) {
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < n; i += int64_t(gridDim.x) * blockDim.x) {
@@ -96,7 +112,7 @@ bool same(const Tensor& a, const Tensor& b) {
   return std::memcmp(x.raw(), y.raw(), x.bytes()) == 0;
 }
 
-int check(Path only, bool all) {
+int check(const Way* only) {
   struct Case {
     int64_t b, h, k, tq, tk, d;
     bool causal;
@@ -114,6 +130,7 @@ int check(Path only, bool all) {
     cases.push_back({1, 2, 1, 511, 511, d, true, 40.f});
     cases.push_back({3, 16, 16, 640, 640, d, true});
   }
+  cases.push_back({2, 12, 6, 2304, 2304, 64, true});
   int bad = 0;
   for (const Case& c : cases) {
     Problem p = problem(c.b, c.h, c.k, c.tq, c.tk, c.d, c.causal, c.std);
@@ -124,9 +141,10 @@ int check(Path only, bool all) {
     r.outputs(DType::f32);
     r.forward();
     r.backward();
-    for (Path path : {Path::general, Path::mma, Path::sm90}) {
-      if ((!all && path != only) || (path == Path::sm90 && c.d != 64 && c.d != 128)) continue;
-      cuda::attn::set_fastest_path(path);
+    for (const Way& way : kWays) {
+      if (only ? &way != only : way.path == Path::sm90 && way.fusion == Fusion::automatic) continue;
+      if (way.path == Path::sm90 && c.d != 64 && c.d != 128) continue;
+      use(way);
       p.outputs(DType::bf16);
       p.forward();
       p.backward();
@@ -141,13 +159,12 @@ int check(Path only, bool all) {
       // a single key has no gradient through the softmax: rounding is all there is of dQ and dK
       const bool ok = repeats && e[0] < limit && e[1] < 1e-3 && ((e[2] < limit && e[3] < limit) || c.tk == 1);
       bad += !ok;
-      std::printf("%-8s D %3d B %d H %2d/%-2d Tq %4d Tk %4d %s  o %.1e lse %.1e dq %.1e dkv %.1e %s%s\n",
-                  kNames[int(path)], int(c.d), int(c.b), int(c.h), int(c.k), int(c.tq), int(c.tk),
-                  c.causal ? "causal" : "full  ", e[0], e[1], e[2], e[3], repeats ? "" : "NOT REPEATABLE ",
-                  ok ? "ok" : "BAD");
+      std::printf("%-8s D %3d B %d H %2d/%-2d Tq %4d Tk %4d %s  o %.1e lse %.1e dq %.1e dkv %.1e %s%s\n", way.name,
+                  int(c.d), int(c.b), int(c.h), int(c.k), int(c.tq), int(c.tk), c.causal ? "causal" : "full  ", e[0],
+                  e[1], e[2], e[3], repeats ? "" : "NOT REPEATABLE ", ok ? "ok" : "BAD");
       std::fflush(stdout);
     }
-    cuda::attn::set_fastest_path(Path::sm90);
+    use(kWays[2]);
   }
   std::printf("%d bad of %zu cases\n", bad, cases.size());
   return bad > 0;
@@ -176,7 +193,7 @@ double median_ms(F&& f, int repeats = 21) {
   return times[times.size() / 2];
 }
 
-int time_paths(Path path, int head_dim) {
+int time_paths(const Way& way, int head_dim) {
   struct Row {
     int64_t d, h, k, t;
   };
@@ -184,11 +201,11 @@ int time_paths(Path path, int head_dim) {
                       {128, 16, 16, 1024}, {128, 16, 16, 4096}, {128, 16, 16, 16384}, {128, 16, 16, 32768},
                       {128, 32, 8, 32768}, {64, 32, 4, 2048},   {64, 12, 12, 8192},   {64, 12, 12, 1024},
                       {48, 6, 6, 256}};
-  cuda::attn::set_fastest_path(path);
-  std::printf("%s, causal bf16, TFLOP/s\n%-24s %4s %8s %8s %8s\n", kNames[int(path)], "hd, heads/kv, T", "B", "fwd",
-              "bwd", "fwd+bwd");
+  use(way);
+  std::printf("%s, causal bf16, TFLOP/s\n%-24s %4s %8s %8s %8s\n", way.name, "hd, heads/kv, T", "B", "fwd", "bwd",
+              "fwd+bwd");
   for (const Row& r : rows) {
-    if ((path == Path::general && r.t > 4096) || (head_dim && r.d != head_dim)) continue;
+    if ((way.path == Path::general && r.t > 4096) || (head_dim && r.d != head_dim)) continue;
     const int64_t b = std::max<int64_t>(32768 / r.t, 1);
     const Problem p = problem(b, r.h, r.k, r.t, r.t, r.d, true);
     const double flops = 2.0 * b * r.h * r.t * r.t * r.d;
@@ -203,10 +220,10 @@ int time_paths(Path path, int head_dim) {
   return 0;
 }
 
-Path path_of(const char* name) {
-  for (int i = 0; i < 3; ++i)
-    if (std::strcmp(name, kNames[i]) == 0) return static_cast<Path>(i);
-  std::fprintf(stderr, "no path %s: general, mma or sm90\n", name);
+const Way& way_of(const char* name) {
+  for (const Way& way : kWays)
+    if (std::strcmp(name, way.name) == 0) return way;
+  std::fprintf(stderr, "no path %s: general, mma, sm90, split or fused\n", name);
   std::exit(2);
 }
 
@@ -219,8 +236,9 @@ int main(int argc, char** argv) {
   }
   try {
     const std::string verb = argc > 1 ? argv[1] : "check";
-    const Path path = argc > 2 ? path_of(argv[2]) : Path::sm90;
-    return verb == "check" ? check(path, argc <= 2) : time_paths(path, argc > 3 ? std::atoi(argv[3]) : 0);
+    const Way* way = argc > 2 ? &way_of(argv[2]) : nullptr;
+    if (verb == "check") return check(way);
+    return time_paths(way ? *way : kWays[2], argc > 3 ? std::atoi(argv[3]) : 0);
   } catch (const Error& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return 1;

@@ -15,6 +15,7 @@
 using namespace rw;
 using cuda::AttentionShape;
 using cuda::HeadView;
+using cuda::attn::Fusion;
 using cuda::attn::Path;
 
 namespace {
@@ -157,18 +158,35 @@ struct Rule {
   }
 };
 
-struct PathGuard {
-  explicit PathGuard(Path p) { cuda::attn::set_fastest_path(p); }
-  ~PathGuard() { cuda::attn::set_fastest_path(Path::sm90); }
+/// One way of computing: a path, and for the last whether its backward makes one pass.
+struct Way {
+  Path path;
+  Fusion fusion;
+};
+const Way kWays[] = {{Path::general, Fusion::automatic},
+                     {Path::mma, Fusion::automatic},
+                     {Path::sm90, Fusion::never},
+                     {Path::sm90, Fusion::always}};
+
+struct WayGuard {
+  explicit WayGuard(const Way& way) {
+    cuda::attn::set_fastest_path(way.path);
+    cuda::attn::set_backward_fusion(way.fusion);
+  }
+  ~WayGuard() {
+    cuda::attn::set_fastest_path(Path::sm90);
+    cuda::attn::set_backward_fusion(Fusion::automatic);
+  }
 };
 
 void check_case(const AttentionShape& shape, DType dtype, double std = 1.0) {
   AttentionShape s = shape;
   s.scale = 1 / std::sqrt(static_cast<double>(s.head_dim));
   Values want, simple;
-  for (const Path path : {Path::general, Path::mma, Path::sm90}) {
+  for (const Way& way : kWays) {
+    const Path path = way.path;
     if (dtype == DType::f32 && path != Path::general) break;
-    const PathGuard guard(path);
+    const WayGuard guard(way);
     Gpu gpu(s, dtype, std);
     if (path == Path::general) {
       want = plain<double>(s, gpu.inputs());
@@ -176,6 +194,7 @@ void check_case(const AttentionShape& shape, DType dtype, double std = 1.0) {
     }
     const Values got = gpu.values();
     CAPTURE(static_cast<int>(path));
+    CAPTURE(static_cast<int>(way.fusion));
     CAPTURE(s.batch);
     CAPTURE(s.n_heads);
     CAPTURE(s.n_kv_heads);
@@ -244,8 +263,8 @@ TEST_CASE("GPU attention stays finite and right at huge logits") {
   for (const DType dtype : {DType::f32, DType::bf16})
     for (const double std : {1e2, 1e4, 1e6})
       for (const int64_t d : {48, 64, 128})
-        for (const Path path : {Path::general, Path::mma, Path::sm90}) {
-          const PathGuard guard(path);
+        for (const Way& way : kWays) {
+          const WayGuard guard(way);
           const Gpu gpu({1, 2, 1, 150, 150, d, true, 0.1}, dtype, std);
           const Values got = gpu.values();
           for (const std::vector<double>* x : {&got.o, &got.lse, &got.dq, &got.dk, &got.dv})

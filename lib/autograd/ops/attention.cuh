@@ -109,7 +109,8 @@ void sm90_backward(const AttentionShape& s, const HeadView& q, const HeadView& k
                    const RowVectors& rows, const HeadView& d_o, const HeadView& dq, const HeadView& dk,
                    const HeadView& dv);
 
-/// The same in one pass, for head dim 64.
+/// The same in one pass, for head dim 64, and where that is faster.
+bool sm90_fuses(const AttentionShape& s);
 void sm90_backward_fused(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v,
                          const RowVectors& rows, const HeadView& d_o, const HeadView& dq, const HeadView& dk,
                          const HeadView& dv);

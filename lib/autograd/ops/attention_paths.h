@@ -12,4 +12,8 @@ enum class Path {
 /// slower one.
 void set_fastest_path(Path path);
 
+/// Whether Hopper's backward for head dim 64 makes one pass (dQ with dK and dV) or two: by length and heads at first.
+enum class Fusion { automatic, never, always };
+void set_backward_fusion(Fusion fusion);
+
 }  // namespace rw::cuda::attn

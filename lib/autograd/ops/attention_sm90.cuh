@@ -146,10 +146,13 @@ __device__ inline void tma_store_tile(const CUtensorMap& map, int h, int t, int 
 }
 /// Contiguous bytes from shared memory, stored or added (f32) to what is there.
 __device__ inline void bulk_store(void* to, const void* from, int bytes) {
-  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(shared_address(from)), "r"(bytes) : "memory");
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(shared_address(from)),
+               "r"(bytes)
+               : "memory");
 }
 __device__ inline void bulk_add(void* to, const void* from, int bytes) {
-  asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to), "r"(shared_address(from)), "r"(bytes)
+  asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to),
+               "r"(shared_address(from)), "r"(bytes)
                : "memory");
 }
 /// Makes this thread's stores to shared memory visible to TMA and wgmma.
@@ -319,8 +322,8 @@ __device__ inline void store_packed(char* first_row, const unsigned (&x)[16]) {
 #pragma unroll
   for (int j = 0; j < 8; j += 2) {
     const char* at = first_row + row * 128 + ((j + lane / 16) ^ (row % 8)) * 16;
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(at)), "r"(x[2 * j]),
-                 "r"(x[2 * j + 1]), "r"(x[2 * j + 2]), "r"(x[2 * j + 3])
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(at)),
+                 "r"(x[2 * j]), "r"(x[2 * j + 1]), "r"(x[2 * j + 2]), "r"(x[2 * j + 3])
                  : "memory");
   }
 }
@@ -354,9 +357,10 @@ struct Tickets {
 };
 
 #else
+#pragma nv_diag_suppress 177  // in this pass the kernels are empty and what they need is unused
 struct Tickets {
   unsigned taken, finished;
 };
-#endif  // ROPEWALK_SM90A
+#endif                        // ROPEWALK_SM90A
 
 }  // namespace rw::cuda::attn

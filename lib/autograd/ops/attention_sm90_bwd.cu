@@ -12,8 +12,6 @@
 // (in the keys kernel S, P and dS are the transposes of what attention.cuh calls so). The accumulator of S has the
 // layout of wgmma's register operand A, so P and dS never visit shared memory. In flight at once: dP under the
 // exponentials, sum1 under dS, and sum0 under the next tile's S; the other warpgroup fills what is left.
-#include <cstdlib>
-
 #include "autograd/ops/attention_sm90.cuh"
 
 namespace rw::cuda::attn {
@@ -453,8 +451,7 @@ void sm90_backward(const AttentionShape& s, const HeadView& q, const HeadView& k
     launch_backward<decltype(keys)>("attention backward dk, dv (sm_90)", s, rows, k, v, q, d_o, dk, dv);
     launch_backward<decltype(queries)>("attention backward dq (sm_90)", s, rows, q, d_o, k, v, dq, dq);
   };
-  static const bool split = getenv("SPLIT");
-  if (s.head_dim == 64 && !split) return sm90_backward_fused(s, q, k, v, rows, d_o, dq, dk, dv);
+  if (sm90_fuses(s)) return sm90_backward_fused(s, q, k, v, rows, d_o, dq, dk, dv);
   if (s.head_dim == 64) return run(Config<64, true, 64, 4, false>{}, Config<64, false, 64, 4>{});
   run(Config<128, true, 64, 3>{}, Config<128, false, 64, 3>{});
 }

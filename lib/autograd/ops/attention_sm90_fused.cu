@@ -1,15 +1,18 @@
-// Attention backward on Hopper in one pass, for bf16 and head dim 64: dQ with dK and dV, five products a tile instead of seven.
+// Attention backward on Hopper in one pass, for bf16 and head dim 64: dQ with dK and dV, five products a tile instead
+// of seven.
 //
-// The keys kernel of attention_sm90_bwd.cu has dS^T [128 keys x 64 queries] in registers; here it also goes to shared memory, and
+// The keys kernel of attention_sm90_bwd.cu has dS^T [128 keys x 64 queries] in registers; here it also goes to shared
+// memory, and
 //
-//   dQ tile [64 queries x 64] = dS K        each warpgroup 32 columns, one tile late, when both warpgroups have written their dS
+//   dQ tile [64 queries x 64] = dS K        each warpgroup 32 columns, one tile late, when both warpgroups have written
+//   their dS
 //
-// is added to an f32 workspace by the copy engine. The sum over key blocks is deterministic: block n adds to a tile only when blocks
-// 0 .. n - 1 have (a counter per tile). Items are taken in an order where block n - 1 of a head always comes before block n, so nobody
-// waits for work that has not started; and as block n starts its walk further down than block n - 1, it follows without
-// catching up. A last kernel turns the workspace into bf16.
+// is added to an f32 workspace by the copy engine. The sum over key blocks is deterministic: block n adds to a tile
+// only when blocks 0 .. n - 1 have (a counter per tile). Items are taken in an order where block n - 1 of a head always
+// comes before block n, so nobody waits for work that has not started; and as block n starts its walk further down than
+// block n - 1, it follows without catching up. A last kernel turns the workspace into bf16.
 #include <algorithm>
-#include <cstdlib>
+#include <atomic>
 
 #include "autograd/ops/attention_sm90.cuh"
 
@@ -25,7 +28,8 @@ struct C {
   static constexpr int consumer_registers = 232, producer_registers = 40;
   static constexpr int r_bytes = R * 128, w_bytes = W * 128, slot_bytes = 2 * r_bytes, stage_bytes = 2 * w_bytes;
   static constexpr int ds_bytes = R * 128, dq_bytes = W * D * 4;
-  static constexpr int shared_bytes = 1024 + 2 * slot_bytes + stages * (stage_bytes + 2 * W * 4) + 2 * ds_bytes + storers * dq_bytes + 512;
+  static constexpr int shared_bytes =
+      1024 + 2 * slot_bytes + stages * (stage_bytes + 2 * W * 4) + 2 * ds_bytes + storers * dq_bytes + 512;
 };
 
 struct Arguments {
@@ -45,13 +49,13 @@ struct Maps {
 #ifdef ROPEWALK_SM90A
 
 struct Shared {
-  char *resident, *walked;  // slots of K, V; stages of Q, dO
-  char *ds, *dq;            // two buffers of dS^T [128][64] bf16; one per storer of dQ [64][64] f32
+  char *resident, *walked;               // slots of K, V; stages of Q, dO
+  char *ds, *dq;                         // two buffers of dS^T [128][64] bf16; one per storer of dQ [64][64] f32
   float* vectors;                        // stages of lse2 [W], delta [W]
   Barrier *r_full, *r_empty, *sum_full;  // per slot
   Barrier *ds_full, *ds_empty, *dq_full, *dq_empty;  // per buffer
-  Barrier *w0_full, *w1_full, *w_empty;  // per stage
-  int* item;                             // per slot; -1: no more
+  Barrier *w0_full, *w1_full, *w_empty;              // per stage
+  int* item;                                         // per slot; -1: no more
   __device__ explicit Shared(char* base) {
     base = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(base) + 1023) & ~uintptr_t(1023));
     resident = base;
@@ -102,7 +106,8 @@ struct Place {
   }
 };
 
-/// One thread: K and V of each item, and its walked tiles through the ring, as far ahead of the consumers as there is room.
+/// One thread: K and V of each item, and its walked tiles through the ring, as far ahead of the consumers as there is
+/// room.
 __device__ void produce(const Arguments& a, const Maps& maps, const Shared& shared) {
   Ring<2> slots;
   Ring<C::stages> ring;
@@ -146,11 +151,14 @@ __device__ unsigned load_acquire(const unsigned* p) {
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(x) : "l"(p) : "memory");
   return x;
 }
-__device__ void store_release(unsigned* p, unsigned x) { asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(p), "r"(x) : "memory"); }
+__device__ void store_release(unsigned* p, unsigned x) {
+  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(p), "r"(x) : "memory");
+}
 __device__ void fence_all_proxies() { asm volatile("fence.proxy.async;" ::: "memory"); }
 
-/// One thread per buffer of dQ: adds every third dQ tile to the workspace at its block's turn, and passes the turn on when the sum is in
-/// memory; that takes longer than a tile's arithmetic, hence three. The first also stores dK and dV of each item.
+/// One thread per buffer of dQ: adds every third dQ tile to the workspace at its block's turn, and passes the turn on
+/// when the sum is in memory; that takes longer than a tile's arithmetic, hence three. The first also stores dK and dV
+/// of each item.
 __device__ void store_results(const Arguments& a, const Maps& maps, const Shared& shared, int storer) {
   Ring<C::storers> buffers;
   const char* dq = shared.dq + storer * C::dq_bytes;
@@ -214,7 +222,8 @@ __device__ void consume(const Arguments& a, const Shared& shared) {
     const int item = shared.item[slots.stage];
     if (item < 0) break;
     const Place place(a, item);
-    const int first = place.r0 + wg * 64, mine = first + warp * 16 + lane / 4;  // keys of this warpgroup, of this thread (and 8 on)
+    const int first = place.r0 + wg * 64,
+              mine = first + warp * 16 + lane / 4;  // keys of this warpgroup, of this thread (and 8 on)
     char* slot = shared.resident + slots.stage * C::slot_bytes;
     char *k_rows = slot + wg * 64 * 128, *v_rows = k_rows + C::r_bytes;
     const uint64_t k_across = advanced(descriptor(slot, 0), wg * 64);  // 32 columns of all 128 keys
@@ -233,7 +242,8 @@ __device__ void consume(const Arguments& a, const Shared& shared) {
       wgmma_fence();
 #pragma unroll
       for (int i = 0; i < C::R / 16; ++i)
-        wgmma_across(dq, advanced(ds_across, previous.stage * C::ds_bytes + i * 2048), advanced(k_across, i * 2048), i != 0);
+        wgmma_across(dq, advanced(ds_across, previous.stage * C::ds_bytes + i * 2048), advanced(k_across, i * 2048),
+                     i != 0);
       wgmma_commit();
     };
     const auto finish_dq = [&] {
@@ -249,7 +259,8 @@ __device__ void consume(const Arguments& a, const Shared& shared) {
       dq_buffers.next();
     };
 
-    /// One tile; dQ of the tile before runs under it, except in an item's first step. Returns whether there is another tile.
+    /// One tile; dQ of the tile before runs under it, except in an item's first step. Returns whether there is another
+    /// tile.
     const auto step = [&](auto with_dq) -> bool {
       constexpr int pending_dq = decltype(with_dq)::value ? 1 : 0;
       const int stage = ring.stage, parity = ring.parity;
@@ -339,7 +350,8 @@ __device__ void consume(const Arguments& a, const Shared& shared) {
 
 #endif  // ROPEWALK_SM90A
 
-__global__ void __launch_bounds__(C::threads, 1) backward_kernel(const __grid_constant__ Arguments a, const __grid_constant__ Maps maps) {
+__global__ void __launch_bounds__(C::threads, 1)
+    backward_kernel(const __grid_constant__ Arguments a, const __grid_constant__ Maps maps) {
 #ifdef ROPEWALK_SM90A
   extern __shared__ char dynamic_shared[];
   const Shared shared(dynamic_shared);
@@ -373,32 +385,56 @@ __global__ void __launch_bounds__(256) finish_kernel(Arguments a, Heads<bf> dq) 
   bf* head = dq.head(bh / a.s.n_heads, bh % a.s.n_heads, C::D);
   for (int i = threadIdx.x; i < C::W * C::D / 8; i += 256) {
     const int r = i / 8, c = i % 8 * 8;
-    if (t + r < a.s.tq) *reinterpret_cast<uint4*>(head + (t + r) * dq.row + c) = *reinterpret_cast<const uint4*>(&rows[r][c]);
+    if (t + r < a.s.tq)
+      *reinterpret_cast<uint4*>(head + (t + r) * dq.row + c) = *reinterpret_cast<const uint4*>(&rows[r][c]);
   }
 }
 
+std::atomic<Fusion> fusion{Fusion::automatic};
+
 }  // namespace
 
-/// 10 B H Tq Tk D FLOPs (half if causal). The workspace takes 4 B H Tq D bytes; per 128 keys each of its tiles is added to once, in L2.
-void sm90_backward_fused(const AttentionShape& shape, const HeadView& q, const HeadView& k, const HeadView& v, const RowVectors& rows,
-                         const HeadView& d_o, const HeadView& dq, const HeadView& dk, const HeadView& dv) {
-  const int64_t b = shape.batch, heads = shape.n_heads, kv_heads = shape.n_kv_heads, tq = shape.q_length, tk = shape.k_length;
+void set_backward_fusion(Fusion f) { fusion = f; }
+
+/// Waiting for turns costs a block about 64 tiles' time for each other block of its head at work; the pass must be much
+/// longer than that. Below 2048 queries the workspace's traffic outweighs the two products saved.
+bool sm90_fuses(const AttentionShape& shape) {
+  if (shape.head_dim != C::D) return false;
+  if (fusion != Fusion::automatic) return fusion == Fusion::always;
+  const int64_t heads = shape.batch * shape.n_kv_heads, group = shape.n_heads / shape.n_kv_heads,
+                blocks = multiprocessors();
+  const int64_t tiles = heads * group * (shape.k_length / C::R) * (shape.q_length / C::W) / (shape.causal ? 2 : 1);
+  return shape.q_length >= 2048 && tiles / blocks >= 6 * 64 * blocks / heads;
+}
+
+/// 10 B H Tq Tk D FLOPs (half if causal). The workspace takes 4 B H Tq D bytes; per 128 keys each of its tiles is added
+/// to once, in L2.
+void sm90_backward_fused(const AttentionShape& shape, const HeadView& q, const HeadView& k, const HeadView& v,
+                         const RowVectors& rows, const HeadView& d_o, const HeadView& dq, const HeadView& dk,
+                         const HeadView& dv) {
+  const int64_t b = shape.batch, heads = shape.n_heads, kv_heads = shape.n_kv_heads, tq = shape.q_length,
+                tk = shape.k_length;
   const int64_t tiles = b * heads * (rows.pitch / C::W);
   const Device device = q.owner->device();
-  const Tensor sums = Tensor::empty({tiles, C::W * C::D}, DType::f32, device), turns = Tensor::empty({tiles}, DType::i32, device);
+  const Tensor sums = Tensor::empty({tiles, C::W * C::D}, DType::f32, device),
+               turns = Tensor::empty({tiles}, DType::i32, device);
   check_cuda(cudaMemsetAsync(turns.raw(), 0, static_cast<size_t>(turns.bytes()), stream()), "cudaMemsetAsync");
 
-  Arguments a{Shape(shape), {}, rows.lse2.data<float>(), rows.delta.data<float>(), sums.data<float>(), static_cast<unsigned*>(turns.raw()), rows.pitch};
-  // Blocks of one head that work at a time wait for each other, so sections have many heads; but what a section walks (Q, dO and the
-  // workspace, 8 bytes an element) should stay in L2.
-  const int all = static_cast<int>(b * kv_heads), fit = static_cast<int>((24 << 20) / (8 * tq * C::D * a.s.group) + 1);
-  static const int wanted = getenv("SEC") ? atoi(getenv("SEC")) : 44;
-  const int sections = std::max(1, all / std::max(fit, wanted));
+  Arguments a{Shape(shape),
+              {},
+              rows.lse2.data<float>(),
+              rows.delta.data<float>(),
+              sums.data<float>(),
+              static_cast<unsigned*>(turns.raw()),
+              rows.pitch};
+  // Blocks of one head that work at a time wait for each other: about three of each head, so sections of a third of the
+  // blocks.
+  const int all = static_cast<int>(b * kv_heads), sections = std::max(1, all / (multiprocessors() / 3));
   a.order = {ceil_div(a.s.tk, C::R), all, ceil_div(all, sections)};
   const auto on_keys = [&](const HeadView& x) { return tensor_map(x, b, tk, kv_heads, C::D, 64); };
   const auto on_queries = [&](const HeadView& x) { return tensor_map(x, b, tq, heads, C::D, 64); };
-  launch("attention backward (sm_90)", backward_kernel, std::min(multiprocessors(), a.order.count()), C::threads, C::shared_bytes, a,
-         Maps{on_keys(k), on_keys(v), on_queries(q), on_queries(d_o), on_keys(dk), on_keys(dv)});
+  launch("attention backward (sm_90)", backward_kernel, std::min(multiprocessors(), a.order.count()), C::threads,
+         C::shared_bytes, a, Maps{on_keys(k), on_keys(v), on_queries(q), on_queries(d_o), on_keys(dk), on_keys(dv)});
   launch("attention backward, dq to bf16", finish_kernel, tiles, 256, 0, a, Heads<bf>(dq));
 }
 
