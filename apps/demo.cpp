@@ -23,7 +23,7 @@ constexpr int64_t kWindow = 128, kTarget = 512;
 
 struct Options {
   std::string out = "out/demo";
-  int64_t steps = 900;
+  int64_t steps = 600;
   uint64_t seed = 1;
 };
 
@@ -36,9 +36,9 @@ TrainConfig base_config(const Options& o) {
   TrainConfig c;
   c.out = o.out + "/base";
   c.tokenizer = o.out + "/tokenizer";
-  c.hidden = 128, c.layers = 4, c.heads = 4;
+  c.hidden = 128, c.layers = 2, c.heads = 4, c.ffn = 256;
   c.window = kWindow, c.batch = 16, c.steps = o.steps;
-  c.schedule = {.kind = "cosine", .lr = 4e-3, .warmup = 30, .min_ratio = 0.1};
+  c.schedule = {.kind = "cosine", .lr = 3e-3, .warmup = 30, .min_ratio = 0.1};
   c.seed = o.seed;
   return c;
 }
@@ -99,9 +99,9 @@ void run(const Options& o, const Globals& globals) {
   const std::vector<Document> train = make_demo_corpus(o.seed, 200, 12000),
                               held_out = make_demo_corpus(o.seed + 1000, 6, 12000);
 
-  say("tokenizer: byte-level BPE of 768 tokens");
+  say("tokenizer: byte-level BPE of 640 tokens");
   std::filesystem::create_directories(o.out + "/tokenizer");
-  train_bpe(train, 768)->save(o.out + "/tokenizer");
+  train_bpe(train, 640)->save(o.out + "/tokenizer");
 
   say(cat("base model: window ", kWindow, ", ", o.steps, " steps"));
   run_training(base_config(o), globals, train);
@@ -145,7 +145,7 @@ void run(const Options& o, const Globals& globals) {
   }
   write_report(o.out + "/report.html", runs,
                {.title = "A window of 128, extended to 512",
-                .subtitle = cat("A LLaMA of 0.9 M parameters trained on built-in stories (", o.steps,
+                .subtitle = cat("A LLaMA of 0.4 M parameters trained on built-in stories (", o.steps,
                                 " steps), then extended by PI and by PoSE."),
                 .texts = {{"A sample from the PoSE model", text}}});
   std::printf("\nreport %s/report.html  time %s\n", o.out.c_str(), duration(now() - start).c_str());

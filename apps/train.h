@@ -17,7 +17,7 @@ struct TrainConfig {
 
   // the model, when it is new
   int64_t hidden = 256, layers = 4, heads = 4, kv_heads = 0, ffn = 0, head_dim = 0;
-  double theta = 10000, norm_eps = 1e-5;
+  double theta = 10000, norm_eps = 1e-5, init_std = 0;  // init_std 0: 1 / sqrt(hidden)
   bool untied = false;
 
   // the method

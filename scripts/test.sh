@@ -2,6 +2,7 @@
 # Installs what is missing, builds library, program and tests, and runs every test. Safe to repeat.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}   # threads that wait must not spin: other programs run here too
 echo "== 1/3 dependencies"
 bash scripts/setup.sh
 echo "== 2/3 build (build/test)"
