@@ -1,6 +1,7 @@
 // ropewalk eval ...: what a model makes of text. One subcommand per protocol; the protocols are in lib/eval.
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <memory>
@@ -19,6 +20,9 @@ using namespace rw;
 
 namespace {
 
+// Their messages name both ends, unlike CLI11's own.
+const CLI::Range kPositive(int64_t{1}, int64_t{1} << 40), kCount(int64_t{0}, int64_t{1} << 40);
+
 /// What every protocol asks for.
 struct Common {
   std::string model, rope, json;
@@ -36,16 +40,14 @@ void add_common(CLI::App& sub, Common& o, bool needs_data) {
                  "another rope_scaling for this call, as JSON: '{\"rope_type\":\"linear\",\"factor\":8}'");
   sub.add_option("--json", o.json, "write protocol, rows and totals to this file");
   sub.add_option("--batch-tokens", o.batch_tokens, "tokens of one forward (0: 4096 on the CPU, 65536 on a GPU)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(kCount);
   sub.add_option("--seed", o.seed, "of everything drawn: intervals, keys, depths")->capture_default_str();
   sub.add_flag("--no-bos", o.no_bos, "do not begin with the beginning-of-text token");
 }
 
 void add_documents(CLI::App& sub, Common& o) {
-  sub.add_option("--documents", o.documents, "only the first N documents that are long enough (0: all)")
-      ->check(CLI::NonNegativeNumber);
-  sub.add_option("--max-tokens", o.max_tokens, "only the first N tokens of each document (0: all)")
-      ->check(CLI::NonNegativeNumber);
+  sub.add_option("--documents", o.documents, "only the first N documents that are long enough (0: all)")->check(kCount);
+  sub.add_option("--max-tokens", o.max_tokens, "only the first N tokens of each document (0: all)")->check(kCount);
 }
 
 bool is_token_file(const std::string& path) {
@@ -54,9 +56,17 @@ bool is_token_file(const std::string& path) {
   return std::string(head, sizeof head) == "RWTOKENS";
 }
 
+/// Before the work, not after it. Errors: the file's folder does not exist.
+void check_json_path(const std::string& path) {
+  const auto folder = std::filesystem::path(path).parent_path();
+  check(path.empty() || folder.empty() || std::filesystem::is_directory(folder), "eval", "cannot write '", path,
+        "': no folder '", folder.string(), "'");
+}
+
 /// A model, its tokenizer and the corpus in its tokens.
 struct Setup {
   Setup(const Common& o, const Globals& globals) : loaded(load_model_and_tokenizer(o.model, globals, o.rope)) {
+    check_json_path(o.json);
     if (!o.no_bos) bos = loaded.tokenizer->bos_id();
     scorer = std::make_unique<LlamaScorer>(*loaded.model, ScorerOptions{.batch_tokens = o.batch_tokens});
     if (o.data.empty()) return;
@@ -155,11 +165,9 @@ void add_ppl(CLI::App& eval, const Globals& globals) {
   add_documents(*sub, *o);
   sub->add_option("--window", o->windows, "tokens of a window, BOS included, e.g. 512,2048 (default: the trained one)")
       ->delimiter(',')
-      ->check(CLI::PositiveNumber);
-  sub->add_option("--stride", o->stride, "tokens from one window to the next (default: window / 8)")
-      ->check(CLI::PositiveNumber);
-  sub->add_option("--min-tokens", o->min_tokens, "leave out documents with fewer tokens")
-      ->check(CLI::NonNegativeNumber);
+      ->check(kPositive);
+  sub->add_option("--stride", o->stride, "tokens from one window to the next (default: window / 8)")->check(kPositive);
+  sub->add_option("--min-tokens", o->min_tokens, "leave out documents with fewer tokens")->check(kCount);
   sub->add_option("--weighting", o->weighting, "token, or window (the mean of window means, as YaRN's code)")
       ->check(CLI::IsMember({"token", "window"}))
       ->capture_default_str();
@@ -167,7 +175,7 @@ void add_ppl(CLI::App& eval, const Globals& globals) {
       sub->add_flag("--truncate", o->truncate, "one pass over the first window of each document (PoSE Fig. 4)");
   sub->add_flag("--chunked", o->chunked, "read the window in chunks over a KV cache (CLEX's evaluation)")
       ->excludes(truncate);
-  sub->add_option("--chunk", o->chunk, "tokens of a chunk (default: the trained window)")->check(CLI::PositiveNumber);
+  sub->add_option("--chunk", o->chunk, "tokens of a chunk (default: the trained window)")->check(kPositive);
   sub->callback([o, &globals] { run_ppl(*o, globals); });
 }
 
@@ -204,11 +212,9 @@ void add_lastk(CLI::App& eval, const Globals& globals) {
   sub->add_option("--documents", o->documents, "only the first N documents that are long enough (0: all)");
   sub->add_option("--window,--context", o->windows, "contexts, e.g. 128,512,2048 (default: 1/4 to 4 trained windows)")
       ->delimiter(',')
-      ->check(CLI::PositiveNumber);
-  sub->add_option("--last", o->eval.last, "tokens that are scored")->check(CLI::PositiveNumber)->capture_default_str();
-  sub->add_option("--targets", o->eval.targets, "places in each document")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+      ->check(kPositive);
+  sub->add_option("--last", o->eval.last, "tokens that are scored")->check(kPositive)->capture_default_str();
+  sub->add_option("--targets", o->eval.targets, "places in each document")->check(kPositive)->capture_default_str();
   sub->add_option("--reference", o->eval.reference,
                   "context that differences are taken against (default: the trained)");
   sub->callback([o, &globals] { run_lastk(*o, globals); });
@@ -239,10 +245,8 @@ void add_bins(CLI::App& eval, const Globals& globals) {
   CLI::App* sub = eval.add_subcommand("bins", "mean loss by token index");
   add_common(*sub, *o, true);
   sub->add_option("--documents", o->documents, "only the first N documents that are long enough (0: all)");
-  sub->add_option("--window", o->window, "tokens read of each document (default: 4 trained windows)")
-      ->check(CLI::PositiveNumber);
-  sub->add_option("--bin", o->bin, "token indices in one bin (default: 1/8 of the trained window)")
-      ->check(CLI::PositiveNumber);
+  sub->add_option("--window", o->window, "tokens read of each document (default: 4 trained windows)")->check(kPositive);
+  sub->add_option("--bin", o->bin, "token indices in one bin (default: 1/8 of the trained window)")->check(kPositive);
   sub->callback([o, &globals] { run_bins(*o, globals); });
 }
 
@@ -309,22 +313,20 @@ void add_passkey(CLI::App& eval, const Globals& globals, const std::string& kind
   sub->get_option("--data")->description("take the filler from these documents instead of the template's sentence");
   sub->add_option("--window,--length", o->lengths, "prompt lengths, e.g. 512,2048 (default: 1/2 to 4 trained windows)")
       ->delimiter(',')
-      ->check(CLI::PositiveNumber);
+      ->check(kPositive);
   CLI::Option* depths = sub->add_option("--depth", o->depths, "depths of the key in [0, 1], e.g. 0,0.5,1")
                             ->delimiter(',')
                             ->check(CLI::Range(0.0, 1.0));
   if (kind == "passkey") {
     sub->add_option("--distance", o->distances, "distances of the key from its answer (default: a uniform depth)")
         ->delimiter(',')
-        ->check(CLI::PositiveNumber)
+        ->check(kPositive)
         ->excludes(depths);
     sub->add_option("--grid", o->grid, "so many distances, evenly up to the longest prompt (PI: 32)")
-        ->check(CLI::PositiveNumber)
+        ->check(kPositive)
         ->excludes(depths);
   }
-  sub->add_option("--trials", o->trials, "prompts per length and place")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  sub->add_option("--trials", o->trials, "prompts per length and place")->check(kPositive)->capture_default_str();
   sub->add_option("--template", o->parts, "default, short, or a JSON file with task, filler, needle, question")
       ->capture_default_str();
   sub->add_flag("--greedy", o->greedy, "generate text, too, and compare the first number in it");
@@ -362,10 +364,8 @@ void add_tasks(CLI::App& eval, const Globals& globals) {
       ->check(CLI::IsMember({"single", "multikey", "vt"}));
   sub->add_option("--window,--length", o->lengths, "prompt lengths (default: 1, 2 and 4 trained windows)")
       ->delimiter(',')
-      ->check(CLI::PositiveNumber);
-  sub->add_option("--trials", o->eval.trials, "prompts per task and length")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+      ->check(kPositive);
+  sub->add_option("--trials", o->eval.trials, "prompts per task and length")->check(kPositive)->capture_default_str();
   sub->add_option("--keys", o->eval.keys, "named numbers in multikey")->check(CLI::Range(1, 64))->capture_default_str();
   sub->add_option("--hops", o->eval.hops, "assignments after the first in vt")
       ->check(CLI::Range(1, 4))
@@ -405,16 +405,14 @@ void add_longbench(CLI::App& eval, const Globals& globals) {
   add_common(*sub, *o, false);
   sub->remove_option(sub->get_option("--data"));
   sub->add_option("file", o->file, "LongBench .jsonl: context, input, answers")->required();
-  sub->add_option("--documents", o->documents, "only the first N items (0: all)")->check(CLI::NonNegativeNumber);
+  sub->add_option("--documents", o->documents, "only the first N items (0: all)")->check(kCount);
   sub->add_option("--prompt", o->prompt_file, "file with the prompt: {context} and {input} are put in");
   sub->add_option("--metric", o->eval.metric, "f1 or rouge")
       ->check(CLI::IsMember({"f1", "rouge"}))
       ->capture_default_str();
   sub->add_option("--window", o->window, "tokens of prompt and answer; longer prompts lose their middle")
-      ->check(CLI::PositiveNumber);
-  sub->add_option("--tokens", o->eval.max_new, "most tokens of an answer")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+      ->check(kPositive);
+  sub->add_option("--tokens", o->eval.max_new, "most tokens of an answer")->check(kPositive)->capture_default_str();
   sub->callback([o, &globals] { run_longbench(*o, globals); });
 }
 

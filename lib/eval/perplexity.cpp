@@ -240,11 +240,11 @@ std::vector<SlidingSpan> sliding_spans(int64_t n, int64_t window, int64_t stride
   const int64_t capacity = window - (bos ? 1 : 0);
   const int64_t step = std::min(stride, capacity);  // S = W: without overlap, and without a gap
   std::vector<SlidingSpan> spans;
-  int64_t scored = bos ? 0 : 1;  // without a BOS nothing predicts x[0]
+  int64_t scored = 0;
   for (int64_t begin = 0; scored < n; begin += step) {
     const int64_t end = std::min(begin + capacity, n);
-    // Without a BOS and without overlap a window's first token has no context: it is left out, as in the loops of
-    // which this is the general form.
+    // Without a BOS nothing predicts a window's first token: x[0] is left out, and so is the first token of every
+    // window if they do not overlap.
     const int64_t first = std::max(scored, begin + (bos ? 0 : 1));
     if (first < end) spans.push_back({begin, first, end});
     scored = end;

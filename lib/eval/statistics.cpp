@@ -40,7 +40,8 @@ Interval wilson_interval(int64_t successes, int64_t trials) {
   const double n = static_cast<double>(trials), p = static_cast<double>(successes) / n, z = 1.959963985;
   const double centre = (p + z * z / (2 * n)) / (1 + z * z / n);
   const double half = z / (1 + z * z / n) * std::sqrt(p * (1 - p) / n + z * z / (4 * n * n));
-  return {std::max(0.0, centre - half), std::min(1.0, centre + half)};
+  // At the ends the formula gives exactly 0 and 1, rounding does not.
+  return {successes == 0 ? 0 : std::max(0.0, centre - half), successes == trials ? 1 : std::min(1.0, centre + half)};
 }
 
 }  // namespace rw

@@ -205,6 +205,15 @@ TEST_CASE("The bootstrap covers the true mean about 95 % of the time") {
   CHECK(covered <= 199);
 }
 
+TEST_CASE("Wilson intervals are those of the textbook, and end at 0 and 1") {
+  const Interval middle = wilson_interval(16, 20);  // Brown, Cai and DasGupta's formula by hand
+  CHECK(middle.low == doctest::Approx(0.58398).epsilon(1e-4));
+  CHECK(middle.high == doctest::Approx(0.91933).epsilon(1e-4));
+  CHECK(wilson_interval(0, 10).low == 0);
+  CHECK(wilson_interval(0, 10).high == doctest::Approx(0.27753).epsilon(1e-4));
+  CHECK(wilson_interval(10, 10).high == 1);
+}
+
 TEST_CASE("A perplexity that cannot be computed says why") {
   ToyScorer scorer = fixed_probabilities();
   const TokenCorpus corpus = corpus_of({ones(5)});

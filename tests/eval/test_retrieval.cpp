@@ -97,6 +97,16 @@ TEST_CASE("With filler from documents, lengths and distances are exact") {
   }
 }
 
+TEST_CASE("As much filler is taken as fits, however unevenly its units count") {
+  const auto uneven = [](int64_t n) { return 10 + 3 * n + (n % 5 == 0 ? 2 : 0) + n * n / 50; };
+  for (int64_t limit = 12; limit < 400; ++limit) {
+    const int64_t n = largest_fit(limit, uneven);
+    CHECK(uneven(n) <= limit);
+    CHECK(uneven(n + 1) > limit);
+  }
+  CHECK(largest_fit(11, uneven) == -1);
+}
+
 TEST_CASE("The same seed gives the same prompt, another trial another key") {
   const RetrievalPrompts prompts(default_retrieval_template(), *kBytes, {});
   Random a(1, Purpose::eval, 0, 0), b(1, Purpose::eval, 0, 0), c(1, Purpose::eval, 0, 1);
@@ -177,6 +187,34 @@ TEST_CASE("A model that sees only the last L tokens has k_max = L") {
   CHECK(nothing.k_max == 0);
 }
 
+TEST_CASE("k_max ends at the first distance that fails, and one wrong digit fails a trial") {
+  const RetrievalPrompts prompts(default_retrieval_template(), *kBytes, kBytes->bos_id());
+  ToyScorer far_and_near([](std::span<const int32_t> context) {
+    // Blind to keys between 500 and 1100 tokens back.
+    const std::string text = text_of(context);
+    const size_t told = text.find(kLead + " "), asked = text.rfind(kLead);
+    const size_t distance = asked - told;
+    std::vector<double> p(static_cast<size_t>(kBytes->vocab_size()), 0.01 / 257);
+    const char next = distance > 500 && distance < 1100 ? '?' : text[told + text.size() - asked];
+    p[static_cast<size_t>(kBytes->encode(std::string(1, next))[0])] = 0.99;
+    return p;
+  });
+  const PasskeyResult result = evaluate_passkey(far_and_near, prompts, *kBytes,
+                                                {.lengths = {2048}, .distances = {300, 450, 900, 1700}, .trials = 2});
+  CHECK(result.groups[3].accuracy() == 1);
+  CHECK(result.k_max == 450);
+
+  ToyScorer last_digit_only([](std::span<const int32_t> context) {
+    const std::string text = text_of(context);
+    const size_t said = text.size() - text.rfind(kLead) - kLead.size();
+    const char next = said == 5 ? text[text.find(kLead + " ") + kLead.size() + said] : '?';
+    std::vector<double> p(static_cast<size_t>(kBytes->vocab_size()), 0.01 / 257);
+    p[static_cast<size_t>(kBytes->encode(std::string(1, next))[0])] = 0.99;
+    return p;
+  });
+  CHECK(evaluate_passkey(last_digit_only, prompts, *kBytes, {.lengths = {600}, .trials = 4}).groups[0].hits == 0);
+}
+
 TEST_CASE("A needle grid shows how deep a short-sighted model reads") {
   ToyScorer oracle = copy_oracle(kLead, 700);
   const RetrievalPrompts prompts(default_retrieval_template(), *kBytes, kBytes->bos_id());
@@ -225,6 +263,14 @@ TEST_CASE("Tasks keep their facts in order, within the length, and ask for what 
       for (const std::string& e : p.expected) CHECK(answer.find(e) != std::string::npos);
     }
   }
+  // They stand at random places, not in one block: most chains have noise between every two of their lines.
+  int apart = 0;
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    Random random(seed, Purpose::test);
+    const TaskPrompt p = make_task("vt", 6000, *kBytes, {.hops = 1}, random);
+    apart += text_of(p.ids).find(p.facts[0] + "\n" + p.facts[1]) == std::string::npos;
+  }
+  CHECK(apart >= 15);
   Random random(7, Purpose::test);
   CHECK(test::error_of([&] { make_task("cwe", 600, *kBytes, {}, random); }) ==
         "[tasks] unknown task 'cwe'; known: single, multikey, vt");
@@ -271,6 +317,7 @@ TEST_CASE("F1 and ROUGE-L count words as their definitions do") {
   CHECK(word_f1("", "cat") == 0);
   CHECK(rouge_l("police killed the gunman", "police kill the gunman") == doctest::Approx(0.75));
   CHECK(rouge_l("the gunman police killed", "police killed the gunman") == doctest::Approx(0.5));
+  CHECK(rouge_l("a a a", "a b") == doctest::Approx(2 * (1.0 / 3) * 0.5 / (1.0 / 3 + 0.5)));
   CHECK(rouge_l("", "x") == 0);
 }
 

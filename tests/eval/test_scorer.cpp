@@ -119,8 +119,8 @@ TEST_CASE("books30m gives its oracle's loss per document, plain and under linear
   const std::string archive = test::shared_data("books/test.tar.xz");
   if (folder.empty() || archive.empty()) return;
   const auto oracle = nlohmann::json::parse(read_file(folder + "/eval_oracle.json"));
-  // The first document in full is two minutes of two cores per window: this test reads as much as fits a minute, the
-  // second document under PI being the other arm. ROPEWALK_SLOW_TESTS=1 reads two documents under both.
+  // A document is 131,000 tokens to read, about a minute on two cores; ROPEWALK_SLOW_TESTS=1 reads two documents, and
+  // both under PI as well.
   const bool slow = std::getenv("ROPEWALK_SLOW_TESTS") != nullptr;
   const test::TempDir books;
   std::vector<std::string> paths;
