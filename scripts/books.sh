@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# The main job on real books: a BPE of 4096, a small LLaMA with a window of 256, PoSE to 1024, perplexity by window.
+#
+#   bash scripts/books.sh DIR [OUT]      DIR: a folder of .txt files; the last two (by name) are held out
+#
+# Needs the build of scripts/demo.sh. About seven minutes on two cores for 5 MB of text.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+books=$1
+out=${2:-$root/out/books}
+ropewalk=${ROPEWALK:-$root/build/demo/bin/ropewalk}
+mkdir -p "$out"
+mapfile -t files < <(find "$books" -name '*.txt' | sort)
+train=("${files[@]:0:${#files[@]}-2}")
+held=("${files[@]: -2}")
+"$ropewalk" tokenizer train --data "${train[@]}" --vocab 4096 --out "$out/tokenizer"
+"$ropewalk" train --data "${train[@]}" --tokenizer "$out/tokenizer" --out "$out/base" \
+  --hidden 192 --layers 4 --heads 3 --ffn 512 --window 256 --batch 16 --steps 600 --lr 3e-3 --warmup 40
+"$ropewalk" train --data "${train[@]}" --from "$out/base" --out "$out/pose" \
+  --method pose --target 1024 --batch 16 --steps 100 --lr 1e-3 --warmup 10
+for model in base pose; do
+  "$ropewalk" eval ppl --model "$out/$model" --data "${held[@]}" --window 128,256,512,1024 --max-tokens 8192 \
+    --json "$out/$model/eval-ppl.json"
+done
+"$ropewalk" report "$out/base" "$out/pose" --out "$out/report.html"
