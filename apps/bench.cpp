@@ -146,6 +146,61 @@ void bench_attention(Table& table) {
   table.rows.back()["peak_mib"] = peak;
 }
 
+/// The shapes of docs/results.md.
+struct Shape4 {
+  const char* name;
+  int64_t hidden, layers, heads, kv_heads, ffn;
+  bool tied;
+  int64_t length, batch;
+};
+constexpr Shape4 kShapes[] = {
+    {"S", 288, 6, 6, 6, 768, true, 256, 512},         {"S-small", 288, 6, 6, 6, 768, true, 256, 32},
+    {"M", 768, 12, 12, 12, 2048, true, 1024, 64},     {"M-8k", 768, 12, 12, 12, 2048, true, 8192, 4},
+    {"M-32k", 768, 12, 12, 12, 2048, true, 32768, 4}, {"L", 2048, 22, 32, 4, 5632, false, 2048, 16}};
+constexpr double kPeakFlops = 989e12;  // dense bf16 of an H100 or H200 by its datasheet
+
+/// Training steps on the GPU in bf16 with f32 master weights: time, model FLOP utilisation, peak memory.
+void bench_training(const Options& o, const Shape4& s, Device device) {
+  LlamaConfig c;
+  c.vocab_size = 32000, c.hidden_size = s.hidden, c.intermediate_size = s.ffn, c.num_hidden_layers = s.layers;
+  c.num_attention_heads = s.heads, c.num_key_value_heads = s.kv_heads, c.tie_word_embeddings = s.tied;
+  c.rope.max_position_embeddings = s.length;
+  release_cached_memory(device);
+  reset_peak_memory(device);
+  Llama model(c, DType::bf16, device, 1);
+  AdamW optimizer(model.arena(), {.weight_decay = 0.1});
+  model.enable_grad();
+  const Tensor ids = random_ids(s.batch, s.length, 32000, 1).to(device),
+               targets = random_ids(s.batch, s.length, 32000, 2).to(device);
+  const double tokens = static_cast<double>(s.batch * s.length);
+  const RopeAngles angles = model.angles(model.plain_positions(0, s.length), {});
+  const Timing t = measure(o.seconds, [&] {
+    backward(model.loss(ids, targets, angles));
+    optimizer.step(3e-4, 1 / tokens, 1.0);
+  });
+  // 6 N (without the embedding's lookup) and attention, causal counted at half
+  const double n =
+      static_cast<double>(model.arena().parameter_count()) - (s.tied ? 0.0 : 32000.0 * static_cast<double>(s.hidden));
+  const double per_token = 6 * n + 6 * static_cast<double>(s.layers * s.length * s.hidden);
+  std::printf("%-8s T %6lld  B %4lld  %12s tok/s  MFU %5.1f %%  %9.2f ms (%.2f to %.2f)  peak %.1f GiB\n", s.name,
+              static_cast<long long>(s.length), static_cast<long long>(s.batch),
+              with_commas(std::llround(tokens / t.median)).c_str(), 100 * per_token * tokens / t.median / kPeakFlops,
+              t.median * 1e3, t.fastest * 1e3, t.slowest * 1e3,
+              static_cast<double>(memory_stats(device).peak_bytes) / (1 << 30));
+  std::fflush(stdout);
+}
+
+void run_cuda(const Options& o, const Globals& globals) {
+  use(globals);
+  check(cuda_device_count() > 0, "bench", "there is no GPU (", cuda_device_name(), ")");
+  std::printf("training step on %s, bf16 with f32 master weights, no recomputation; MFU of 989 TFLOP/s\n",
+              cuda_device_name().c_str());
+  for (const Shape4& s : kShapes) {
+    if (o.only.empty() || ("," + o.only + ",").find(cat(",", s.name, ",")) != std::string::npos)
+      bench_training(o, s, {DeviceType::cuda, 0});
+  }
+}
+
 void run_cpu(const Options& o, const Globals& globals) {
   use(globals);
   std::vector<int> threads = o.threads;
@@ -178,4 +233,8 @@ void add_bench(CLI::App& app, Globals& globals) {
   cpu->add_option("--seconds", o.seconds, "time for each row")->capture_default_str();
   cpu->add_option("--json", o.json, "also write the rows here");
   cpu->callback([options, &globals] { run_cpu(*options, globals); });
+  CLI::App* cuda = sub->add_subcommand("cuda", "Training steps of the S, M and L shapes on a GPU in bf16");
+  cuda->add_option("--only", o.only, "shapes, with commas: S, S-small, M, M-8k, M-32k, L");
+  cuda->add_option("--seconds", o.seconds, "time for each row")->capture_default_str();
+  cuda->callback([options, &globals] { run_cuda(*options, globals); });
 }
