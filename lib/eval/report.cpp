@@ -435,8 +435,13 @@ std::string cost_section(const Runs& runs, const std::vector<int>& colors) {
          c.peak_memory_bytes > 0 ? cat(short_number(static_cast<double>(c.peak_memory_bytes) / 1048576), " MiB") : ""});
   }
   if (rows.empty()) return "";
-  return section("Cost", "Training alone, on the machine that ran it.",
-                 table({"run", "time", "tokens", "tokens / s", "peak memory"}, rows));
+  Row head{"run", "time", "tokens", "tokens / s", "peak memory"};
+  for (size_t c = head.size(); c-- > 1;) {  // a column that no run has a number for says nothing
+    if (!std::all_of(rows.begin(), rows.end(), [&](const Row& row) { return row[c].empty(); })) continue;
+    head.erase(head.begin() + static_cast<std::ptrdiff_t>(c));
+    for (Row& row : rows) row.erase(row.begin() + static_cast<std::ptrdiff_t>(c));
+  }
+  return section("Cost", "Training alone, on the machine that ran it.", table(head, rows));
 }
 
 std::string recipe_section(const Runs& runs, const std::vector<int>& colors) {

@@ -32,11 +32,11 @@ struct Axis {
   bool holds(double v) const { return std::isfinite(v) && v <= limit && (!logarithmic || v > 0); }
 };
 
-/// Steps of 1, 2, 2.5 or 5 times a power of ten, about `count` of them.
+/// Steps of 1, 2 or 5 times a power of ten, about `count` of them.
 std::vector<double> nice_ticks(double low, double high, int count) {
   const double raw = (high - low) / std::max(1, count), magnitude = std::pow(10.0, std::floor(std::log10(raw)));
   double step = 10 * magnitude;
-  for (double s : {1.0, 2.0, 2.5, 5.0}) {
+  for (double s : {1.0, 2.0, 5.0}) {
     if (s * magnitude >= raw * 0.999) {
       step = s * magnitude;
       break;
@@ -49,13 +49,14 @@ std::vector<double> nice_ticks(double low, double high, int count) {
   return ticks;
 }
 
-/// 1, 2, 5 times powers of ten; only powers of ten when there are many.
+/// 1, 2, 5 times powers of ten; more of them within one decade, powers of ten alone over many.
 std::vector<double> log_ticks(double low, double high) {
-  std::vector<double> ticks;
-  const bool sparse = std::log10(high / low) > 2.6;
+  const double decades = std::log10(high / low);
+  std::vector<double> steps = {1, 2, 5}, ticks;
+  if (decades < 1) steps = {1, 1.5, 2, 3, 4, 5, 7};
+  if (decades > 2.6) steps = {1};
   for (double decade = std::pow(10.0, std::floor(std::log10(low))); decade <= high; decade *= 10) {
-    for (double s : {1.0, 2.0, 5.0}) {
-      if (sparse && s > 1) continue;
+    for (double s : steps) {
       if (s * decade >= low * 0.999 && s * decade <= high * 1.001) ticks.push_back(s * decade);
     }
   }

@@ -102,7 +102,7 @@ void use_recipe(ReportRun& run) {
   if (const int64_t original = integer_of(run, "original_window")) run.trained_window = original;
   if (const int64_t target = integer_of(run, "target")) run.target_window = target;
   const std::string method = value_of(run, "method"), scaling = value_of(run, "rope_scaling");
-  run.baseline = (method.empty() || method == "none") && (scaling.empty() || scaling == "null");
+  run.baseline = (method.empty() || method == "none" || method == "plain") && (scaling.empty() || scaling == "null");
   if (run.cost.tokens == 0) {
     const int64_t per_step =
         integer_of(run, "window") * integer_of(run, "batch") * std::max<int64_t>(1, integer_of(run, "accumulate"));

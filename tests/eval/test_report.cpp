@@ -196,6 +196,8 @@ TEST_CASE("A run folder is read as train and eval leave it") {
   CHECK(run.base_inv_freq[2] / run.inv_freq[2] == doctest::Approx(4));
   CHECK(run.trained_window == 64);
   CHECK(run.target_window == 256);
+  write("recipe.toml", "method = \"plain\"\nrope_scaling = \"null\"\n");
+  CHECK(load_run(folder.path("pose")).baseline);
   write("eval-ppl.json", "{\"kind\"");
   CHECK(test::error_of([&] { load_run(folder.path("pose")); }).find("eval-ppl.json: not valid JSON") !=
         std::string::npos);
