@@ -1,26 +1,10 @@
 // ropewalk: train small LLaMAs, stretch their context window, and look at what comes out.
-#include <unistd.h>
-
 #include <cstdio>
-#include <cstdlib>
 
 #include "tensor/error.h"
 #include "verbs.h"
 
-namespace {
-
-/// Between parallel loops OpenMP threads spin for milliseconds by default. On a machine that other programs use too, that
-/// starves everyone (measured: a fifth of the speed). The runtime reads its settings before main, so: set, and start again.
-void spin_less(char** argv) {
-  if (std::getenv("GOMP_SPINCOUNT") || std::getenv("OMP_WAIT_POLICY")) return;
-  setenv("GOMP_SPINCOUNT", "20000", 1);  // some 50 microseconds
-  execv("/proc/self/exe", argv);         // goes on below if there is no /proc
-}
-
-}  // namespace
-
 int main(int argc, char** argv) {
-  spin_less(argv);
   CLI::App app{
       "ropewalk trains small LLaMA models, extends their context window by the RoPE methods of PI, PoSE, CLEX, E2-LLM "
       "and\n"

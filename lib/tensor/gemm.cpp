@@ -71,30 +71,30 @@ void parallel_gemm(Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, T alpha,
   });
 }
 
+/// sum_j w[j] x[j] with 64 running sums: one sum would wait for its own previous addition, and memory would idle.
+template <class W, class T>
+T dot(const W* w, const T* x, int64_t k) {
+  constexpr int64_t kLanes = 64;
+  T lanes[kLanes] = {};
+  int64_t j = 0;
+  for (; j + kLanes <= k; j += kLanes) {
+#pragma omp simd
+    for (int64_t l = 0; l < kLanes; ++l) lanes[l] += static_cast<T>(w[j + l]) * x[j + l];
+  }
+  for (; j < k; ++j) lanes[j % kLanes] += static_cast<T>(w[j]) * x[j];
+  T sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t l = 0; l < kLanes; ++l) sum += lanes[l];
+  return sum;
+}
+
 template <class W, class T>
 void parallel_matvec(int64_t n, int64_t k, const W* w, const T* x, T* y) {
-  const int64_t grain = std::max<int64_t>(8, (1 << 15) / std::max<int64_t>(k, 1));  // 128 KiB of f32 for each thread at least
+  const int64_t grain =
+      std::max<int64_t>(8, (1 << 14) / std::max<int64_t>(k, 1));  // 64 KiB of f32 for each thread at least
   parallel_for(n, grain, [&](int64_t begin, int64_t end) {
-    int64_t row = begin;
-    for (; row + 4 <= end; row += 4) {  // four rows share each load of x and keep four streams in flight
-      const W *w0 = w + row * k, *w1 = w0 + k, *w2 = w1 + k, *w3 = w2 + k;
-      T s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-#pragma omp simd reduction(+ : s0, s1, s2, s3)
-      for (int64_t j = 0; j < k; ++j) {
-        const T xj = x[j];
-        s0 += static_cast<T>(w0[j]) * xj;
-        s1 += static_cast<T>(w1[j]) * xj;
-        s2 += static_cast<T>(w2[j]) * xj;
-        s3 += static_cast<T>(w3[j]) * xj;
-      }
-      y[row] = s0, y[row + 1] = s1, y[row + 2] = s2, y[row + 3] = s3;
-    }
-    for (; row < end; ++row) {
-      T s = 0;
-#pragma omp simd reduction(+ : s)
-      for (int64_t j = 0; j < k; ++j) s += static_cast<T>(w[row * k + j]) * x[j];
-      y[row] = s;
-    }
+    // Row after row: one linear stream, which the hardware prefetches.
+    for (int64_t row = begin; row < end; ++row) y[row] = dot(w + row * k, x, k);
   });
 }
 
