@@ -3,6 +3,7 @@
 
 #define EIGEN_DONT_PARALLELIZE
 #include <Eigen/Core>
+#include <bit>
 
 #include "tensor/cuda.h"
 #include "tensor/parallel.h"
@@ -72,6 +73,12 @@ void parallel_gemm(Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, T alpha,
 }
 
 /// sum_j w[j] x[j] with 64 running sums: one sum would wait for its own previous addition, and memory would idle.
+template <class W>
+W widen(W w) {
+  return w;
+}
+float widen(bf16 w) { return std::bit_cast<float>(static_cast<uint32_t>(w.bits) << 16); }  // in a form that vectorises
+
 template <class W, class T>
 T dot(const W* w, const T* x, int64_t k) {
   constexpr int64_t kLanes = 64;
@@ -79,9 +86,9 @@ T dot(const W* w, const T* x, int64_t k) {
   int64_t j = 0;
   for (; j + kLanes <= k; j += kLanes) {
 #pragma omp simd
-    for (int64_t l = 0; l < kLanes; ++l) lanes[l] += static_cast<T>(w[j + l]) * x[j + l];
+    for (int64_t l = 0; l < kLanes; ++l) lanes[l] += widen(w[j + l]) * x[j + l];
   }
-  for (; j < k; ++j) lanes[j % kLanes] += static_cast<T>(w[j]) * x[j];
+  for (; j < k; ++j) lanes[j % kLanes] += widen(w[j]) * x[j];
   T sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t l = 0; l < kLanes; ++l) sum += lanes[l];
