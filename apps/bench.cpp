@@ -122,11 +122,13 @@ void bench_model(Table& table, double budget) {
 
 void bench_decode(Table& table) {
   Llama model(shape_s(), DType::f32, kCpu, 1);
-  const auto decode = [&] {
-    generate(model, {1}, {.tokens = 256, .sampling = {.temperature = 0}, .stop = {}}, [](int32_t) { return true; });
-  };
-  const Timing t = measure(1.0, decode);
-  table.row("S decode, batch 1, 256 tokens", 256 / t.median, "tok/s", t);
+  const GenerateOptions options{.tokens = 256, .sampling = {.temperature = 0}, .stop = {}};
+  const auto decode = [&] { generate(model, {1}, options, [](int32_t) { return true; }); };
+  Timing t = measure(1.0, decode);
+  table.row("S decode, batch 1, 256 tokens, f32 weights", 256 / t.median, "tok/s", t);
+  model.use_compact_weights(true);
+  t = measure(1.0, decode);
+  table.row("S decode, batch 1, 256 tokens, bf16 weights", 256 / t.median, "tok/s", t);
 }
 
 void bench_attention(Table& table) {

@@ -18,6 +18,7 @@ struct Options {
 
 void run(const Options& o, const Globals& globals) {
   const LoadedModel m = load_model_and_tokenizer(o.model, globals, o.rope);
+  m.model->use_compact_weights();
   const bool bos = !o.no_bos && m.tokenizer->bos_id().has_value();
   std::vector<int32_t> prompt = bos ? m.tokenizer->encode_with_bos(o.prompt) : m.tokenizer->encode(o.prompt);
   check(!prompt.empty(), "generate", "the prompt is empty and the tokenizer has no beginning-of-text token");

@@ -48,6 +48,9 @@ class Var {
   void clear_grad() const {
     if (slot_) slot_->grad = Tensor();
   }
+  /// A bf16 copy of the value, for products of one row that are bound by reading it (see Llama::use_compact_weights).
+  const Tensor& compact() const { return compact_; }
+  void set_compact(Tensor bf16_copy) { compact_ = std::move(bf16_copy); }
   /// The same value as a constant.
   Var detach() const { return Var(value_); }
 
@@ -63,7 +66,7 @@ class Var {
 
  private:
   friend class Tape;
-  Tensor value_;
+  Tensor value_, compact_;
   GradSlotPtr slot_;
 };
 

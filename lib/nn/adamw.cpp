@@ -80,7 +80,8 @@ double AdamW::step_cpu(double lr, double grad_scale, double clip) {
                         1 - std::pow(config_.beta2, t),
                         config_.eps};
       const int64_t o = s.offset;
-      update(a.master().data<T>() + o, a.grad().data<T>() + o, a.m().data<T>() + o, a.v().data<T>() + o, s.numel, rates);
+      update(a.master().data<T>() + o, a.grad().data<T>() + o, a.m().data<T>() + o, a.v().data<T>() + o, s.numel,
+             rates);
     }
   };
   if (a.master().dtype() == DType::f64) {

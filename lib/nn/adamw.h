@@ -35,7 +35,7 @@ class AdamW {
   ParamArena& arena_;
   AdamWConfig config_;
   int64_t steps_ = 0;
-  cuda::AdamWTable table_;        // GPU: rates by segment
+  cuda::AdamWTable table_;         // GPU: rates by segment
   Tensor scalars_, squared_norm_;  // GPU: f32 [kAdamWScalars], f64 [1]
 };
 

@@ -50,6 +50,12 @@ void Llama::enable_grad() {
   bind();
 }
 
+bool Llama::use_compact_weights(bool lossy) {
+  if (!arena_.make_compact(lossy)) return false;
+  bind();
+  return true;
+}
+
 void Llama::set_rope(const RopeConfig& rope) {
   std::unique_ptr<RopeScaling> scaling = make_rope_scaling(rope);
   check(scaling->parameter_specs().empty() && rope_index_ == arena_.size(), "llama", "rope type '", rope.rope_type,

@@ -52,6 +52,9 @@ class Llama {
   Device device() const { return device_; }
   /// Prepares for training: gradients and optimizer state.
   void enable_grad();
+  /// For generation on the CPU: single-token products read a bf16 copy of the weights. Exact, and then used, if the
+  /// weights are bf16 numbers (a bf16 checkpoint); otherwise only if `lossy`. Returns whether it is used.
+  bool use_compact_weights(bool lossy = false);
   /// Recompute each block in backward instead of keeping its activations.
   void set_recompute(bool on) { recompute_ = on; }
   /// Swaps the RoPE recipe of an existing model (to extend its window). Call before enable_grad(). Errors: a recipe

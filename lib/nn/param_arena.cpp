@@ -44,6 +44,7 @@ void ParamArena::allocate(DType compute, Device device, std::optional<uint64_t> 
 void ParamArena::enable_grad() {
   check(master_.defined(), "param_arena", "enable_grad() before allocate()");
   if (grad_.defined()) return;
+  compact_ = Tensor();
   {
     const MemoryTag tag("gradients");
     grad_ = Tensor::zeros(master_.shape(), master_.dtype(), master_.device());
@@ -55,9 +56,27 @@ void ParamArena::enable_grad() {
   for (const Segment& s : segments_) vars_.push_back(make_var(s.offset, s.numel, s.spec.shape));
 }
 
+bool ParamArena::make_compact(bool lossy) {
+  if (compute_.dtype() != DType::f32 || compute_.is_cuda() || grad_.defined()) return false;
+  if (!lossy) {
+    const float* p = compute_.data<float>();
+    for (int64_t i = 0; i < compute_.numel(); ++i) {
+      if (static_cast<float>(bf16(p[i])) != p[i]) return false;
+    }
+  }
+  compact_ = compute_.to(DType::bf16);
+  vars_.clear();
+  for (const Segment& s : segments_) vars_.push_back(make_var(s.offset, s.numel, s.spec.shape));
+  return true;
+}
+
 Var ParamArena::make_var(int64_t offset, int64_t numel, const Shape& shape) const {
   const Tensor value = compute_.slice(offset, offset + numel).view(shape);
-  if (!grad_.defined()) return Var(value);
+  if (!grad_.defined()) {
+    Var constant(value);
+    if (compact_.defined()) constant.set_compact(compact_.slice(offset, offset + numel).view(shape));
+    return constant;
+  }
   return Var::leaf(value, grad_.slice(offset, offset + numel).view(shape));
 }
 

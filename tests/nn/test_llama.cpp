@@ -217,6 +217,44 @@ TEST_CASE("prefill of n + m equals prefill of n and m single steps for every RoP
   }
 }
 
+TEST_CASE("compact weights change nothing for a bf16 model and are refused for another unless asked for") {
+  Llama model(small_config(), DType::f32, kCpu, 3);
+  const auto text = [&] {
+    std::vector<int32_t> ids;
+    generate(model, {1, 2, 3}, {.tokens = 12, .sampling = {.temperature = 0}, .stop = {}}, [&](int32_t id) {
+      ids.push_back(id);
+      return true;
+    });
+    return ids;
+  };
+  CHECK_FALSE(model.use_compact_weights());
+  model.arena().master().copy_from(model.arena().master().to(DType::bf16));
+  const std::vector<int32_t> before = text();
+  CHECK(model.use_compact_weights());
+  CHECK(text() == before);
+}
+
+TEST_CASE("CLEX with a zero down-projection is dynamic NTK with s = 2t - 1") {
+  for (const int64_t t : {2, 3, 4}) {
+    LlamaConfig config = small_config();
+    config.rope = rope_config_from_json(
+        R"({"head_dim":8,"max_position_embeddings":16,"rope_scaling":{"rope_type":"clex","max_factor":8}})");
+    Llama clex(config, DType::f64, kCpu, 4);
+    config.rope = rope_config_from_json(
+        R"({"head_dim":8,"max_position_embeddings":16,"rope_scaling":{"rope_type":"dynamic","factor":2.0}})");
+    Llama dynamic(config, DType::f64, kCpu, 5);
+    assign_weights(dynamic,
+                   [&](const std::string& name) { return clex.arena().master_of(clex.arena().index_of(name)); });
+    const Tensor ids = some_ids(1, 16 * t, 50, 1);
+    const NoGrad no_grad;
+    const auto logits = [&](const Llama& m) {
+      return m.logits(m.forward(ids, m.angles(m.plain_positions(0, 16 * t), {.length = 16 * t}))).value();
+    };
+    CAPTURE(t);
+    CHECK(test::relative_error(logits(clex), logits(dynamic)) < 1e-5);
+  }
+}
+
 TEST_CASE("recomputing blocks in backward changes memory, not gradients") {
   Llama model(small_config(), DType::f64, kCpu, 1);
   model.enable_grad();

@@ -65,6 +65,10 @@ Var linear(const Var& x, const Var& weight) {
   shape.set(-1, weight.size(0));
   const Tensor rows = x.value().view({-1, weight.size(1)});  // [R,K]
   Tensor y = Tensor::empty(shape, x.dtype(), x.device());
+  if (rows.size(0) == 1 && weight.compact().defined() && !records(x, weight)) {  // decoding: half the bytes
+    cpu::matvec(weight.size(0), weight.size(1), weight.compact().data<bf16>(), rows.data<float>(), y.data<float>());
+    return Var(y);
+  }
   gemm(rows, Trans::no, weight.value(), Trans::yes, y.view({rows.size(0), weight.size(0)}));
   Var out(y);
   if (records(x, weight)) {
