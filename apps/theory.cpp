@@ -1,87 +1,18 @@
-// `ropewalk theory bound|coverage`: PI's theorem and PoSE's coverage, in numbers and pictures.
+// `ropewalk theory bound|coverage|pictures`: PI's theorem and PoSE's coverage, in numbers and pictures; the pictures of
+// docs/methods.md are drawn in theory_pictures.cpp.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
-#include <functional>
 
 #include "common.h"
+#include "plot.h"
 #include "rope/bounds.h"
 #include "tensor/file.h"
 
 using namespace rw;
 
 namespace {
-
-struct Series {
-  std::string name, colour;
-  size_t column;
-  bool points = false;
-};
-
-struct Plot {
-  std::string title, x_title, y_title;
-  const CurveTable& table;
-  std::vector<Series> series;
-  double low, high;   // of y; values outside are cut at the frame
-  double line = NAN;  // a dashed horizontal line
-};
-
-/// A standalone SVG line plot.
-std::string svg(const Plot& p) {
-  constexpr double width = 760, height = 360, left = 62, right = 16, top = 40, bottom = 48;
-  const double x0 = p.table.rows.front()[0], x1 = p.table.rows.back()[0];
-  const auto px = [&](double x) { return left + (x - x0) / (x1 - x0) * (width - left - right); };
-  const auto py = [&](double y) {
-    return height - bottom - (std::clamp(y, p.low, p.high) - p.low) / (p.high - p.low) * (height - top - bottom);
-  };
-  char line[200];
-  std::string out = cat("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 ", width, " ", height,
-                        "\" font-family=\"sans-serif\" font-size=\"12\">\n",
-                        "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n<text x=\"", left,
-                        "\" y=\"22\" font-size=\"15\">", p.title, "</text>\n");
-  for (int i = 0; i <= 4; ++i) {
-    const double y = p.low + (p.high - p.low) * i / 4, x = x0 + (x1 - x0) * i / 4;
-    std::snprintf(line, sizeof line,
-                  "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/><text x=\"%.1f\" y=\"%.1f\" "
-                  "text-anchor=\"end\">%.4g</text>\n",
-                  left, py(y), width - right, py(y), left - 6, py(y) + 4, y);
-    out += line;
-    std::snprintf(line, sizeof line, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%.4g</text>\n", px(x),
-                  height - bottom + 18, x);
-    out += line;
-  }
-  out += cat("<text x=\"", width / 2, "\" y=\"", height - 8, "\" text-anchor=\"middle\">", p.x_title,
-             "</text>\n<text transform=\"translate(14,", height / 2, ") rotate(-90)\" text-anchor=\"middle\">",
-             p.y_title, "</text>\n");
-  if (std::isfinite(p.line)) {
-    std::snprintf(line, sizeof line,
-                  "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"#444\" stroke-dasharray=\"5 4\"/>\n",
-                  left, py(p.line), width - right, py(p.line));
-    out += line;
-  }
-  double legend = left + 10;
-  for (const Series& s : p.series) {
-    std::string path;
-    for (const auto& row : p.table.rows) {
-      const double y = row[s.column];
-      if (!std::isfinite(y)) continue;
-      if (s.points) {
-        std::snprintf(line, sizeof line, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"2\" fill=\"%s\"/>\n", px(row[0]), py(y),
-                      s.colour.c_str());
-        out += line;
-      } else {
-        std::snprintf(line, sizeof line, "%s%.1f,%.1f", path.empty() ? "" : " ", px(row[0]), py(y));
-        path += line;
-      }
-    }
-    if (!path.empty())
-      out += cat("<polyline fill=\"none\" stroke=\"", s.colour, "\" stroke-width=\"1.5\" points=\"", path, "\"/>\n");
-    out += cat("<text x=\"", legend, "\" y=\"", top + 12, "\" fill=\"", s.colour, "\">", s.name, "</text>\n");
-    legend += 14.0 + 7.2 * static_cast<double>(s.name.size());
-  }
-  return out + "</svg>\n";
-}
 
 struct Options {
   std::string out = "out/theory";
@@ -192,7 +123,8 @@ void coverage(const Options& o) {
 void add_theory(CLI::App& app, Globals&) {
   auto options = std::make_shared<Options>();
   auto& o = *options;
-  CLI::App* sub = app.add_subcommand("theory", "PI's bounds and PoSE's coverage, in numbers and pictures");
+  CLI::App* sub =
+      app.add_subcommand("theory", "PI's bounds, PoSE's coverage and every method's choice, in numbers and pictures");
   sub->require_subcommand(1);
   CLI::App* b = sub->add_subcommand(
       "bound", "Extrapolation and interpolation bounds of PI, printed and corrected, and its figures 2 and 5");
@@ -212,4 +144,5 @@ void add_theory(CLI::App& app, Globals&) {
   c->add_option("--seed", o.seed, "of the simulation")->capture_default_str();
   c->add_option("--out", o.out, "folder for SVG and CSV files")->capture_default_str();
   c->callback([options] { coverage(*options); });
+  add_theory_pictures(*sub);
 }

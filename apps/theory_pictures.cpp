@@ -1,0 +1,203 @@
+// `ropewalk theory pictures`: what every method chooses, one SVG each, for docs/methods.md. All are drawn for a head of
+// 64 elements, a window of 512 and a target of 4096.
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+
+#include "common.h"
+#include "plot.h"
+#include "rope/positions.h"
+#include "rope/scaling.h"
+#include "tensor/file.h"
+
+using namespace rw;
+
+namespace {
+
+constexpr int64_t kHeadDim = 64, kWindow = 512, kTarget = 4096;
+constexpr double kFactor = 8;
+constexpr const char* kColours[] = {"#1f6fb2", "#c03d3d", "#2f8f4e", "#8a4fb0"};
+
+RopeConfig recipe(const std::string& type) {
+  RopeConfig c;
+  c.rope_type = type;
+  c.head_dim = kHeadDim;
+  c.original_max_position_embeddings = kWindow;
+  c.max_position_embeddings = kTarget;
+  c.factor = kFactor;
+  return c;
+}
+
+/// One curve: a recipe at a length of tokens.
+struct Curve {
+  std::string name;
+  RopeConfig config;
+  int64_t length = kTarget;
+};
+
+std::vector<double> inv_freq(const Curve& curve) {
+  const auto scaling = make_rope_scaling(curve.config);
+  Random random(1, Purpose::init, 0);
+  std::vector<Var> parameters;  // CLEX's, as they are before training
+  for (const ParameterSpec& spec : scaling->parameter_specs()) {
+    const Tensor values = Tensor::zeros(spec.shape, DType::f32);
+    spec.init(values, random);
+    parameters.emplace_back(values);
+  }
+  if (!parameters.empty()) scaling->set_parameters(parameters);
+  return scaling->table({.length = curve.length}).inv_freq.value().to_vector();
+}
+
+/// log2(theta'_i / theta_i) over the pair index, from `low` to 0.
+std::string frequencies(const std::string& title, const std::vector<Curve>& curves, double low = -4) {
+  const std::vector<double> base = base_inv_freq(curves[0].config);
+  CurveTable table;
+  for (size_t i = 0; i < base.size(); ++i) table.rows.push_back({static_cast<double>(i)});
+  std::vector<Series> series;
+  for (size_t k = 0; k < curves.size(); ++k) {
+    const std::vector<double> theta = inv_freq(curves[k]);
+    for (size_t i = 0; i < base.size(); ++i) table.rows[i].push_back(std::log2(theta[i] / base[i]));
+    series.push_back({curves[k].name, kColours[k], k + 1});
+  }
+  return svg({.title = title,
+              .x_title = "pair i (fast to slow)",
+              .y_title = "log2(theta' / theta)",
+              .table = table,
+              .series = series,
+              .low = low,
+              .high = 0,
+              .right = kHeadDim / 2});
+}
+
+/// p(m) over m of three samples; every fourth token, as points, so that jumps show.
+std::string positions(const std::string& title, PositionConfig config, uint64_t seed = 5) {
+  config.max_factor = static_cast<int64_t>(kFactor);
+  SampleSpec spec;
+  spec.seed = seed;
+  spec.sample_ids = {0, 1, 2};
+  spec.window = spec.original_window = kWindow;
+  spec.target = kTarget;
+  spec.document_lengths.assign(3, 10 * kTarget);
+  const PositionBatch batch = make_position_sampler(config)->sample(spec);
+  const float* p = batch.positions.data<float>();  // [3, T]
+  CurveTable table;
+  for (int64_t m = 0; m < kWindow; m += 4) {
+    std::vector<double> row = {static_cast<double>(m)};
+    for (int64_t b = 0; b < 3; ++b) row.push_back(p[b * kWindow + m]);
+    table.rows.push_back(row);
+  }
+  std::vector<Series> series;
+  for (size_t b = 0; b < 3; ++b) {
+    char name[40];
+    if (config.kind == "clex" || config.kind == "e2") {
+      std::snprintf(name, sizeof name, "factor %.0f", batch.t[b]);
+    } else {
+      std::snprintf(name, sizeof name, "sample %zu", b + 1);
+    }
+    series.push_back({name, kColours[b], b + 1, true});
+  }
+  const bool within = config.kind == "e2";  // E2-LLM stays inside the window
+  return svg({.title = title,
+              .x_title = "token m",
+              .y_title = "position p(m)",
+              .table = table,
+              .series = series,
+              .low = 0,
+              .high = static_cast<double>(within ? kWindow : kTarget),
+              .right = kWindow});
+}
+
+/// Log-n attention's factor over the token index.
+std::string query_scales() {
+  RopeConfig by_position = recipe("linear"), constant = by_position;
+  by_position.logn = LogN::position, constant.logn = LogN::constant;
+  const auto scaling = make_rope_scaling(by_position), other = make_rope_scaling(constant);
+  const std::vector<float> all = scaling->query_scale(0, kTarget);
+  CurveTable table;
+  for (int64_t m = 0; m < kTarget; m += 16) {
+    table.rows.push_back({static_cast<double>(m), all[static_cast<size_t>(m)], other->query_scale(m, 1)[0]});
+  }
+  return svg({.title = "Log-n attention, L = 512",
+              .x_title = "token m, decoded one by one",
+              .y_title = "factor of the query",
+              .table = table,
+              .series = {{"constant", kColours[1], 2}, {"position", kColours[0], 1}},
+              .low = 0,
+              .high = 1.6,
+              .line = 1,
+              .right = kTarget});
+}
+
+std::vector<Curve> by_length(const RopeConfig& config, const std::vector<int64_t>& lengths) {
+  std::vector<Curve> curves;
+  for (const int64_t n : lengths) curves.push_back({cat("n = ", n), config, n});
+  return curves;
+}
+
+void pictures(const std::string& out) {
+  std::error_code error;
+  std::filesystem::create_directories(out, error);
+  check(!error, "theory", "cannot make folder '", out, "': ", error.message());
+  const auto save = [&](const std::string& name, const std::string& text) {
+    write_file_atomic(out + "/" + name + ".svg", text);
+  };
+
+  RopeConfig dynamic = recipe("dynamic"), revised = recipe("yarn"), longrope = recipe("longrope"), abf = recipe("abf"),
+             million = abf, e2 = recipe("e2"), clex = recipe("clex"), paper = clex;
+  dynamic.factor = 2;
+  revised.yarn_variant = "revised";
+  abf.base = 5e5, million.base = 1e6;
+  e2.factor = 0;
+  paper.clex.prior = "paper";
+  for (int64_t i = 0; i < kHeadDim / 2; ++i) {
+    longrope.short_factor.push_back(1);
+    longrope.long_factor.push_back(std::pow(kFactor, 2.0 * static_cast<double>(i) / (kHeadDim - 2)));
+  }
+  save("linear", frequencies("Linear (PI), factor 8", {{"linear", recipe("linear")}}));
+  save("ntk", frequencies("NTK-aware, factor 8", {{"ntk", recipe("ntk")}, {"linear", recipe("linear")}}));
+  save("dynamic",
+       frequencies("Dynamic NTK, factor 2, at growing lengths n", by_length(dynamic, {512, 1024, 2048, 4096})));
+  save("dynamic_linear", frequencies("Dynamic linear, at growing lengths n",
+                                     by_length(recipe("dynamic_linear"), {512, 1024, 2048, 4096})));
+  save("yarn", frequencies("YaRN, factor 8", {{"paper", recipe("yarn")}, {"revised", revised}}));
+  save("llama3", frequencies("Llama 3, factor 8", {{"llama3", recipe("llama3")}}));
+  save("longrope", frequencies("LongRoPE, short and long divisors (example: NTK's)",
+                               {{"n up to 512", longrope, kWindow}, {"longer", longrope, kTarget}}));
+  save("abf", frequencies("ABF", {{"base 500000", abf}, {"base 1000000", million}}, -8));
+  save("e2", frequencies("E2-LLM at inference, at growing lengths n", by_length(e2, {512, 1024, 2048, 4096})));
+  save("clex", frequencies("CLEX before training", {{"t = 2", clex, 2 * kWindow},
+                                                    {"t = 4", clex, 4 * kWindow},
+                                                    {"t = 8", clex, kTarget},
+                                                    {"t = 8, the paper's prior", paper, kTarget}}));
+
+  const auto pose = [](const std::string& variant, int64_t chunks) {
+    PositionConfig c;
+    c.kind = "pose", c.variant = variant, c.chunks = chunks;
+    return c;
+  };
+  const auto other = [](const std::string& kind) {
+    PositionConfig c;
+    c.kind = kind;
+    return c;
+  };
+  save("pose", positions("PoSE, 512 to 4096", pose("paper", 2)));
+  save("pose-3-chunks", positions("PoSE with three chunks, 512 to 4096", pose("paper", 3)));
+  save("pose-code", positions("PoSE as published code draws it, 512 to 4096", pose("code", 2)));
+  save("pose-v1", positions("PoSE, first release, 512 to 4096", pose("v1", 2)));
+  save("pose-cream", positions("CREAM-style, 512 to 4096", pose("cream", 3), 3));
+  save("randpos", positions("RandPos, 512 to 4096", other("randpos")));
+  save("e2-positions", positions("E2-LLM in training, window 512, largest factor 8", other("e2")));
+  save("clex-positions", positions("CLEX in training, window 512, largest factor 8", other("clex")));
+  save("logn", query_scales());
+  std::printf("19 pictures in %s\n", out.c_str());
+}
+
+}  // namespace
+
+void add_theory_pictures(CLI::App& theory) {
+  const auto out = std::make_shared<std::string>("out/theory");
+  CLI::App* sub = theory.add_subcommand("pictures", "Frequencies or positions of every method, one SVG each");
+  sub->add_option("--out", *out, "folder for SVG files")->capture_default_str();
+  sub->callback([out] { pictures(*out); });
+}
