@@ -1,6 +1,4 @@
 // The program as a user meets it: what it answers to bad input, and the main verbs on small data.
-#include <sys/wait.h>
-
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -8,25 +6,11 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "support.h"
-#include "tensor/file.h"
+#include "cli.h"
 
 namespace fs = std::filesystem;
 
 namespace {
-
-struct Answer {
-  int code;
-  std::string out, err;
-};
-
-Answer ropewalk(const std::string& arguments) {
-  const test::TempDir dir;
-  const std::string command = std::string("OMP_NUM_THREADS=2 '") + ROPEWALK_BINARY_DIR + "/bin/ropewalk' " + arguments +
-                              " >'" + dir.path("out") + "' 2>'" + dir.path("err") + "' </dev/null";
-  const int status = std::system(command.c_str());
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, rw::read_file(dir.path("out")), rw::read_file(dir.path("err"))};
-}
 
 /// Bad input: exit code 2, exactly one line that holds `part`.
 void refuses(const std::string& arguments, const std::string& part) {
@@ -38,22 +22,13 @@ void refuses(const std::string& arguments, const std::string& part) {
   CHECK(std::count(a.err.begin(), a.err.end(), '\n') == 1);
 }
 
-std::string text_of(int bytes) {
-  std::string text;
-  for (int i = 0; static_cast<int>(text.size()) < bytes; ++i)
-    text += "Line " + std::to_string(i * 37 % 101) + " of the little story. ";
-  return text;
-}
-
-void write(const std::string& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
-
 const std::string kTiny = " --hidden 16 --layers 1 --heads 2 --batch 2 --window 16 --steps 4 ";
 
 }  // namespace
 
 TEST_CASE("every verb has help that names its options") {
   for (const std::string verb : {"train", "eval ppl", "generate", "tokenizer train", "convert llama2c", "convert hf",
-                                 "bench cpu", "demo", "report"}) {
+                                 "bench cpu", "demo", "report", "theory pictures"}) {
     CAPTURE(verb);
     const Answer a = ropewalk(verb + " --help");
     CHECK(a.code == 0);
