@@ -34,10 +34,12 @@ const rw::SafetensorsFile& golden(const std::string& name) {
 
 std::string shared_data(const std::string& relative) {
   const char* set = std::getenv("ROPEWALK_SHARED_DATA");
-  const std::string path = (set && *set ? std::string(set) : std::string(ROPEWALK_SOURCE_DIR) + "/../shared/data") + "/" + relative;
+  const std::string path =
+      (set && *set ? std::string(set) : std::string(ROPEWALK_SOURCE_DIR) + "/../shared/data") + "/" + relative;
   if (fs::exists(path)) return path;
   static std::set<std::string> told;
-  if (told.insert(path).second) std::printf("SKIPPED: needs %s, which is not part of this repository\n", relative.c_str());
+  if (told.insert(path).second)
+    std::printf("SKIPPED: needs %s, which is not part of this repository\n", relative.c_str());
   return "";
 }
 

@@ -17,8 +17,8 @@ std::string data_dir();
 std::string golden_dir();
 /// The golden file of that name, opened once. The JSON text of its "cases" metadata is in metadata().at("cases").
 const rw::SafetensorsFile& golden(const std::string& name);
-/// Folder of the large shared data (checkpoints, books): $ROPEWALK_SHARED_DATA, else ../shared/data beside the source; "" if absent.
-/// Prints the reason once when absent, so that a skipped test says why.
+/// Folder of the large shared data (checkpoints, books): $ROPEWALK_SHARED_DATA, else ../shared/data beside the source;
+/// "" if absent. Prints the reason once when absent, so that a skipped test says why.
 std::string shared_data(const std::string& relative);
 
 /// max |got - want| / max |want|; infinity if shapes differ or anything is NaN.
