@@ -43,7 +43,7 @@ TrainConfig base_config(const Options& o) {
   return c;
 }
 
-/// An extension of the base: the same number of tokens a step, a tenth of the base's steps.
+/// An extension of the base: the same number of tokens a step, a sixth of the base's steps.
 TrainConfig extension(const Options& o, const std::string& name, const std::string& method) {
   TrainConfig c = base_config(o);
   c.out = o.out + "/" + name;

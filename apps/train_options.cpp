@@ -35,7 +35,8 @@ void add_train(CLI::App& app, Globals& globals) {
   sub->add_option("--ffn", c.ffn, "new model: feed-forward size (0: 8/3 hidden, to a multiple of 32)")
       ->capture_default_str();
   sub->add_option("--theta", c.theta, "new model: RoPE base")->capture_default_str();
-  sub->add_option("--init-std", c.init_std, "new model: standard deviation of weights (0: 1 / sqrt(hidden))")->capture_default_str();
+  sub->add_option("--init-std", c.init_std, "new model: standard deviation of weights (0: 1 / sqrt(hidden))")
+      ->capture_default_str();
   sub->add_flag("--untied", c.untied, "new model: an output head of its own");
   sub->add_option("--method", c.method, "plain, full, pi, pose, randpos, e2 or clex")->capture_default_str();
   sub->add_option(

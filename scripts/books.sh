@@ -3,7 +3,7 @@
 #
 #   bash scripts/books.sh DIR [OUT]      DIR: a folder of .txt files; the last two (by name) are held out
 #
-# Needs the build of scripts/demo.sh. About seven minutes on two cores for 5 MB of text.
+# Needs the build of scripts/demo.sh. For 5 MB of text: 15.5 minutes of CPU time (see docs/results.md).
 set -euo pipefail
 # Waiting threads sleep instead of spinning: beside other programs that is up to five times faster, alone it costs little.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}

@@ -73,12 +73,14 @@ std::string file_checksum(const std::string& path) {
   return text;
 }
 
-std::string save_checkpoint(const std::string& out, const Llama& model, const AdamW& optimizer, const TrainerState& state, int64_t keep,
+std::string save_checkpoint(const std::string& out, const Llama& model, const AdamW& optimizer,
+                            const TrainerState& state, int64_t keep,
                             const std::function<void(const std::string&)>& extra) {
   std::error_code error;
   fs::create_directories(out, error);
   check(!error, "checkpoint", "cannot make folder '", out, "': ", error.message());
-  const std::string final_path = out + "/" + folder_name(state.step), temporary = out + "/.tmp-" + folder_name(state.step);
+  const std::string final_path = out + "/" + folder_name(state.step),
+                    temporary = out + "/.tmp-" + folder_name(state.step);
   fs::remove_all(temporary, error);
   struct Cleanup {
     std::string path;
@@ -96,8 +98,13 @@ std::string save_checkpoint(const std::string& out, const Llama& model, const Ad
     const std::string path = entry.path().string();
     files[entry.path().filename().string()] = {{"bytes", fs::file_size(path)}, {"fnv1a", file_checksum(path)}};
   }
-  const json text = {{"format", 1},     {"step", state.step}, {"tokens", state.tokens}, {"seed", state.seed}, {"optimizer_steps", optimizer.steps()},
-                     {"recipe", state.recipe}, {"files", files}};
+  const json text = {{"format", 1},
+                     {"step", state.step},
+                     {"tokens", state.tokens},
+                     {"seed", state.seed},
+                     {"optimizer_steps", optimizer.steps()},
+                     {"recipe", state.recipe},
+                     {"files", files}};
   write_file_atomic(temporary + "/trainer_state.json", text.dump(1) + "\n");
   fs::remove_all(final_path, error);  // an older one of the same step, from before a resume
   fs::rename(temporary, final_path, error);
@@ -124,7 +131,8 @@ std::optional<std::string> latest_checkpoint(const std::string& out) {
 
 TrainerState load_checkpoint(const std::string& folder, Llama& model, AdamW& optimizer) {
   const json j = json::parse(read_file(folder + "/trainer_state.json"), nullptr, false);
-  check(j.is_object() && j.contains("step") && j.contains("optimizer_steps"), "checkpoint", folder, "/trainer_state.json is not a trainer state");
+  check(j.is_object() && j.contains("step") && j.contains("optimizer_steps"), "checkpoint", folder,
+        "/trainer_state.json is not a trainer state");
   const SafetensorsFile weights(folder + "/model.safetensors"), moments(folder + "/optimizer.safetensors");
   assign_weights(model, [&](const std::string& name) { return weights.load(name); });
   const ParamArena& arena = optimizer.arena();

@@ -1,6 +1,6 @@
 // Training checkpoints: a folder in HF layout plus what exact resume needs.
 //
-//   OUT/checkpoint-000500/  config.json  model.safetensors  (tokenizer files)  optimizer.safetensors  trainer_state.json
+//   OUT/checkpoint-000500/  config.json  model.safetensors  (tokenizer files)  optimizer.safetensors trainer_state.json
 //
 // A checkpoint is written under another name, fsynced and renamed; trainer_state.json lists every other file's size and
 // checksum. A kill at any moment leaves the earlier checkpoints whole.
@@ -17,15 +17,16 @@
 namespace rw {
 
 struct TrainerState {
-  int64_t step = 0;             // optimizer steps done
-  int64_t tokens = 0;           // scored so far
-  uint64_t seed = 0;            // all draws are keyed by (seed, step): this is the whole random state
+  int64_t step = 0;    // optimizer steps done
+  int64_t tokens = 0;  // scored so far
+  uint64_t seed = 0;   // all draws are keyed by (seed, step): this is the whole random state
   std::map<std::string, std::string> recipe;
 };
 
-/// Writes OUT/checkpoint-<step> and removes all but the newest `keep` ones (0: keeps all). `extra` adds files (a tokenizer's)
-/// to the folder it is given. Errors: unwritable or full disk; earlier checkpoints stay as they were.
-std::string save_checkpoint(const std::string& out, const Llama& model, const AdamW& optimizer, const TrainerState& state, int64_t keep,
+/// Writes OUT/checkpoint-<step> and removes all but the newest `keep` ones (0: keeps all). `extra` adds files (a
+/// tokenizer's) to the folder it is given. Errors: unwritable or full disk; earlier checkpoints stay as they were.
+std::string save_checkpoint(const std::string& out, const Llama& model, const AdamW& optimizer,
+                            const TrainerState& state, int64_t keep,
                             const std::function<void(const std::string& folder)>& extra = {});
 
 /// The newest checkpoint of a run whose files all match their checksums; nullopt if there is none.

@@ -137,7 +137,9 @@ void save_hf(const std::string& folder, const Llama& model, const SaveOptions& o
     fs::remove(folder + "/model.safetensors", error);
   }
   write_file_atomic(folder + "/config.json",
-                    llama_config_to_json(model.config(), options.dtype == DType::bf16 ? "bfloat16" : options.dtype == DType::f64 ? "float64" : "float32"));
+                    llama_config_to_json(model.config(), options.dtype == DType::bf16  ? "bfloat16"
+                                                         : options.dtype == DType::f64 ? "float64"
+                                                                                       : "float32"));
 }
 
 }  // namespace rw
