@@ -3,15 +3,16 @@
 
 #include <cmath>
 #include <cstdio>
+#include <deque>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "autograd/tape.h"
 #include "common.h"
 #include "data/batch.h"
 #include "data/demo_corpus.h"
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
+#include "nn/train_step.h"
 #include "recipe.h"
 #include "tensor/file.h"
 
@@ -153,42 +154,52 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
 
   ProgressBar progress("train", config.steps, globals);
   TrainResult result;
+  TrainStep step(*model, optimizer, !config.eager);
   const double start = now();
   double previous = start;
-  for (; state.step < config.steps; ++state.step) {
-    double nll = 0;
+  int64_t seen = state.step;    // steps whose result was looked at: on a GPU one behind
+  std::deque<int64_t> waiting;  // scored tokens of the steps after that
+  const auto look = [&] {
+    const StepResult r = step.result();
+    const int64_t tokens = waiting.front();
+    waiting.pop_front();
+    check(std::isfinite(r.loss), "train", "the loss is ", r.loss, " at step ", seen, "; the last checkpoint is kept");
+    check(std::isfinite(r.grad_norm), "train", "the gradient norm is ", r.grad_norm, " at step ", seen,
+          "; the last checkpoint is kept");
+    const double moment = now(), rate = static_cast<double>(tokens) / (moment - previous);
+    previous = moment;
+    result.losses.push_back(r.loss);
+    result.tokens += tokens;
+    if (seen % config.log_every == 0) metrics.write(seen, r.loss, schedule(seen), r.grad_norm, rate, moment - start);
+    ++seen;
+    char note[80];
+    std::snprintf(note, sizeof note, "loss %.4f  %s tok/s", r.loss, with_commas(std::llround(rate)).c_str());
+    progress.update(seen, note);
+  };
+  const int64_t behind = device.is_cuda() ? 1 : 0;
+  while (state.step < config.steps) {
     int64_t tokens = 0;
     for (int64_t micro = 0; micro < config.accumulate; ++micro) {
       const Loader::Item item = loader.next(state.step, micro);
-      const RopeAngles angles = model->angles(item.positions.positions, {.length = recipe.target, .training = true},
-                                              per_sample_t ? item.positions.t : std::vector<double>{});
-      const Var loss =
-          model->loss(item.batch.ids.to(device), item.batch.targets.to(device), angles);  // sum over scored tokens
-      backward(loss);
-      nll += loss.item();
+      step.add({item.batch.ids,
+                item.batch.targets,
+                item.positions.positions,
+                {.length = recipe.target, .training = true},
+                per_sample_t ? item.positions.t : std::vector<double>{},
+                item.batch.scored});
       tokens += item.batch.scored;
     }
-    const double loss = nll / static_cast<double>(tokens), lr = schedule(state.step);
-    check(std::isfinite(loss), "train", "the loss is ", loss, " at step ", state.step, "; the last checkpoint is kept");
-    const double norm = optimizer.step(lr, 1.0 / static_cast<double>(tokens), config.clip);
-    check(std::isfinite(norm), "train", "the gradient norm is ", norm, " at step ", state.step,
-          "; the last checkpoint is kept");
-
+    step.update(schedule(state.step), config.clip);
     state.tokens += tokens;
-    const double moment = now(), rate = static_cast<double>(tokens) / (moment - previous);
-    previous = moment;
-    result.losses.push_back(loss);
-    result.tokens += tokens;
-    if (state.step % config.log_every == 0) metrics.write(state.step, loss, lr, norm, rate, moment - start);
-    char note[80];
-    std::snprintf(note, sizeof note, "loss %.4f  %s tok/s", loss, with_commas(std::llround(rate)).c_str());
-    progress.update(state.step + 1, note);
-    if (config.save_every > 0 && (state.step + 1) % config.save_every == 0) {
-      TrainerState done = state;
-      ++done.step;
-      save_checkpoint(config.out, *model, optimizer, done, config.keep, save_tokenizer);
+    waiting.push_back(tokens);
+    ++state.step;
+    while (step.pending() > behind) look();
+    if (config.save_every > 0 && state.step % config.save_every == 0) {
+      while (step.pending() > 0) look();  // nothing is saved that was not found finite
+      save_checkpoint(config.out, *model, optimizer, state, config.keep, save_tokenizer);
     }
   }
+  while (step.pending() > 0) look();
   result.seconds = now() - start;
   save_tokenizer(config.out);
   write_file_atomic(config.out + "/recipe.toml", to_toml(recipe.description));
