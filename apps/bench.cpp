@@ -239,4 +239,5 @@ void add_bench(CLI::App& app, Globals& globals) {
   cuda->add_option("--only", o.only, "shapes, with commas: S, S-small, M, M-8k, M-32k, L");
   cuda->add_option("--seconds", o.seconds, "time for each row")->capture_default_str();
   cuda->callback([options, &globals] { run_cuda(*options, globals); });
+  add_bench_ops(*sub, globals);
 }
