@@ -286,4 +286,5 @@ void add_bench(CLI::App& app, Globals& globals) {
   cuda->add_flag("--eager", o.eager, "launch every kernel from the host instead of replaying a CUDA graph");
   cuda->add_option("--seconds", o.seconds, "time for each row")->capture_default_str();
   cuda->callback([options, &globals] { run_cuda(*options, globals); });
+  add_bench_ops(*sub, globals);
 }

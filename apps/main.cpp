@@ -39,6 +39,7 @@ int main(int argc, char** argv) {
   add_report(app, globals);
   add_theory(app, globals);
   add_bench(app, globals);
+  add_profile(app, globals);
   try {
     app.parse(argc, argv);
     return 0;

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "autograd/var.h"
+#include "tensor/profile.h"
 
 namespace rw {
 
@@ -19,6 +20,7 @@ class Node {
   std::vector<GradSlotPtr> inputs;  // null where no gradient is wanted
   std::vector<GradSlotPtr> outputs;
   std::vector<Tensor> saved;  // visible, so that memory reports and checkpointing are honest
+  ProfilePlace place;         // the range it was recorded in; backward opens it again
 
  protected:
   bool wants(size_t i) const { return inputs[i] != nullptr; }

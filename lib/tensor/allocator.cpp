@@ -119,11 +119,14 @@ void* allocate(int64_t bytes, Device device, const char* tag) {
   }
   MemoryStats& s = pool.stats;
   s.live_bytes += bytes;
-  s.peak_bytes = std::max(s.peak_bytes, s.live_bytes);
   int64_t& by_tag = s.live_by_tag[tag];
   by_tag += bytes;
   int64_t& tag_peak = s.peak_by_tag[tag];
   tag_peak = std::max(tag_peak, by_tag);
+  if (s.live_bytes > s.peak_bytes) {
+    s.peak_bytes = s.live_bytes;
+    s.tags_at_peak = s.live_by_tag;
+  }
   return pointer;
 }
 
@@ -158,7 +161,7 @@ void reset_peak_memory(Device device) {
   Pool& pool = pool_of(device);
   const std::lock_guard lock(pool.mutex);
   pool.stats.peak_bytes = pool.stats.live_bytes;
-  pool.stats.peak_by_tag = pool.stats.live_by_tag;
+  pool.stats.peak_by_tag = pool.stats.tags_at_peak = pool.stats.live_by_tag;
 }
 
 void release_cached_memory(Device device) {

@@ -14,12 +14,13 @@
 namespace rw {
 
 struct MemoryStats {
-  int64_t live_bytes = 0;                      // handed out now
-  int64_t peak_bytes = 0;                      // highest live_bytes since reset_peak_memory()
-  int64_t reserved_bytes = 0;                  // taken from the system: live plus kept for reuse
-  int64_t system_allocations = 0;              // calls to malloc / cudaMalloc so far
-  std::map<std::string, int64_t> live_by_tag;  // see MemoryTag
-  std::map<std::string, int64_t> peak_by_tag;
+  int64_t live_bytes = 0;                       // handed out now
+  int64_t peak_bytes = 0;                       // highest live_bytes since reset_peak_memory()
+  int64_t reserved_bytes = 0;                   // taken from the system: live plus kept for reuse
+  int64_t system_allocations = 0;               // calls to malloc / cudaMalloc so far
+  std::map<std::string, int64_t> live_by_tag;   // see MemoryTag
+  std::map<std::string, int64_t> peak_by_tag;   // each tag's own highest
+  std::map<std::string, int64_t> tags_at_peak;  // what live_by_tag was when live_bytes was highest
 };
 
 MemoryStats memory_stats(Device device = kCpu);

@@ -211,12 +211,13 @@ __global__ void __launch_bounds__(256)
 
 void cross_entropy_rows(const Tensor& logits, const Tensor& targets, bool gradient, const Tensor& nll) {
   const int64_t rows = logits.size(0), vocab = logits.size(1), bytes = vocab * size_of(logits.dtype());
+  const int64_t moved = (gradient ? 2 : 1) * logits.bytes();
   dispatch(logits.dtype(), "cross_entropy", [&](auto zero) {
     using T = decltype(zero);
     const auto go = [&](auto threads, auto v) {
       const auto kernel = cross_entropy_kernel<threads(), v(), T>;
       const int64_t blocks = std::min(rows, resident_blocks("cross_entropy", kernel, threads(), bytes));
-      launch("cross_entropy", kernel, blocks, threads(), bytes, rows, vocab, gradient, as<T>(logits),
+      launch({"cross_entropy", moved}, kernel, blocks, threads(), bytes, rows, vocab, gradient, as<T>(logits),
              as<int32_t>(targets), as<float>(nll));
     };
     using std::integral_constant;
@@ -228,7 +229,7 @@ void cross_entropy_rows(const Tensor& logits, const Tensor& targets, bool gradie
       return go(integral_constant<int, 1024>{}, integral_constant<int, 8>{});
     }
     dispatch_width(vocab % 8 == 0 && aligned16(as<T>(logits)), [&](auto width) {
-      launch("cross_entropy_any", cross_entropy_any_kernel<width(), T>, rows, kAnyThreads, 0, vocab, gradient,
+      launch({"cross_entropy_any", moved}, cross_entropy_any_kernel<width(), T>, rows, kAnyThreads, 0, vocab, gradient,
              as<T>(logits), as<int32_t>(targets), as<float>(nll));
     });
   });
@@ -241,8 +242,8 @@ void scale_rows(const Tensor& x, const Tensor& s, const Tensor& y) {
       using T = decltype(zero);
       using S = decltype(s_zero);
       dispatch_width(columns % 8 == 0 && aligned16(as<T>(x), as<T>(y)), [&](auto width) {
-        launch("scale_rows", scale_rows_kernel<width(), T, S>, ceil_div(x.numel(), 256 * width()), 256, 0, x.numel(),
-               columns, as<T>(x), as<S>(s), as<T>(y));
+        launch({"scale_rows", bytes_of(x, y)}, scale_rows_kernel<width(), T, S>, ceil_div(x.numel(), 256 * width()),
+               256, 0, x.numel(), columns, as<T>(x), as<S>(s), as<T>(y));
       });
     });
   });
