@@ -17,5 +17,6 @@ void add_tokenizer(CLI::App& app, Globals& globals);
 void add_convert(CLI::App& app, Globals& globals);
 void add_bench(CLI::App& app, Globals& globals);
 void add_demo(CLI::App& app, Globals& globals);
+void add_compare(CLI::App& app, Globals& globals);
 void add_report(CLI::App& app, Globals& globals);
 void add_theory(CLI::App& app, Globals& globals);
