@@ -196,10 +196,15 @@ class Comparison {
     return recipe_.tokenizer.empty() ? make_byte_tokenizer() : load_tokenizer(recipe_.tokenizer);
   }
 
-  /// The training text in tokens, once for all arms: OUT/text/train.tokens.
+  /// The training text in tokens, made once for all arms unless the recipe's data are tokens already.
+  std::string text_file() const {
+    const std::vector<std::string>& data = recipe_.base.data;
+    return data.size() == 1 && is_token_file(data[0]) ? data[0] : folder("text") + "/train.tokens";
+  }
+
   void prepare_text() {
     const std::string to = folder("text");
-    if (is_done(to, recipe_.base_settings)) return;
+    if (text_file() != to + "/train.tokens" || is_done(to, recipe_.base_settings)) return;
     const double start = now();
     make_folder(to);
     const auto tok = tokenizer();
@@ -242,7 +247,7 @@ class Comparison {
 
   void train(const std::string& name, TrainConfig config, const Settings& settings) {
     if (is_done(folder(name), settings)) return;
-    config.data = {folder("text") + "/train.tokens"};
+    config.data = {text_file()};
     config.out = folder(name);
     if (!config.from.empty()) config.from = base_folder();
     config.resume = true;
@@ -395,7 +400,8 @@ void add_compare(CLI::App& app, Globals& globals) {
   sub->add_option("--root", o.overrides.root, "folder that the recipe's relative paths start from (default: this one)");
   sub->add_option("--data", o.overrides.data, "training text instead of the recipe's");
   sub->add_option("--eval-data", o.overrides.eval_data, "evaluation text instead of the recipe's");
-  sub->add_option("--base", o.overrides.model, "model folder to take as the base instead of training one");
+  sub->add_option("--base", o.overrides.model,
+                  "a model, or another comparison's folder, to take as the base instead of training one");
   sub->add_option("--max-seeds", o.overrides.max_seeds, "only the first N seeds of each arm (0: all)")
       ->check(CLI::NonNegativeNumber);
   sub->add_flag("--drop-weights", o.drop_weights, "remove an arm's weights once it is evaluated");

@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 
+#include "nn/io/checkpoint.h"
 #include "recipe.h"
 
 using namespace rw;
@@ -77,7 +78,7 @@ class Reader {
   Reader(const std::string& path, const CompareOverrides& overrides) : path_(path), overrides_(overrides) {}
 
   CompareRecipe read() {
-    for (const Section& s : read_sections(path_)) {
+    for (const Section& s : sections(path_, 0)) {
       if (s.name.empty()) read_top(s.items);
       else if (s.name == "base") base_ = s.items;
       else if (s.name == "mix") read_mix(s.items);
@@ -97,6 +98,26 @@ class Reader {
   }
 
  private:
+  /// With what the file includes in front; where a key stands in both, the file's own value holds.
+  std::vector<Section> sections(const std::string& path, int depth) const {
+    std::vector<Section> own = read_sections(path), out;
+    const auto named = [](std::vector<Section>& list, const std::string& name) {
+      return std::find_if(list.begin(), list.end(), [&](const Section& s) { return s.name == name; });
+    };
+    if (const auto top = named(own, ""); top != own.end()) {
+      if (const auto include = take(top->items, "include")) {
+        check(depth < 4, kOp, path, ": includes go round in a circle");
+        out = sections((std::filesystem::path(path).parent_path() / one("top", *include)).string(), depth + 1);
+      }
+    }
+    for (const Section& s : own) {
+      const auto same = named(out, s.name);
+      if (same == out.end()) out.push_back(s);
+      else same->items = merged(same->items, s.items);
+    }
+    return out;
+  }
+
   template <class... Parts>
   void require(bool good, const std::string& section, const Parts&... parts) const {
     check(good, kOp, path_, " [", section, "]: ", parts...);
@@ -158,7 +179,7 @@ class Reader {
     if (const auto title = take(items, "title")) out_.title = one("top", *title);
     if (const auto subtitle = take(items, "subtitle")) out_.subtitle = one("top", *subtitle);
     if (!items.empty())
-      fail(kOp, path_, ": '", items[0].key, "' stands outside a section; only title and subtitle may");
+      fail(kOp, path_, ": '", items[0].key, "' stands outside a section; only title, subtitle and include may");
   }
 
   void read_mix(std::vector<Item> items) {
@@ -183,18 +204,29 @@ class Reader {
     train.batch = tokens / per_sample;
   }
 
+  /// A model folder, or the folder of another comparison, whose base and text are then taken.
+  void take_base(const std::string& path) {
+    const bool comparison = std::filesystem::exists(path + "/base/config.json");
+    out_.model = comparison ? path + "/base" : path;
+    base_text_ = comparison ? path + "/text/train.tokens" : "";
+    static_cast<void>(model_folder(out_.model));
+  }
+
   void read_base() {
     std::vector<Item> items = base_;
     refuse("base", items, {"out", "from", "resume"});
-    if (const auto model = take(items, "model")) out_.model = placed(one("base", *model));
-    if (!overrides_.model.empty()) out_.model = overrides_.model;
+    const auto model = take(items, "model");
+    if (!overrides_.model.empty()) take_base(overrides_.model);
+    else if (model) take_base(one("base", *model));
     const auto vocab = take(items, "vocab"), tokens = take(items, "tokens-per-step");
     parse("base", merged(mix_, items), [&](CLI::App& app) { add_train_options(app, out_.base); });
     require(out_.base.method == "plain", "base", "the base is trained without extension, method '", out_.base.method,
             "' belongs in an arm");
     out_.tokenizer = placed(out_.base.tokenizer);
+    std::string text = joined(out_.base.data);  // as the recipe has it: a moved folder is the same comparison
     place(out_.base.data);
-    if (!overrides_.data.empty()) out_.base.data = overrides_.data;
+    if (!base_text_.empty()) out_.base.data = {base_text_}, text = "the base's";
+    if (!overrides_.data.empty()) out_.base.data = overrides_.data, text = joined(overrides_.data);
     if (vocab) out_.vocab = static_cast<int32_t>(whole("base", "vocab", one("base", *vocab)));
     require(out_.vocab == 0 || (out_.tokenizer.empty() && out_.model.empty()), "base",
             "vocab trains a tokenizer, but one is given by ", out_.model.empty() ? "tokenizer" : "model");
@@ -214,8 +246,12 @@ class Reader {
                 out_.base);
     }
     out_.base_settings = settings_of(merged(mix_, base_));
-    if (!out_.model.empty()) out_.base_settings = {{"model", out_.model}};
-    out_.base_settings["data"] = joined(out_.base.data);
+    if (!out_.model.empty()) {
+      const std::string folder = model_folder(out_.model), stage = folder + "/stage.toml";
+      const bool made_here = std::filesystem::exists(stage);
+      out_.base_settings = {{"model", file_checksum(made_here ? stage : folder + "/config.json")}};
+    }
+    out_.base_settings["data"] = text;
   }
 
   void read_eval(const Section& s) {
@@ -233,11 +269,12 @@ class Reader {
     parse(name, items, [&](CLI::App& app) { e.protocol->add_options(app); });
     std::vector<std::string>& paths = e.protocol->options.data;
     std::erase(paths, "");
-    place(paths);
-    if (!overrides_.eval_data.empty() && (inherits || has_data)) paths = overrides_.eval_data;
     e.settings = settings_of(items);
     e.settings["kind"] = e.protocol->kind();
+    const bool replaced = !overrides_.eval_data.empty() && (inherits || has_data);
+    if (replaced) paths = overrides_.eval_data;
     e.settings["data"] = joined(paths);
+    if (!replaced) place(paths);
     out_.evals.push_back(std::move(e));
   }
 
@@ -314,6 +351,7 @@ class Reader {
   CompareRecipe out_;
   std::vector<Item> base_, mix_, shared_, eval_;
   std::vector<Section> evals_, arms_;
+  std::string base_text_;
   LlamaConfig base_config_;
 };
 

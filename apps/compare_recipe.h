@@ -5,7 +5,7 @@
 //   [base]                       the options of `ropewalk train`, and what becomes its text
 //   data = ["data/books/train"]  (none: the built-in corpus)
 //   vocab = 8192                 a BPE that is trained on the data; or tokenizer = "folder"; or model = "folder", which
-//   steps = 8900                 is then the base and is not trained
+//   steps = 8900                 is then the base and is not trained: a model, or another comparison's folder
 //   [mix]
 //   share = 0.07                 of key-retrieval sequences, in the base and in every arm
 //   [eval]
@@ -16,6 +16,8 @@
 //   method = "pose"                seeds = [1, 2, 3]        trained once with each; the table gives mean and spread
 //   target = [2048, 4096]          steps = 0                nothing is trained, only the frequencies are changed
 //   steps = 1000                   tokens-per-step = N      sets the batch from the arm's window
+//
+//   include = "shared.toml"      at the top: another recipe's sections, which this one's go over
 //
 // A list where `train` takes one value makes an arm of every value; lists multiply.
 #pragma once
@@ -59,8 +61,8 @@ struct CompareRecipe {
 struct CompareOverrides {
   std::string root;                          // folder that relative paths of data, tokenizer and model start from
   std::vector<std::string> data, eval_data;  // replace the recipe's
-  std::string model;
-  int64_t max_seeds = 0;  // only the first N seeds of each arm; 0: all
+  std::string model;                         // as [base] model
+  int64_t max_seeds = 0;                     // only the first N seeds of each arm; 0: all
 };
 
 /// Errors: not readable, unknown sections, keys or values; every message is one line and names file and section.
