@@ -5,10 +5,12 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
+#include "tensor/file.h"
 #include "tensor/threads.h"
 
 using namespace rw;
@@ -16,6 +18,7 @@ using namespace rw;
 ProgressBar::ProgressBar(std::string title, int64_t total, const Globals& globals)
     : title_(std::move(title)),
       total_(std::max<int64_t>(total, 1)),
+      left_(total_),
       terminal_(::isatty(STDERR_FILENO) != 0),
       quiet_(globals.quiet),
       start_(Clock::now()) {}
@@ -25,8 +28,8 @@ ProgressBar::~ProgressBar() {
 }
 
 void ProgressBar::update(int64_t done, const std::string& note) {
-  if (first_ < 0) first_ = std::max<int64_t>(0, done - 1);  // a resumed run starts in the middle
   const auto moment = Clock::now();
+  left_.report(done, std::chrono::duration<double>(moment - start_).count());
   const double interval = terminal_ ? 0.1 : 10.0;
   if (quiet_ || std::chrono::duration<double>(moment - printed_).count() < interval) return;
   printed_ = moment;
@@ -42,9 +45,8 @@ void ProgressBar::finish(const std::string& note) {
 void ProgressBar::print(int64_t done, const std::string& note, bool last) {
   const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
   const double share = std::min(1.0, static_cast<double>(done) / static_cast<double>(total_));
-  const int64_t here = done - std::max<int64_t>(first_, 0);
-  const double left = here > 0 ? seconds * static_cast<double>(total_ - done) / static_cast<double>(here) : 0;
-  const std::string time = last ? "in " + duration(seconds) : duration(left) + " left";
+  const std::optional<double> left = left_.seconds();
+  const std::string time = last ? "in " + duration(seconds) : left ? duration(*left) + " left" : "";
   if (terminal_) {
     std::string bar;
     for (int i = 0; i < 24; ++i) bar += i < static_cast<int>(share * 24) ? "█" : "░";
@@ -87,6 +89,18 @@ std::string model_folder(const std::string& path) {
   if (std::filesystem::exists(path + "/config.json")) return path;
   if (const auto checkpoint = latest_checkpoint(path)) return *checkpoint;
   fail("model", "'", path, "' is not a model folder (no config.json and no whole checkpoint in it)");
+}
+
+bool is_token_file(const std::string& path) {
+  char head[8] = {};
+  std::ifstream(path, std::ios::binary).read(head, sizeof head);
+  return std::string(head, sizeof head) == "RWTOKENS";
+}
+
+RetrievalTemplate choose_retrieval_template(const std::string& name) {
+  if (name == "default") return default_retrieval_template();
+  if (name == "short") return short_retrieval_template();
+  return retrieval_template_from_json(read_file(name), name);
 }
 
 void apply_rope_json(LlamaConfig& config, const std::string& rope_json) {

@@ -36,6 +36,7 @@ int main(int argc, char** argv) {
   add_eval(app, globals);
   add_generate(app, globals);
   add_convert(app, globals);
+  add_compare(app, globals);
   add_report(app, globals);
   add_theory(app, globals);
   add_bench(app, globals);

@@ -10,10 +10,12 @@
 #include "common.h"
 #include "data/batch.h"
 #include "data/demo_corpus.h"
+#include "data/retrieval_mix.h"
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
 #include "nn/train_step.h"
 #include "recipe.h"
+#include "tensor/allocator.h"
 #include "tensor/file.h"
 
 using namespace rw;
@@ -52,13 +54,20 @@ class Metrics {
 /// Text, positions and targets of each step; any (step, micro) can be asked for in any order.
 class Loader {
  public:
-  Loader(const TrainConfig& config, const Recipe& recipe, TokenCorpus corpus, std::optional<int32_t> bos)
+  Loader(const TrainConfig& config, const Recipe& recipe, const Tokenizer& tokenizer, TokenCorpus corpus,
+         std::optional<int32_t> bos)
       : config_(config),
         recipe_(recipe),
         corpus_(std::move(corpus)),
         bos_(bos),
         sampler_(make_position_sampler(recipe.positions)),
-        chooser_(corpus_, {.window = recipe.window, .region = recipe.region, .seed = config.seed}) {}
+        chooser_(corpus_, {.window = recipe.window, .region = recipe.region, .seed = config.seed}) {
+    if (config.retrieval_share == 0) return;
+    mix_.emplace(tokenizer, RetrievalMixOptions{.share = config.retrieval_share,
+                                                .parts = choose_retrieval_template(config.retrieval_template),
+                                                .window = recipe.window,
+                                                .seed = config.seed});
+  }
 
   struct Item {
     Batch batch;              // ids, targets i32 [B,T]
@@ -82,6 +91,7 @@ class Loader {
     Item item;
     item.positions = sampler_->sample(spec);
     item.batch = make_batch(corpus_, where, item.positions.content, {.bos = bos_, .mask_seams = config_.mask_seams});
+    if (mix_) mix_->apply(corpus_, where, bos_, static_cast<uint64_t>(step), static_cast<uint64_t>(first), item.batch);
     return item;
   }
 
@@ -92,6 +102,7 @@ class Loader {
   std::optional<int32_t> bos_;
   std::unique_ptr<PositionSampler> sampler_;
   SampleChooser chooser_;
+  std::optional<RetrievalMix> mix_;
 };
 
 std::unique_ptr<Tokenizer> choose_tokenizer(const TrainConfig& config) {
@@ -102,10 +113,18 @@ std::unique_ptr<Tokenizer> choose_tokenizer(const TrainConfig& config) {
 
 TokenCorpus tokens_of(const TrainConfig& config, const std::vector<Document>& given, const Tokenizer& tokenizer,
                       const Globals& globals) {
+  if (given.empty() && config.data.size() == 1 && is_token_file(config.data[0]) && !config.packed) {
+    TokenCorpus corpus = TokenCorpus::open(config.data[0]);
+    check(corpus.vocab_size() <= tokenizer.vocab_size(), "train", "'", config.data[0], "' has token ids up to ",
+          corpus.vocab_size() - 1, ", the tokenizer ", tokenizer.vocab_size(), " tokens");
+    return corpus;
+  }
   std::vector<Document> documents = given;
   if (documents.empty())
     documents = config.data.empty() ? make_demo_corpus(config.seed, 64, 20000) : load_corpus(config.data);
-  ProgressBar bar("tokenize", static_cast<int64_t>(documents.size()), globals);
+  int64_t bytes = 0;
+  for (const Document& d : documents) bytes += static_cast<int64_t>(d.text.size());
+  ProgressBar bar("tokenize", bytes, globals);
   TokenCorpus corpus = tokenize_corpus(documents, tokenizer, [&](int64_t done, int64_t) { bar.update(done); });
   bar.finish(with_commas(corpus.total_tokens()) + " tokens in " + with_commas(corpus.documents()) + " documents");
   if (!config.packed) return corpus;
@@ -121,7 +140,7 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
   const Recipe recipe = make_recipe(config, *tokenizer);
   const TokenCorpus corpus = tokens_of(config, documents, *tokenizer, globals);
   const std::optional<int32_t> bos = config.no_bos ? std::nullopt : tokenizer->bos_id();
-  const Loader loader(config, recipe, corpus, bos);
+  const Loader loader(config, recipe, *tokenizer, corpus, bos);
 
   const DType dtype = config.dtype == "bf16" || (config.dtype == "auto" && device.is_cuda()) ? DType::bf16 : DType::f32;
   std::unique_ptr<Llama> model =
@@ -208,5 +227,19 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
   std::snprintf(note, sizeof note, "loss %.4f  %s tok/s", result.losses.empty() ? 0.0 : result.losses.back(),
                 with_commas(std::llround(static_cast<double>(result.tokens) / std::max(result.seconds, 1e-9))).c_str());
   progress.finish(note);
+  return result;
+}
+
+TrainResult run_training_and_record(const TrainConfig& config, const Globals& globals,
+                                    const std::vector<Document>& documents) {
+  const Device device = use(globals);
+  reset_peak_memory(device);
+  const TrainResult result = run_training(config, globals, documents);
+  const nlohmann::json cost = {{"steps", result.losses.size()},
+                               {"tokens", result.tokens},
+                               {"seconds", result.seconds},
+                               {"device", device.is_cuda() ? "cuda" : "cpu"},
+                               {"peak_memory_bytes", memory_stats(device).peak_bytes}};
+  write_file_atomic(config.out + "/cost.json", cost.dump(1) + "\n");
   return result;
 }

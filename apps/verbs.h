@@ -19,5 +19,6 @@ void add_bench(CLI::App& app, Globals& globals);
 void add_bench_ops(CLI::App& bench, Globals& globals);  // one of bench's own verbs
 void add_profile(CLI::App& app, Globals& globals);
 void add_demo(CLI::App& app, Globals& globals);
+void add_compare(CLI::App& app, Globals& globals);
 void add_report(CLI::App& app, Globals& globals);
 void add_theory(CLI::App& app, Globals& globals);

@@ -17,7 +17,8 @@ enum class Purpose : uint32_t {
   scale = 5,
   eval = 6,
   corpus = 7,
-  test = 8
+  test = 8,
+  retrieval = 9
 };
 
 /// One block of Philox4x32-10.
