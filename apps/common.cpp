@@ -9,6 +9,7 @@
 
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
+#include "tensor/json_depth.h"
 #include "tensor/threads.h"
 
 using namespace rw;
@@ -78,6 +79,18 @@ std::string duration(double seconds) {
   return text;
 }
 
+void add_globals(CLI::App& app, Globals& globals) {
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.set_config("--config", "", "TOML file with options, one [verb] section each; the command line wins");
+  app.allow_config_extras(CLI::config_extras_mode::error);
+  app.add_option("--device", globals.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
+  app.add_option("--threads", globals.threads, "CPU threads (0: all cores)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_flag("--quiet", globals.quiet, "no progress output");
+}
+
 Device use(const Globals& globals) {
   if (globals.threads > 0) set_thread_count(globals.threads);
   return parse_device(globals.device);
@@ -91,6 +104,7 @@ std::string model_folder(const std::string& path) {
 
 void apply_rope_json(LlamaConfig& config, const std::string& rope_json) {
   if (rope_json.empty()) return;
+  check_json_depth(rope_json, "rope", "the recipe");
   const auto scaling = nlohmann::json::parse(rope_json, nullptr, false);
   check(scaling.is_object() || scaling.is_null(), "rope",
         "expected a JSON object like {\"rope_type\":\"linear\",\"factor\":4}, got '", rope_json, "'");
