@@ -117,6 +117,13 @@ void apply_rope_json(LlamaConfig& config, const std::string& rope_json) {
   config.rope = rope_config_from_json(whole.dump());
 }
 
+std::unique_ptr<Llama> load_model(const std::string& path, const Globals& globals, const std::string& rope_json,
+                                  DType dtype) {
+  return load_hf(model_folder(path), {.compute = dtype, .device = use(globals), .adjust = [&](LlamaConfig& c) {
+                                        apply_rope_json(c, rope_json);
+                                      }});
+}
+
 LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json) {
   const Device device = use(globals);
   return load_model_and_tokenizer(path, globals, rope_json, device.is_cuda() ? DType::bf16 : DType::f32);
@@ -124,12 +131,9 @@ LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& glo
 
 LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json,
                                      DType dtype) {
-  const std::string folder = model_folder(path);
   LoadedModel loaded;
-  loaded.model = load_hf(folder, {.compute = dtype, .device = use(globals), .adjust = [&](LlamaConfig& c) {
-                                    apply_rope_json(c, rope_json);
-                                  }});
-  loaded.tokenizer = load_tokenizer(folder);
+  loaded.model = load_model(path, globals, rope_json, dtype);
+  loaded.tokenizer = load_tokenizer(model_folder(path));
   check(loaded.tokenizer->vocab_size() <= loaded.model->config().vocab_size, "model", "the tokenizer has ",
         loaded.tokenizer->vocab_size(), " tokens, the model ", loaded.model->config().vocab_size);
   return loaded;

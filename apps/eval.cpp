@@ -428,4 +428,5 @@ void add_eval(CLI::App& app, Globals& globals) {
   add_passkey(*eval, globals, "needle", "the same over a grid of prompt lengths and depths");
   add_tasks(*eval, globals);
   add_longbench(*eval, globals);
+  add_eval_logits(*eval, globals);
 }

@@ -18,6 +18,7 @@ void add_globals(CLI::App& app, Globals& globals);
 /// Returns where the options go.
 std::shared_ptr<TrainConfig> add_train(CLI::App& app, Globals& globals);
 void add_eval(CLI::App& app, Globals& globals);
+void add_eval_logits(CLI::App& eval, Globals& globals);
 void add_generate(CLI::App& app, Globals& globals);
 void add_tokenizer(CLI::App& app, Globals& globals);
 void add_convert(CLI::App& app, Globals& globals);

@@ -35,7 +35,7 @@ train() {
 }
 # "step loss" of every line of metrics.jsonl
 losses() { sed -nE 's/.*"loss":([^,}]*).*"step":([0-9]+).*/\2 \1/p' "$1/metrics.jsonl"; }
-newest() { ls "$1" 2>/dev/null | sed -n 's/^checkpoint-0*\([0-9]\)/\1/p' | sort -n | tail -n 1; }
+newest() { { ls "$1" 2>/dev/null || true; } | sed -n 's/^checkpoint-0*\([0-9]\)/\1/p' | sort -n | tail -n 1; }
 now() { date +%s%N; }
 
 (train "$work/whole" --save-every "$steps") >"$work/log" 2>&1 || die "the uninterrupted run failed"
