@@ -154,6 +154,18 @@ Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer, const 
     put("retrieval_share", config.retrieval_share);
     put("retrieval_template", config.retrieval_template);
   }
+  if (config.method == "e2" || config.method == "clex") {
+    put("continuous_t", config.positions.continuous);
+    put("per_step", config.positions.per_step);
+  }
+  put("beta1", config.adamw.beta1);
+  put("beta2", config.adamw.beta2);
+  put("eps", config.adamw.eps);
+  put("warmup_start", config.schedule.warmup_start);
+  put("min_ratio", config.schedule.min_ratio);
+  put("mask_seams", config.mask_seams);
+  put("bos", !config.no_bos);
+  put("packed", config.packed);
   if (!config.from.empty()) put("from", config.from);
   return r;
 }

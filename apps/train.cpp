@@ -132,6 +132,22 @@ TokenCorpus tokens_of(const TrainConfig& config, const std::vector<Document>& gi
   return corpus.packed(*tokenizer.eos_id(), tokenizer.bos_id());
 }
 
+/// Which text: a resume with other data, or another tokenizer, would go on with other batches.
+std::string fingerprint(const TokenCorpus& corpus) {
+  uint64_t hash = 0xcbf29ce484222325u;
+  std::vector<int32_t> part;
+  for (int64_t d = 0; d < corpus.documents(); ++d) {
+    for (int64_t at = 0; at < corpus.length(d); at += static_cast<int64_t>(part.size())) {
+      part.resize(static_cast<size_t>(std::min<int64_t>(corpus.length(d) - at, 1 << 16)));
+      corpus.read(d, at, part);
+      for (const int32_t id : part) hash = (hash ^ static_cast<uint32_t>(id)) * 0x100000001b3u;
+    }
+  }
+  char hex[17];
+  std::snprintf(hex, sizeof hex, "%016llx", static_cast<unsigned long long>(hash));
+  return cat(corpus.total_tokens(), " tokens in ", corpus.documents(), " documents, fnv1a ", hex);
+}
+
 }  // namespace
 
 TrainResult run_training(const TrainConfig& config, const Globals& globals, const std::vector<Document>& documents) {
@@ -153,10 +169,20 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
   model->set_recompute(config.recompute);
   AdamW optimizer(model->arena(), config.adamw);
 
-  TrainerState state{.step = 0, .tokens = 0, .seed = config.seed, .recipe = recipe.description};
+  std::map<std::string, std::string> description = recipe.description;
+  description["dtype"] = dtype == DType::bf16 ? "bf16" : "f32";
+  description["data"] = fingerprint(corpus);
+  TrainerState state{.step = 0, .tokens = 0, .seed = config.seed, .recipe = description};
   std::error_code error;
   fs::create_directories(config.out, error);
   check(!error, "train", "cannot make folder '", config.out, "': ", error.message());
+  remove_unfinished(config.out);
+  if (!config.resume) {
+    // Two runs would mix: the older one's later steps would be taken for the newest, and resumed.
+    const auto earlier = config.save_every > 0 ? latest_checkpoint(config.out) : std::nullopt;
+    check(!earlier.has_value(), "train", "'", config.out, "' holds checkpoints of another run (",
+          earlier.value_or(""), "): go on with it by --resume, or remove them, or name another --out");
+  }
   if (config.resume) {
     if (const auto folder = latest_checkpoint(config.out)) {
       const auto recipe_now = state.recipe;
@@ -221,7 +247,7 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
   while (step.pending() > 0) look();
   result.seconds = now() - start;
   save_tokenizer(config.out);
-  write_file_atomic(config.out + "/recipe.toml", to_toml(recipe.description));
+  write_file_atomic(config.out + "/recipe.toml", to_toml(description));
   save_hf(config.out, *model);
   char note[80];
   std::snprintf(note, sizeof note, "loss %.4f  %s tok/s", result.losses.empty() ? 0.0 : result.losses.back(),

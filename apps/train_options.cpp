@@ -86,7 +86,7 @@ void add_train_options(CLI::App& app, TrainConfig& config) {
       ->capture_default_str();
 }
 
-void add_train(CLI::App& app, Globals& globals) {
+std::shared_ptr<TrainConfig> add_train(CLI::App& app, Globals& globals) {
   auto config = std::make_shared<TrainConfig>();
   CLI::App* sub = app.add_subcommand("train", "Train a model, or extend the context window of one");
   sub->footer(
@@ -111,4 +111,5 @@ void add_train(CLI::App& app, Globals& globals) {
                   with_commas(result.tokens).c_str(), duration(result.seconds).c_str(), result.losses.back());
     }
   });
+  return config;
 }

@@ -14,6 +14,7 @@ struct AdamWConfig {
   double weight_decay = 0.0;  // on parameters whose spec says decay
 };
 
+/// Keeps the step count; moments are in the arena. Thread safety: none; one thread per arena.
 class AdamW {
  public:
   AdamW(ParamArena& arena, AdamWConfig config) : arena_(arena), config_(config) { arena.enable_grad(); }
