@@ -101,6 +101,7 @@ TEST_CASE("a steady replayed step takes no memory from the system and leaves non
   if (!test::has_gpu()) return;
   Llama model(small(), DType::bf16, kGpu, 3);
   AdamW optimizer(model.arena(), {});
+  model.enable_grad();
   TrainStep step(model, optimizer);
   const auto once = [&](uint64_t s) {
     step.add(input(2, 32, s));
