@@ -261,6 +261,8 @@ void bench_losses(OpsBench& b) {
       leaf.clear_grad();
       b.row("ce", cat("CE loss and gradient in place ", tokens, " tok"),
             b.time([&] { cuda::cross_entropy_rows(logits, targets, true, nll); }), 2 * n, 0, Ceiling::copy);
+      b.row("ce", cat("CE loss only ", tokens, " tok"),
+            b.time([&] { cuda::cross_entropy_rows(logits, targets, false, nll); }), n, 0, Ceiling::copy);
     }
     release_cached_memory(b.device());
     const int64_t before = memory_stats(b.device()).live_bytes;

@@ -40,7 +40,7 @@ class Texts {
   std::string list_;
 };
 
-/// [row, name, part, start us, length us, queued us, bytes, FLOPs] per record. Rows are phases, the host's first.
+/// [row, name, part, start us, length us, queued us, bytes, FLOPs] per record. Rows are phases, those of the host last.
 std::string records_json(const Profile& p, Texts& rows, Texts& names) {
   std::string out = "[";
   const auto add = [&](const std::vector<ProfileRecord>& records, const std::string& prefix) {

@@ -113,10 +113,12 @@ void device_free(void* pointer, int index) noexcept {
 
 void copy(void* to, const void* from, int64_t bytes, CopyKind kind) {
   static constexpr const char* kNames[] = {"copy host to device", "copy device to host", "copy"};
-  const Timed timed({kNames[static_cast<int>(kind)], kind == CopyKind::device_to_device ? 2 * bytes : bytes});
-  const cudaMemcpyKind kinds[] = {cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice};
-  check_cuda(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), kinds[static_cast<int>(kind)], stream()),
-             "cudaMemcpyAsync");
+  static constexpr cudaMemcpyKind kKinds[] = {cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice};
+  const int i = static_cast<int>(kind);
+  {
+    const Timed timed({kNames[i], kind == CopyKind::device_to_device ? 2 * bytes : bytes});
+    check_cuda(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), kKinds[i], stream()), "cudaMemcpyAsync");
+  }
   if (kind != CopyKind::device_to_device) synchronize();
 }
 

@@ -28,7 +28,7 @@ const std::string kTiny = " --hidden 16 --layers 1 --heads 2 --batch 2 --window 
 
 TEST_CASE("every verb has help that names its options") {
   for (const std::string verb : {"train", "eval ppl", "generate", "tokenizer train", "convert llama2c", "convert hf",
-                                 "bench cpu", "demo", "report", "theory pictures"}) {
+                                 "bench cpu", "bench ops", "profile", "demo", "report", "theory pictures"}) {
     CAPTURE(verb);
     const Answer a = ropewalk(verb + " --help");
     CHECK(a.code == 0);
@@ -45,6 +45,26 @@ TEST_CASE("unknown options, verbs and missing arguments are one line and code 2"
   refuses("generate", "--model");
   refuses("--device gpu9 generate --model x", "gpu9");
   refuses("train --out x --steps many", "many");
+  refuses("--device cpu bench ops", "GPU");
+  refuses("profile --model-shape Q", "'Q'");
+}
+
+TEST_CASE("profile times a step and leaves a table, records and a page") {
+  const test::TempDir dir;
+  const std::string out = dir.path("p");
+  const Answer a = ropewalk(
+      "--device cpu profile --hidden 16 --layers 2 --heads 2 --ffn 32 --vocab 50 --window 8 --warmup 0 --steps 1 --out "
+      "'" +
+      out + "'");
+  CAPTURE(a.err);
+  REQUIRE(a.code == 0);
+  for (const char* part : {"forward", "backward", "optimizer", "attention_packed", "memory at its peak"}) {
+    CAPTURE(part);
+    CHECK(a.out.find(part) != std::string::npos);
+  }
+  CHECK(rw::read_file(out + "/kernels.csv").find("backward,linear,8,") != std::string::npos);
+  CHECK(rw::read_file(out + "/records.csv").find("op,forward,block 1,swiglu_packed,") != std::string::npos);
+  CHECK(rw::read_file(out + "/timeline.html").find("</html>") != std::string::npos);
 }
 
 TEST_CASE("missing, empty and too short corpora are refused by name") {

@@ -418,7 +418,7 @@ void sm90_backward_fused(const AttentionShape& shape, const HeadView& q, const H
   const Device device = q.owner->device();
   const Tensor sums = Tensor::empty({tiles, C::W * C::D}, DType::f32, device),
                turns = Tensor::empty({tiles}, DType::i32, device);
-  check_cuda(cudaMemsetAsync(turns.raw(), 0, static_cast<size_t>(turns.bytes()), stream()), "cudaMemsetAsync");
+  turns.zero();
 
   Arguments a{Shape(shape),
               {},
