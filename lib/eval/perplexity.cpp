@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
 
 #include "eval/statistics.h"
@@ -183,6 +184,7 @@ class Evaluation {
   }
 
   void count_bytes() {
+    std::map<std::pair<int64_t, int64_t>, int64_t> known;  // document, tokens: the same for most windows
     if (!options_.byte_count || options_.mode == PerplexityMode::chunked) return;
     for (size_t w = 0; w < options_.windows.size(); ++w) {
       for (size_t d = 0; d < documents_.size(); ++d) {
@@ -190,9 +192,13 @@ class Evaluation {
         const int64_t skipped = options_.bos ? 0 : 1;
         // Windows that neither overlap nor have a BOS leave out a token here and there: no simple number of bytes.
         if (row.tokens != used_[row_of(w, d)] - skipped) continue;
-        std::vector<int32_t> ids(static_cast<size_t>(row.tokens));
-        corpus_.read(documents_[d].first, skipped, ids);
-        row.bytes = options_.byte_count(ids);
+        int64_t& bytes = known[{documents_[d].first, row.tokens}];
+        if (bytes == 0) {
+          std::vector<int32_t> ids(static_cast<size_t>(row.tokens));
+          corpus_.read(documents_[d].first, skipped, ids);
+          bytes = options_.byte_count(ids);
+        }
+        row.bytes = bytes;
       }
     }
   }

@@ -387,11 +387,21 @@ std::string position_section(const Runs& runs, const std::vector<int>& colors) {
       ChartSeries s{cat("sample ", k), colors[r], false, false, {}};
       const std::vector<double>& p = run.positions[k];
       if (p.empty()) continue;
-      // A jump is drawn as a break in the line: the positions between are skipped, not visited.
-      for (size_t m = 0; m < p.size(); ++m) {
-        if (m > 0 && p[m] - p[m - 1] > 1.5) s.points.push_back({static_cast<double>(m), NAN});
+      // A jump is drawn as a break in the line: the positions between are skipped, not visited. Random subsets step
+      // unevenly all the way and have no jumps to speak of.
+      std::vector<double> steps;
+      for (size_t m = 1; m < p.size(); ++m) steps.push_back(p[m] - p[m - 1]);
+      std::sort(steps.begin(), steps.end());
+      const double jump = steps.empty() ? 0 : 16 * steps[steps.size() / 2] + 0.5;
+      for (size_t m = 1; m < p.size(); ++m) widest = std::max(widest, p[m] - p[m - 1]);
+      std::vector<size_t> corners = position_corners(p);
+      const size_t keep = corners.size() / 128 + 1;  // a curve of a few hundred pixels shows no more
+      for (size_t c = 0; c < corners.size(); ++c) {
+        const size_t m = corners[c];
+        const bool jumps = m > 0 && p[m] - p[m - 1] > jump;
+        if (!jumps && c % keep != 0 && c + 1 < corners.size()) continue;
+        if (jumps) s.points.push_back({static_cast<double>(m), NAN});
         s.points.push_back({static_cast<double>(m), p[m]});
-        if (m > 0) widest = std::max(widest, p[m] - p[m - 1]);
       }
       first = std::min(first, p.front());
       last = std::max(last, p.back());

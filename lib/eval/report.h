@@ -95,8 +95,12 @@ std::vector<Record> report_records(const std::vector<ReportRun>& runs);
 /// Writes `path` and, with .csv and .jsonl in place of its ending, the same numbers.
 void write_report(const std::string& path, const std::vector<ReportRun>& runs, const ReportOptions& options = {});
 
-/// Reads a run folder: metrics.jsonl ({"step", "loss", "tokens_per_s", "time_s"}), config.json, recipe.toml (key =
-/// "value") and every eval-*.json as `ropewalk eval --json` writes it. Each may be missing, but not all. Errors: no
+/// Where a sample's positions change their pace, and both ends: between them they are a straight line.
+std::vector<size_t> position_corners(const std::vector<double>& positions);
+
+/// Reads a run folder: metrics.jsonl ({"step", "loss", "tokens_per_s", "time_s"}), config.json, cost.json, recipe.toml
+/// (key = "value"), frequencies.json and every eval-*.json as `ropewalk eval --json` writes it. Positions are drawn
+/// again from the recipe. Each may be missing, but not all. Errors: no
 /// such folder, nothing to show in it, a garbled file (named).
 ReportRun load_run(const std::string& folder);
 

@@ -8,9 +8,11 @@
 #include <sstream>
 
 #include "eval/report.h"
+#include "rope/positions.h"
 #include "rope/scaling.h"
 #include "tensor/file.h"
 #include "tensor/json_depth.h"
+#include "tensor/safetensors.h"
 
 namespace rw {
 namespace {
@@ -86,6 +88,43 @@ void read_config(const std::string& path, ReportRun& run) {
   run.attention_scale = table.attention_scale;
 }
 
+/// frequencies.json, as `ropewalk compare` leaves it: the frequencies at the target window, learned ones too.
+void read_frequencies(const std::string& path, ReportRun& run) {
+  const auto json = nlohmann::json::parse(read_file(path), nullptr, false);
+  check(json.is_object() && json.contains("inv_freq") && json["inv_freq"].is_array(), kOp, path,
+        ": expected {\"inv_freq\": [...]}");
+  run.inv_freq = json["inv_freq"].get<std::vector<double>>();
+  run.attention_scale = json.value("attention_scale", 1.0);
+}
+
+/// CLEX without a frequencies.json: its two matrices are in the weights.
+void solve_clex(const std::string& folder, ReportRun& run) {
+  const RopeConfig rope = rope_config_from_json(read_file(folder + "/config.json"));
+  if (rope.rope_type != "clex" || !fs::exists(folder + "/model.safetensors")) return;
+  const SafetensorsFile file(folder + "/model.safetensors");
+  const auto scaling = make_rope_scaling(rope);
+  std::vector<Var> parameters;
+  for (const ParameterSpec& spec : scaling->parameter_specs()) {
+    if (!file.contains(spec.name)) return;
+    parameters.emplace_back(file.load(spec.name));
+  }
+  scaling->set_parameters(parameters);
+  run.target_window = rope.original_window() * rope.clex.max_factor;
+  run.inv_freq = scaling->table({.length = run.target_window}).inv_freq.value().to_vector();
+}
+
+/// cost.json, as `ropewalk train` leaves it.
+void read_cost(const std::string& path, ReportRun& run) {
+  const auto json = nlohmann::json::parse(read_file(path), nullptr, false);
+  check(json.is_object(), kOp, path, ": not a JSON object");
+  const auto number = [&](const char* key) {
+    return json.contains(key) && json[key].is_number() ? json[key].get<double>() : 0.0;
+  };
+  run.cost.seconds = std::max(run.cost.seconds, number("seconds"));
+  run.cost.tokens = std::max(run.cost.tokens, static_cast<int64_t>(number("tokens")));
+  run.cost.peak_memory_bytes = static_cast<int64_t>(number("peak_memory_bytes"));
+}
+
 std::string value_of(const ReportRun& run, const std::string& key) {
   for (const auto& [name, value] : run.recipe) {
     if (name == key) return value;
@@ -112,7 +151,42 @@ void use_recipe(ReportRun& run) {
   }
 }
 
+/// Three samples' positions, drawn as the run's training drew those of its first step.
+void draw_positions(ReportRun& run) {
+  const std::string method = value_of(run, "method");
+  if (method != "pose" && method != "randpos" && method != "e2" && method != "clex") return;
+  const int64_t window = integer_of(run, "window");
+  if (window < 2 || window > 8192) return;
+  PositionConfig config{.kind = method};
+  if (const int64_t chunks = integer_of(run, "chunks")) config.chunks = chunks;
+  if (const int64_t factor = integer_of(run, "max_factor")) config.max_factor = factor;
+  if (const std::string variant = value_of(run, "pose_variant"); !variant.empty()) config.variant = variant;
+  if (const std::string spread = value_of(run, "spread"); !spread.empty()) config.spread = spread;
+  config.augment_g = value_of(run, "fixed_g").empty();
+  config.augment_t = value_of(run, "fixed_t").empty();
+  config.content = "zero";
+  const PositionBatch batch =
+      make_position_sampler(config)->sample({.seed = static_cast<uint64_t>(integer_of(run, "seed")),
+                                             .sample_ids = {0, 1, 2},
+                                             .window = window,
+                                             .target = std::max(run.target_window, window),
+                                             .original_window = run.trained_window});
+  for (int64_t b = 0; b < 3; ++b) {
+    const float* p = batch.positions.data<float>() + b * window;
+    run.positions.emplace_back(p, p + window);
+  }
+}
+
 }  // namespace
+
+std::vector<size_t> position_corners(const std::vector<double>& p) {
+  std::vector<size_t> out;
+  for (size_t m = 0; m < p.size(); ++m) {
+    const bool inner = m > 0 && m + 1 < p.size();
+    if (!inner || std::abs((p[m + 1] - p[m]) - (p[m] - p[m - 1])) > 1e-3) out.push_back(m);
+  }
+  return out;
+}
 
 ReportRun load_run(const std::string& folder) {
   check(fs::is_directory(folder), kOp, "'", folder, "' is not a folder");
@@ -124,6 +198,10 @@ ReportRun load_run(const std::string& folder) {
   if (fs::exists(path / "config.json")) read_config((path / "config.json").string(), run);
   if (fs::exists(path / "recipe.toml")) read_recipe((path / "recipe.toml").string(), run);
   use_recipe(run);
+  if (fs::exists(path / "cost.json")) read_cost((path / "cost.json").string(), run);
+  if (fs::exists(path / "frequencies.json")) read_frequencies((path / "frequencies.json").string(), run);
+  else if (fs::exists(path / "config.json")) solve_clex(path.string(), run);
+  draw_positions(run);
   std::vector<fs::path> evaluations;
   for (const auto& entry : fs::directory_iterator(path)) {
     const std::string name = entry.path().filename().string();
@@ -197,7 +275,7 @@ std::vector<Record> report_records(const std::vector<ReportRun>& runs) {
     for (size_t i = 0; i < run.inv_freq.size(); ++i)
       put("frequencies", "pair", static_cast<int64_t>(i), "inv_freq", run.inv_freq[i]);
     for (size_t s = 0; s < run.positions.size(); ++s) {
-      for (size_t m = 0; m < run.positions[s].size(); ++m) {
+      for (const size_t m : position_corners(run.positions[s])) {
         put("positions", "token", static_cast<int64_t>(m), "position", run.positions[s][m])
             ->set("sample", static_cast<int64_t>(s));
       }

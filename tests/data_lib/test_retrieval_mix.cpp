@@ -75,7 +75,7 @@ TEST_CASE("Needles stand after a sentence's end where one is near, and everywher
     nearest = std::min(nearest, r.answer_begin - r.key_begin);
     farthest = std::max(farthest, r.answer_begin - r.key_begin);
   }
-  CHECK(after_a_dot > 150);
+  CHECK(after_a_dot > 100);
   CHECK(nearest < 35);
   CHECK(farthest > 60);
 }

@@ -1,12 +1,15 @@
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "data/corpus.h"
 #include "eval/perplexity.h"
 #include "eval/scorer.h"
 #include "nn/io/hf.h"
+#include "nn/io/llama2c.h"
 #include "support.h"
 #include "tensor/file.h"
 
@@ -112,6 +115,38 @@ TEST_CASE("Windows that cannot be scored say why") {
   CHECK(message({{1, 2}, 0}) == "[eval] scored tokens must begin in [1, 2], got 0");
   CHECK(message({{1, 50}, 1}) ==
         "[eval] token id 50 at 1 is outside the vocabulary of 50: do model and tokenizer belong together?");
+}
+
+TEST_CASE("stories260K gives llama2.c's loss of every token through the evaluator") {
+  const std::string bin = test::shared_data("models/stories260K.bin"), folder = test::shared_data("llama2c");
+  if (bin.empty() || folder.empty()) return;
+  std::istringstream in(read_file(folder + "/stories260K_nll_p2_scale1.0.tsv"));
+  std::string head;
+  std::getline(in, head);
+  std::vector<int32_t> ids = {1};  // BOS, which the file leaves out
+  std::vector<double> want;
+  int64_t position = 0;
+  for (int32_t token = 0; ids.size() < 1024;) {
+    double nll = 0;
+    REQUIRE(static_cast<bool>(in >> position >> token >> nll));
+    ids.push_back(token);
+    want.push_back(nll);
+  }
+  const auto model = load_llama2c(bin);
+  LlamaScorer scorer(*model);
+  // Two windows of unlike length in one batch: padding must not matter.
+  const std::vector<ScoreWindow> windows = {{ids, 1}, {{ids.begin(), ids.begin() + 200}, 150}};
+  const auto scores = scorer.score(windows, 1024);
+  double largest = 0, sum = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    largest = std::max(largest, std::abs(scores[0][i].nll - want[i]));
+    sum += want[i];
+  }
+  CHECK(largest < 2e-4);
+  for (size_t i = 0; i < scores[1].size(); ++i) CHECK(std::abs(scores[1][i].nll - want[149 + i]) < 2e-4);
+  const TokenCorpus corpus({"p2"}, {{ids.begin() + 1, ids.end()}}, 512);
+  const auto result = evaluate_perplexity(scorer, corpus, {.windows = {1024}, .bos = 1});
+  CHECK(result.totals[0].nll == doctest::Approx(sum / static_cast<double>(want.size())).epsilon(1e-5));
 }
 
 TEST_CASE("books30m gives its oracle's loss per document, plain and under linear interpolation") {

@@ -1,0 +1,128 @@
+// `ropewalk compare`: a recipe is run, killed, gone on with, and refused where it is wrong.
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "cli.h"
+
+namespace fs = std::filesystem;
+
+namespace {
+
+/// recipes/tiny.toml with `extra` put behind it.
+std::string tiny(const test::TempDir& dir, const std::string& extra = "") {
+  const std::string path = dir.path("tiny.toml");
+  write(path, rw::read_file(std::string(ROPEWALK_SOURCE_DIR) + "/recipes/tiny.toml") + extra);
+  return path;
+}
+
+Answer compare(const std::string& recipe, const std::string& out, const std::string& more = "") {
+  return ropewalk("--quiet compare '" + recipe + "' --out '" + out + "' " + more);
+}
+
+void refuses(const std::string& recipe, const std::string& part, const std::string& more = "") {
+  const test::TempDir dir;
+  write(dir.path("r.toml"), recipe);
+  const Answer a = compare(dir.path("r.toml"), dir.path("out"), more);
+  CAPTURE(recipe);
+  CAPTURE(a.err);
+  CHECK(a.code == 2);
+  CHECK(a.err.find(part) != std::string::npos);
+  CHECK(std::count(a.err.begin(), a.err.end(), '\n') == 1);
+  CHECK_FALSE(fs::exists(dir.path("out/base")));
+}
+
+nlohmann::json totals(const std::string& file) { return nlohmann::json::parse(rw::read_file(file))["totals"]; }
+
+const std::string kEval = "[eval.ppl]\nwindow = [32]\n";
+
+}  // namespace
+
+TEST_CASE("compare, killed and called again, ends with what an undisturbed run gives, and then does nothing") {
+  const test::TempDir dir;
+  const std::string recipe = tiny(dir), out = dir.path("out"), killed = dir.path("killed");
+  REQUIRE(compare(recipe, out).code == 0);
+  // Kills at growing delays fall into the tokenizer, the base between its checkpoints, arms and evaluations.
+  for (const char* delay : {"0.3", "0.9", "1.3", "1.7", "2.1"}) {
+    const std::string command = "timeout -s KILL " + std::string(delay) + " env OMP_NUM_THREADS=2 '" +
+                                ROPEWALK_BINARY_DIR + "/bin/ropewalk' --quiet compare '" + recipe + "' --out '" +
+                                killed + "' >/dev/null 2>&1";
+    static_cast<void>(!std::system(command.c_str()));
+  }
+  const Answer end = compare(recipe, killed);
+  CAPTURE(end.err);
+  REQUIRE(end.code == 0);
+  for (const std::string arm : {"base", "zero-yarn", "pi", "pose-seed1", "pose-seed2", "clex"}) {
+    CAPTURE(arm);
+    for (const std::string eval : {"ppl", "passkey", "bins"})
+      CHECK(totals(out + "/" + arm + "/eval-" + eval + ".json") ==
+            totals(killed + "/" + arm + "/eval-" + eval + ".json"));
+  }
+  for (const std::string file : {"table.md", "table.csv", "table.jsonl", "report.html", "report.csv", "report.jsonl"})
+    CHECK(fs::exists(killed + "/" + file));
+  const std::string table = rw::read_file(out + "/table.md");
+  CHECK(table.find("| pose |") != std::string::npos);  // one row for both seeds
+  CHECK(table.find("±") != std::string::npos);
+  CHECK(table.find("ppl @256") != std::string::npos);
+
+  const auto written = fs::last_write_time(out + "/clex/model.safetensors");
+  const Answer again = compare(recipe, out);
+  CHECK(again.code == 0);
+  CHECK(again.out.find("[") == std::string::npos);  // no stage was run
+  CHECK(fs::last_write_time(out + "/clex/model.safetensors") == written);
+  CHECK(compare(recipe, out, "--list").out.find("trained") == std::string::npos);
+
+  // A new evaluation is added to what is there; a changed arm is not mistaken for the old one.
+  CHECK(compare(tiny(dir, "[eval.lastk]\nwindow = [64, 128]\nlast = 32\n"), out).code == 0);
+  CHECK(fs::exists(out + "/pi/eval-lastk.json"));
+  CHECK(fs::last_write_time(out + "/clex/model.safetensors") == written);
+  const Answer changed = compare(tiny(dir, "[arms.pi]\nlr = 2e-3\n"), out);
+  CHECK(changed.code == 2);
+  CHECK(changed.err.find("lr was 1e-3, now 2e-3") != std::string::npos);
+}
+
+TEST_CASE("compare takes another comparison's base, only some arms, and drops weights if asked") {
+  const test::TempDir dir;
+  const std::string recipe = tiny(dir), out = dir.path("out");
+  REQUIRE(compare(recipe, out, "--only zero-yarn").code == 0);
+  CHECK_FALSE(fs::exists(out + "/pi"));
+  write(dir.path("more.toml"), "include = \"tiny.toml\"\n[arms.extra]\nmethod = \"pose\"\ntarget = [128, 256]\n");
+  const Answer a = compare(dir.path("more.toml"), dir.path("more"),
+                           "--base '" + out + "' --only 'extra*' --max-seeds 1 --drop-weights");
+  CAPTURE(a.err);
+  REQUIRE(a.code == 2);  // [base] says vocab, which a given base has already
+  write(dir.path("given.toml"), kEval +
+                                    "[base]\nmodel = \"x\"\n[arm]\nsteps = 2\nbatch = 2\n[arms.extra]\nmethod = "
+                                    "\"pose\"\ntarget = [128, 256]\n");
+  const Answer b = compare(dir.path("given.toml"), dir.path("more"), "--base '" + out + "' --drop-weights");
+  CAPTURE(b.err);
+  REQUIRE(b.code == 0);
+  CHECK(fs::exists(dir.path("more/extra-128/eval-ppl.json")));
+  CHECK(fs::exists(dir.path("more/extra-256/config.json")));
+  CHECK_FALSE(fs::exists(dir.path("more/extra-256/model.safetensors")));
+  CHECK_FALSE(fs::exists(dir.path("more/text")));
+  CHECK(compare(dir.path("given.toml"), dir.path("more"), "--base '" + out + "'").code == 0);
+}
+
+TEST_CASE("Recipes that make no sense are refused in one line before anything is trained") {
+  refuses("[base]\nsteps = 2\n", "no [eval.NAME] section");
+  refuses(kEval + "[bass]\nsteps = 2\n", "[bass]");
+  refuses(kEval + "[base]\nstepz = 2\n", "'stepz'");
+  refuses(kEval + "[base]\nsteps = [1, 2]\n", "takes one value");
+  refuses(kEval + "[base]\nsteps = many\n", "many");
+  refuses(kEval + "[base]\nout = \"x\"\n", "'out' is the comparison's to set");
+  refuses(kEval + "[base]\nwindow = 48\ntokens-per-step = 100\n", "no multiple");
+  refuses(kEval + "[mix]\nshares = 1\n", "'shares'");
+  refuses("[eval.singing]\nwindow = [32]\n", "singing");
+  refuses("[eval.ppl]\nwindow = [0]\n", "eval.ppl");
+  refuses(kEval + "[arms.a]\nmethod = \"pose\"\n", "--target");
+  refuses(kEval + "[arms.a]\nmethod = \"teleport\"\ntarget = 1024\n", "teleport");
+  refuses(kEval + "[arms.a]\nmethod = \"pi\"\nscaling = \"yarn\"\ntarget = 1024\n", "linear");
+  refuses(kEval + "[arms.a]\nsteps = 0\n", "needs a scaling");
+  refuses(kEval + "[arms.base]\nmethod = \"pi\"\ntarget = 1024\n", "cannot be an arm's name");
+  refuses(kEval + "lr = 1\n", "'lr'");
+  refuses("lr = 1\n" + kEval, "outside a section");
+  refuses("include = \"none.toml\"\n" + kEval, "none.toml");
+  refuses(kEval, "--list shows them", "--only nothing");
+  refuses(kEval + "[base]\nmodel = \"nowhere\"\n", "nowhere");
+  CHECK(compare("no-such-recipe.toml", "out").code == 2);
+}
