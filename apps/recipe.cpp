@@ -41,6 +41,28 @@ void check_method(const std::string& method, const std::string& type) {
         "' use full, pose or randpos");
 }
 
+/// Before anything is computed from them: sizes that no sum or product of a few can overflow.
+void check_sizes(const TrainConfig& c) {
+  const auto in = [](const char* option, int64_t value, int64_t low, int64_t high) {
+    check(value >= low && value <= high, "train", option, " must be ", low, " to ", high, ", got ", value);
+  };
+  constexpr int64_t kLong = int64_t{1} << 40, kTokens = int64_t{1} << 30;
+  in("--steps", c.steps, 1, kLong);
+  in("--batch", c.batch, 1, kTokens);
+  in("--accumulate", c.accumulate, 1, kTokens);
+  in("--window", c.window, 0, kTokens);
+  in("--target", c.target, 0, kTokens);
+  in("--max-factor", c.positions.max_factor, 1, 65536);
+  in("--chunks", c.positions.chunks, 1, kTokens);
+  if (!c.from.empty()) return;
+  in("--hidden", c.hidden, 1, 1 << 20);
+  in("--layers", c.layers, 1, 1 << 16);
+  in("--heads", c.heads, 1, 1 << 16);
+  in("--kv-heads", c.kv_heads, 0, 1 << 16);
+  in("--head-dim", c.head_dim, 0, kMostHeadDim);
+  in("--ffn", c.ffn, 0, 1 << 24);
+}
+
 LlamaConfig new_model(const TrainConfig& c, const Tokenizer& tokenizer) {
   LlamaConfig m;
   m.vocab_size = tokenizer.vocab_size();
@@ -63,8 +85,7 @@ LlamaConfig new_model(const TrainConfig& c, const Tokenizer& tokenizer) {
 }  // namespace
 
 Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer) {
-  check(config.steps >= 1 && config.batch >= 1 && config.accumulate >= 1, "train",
-        "--steps, --batch and --accumulate must be at least 1");
+  check_sizes(config);
   Recipe r;
   r.model = config.from.empty() ? new_model(config, tokenizer) : read_hf_config(model_folder(config.from));
   r.model.finish();
