@@ -157,6 +157,43 @@ TEST_CASE("a run that is resumed equals one that was never stopped, bit for bit"
           "batch was 2");
 }
 
+TEST_CASE("what a run is made of stands in its checkpoints: other data, other options and a fresh start are refused") {
+  const test::TempDir dir;
+  write(dir.path("t.txt"), text_of(6000));
+  write(dir.path("u.txt"), text_of(6100));
+  const auto train = [&](const std::string& data, const std::string& more) {
+    return "train --data '" + dir.path(data) + "' --out '" + dir.path("o") +
+           "' --hidden 16 --layers 1 --heads 2 --batch 2 --window 16 --steps 4 --save-every 2 " + more;
+  };
+  REQUIRE(ropewalk("--quiet " + train("t.txt", "")).code == 0);
+  refuses(train("t.txt", ""), "holds checkpoints of another run");
+  refuses(train("u.txt", "--resume"), "data was");
+  refuses(train("t.txt", "--resume --beta2 0.9"), "beta2 was 0.95, now 0.9");
+  refuses(train("t.txt", "--resume --no-bos"), "bos was 1, now 0");
+  refuses(train("t.txt", "--resume --dtype bf16"), "dtype was f32, now bf16");
+  write(dir.path("o/model.safetensors.tmp-1-1"), "left by a killed process");
+  CHECK(ropewalk("--quiet " + train("t.txt", "--resume")).code == 0);
+  CHECK_FALSE(fs::exists(dir.path("o/model.safetensors.tmp-1-1")));
+}
+
+TEST_CASE("logits are written for given tokens, and ids beyond the vocabulary are refused") {
+  const test::TempDir dir;
+  write(dir.path("t.txt"), text_of(4000));
+  const std::string base = dir.path("base"), out = dir.path("l.safetensors");
+  REQUIRE(ropewalk("--quiet train --data '" + dir.path("t.txt") + "' --out '" + base + "'" + kTiny).code == 0);
+  const std::string command = "eval logits --model '" + base + "' --out '" + out + "' --tokens ";
+  CHECK(ropewalk(command + "0,70,71,72,71").code == 0);
+  const rw::SafetensorsFile file(out);
+  const rw::Tensor logits = file.load("logits");
+  CHECK(logits.shape() == rw::Shape{5, 258});
+  CHECK(file.load("ids").to_vector() == std::vector<double>{0, 70, 71, 72, 71});
+  CHECK(ropewalk(command + "0,70,71,72,71 --dtype f64").code == 0);
+  CHECK(test::relative_error(rw::SafetensorsFile(out).load("logits"), logits) < 1e-5);
+  CHECK(ropewalk(command + "0,70,71").code == 0);  // causal: what comes later changes nothing
+  CHECK(test::relative_error(rw::SafetensorsFile(out).load("logits"), logits.slice(0, 3)) < 1e-6);
+  refuses(command + "0,258", "258 at position 1");
+}
+
 TEST_CASE("a loss that is not finite stops the run, names the step and keeps the last checkpoint") {
   const test::TempDir dir;
   write(dir.path("t.txt"), text_of(6000));

@@ -15,36 +15,60 @@
 
 namespace {
 
-/// Largest allocation allowed; 0: any. Checked by operator new below.
+/// Largest allocation allowed; 0: any.
 std::atomic<size_t> allowed{0};
 
-void* counted(size_t size, size_t alignment) {
+void check_size(size_t size) {
   const size_t limit = allowed;
-  if (limit > 0 && size > limit) {
-    allowed = 0;
-    std::fprintf(stderr, "fuzz: an allocation of %zu bytes, %zu allowed\n", size, limit);
-    std::abort();
-  }
-  void* p = alignment <= alignof(std::max_align_t) ? std::malloc(size > 0 ? size : 1)
-                                                   : std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-  if (!p) throw std::bad_alloc();
-  return p;
+  if (limit == 0 || size <= limit) return;
+  allowed = 0;
+  std::fprintf(stderr, "fuzz: an allocation of %zu bytes, %zu allowed\n", size, limit);
+  std::abort();
 }
 
 }  // namespace
 
-void* operator new(size_t size) { return counted(size, 1); }
-void* operator new[](size_t size) { return counted(size, 1); }
-void* operator new(size_t size, std::align_val_t alignment) { return counted(size, static_cast<size_t>(alignment)); }
-void* operator new[](size_t size, std::align_val_t alignment) { return counted(size, static_cast<size_t>(alignment)); }
+#if defined(__SANITIZE_ADDRESS__)
+#define FUZZ_WITH_ASAN
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define FUZZ_WITH_ASAN
+#endif
+#endif
+
+#ifdef FUZZ_WITH_ASAN
+
+#include <sanitizer/allocator_interface.h>
+
+namespace {
+const int hooked =
+    __sanitizer_install_malloc_and_free_hooks([](const volatile void*, size_t size) { check_size(size); },
+                                              [](const volatile void*) {});
+}  // namespace
+
+#else
+
+namespace {
+void* counted(size_t size) {
+  check_size(size);
+  return std::malloc(size > 0 ? size : 1);
+}
+void* or_throw(void* p) {
+  if (!p) throw std::bad_alloc();
+  return p;
+}
+}  // namespace
+
+void* operator new(size_t size) { return or_throw(counted(size)); }
+void* operator new[](size_t size) { return or_throw(counted(size)); }
+void* operator new(size_t size, const std::nothrow_t&) noexcept { return counted(size); }
+void* operator new[](size_t size, const std::nothrow_t&) noexcept { return counted(size); }
 void operator delete(void* p) noexcept { std::free(p); }
 void operator delete[](void* p) noexcept { std::free(p); }
 void operator delete(void* p, size_t) noexcept { std::free(p); }
 void operator delete[](void* p, size_t) noexcept { std::free(p); }
-void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete[](void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete(void* p, size_t, std::align_val_t) noexcept { std::free(p); }
-void operator delete[](void* p, size_t, std::align_val_t) noexcept { std::free(p); }
+
+#endif
 
 namespace fuzz {
 

@@ -36,7 +36,7 @@ check_links() {
 check_symbols() {
   local ours='^_Z(GV|GR|TV|TI|TS|TC|TT|TW|TH|Z|Th[n0-9]+_|Tv[n0-9]+_[n0-9]+_|L)*N?[VKRO]*2rw' c_api='^_ZN?K?14ropewalk_model|^ropewalk_'
   local standard='^_Z(GV|GR|TV|TI|TS|TC|TT|Z|L)*P?N?[VKRO]*(S[tabsiod]|9__gnu_cxx|10__cxxabiv1)|^_Zn[wa]|^_Zd[la]'
-  local compiler='^DW\.ref\.__gxx_personality_v0$|^_init$|^_fini$|^__bss_start$|^_edata$|^_end$'
+  local compiler='^DW\.ref\.(__gxx_personality_v0$|_ZTI)|^_init$|^_fini$|^__bss_start$|^_edata$|^_end$'
   [ -n "$with_cuda" ] && compiler+='|^__fatbinwrap|^__cudaRegister|^fatbinData|^__nv_'
   nm "${@:2}" --extern-only --defined-only -P "$1" 2>/dev/null | awk 'NF > 1 { print $1 }' | sort -u >"$work/symbols"
   [ "$(grep -cE "$ours" "$work/symbols")" -gt 200 ] || die "nm found too few symbols in $1"
