@@ -85,7 +85,8 @@ LlamaConfig new_model(const TrainConfig& c, const Tokenizer& tokenizer) {
 }  // namespace
 
 Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer, const LlamaConfig* base) {
-  check_sizes(config, base == nullptr ? 1 : 0);
+  const bool trained = base == nullptr || config.steps != 0;
+  check_sizes(config, trained ? 1 : 0);
   Recipe r;
   r.model = base                  ? *base
             : config.from.empty() ? new_model(config, tokenizer)

@@ -198,6 +198,8 @@ __global__ void __launch_bounds__(kThreads)
 constexpr int kAttentionThreads = 128;
 constexpr int kAttentionWarps = kAttentionThreads / kWarp;
 constexpr int kGroup = 4;
+constexpr int kMaxSplits = 64;
+constexpr int kShortest = 64;  // tokens of a stretch at least: adding partial results up costs as much as some dozens
 
 struct DecodeShape {
   int n_heads, n_kv_heads, head_dim, pairs, capacity, splits, parts;  // parts: of a kv head's query heads
@@ -220,9 +222,10 @@ __global__ void __launch_bounds__(kAttentionThreads)
     decode_attention_kernel(const State* state, DecodeShape s, const float* __restrict__ qkv, T* k_cache, T* v_cache,
                             const float* __restrict__ cos_sin, const float* __restrict__ query_scale,
                             float* __restrict__ partial, int* __restrict__ arrived, float* __restrict__ out) {
-  constexpr int kGroupsPerWarp = kWarp / LANES, kGroups = kAttentionWarps * kGroupsPerWarp;
-  __shared__ float top_of[kGroups][kGroup], sum_of[kGroups][kGroup];
-  __shared__ float result[kGroup][LANES * 8];
+  constexpr int kGroups = kAttentionThreads / LANES;
+  constexpr int kWide = LANES * 8 > kMaxSplits ? LANES * 8 : kMaxSplits;  // of_warp's memory is used twice
+  __shared__ float top_of[kAttentionWarps][kGroup], sum_of[kAttentionWarps][kGroup];
+  __shared__ float of_warp[kAttentionWarps][kGroup][kWide];
   __shared__ bool last;
   let_next_begin();
   wait_for_previous();
@@ -230,8 +233,9 @@ __global__ void __launch_bounds__(kAttentionThreads)
   const int kv = blockIdx.y / s.parts, first_head = kv * group + blockIdx.y % s.parts * kGroup;
   const int heads = min(kGroup, (kv + 1) * group - first_head);
   const int position = state->position, length = position + 1;
-  const int stretch = (length + s.splits - 1) / s.splits;
+  const int stretch = max(kShortest, (length + s.splits - 1) / s.splits);
   const int begin = blockIdx.x * stretch, end = min(length, begin + stretch);
+  if (begin >= end) return;
   const int64_t row = static_cast<int64_t>(s.n_kv_heads) * dim;
   T *keys = k_cache + kv * dim, *values = v_cache + kv * dim;
 
@@ -282,79 +286,90 @@ __global__ void __launch_bounds__(kAttentionThreads)
       }
     }
   }
-  // The lane groups of the block become one.
+  // The lane groups of a warp become one, then the warps of the block; both in a fixed order.
+  const int warp = threadIdx.x / kWarp;
 #pragma unroll
   for (int h = 0; h < kGroup; ++h) {
-    if (lane == 0) top_of[lane_group][h] = top[h], sum_of[lane_group][h] = sum[h];
+    float highest = top[h];
+#pragma unroll
+    for (int offset = LANES; offset < kWarp; offset *= 2)
+      highest = fmaxf(highest, __shfl_xor_sync(kAllLanes, highest, offset));
+    const float shrink = sum[h] > 0 ? __expf(top[h] - highest) : 0.f;
+    float total = sum[h] * shrink;
+#pragma unroll
+    for (int offset = LANES; offset < kWarp; offset *= 2) total += __shfl_xor_sync(kAllLanes, total, offset);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      float value = acc[h][i] * shrink;
+#pragma unroll
+      for (int offset = LANES; offset < kWarp; offset *= 2) value += __shfl_xor_sync(kAllLanes, value, offset);
+      if (threadIdx.x % kWarp < LANES) of_warp[warp][h][column + i] = value;
+    }
+    if (threadIdx.x % kWarp == 0) top_of[warp][h] = highest, sum_of[warp][h] = total;
   }
-  for (int i = threadIdx.x; i < kGroup * LANES * 8; i += kAttentionThreads) (&result[0][0])[i] = 0;
   __syncthreads();
-  float block_top[kGroup], block_sum[kGroup];
+  const bool alone = begin == 0 && end == length;
+  const int wide = dim + 2;  // partial [H, splits, D + 2]: numerator, top, sum
+  for (int item = threadIdx.x; item < heads * dim; item += kAttentionThreads) {
+    const int h = item / dim, i = item % dim;
+    float highest = top_of[0][h], total = 0, value = 0;
 #pragma unroll
-  for (int h = 0; h < kGroup; ++h) {
-    block_top[h] = -INFINITY;
-    for (int g = 0; g < kGroups; ++g) block_top[h] = fmaxf(block_top[h], top_of[g][h]);
-    block_sum[h] = 0;
-    for (int g = 0; g < kGroups; ++g) {
-      if (sum_of[g][h] > 0) block_sum[h] += sum_of[g][h] * __expf(top_of[g][h] - block_top[h]);
+    for (int w = 1; w < kAttentionWarps; ++w) highest = fmaxf(highest, top_of[w][h]);
+#pragma unroll
+    for (int w = 0; w < kAttentionWarps; ++w) {
+      const float shrink = sum_of[w][h] > 0 ? __expf(top_of[w][h] - highest) : 0.f;
+      total += sum_of[w][h] * shrink;
+      value += of_warp[w][h][i] * shrink;
     }
-    const float shrink = sum[h] > 0 ? __expf(top[h] - block_top[h]) : 0.f;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) acc[h][i] *= shrink;
-  }
-  for (int g = 0; g < kGroups; ++g) {  // in order: the sum is the same in every run
-    if (lane_group == g) {
-#pragma unroll
-      for (int h = 0; h < kGroup; ++h) {
-#pragma unroll
-        for (int i = 0; i < 8; ++i) result[h][column + i] += acc[h][i];
-      }
-    }
-    __syncthreads();
-  }
-  if (s.splits == 1) {
-    for (int h = 0; h < heads; ++h) {
-      for (int i = threadIdx.x; i < dim; i += kAttentionThreads)
-        out[(first_head + h) * dim + i] = result[h][i] / block_sum[h];
-    }
-    return;
-  }
-  // partial [H, splits, D + 2]: numerator, top, sum
-  const int wide = dim + 2;
-  for (int h = 0; h < heads; ++h) {
-    float* to = partial + (static_cast<int64_t>(first_head + h) * s.splits + blockIdx.x) * wide;
-    for (int i = threadIdx.x; i < dim; i += kAttentionThreads) to[i] = result[h][i];
-    if (threadIdx.x == 0) {
-      // static indices only: an array that is indexed at run time would leave its registers
-#pragma unroll
-      for (int j = 0; j < kGroup; ++j) {
-        if (j == h) to[dim] = block_top[j], to[dim + 1] = block_sum[j];
-      }
+    if (alone) {
+      out[(first_head + h) * dim + i] = value / total;
+    } else {
+      float* to = partial + (static_cast<int64_t>(first_head + h) * s.splits + blockIdx.x) * wide;
+      to[i] = value;
+      if (i == 0) to[dim] = highest, to[dim + 1] = total;
     }
   }
+  if (alone) return;
+  const int used = (length + stretch - 1) / stretch;  // blocks that have keys: the others have left
   __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0) last = atomicAdd(arrived + blockIdx.y, 1) == s.splits - 1;
+  if (threadIdx.x == 0) last = atomicAdd(arrived + blockIdx.y, 1) == used - 1;
   __syncthreads();
   if (!last) return;
   __threadfence();
   if (threadIdx.x == 0) arrived[blockIdx.y] = 0;  // for the next layer
-  for (int h = 0; h < heads; ++h) {
-    const float* from = partial + static_cast<int64_t>(first_head + h) * s.splits * wide;
-    float highest = -INFINITY, total = 0;
-    for (int p = 0; p < s.splits; ++p) highest = fmaxf(highest, __ldcg(from + p * wide + dim));
-    for (int p = 0; p < s.splits; ++p) {
-      const float part = __ldcg(from + p * wide + dim + 1);
-      if (part > 0) total += part * __expf(__ldcg(from + p * wide + dim) - highest);
+  // Weights of the stretches first, by one thread each, then the sums with all loads on their way together.
+  float(*weight_of)[kMaxSplits] = reinterpret_cast<float(*)[kMaxSplits]>(&of_warp[0][0][0]);  // [kGroup][kMaxSplits]
+  __syncthreads();
+  for (int item = threadIdx.x; item < heads * kWarp; item += kAttentionThreads) {  // a warp per head
+    const int h = item / kWarp, at = item % kWarp;
+    const float* from = partial + static_cast<int64_t>(first_head + h) * s.splits * wide + dim;
+    float tops[kMaxSplits / kWarp], sums[kMaxSplits / kWarp], highest = -INFINITY, total = 0;
+#pragma unroll
+    for (int j = 0; j < kMaxSplits / kWarp; ++j) {
+      const int p = at + j * kWarp;
+      tops[j] = p < used ? __ldcg(from + static_cast<int64_t>(p) * wide) : -INFINITY;
+      sums[j] = p < used ? __ldcg(from + static_cast<int64_t>(p) * wide + 1) : 0.f;
+      highest = fmaxf(highest, tops[j]);
     }
-    for (int i = threadIdx.x; i < dim; i += kAttentionThreads) {
-      float value = 0;
-      for (int p = 0; p < s.splits; ++p) {
-        if (__ldcg(from + p * wide + dim + 1) > 0)
-          value += __ldcg(from + p * wide + i) * __expf(__ldcg(from + p * wide + dim) - highest);
-      }
-      out[(first_head + h) * dim + i] = value / total;
+    highest = warp_reduce(highest, Max{});
+#pragma unroll
+    for (int j = 0; j < kMaxSplits / kWarp; ++j) {
+      tops[j] = sums[j] > 0 ? __expf(tops[j] - highest) : 0.f;
+      total += sums[j] * tops[j];
     }
+    total = warp_reduce(total, Sum{});
+#pragma unroll
+    for (int j = 0; j < kMaxSplits / kWarp; ++j) weight_of[h][at + j * kWarp] = tops[j] / total;
+  }
+  __syncthreads();
+  for (int item = threadIdx.x; item < heads * dim; item += kAttentionThreads) {
+    const int h = item / dim, i = item % dim;
+    const float* from = partial + static_cast<int64_t>(first_head + h) * s.splits * wide + i;
+    float value = 0;
+#pragma unroll 8
+    for (int p = 0; p < used; ++p) value = fmaf(weight_of[h][p], __ldcg(from + static_cast<int64_t>(p) * wide), value);
+    out[(first_head + h) * dim + i] = value;
   }
 }
 
@@ -414,9 +429,9 @@ class Graph final : public DecoderGraph {
     const int64_t pairs = m.inv_freq.numel();
     cos_sin_ = Tensor::empty({2 * pairs}, DType::f32, device);
     const int64_t group = m.n_heads / m.n_kv_heads, parts = ceil_div(group, kGroup);
-    // Enough stretches to fill the card once, none shorter than 64 tokens of a full cache.
+    // Enough stretches to fill the card twice.
     const int64_t wanted = ceil_div(2 * multiprocessors(), m.n_kv_heads * parts);
-    const int64_t splits = std::clamp<int64_t>(std::min(wanted, m.capacity / 64), 1, 64);
+    const int64_t splits = std::clamp<int64_t>(std::min(wanted, ceil_div(m.capacity, kShortest)), 1, kMaxSplits);
     shape_ = {static_cast<int>(m.n_heads),  static_cast<int>(m.n_kv_heads),
               static_cast<int>(m.head_dim), static_cast<int>(pairs),
               static_cast<int>(m.capacity), static_cast<int>(splits),

@@ -1,6 +1,7 @@
 // Matrix products on the GPU: cuBLASLt for matrices, a kernel of our own for one row (decoding is bound by reading W).
 #include <cublasLt.h>
 
+#include <algorithm>
 #include <array>
 #include <map>
 #include <mutex>
@@ -18,6 +19,7 @@ namespace {
 //   C^T [N,M] = op(B)^T op(A)^T
 // with B as the left factor; no byte moves.
 
+constexpr int kCandidates = 8;
 constexpr int64_t kWorkspace = int64_t{64} << 20;  // what NVIDIA recommends at least for Hopper is 32 MiB
 
 void check_lt(cublasStatus_t status, const char* call) {
@@ -46,6 +48,8 @@ struct Plan {
   cublasLtMatmulDesc_t operation = nullptr;
   cublasLtMatrixLayout_t left = nullptr, right = nullptr, out = nullptr;
   cublasLtMatmulAlgo_t algorithm{};
+  cublasLtMatmulHeuristicResult_t candidates[kCandidates] = {};  // cuBLASLt's suggestions, best guess first
+  int count = 0;
 };
 
 struct Lt {
@@ -103,22 +107,109 @@ Plan make_plan(cublasLtHandle_t handle, const Key& key) {
   set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, key.align_c);
   set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, key.align_c);
 
-  cublasLtMatmulHeuristicResult_t found{};
-  int count = 0;
-  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle, plan.operation, plan.left, plan.right, plan.out,
-                                                               plan.out, preference, 1, &found, &count);
+  const cublasStatus_t status =
+      cublasLtMatmulAlgoGetHeuristic(handle, plan.operation, plan.left, plan.right, plan.out, plan.out, preference,
+                                     kCandidates, plan.candidates, &plan.count);
   cublasLtMatmulPreferenceDestroy(preference);
   check_lt(status, "cublasLtMatmulAlgoGetHeuristic");
-  check(count > 0, "gemm", "cuBLASLt has no kernel for m ", key.m, ", n ", key.n, ", k ", key.k, ", ", key.ab, " -> ",
-        key.c);
-  plan.algorithm = found.algo;
+  check(plan.count > 0, "gemm", "cuBLASLt has no kernel for m ", key.m, ", n ", key.n, ", k ", key.k, ", ", key.ab,
+        " -> ", key.c);
+  plan.algorithm = plan.candidates[0].algo;
   return plan;
 }
 
-const Plan& plan_for(Lt& lt, const Key& key) {
+// --- choosing among cuBLASLt's kernels ------------------------------------------------------------------------------
+//
+// Its first suggestion is up to a third slower than its best one for narrow products (k of some hundreds). The first
+// time a large product is asked for, the suggestions are timed on its own operands. Only one whose result is equal to
+// the first one's bit for bit may win, so the clock never decides what comes out.
+
+/// counts[0] += elements of `a` that are not zero, counts[1] += bytes in which a and b differ.
+__global__ void __launch_bounds__(256)
+    compare_kernel(const uint16_t* a, const uint16_t* b, int64_t n, unsigned long long* counts) {
+  unsigned used = 0, different = 0;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x; i < n; i += gridDim.x * int64_t{256}) {
+    used += a[i] != 0;
+    different += a[i] != b[i];
+  }
+  used = __reduce_add_sync(kAllLanes, used);
+  different = __reduce_add_sync(kAllLanes, different);
+  if (threadIdx.x % kWarp == 0) {
+    atomicAdd(counts, used);
+    atomicAdd(counts + 1, different);
+  }
+}
+
+/// Device memory for the length of a scope that no statistics see; null if there is none.
+struct Scratch {
+  explicit Scratch(int64_t bytes) : pointer(device_malloc(bytes, current())) {}
+  ~Scratch() {
+    if (pointer) device_free(pointer, current());
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  static int current() {
+    int device = 0;
+    cudaGetDevice(&device);
+    return device;
+  }
+  void* pointer;
+};
+
+bool recording() {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check_cuda(cudaStreamIsCapturing(stream(), &status), "cudaStreamIsCapturing");
+  return status != cudaStreamCaptureStatusNone;
+}
+
+void choose(Lt& lt, const Key& key, Plan& plan, const void* a, const void* b) {
+  const double flops = 2.0 * static_cast<double>(key.m) * static_cast<double>(key.n) * static_cast<double>(key.k);
+  if (key.ab != DType::bf16 || flops < 4e9 || plan.count < 2 || recording()) return;
+  const int64_t bytes = key.m * key.n * size_of(key.c);
+  const Scratch first(bytes), other(bytes), counts(2 * sizeof(unsigned long long));
+  if (!first.pointer || !other.pointer || !counts.pointer) return;
+  const float one = 1, zero = 0;
+  const auto run = [&](const cublasLtMatmulAlgo_t& algorithm, void* c) {
+    return cublasLtMatmul(lt.handle, plan.operation, &one, b, plan.left, a, plan.right, &zero, c, plan.out, c, plan.out,
+                          &algorithm, lt.workspace, static_cast<size_t>(kWorkspace), stream()) == CUBLAS_STATUS_SUCCESS;
+  };
+  const auto milliseconds = [&](const cublasLtMatmulAlgo_t& algorithm, void* c) {
+    Event begin, end;
+    double best = 1e30;
+    for (int i = 0; i < 3; ++i) {
+      begin.record();
+      if (!run(algorithm, c)) return 1e30;
+      end.record();
+      best = std::min(best, end.milliseconds_since(begin));
+    }
+    return best;
+  };
+  if (!run(plan.candidates[0].algo, first.pointer)) return;
+  double best = milliseconds(plan.candidates[0].algo, first.pointer) * 0.98;  // a change must be worth it
+  for (int i = 1; i < plan.count; ++i) {
+    if (plan.candidates[i].state != CUBLAS_STATUS_SUCCESS) continue;
+    const double time = milliseconds(plan.candidates[i].algo, other.pointer);
+    if (time >= best) continue;
+    unsigned long long seen[2] = {};
+    check_cuda(cudaMemsetAsync(counts.pointer, 0, sizeof seen, stream()), "cudaMemsetAsync");
+    compare_kernel<<<1024, 256, 0, stream()>>>(static_cast<const uint16_t*>(first.pointer),
+                                               static_cast<const uint16_t*>(other.pointer), bytes / 2,
+                                               static_cast<unsigned long long*>(counts.pointer));
+    copy(seen, counts.pointer, sizeof seen, CopyKind::device_to_host);
+    // A result of mostly zeros proves nothing.
+    if (seen[1] != 0 || seen[0] * 10 < static_cast<unsigned long long>(bytes / 2)) continue;
+    best = time;
+    plan.algorithm = plan.candidates[i].algo;
+  }
+}
+
+const Plan& plan_for(Lt& lt, const Key& key, const void* a, const void* b) {
   const std::lock_guard lock(lt.mutex);
   auto it = lt.plans.find(key);
-  if (it == lt.plans.end()) it = lt.plans.emplace(key, make_plan(lt.handle, key)).first;
+  if (it == lt.plans.end()) {
+    it = lt.plans.emplace(key, make_plan(lt.handle, key)).first;
+    choose(lt, key, it->second, a, b);
+  }
   return it->second;
 }
 
@@ -218,7 +309,7 @@ void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, double alpha, const
   if (m == 1 && tb && alpha == 1.0 && beta == 0.0 && ab_type == c_type) return matvec(n, k, b, ab_type, a, c, ab_type);
   Lt& lt = lt_of_this_device();
   const Key key{ta, tb, beta != 0.0, m, n, k, ab_type, c_type, alignment_of(a), alignment_of(b), alignment_of(c)};
-  const Plan& plan = plan_for(lt, key);
+  const Plan& plan = plan_for(lt, key, a, b);
   Label label("gemm", {(m * k + n * k) * size_of(ab_type) + (beta != 0.0 ? 2 : 1) * m * n * size_of(c_type),
                        2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k)});
   if (profiling()) label.name = keep_name(cat("gemm ", ta ? "T" : "N", tb ? "T" : "N", " ", m, "x", n, "x", k));
