@@ -1,6 +1,7 @@
 // Decoding on the GPU: one token is five kernels per block in a CUDA graph. Each is bound by reading its weights, so
 // the art is to keep reads in flight all the time:
 //   - a warp owns a row of W and has eight 16-byte loads per lane on their way before it needs the first;
+//   - what another kernel writes is never read through __restrict__: such reads may come from a cache that is not told;
 //   - on sm_90 a kernel starts while the one before it still runs (programmatic dependent launch), asks for its first
 //     weights, and only then waits for the vector that the other one writes.
 // The residual stream x and every vector between kernels is f32; weights and cache are bf16 or f32.
@@ -85,7 +86,7 @@ __global__ void begin_kernel(const State* state, const T* __restrict__ embedding
 
 // --- matrix times vector --------------------------------------------------------------------------------------------
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarp;
 constexpr int kChunk = 8 * kWarp;  // columns that a warp reads with one load per lane
 
@@ -93,7 +94,25 @@ enum class After {
   store,   // y[row] = dot
   add,     // y[row] += dot: back into the residual stream
   swiglu,  // y[row] = silu(dot of row) * dot of row + n: gate and up
+  rotate,  // rows of q, k and v in pairs: q turned and scaled to y, k turned and v to the cache
 };
+
+/// Where After::rotate puts its rows.
+template <class T>
+struct Heads {
+  const State* state;
+  const float *cos_sin, *query_scale;  // [2, pairs]; [capacity] or null
+  T *k, *v;                            // [capacity, K, D]
+  int n_heads, n_kv_heads, head_dim, pairs;
+  float scale;  // 1 / sqrt(D)
+  bool half;
+};
+
+/// The two elements of a head that pair j is made of; those that do not turn pair up with their neighbours.
+__device__ __forceinline__ int2 pair_of(int j, int pairs, bool half) {
+  if (half && j < pairs) return {j, j + pairs};
+  return {2 * j, 2 * j + 1};
+}
 
 /// The vector in shared memory, as two planes of four: lane i reads four columns of 8i.. in each, without conflicts.
 __device__ __forceinline__ void put(float* vector, int k, int column, float value) {
@@ -113,6 +132,7 @@ __device__ __forceinline__ float dot8(const Eight<T>& w, const float* vector, in
 /// U loads per lane of each of the rows a warp works on, from column `first` on.
 template <class T, int ROWS, int U>
 struct Tile {
+  static constexpr int kColumns = U * kChunk;
   Eight<T> w[ROWS][U];
   __device__ __forceinline__ void load(const T* const (&rows)[ROWS], int first, int k) {
 #pragma unroll
@@ -136,28 +156,44 @@ struct Tile {
   }
 };
 
-/// y [n] from W [n,k] (swiglu: [2n,k]) and x [k], which is first normalised if `norm` is given.
+/// n results from W and x [k], which is first normalised if `norm` is given. A warp makes one result at a time, from
+/// one row or two.
 template <class T, After AFTER, bool NORM>
 __global__ void __launch_bounds__(kThreads)
-    matvec_kernel(const T* __restrict__ w, int n, int k, const float* __restrict__ x, const T* __restrict__ norm,
-                  float eps, float* y) {
-  constexpr int ROWS = AFTER == After::swiglu ? 2 : 1, U = 8 / ROWS / (sizeof(T) / 2);
+    matvec_kernel(const T* __restrict__ w, int n, int k, const float* x, const T* __restrict__ norm, float eps,
+                  float* y, Heads<T> heads) {
+  constexpr int ROWS = AFTER == After::swiglu || AFTER == After::rotate ? 2 : 1, U = 4 / ROWS / (sizeof(T) / 2);
   extern __shared__ __align__(16) float vector[];  // [k]
   __shared__ float scratch[kWarps];
-  const int lane = threadIdx.x % kWarp, step = gridDim.x * kWarps;
-  int row = blockIdx.x * kWarps + threadIdx.x / kWarp;
-  Tile<T, ROWS, U> tile;
-  const auto load_tile = [&](int of_row, int first) {
-    const T* rows[ROWS];
+  const int lane = threadIdx.x % kWarp, begin = lane * 8, step = gridDim.x * kWarps;
+  int item = blockIdx.x * kWarps + threadIdx.x / kWarp;
+  const T* rows[ROWS];
+  const auto point = [&](int of) {
+    if constexpr (AFTER == After::rotate) {
+      const int head = of / (heads.head_dim / 2);
+      const int2 pair =
+          pair_of(of % (heads.head_dim / 2), heads.pairs, heads.half && head < heads.n_heads + heads.n_kv_heads);
+      rows[0] = w + (static_cast<int64_t>(head) * heads.head_dim + pair.x) * k;
+      rows[ROWS - 1] = w + (static_cast<int64_t>(head) * heads.head_dim + pair.y) * k;
+    } else {
 #pragma unroll
-    for (int r = 0; r < ROWS; ++r) rows[r] = w + (static_cast<int64_t>(r) * n + of_row) * k;
-    tile.load(rows, first, k);
+      for (int r = 0; r < ROWS; ++r) rows[r] = w + (static_cast<int64_t>(r) * n + of) * k;
+    }
   };
+  Tile<T, ROWS, U> even, odd;  // while one is added up, the other is on its way
+  constexpr int kColumns = Tile<T, ROWS, U>::kColumns;
   let_next_begin();
-  if (row < n) load_tile(row, lane * 8);
+  if (item < n) {
+    point(item);
+    even.load(rows, begin, k);
+    odd.load(rows, begin + kColumns, k);
+  }
   wait_for_previous();
+  int position = 0;
+  if constexpr (AFTER == After::rotate) position = heads.state->position;
 
   float square = 0;
+#pragma unroll 4
   for (int i = threadIdx.x; i < k; i += kThreads) {
     const float value = x[i];
     square = fmaf(value, value, square);
@@ -169,22 +205,47 @@ __global__ void __launch_bounds__(kThreads)
   }
   __syncthreads();
 
-  for (; row < n; row += step) {
+  for (; item < n; item += step) {
     float sum[ROWS] = {};
-    for (int first = lane * 8; first < k; first += U * kChunk) {
-      if (first != lane * 8) load_tile(row, first);
-      tile.add(vector, first, k, sum);
+    for (int first = begin; first - begin < k; first += 2 * kColumns) {
+      even.add(vector, first, k, sum);
+      even.load(rows, first + 2 * kColumns, k);
+      odd.add(vector, first + kColumns, k, sum);
+      odd.load(rows, first + 3 * kColumns, k);
     }
-    if (row + step < n) load_tile(row + step, lane * 8);  // on its way while this row is summed up
+    if (item + step < n) {  // on their way while this result is summed up
+      point(item + step);
+      even.load(rows, begin, k);
+      odd.load(rows, begin + kColumns, k);
+    }
 #pragma unroll
     for (int r = 0; r < ROWS; ++r) sum[r] = warp_reduce(sum[r], Sum{}) * scale;
-    if (lane == 0) {
-      if constexpr (AFTER == After::swiglu) {
-        y[row] = sum[0] / (1.f + __expf(-sum[0])) * sum[ROWS - 1];
-      } else if constexpr (AFTER == After::add) {
-        y[row] += sum[0];
+    if (lane != 0) continue;
+    if constexpr (AFTER == After::swiglu) {
+      y[item] = sum[0] / (1.f + __expf(-sum[0])) * sum[ROWS - 1];
+    } else if constexpr (AFTER == After::add) {
+      y[item] += sum[0];
+    } else if constexpr (AFTER == After::store) {
+      y[item] = sum[0];
+    } else {
+      const int head = item / (heads.head_dim / 2), j = item % (heads.head_dim / 2);
+      const bool turns = head < heads.n_heads + heads.n_kv_heads;
+      const int2 pair = pair_of(j, heads.pairs, heads.half && turns);
+      float first = sum[0], second = sum[ROWS - 1];
+      if (turns && j < heads.pairs) {
+        const float c = heads.cos_sin[j], s = heads.cos_sin[heads.pairs + j];
+        first = sum[0] * c - sum[ROWS - 1] * s;
+        second = sum[ROWS - 1] * c + sum[0] * s;
+      }
+      if (head < heads.n_heads) {
+        const float factor = heads.scale * (heads.query_scale ? heads.query_scale[position] : 1.f);
+        y[head * heads.head_dim + pair.x] = first * factor;
+        y[head * heads.head_dim + pair.y] = second * factor;
       } else {
-        y[row] = sum[0];
+        const int kv = turns ? head - heads.n_heads : head - heads.n_heads - heads.n_kv_heads;
+        T* to = (turns ? heads.k : heads.v) + (static_cast<int64_t>(position) * heads.n_kv_heads + kv) * heads.head_dim;
+        to[pair.x] = from_float<T>(first);
+        to[pair.y] = from_float<T>(second);
       }
     }
   }
@@ -202,26 +263,13 @@ constexpr int kMaxSplits = 64;
 constexpr int kShortest = 64;  // tokens of a stretch at least: adding partial results up costs as much as some dozens
 
 struct DecodeShape {
-  int n_heads, n_kv_heads, head_dim, pairs, capacity, splits, parts;  // parts: of a kv head's query heads
-  float scale;                                                        // 1 / sqrt(D)
-  bool half;
+  int n_heads, n_kv_heads, head_dim, splits, parts;  // parts: of a kv head's query heads
 };
-
-/// Element i of a head after RoPE; `head` is f32 [D] in global memory.
-__device__ __forceinline__ float rotated(const float* head, int i, const float* cos_sin, int pairs, bool half) {
-  if (i >= 2 * pairs) return head[i];
-  const int pair = half ? i % pairs : i / 2;
-  const bool first = half ? i < pairs : i % 2 == 0;
-  const int other = half ? (first ? i + pairs : i - pairs) : (first ? i + 1 : i - 1);
-  const float c = cos_sin[pair], s = cos_sin[pairs + pair];
-  return first ? head[i] * c - head[other] * s : head[i] * c + head[other] * s;
-}
 
 template <class T, int LANES>
 __global__ void __launch_bounds__(kAttentionThreads)
-    decode_attention_kernel(const State* state, DecodeShape s, const float* __restrict__ qkv, T* k_cache, T* v_cache,
-                            const float* __restrict__ cos_sin, const float* __restrict__ query_scale,
-                            float* __restrict__ partial, int* __restrict__ arrived, float* __restrict__ out) {
+    decode_attention_kernel(const State* state, DecodeShape s, const float* q_heads, const T* k_cache, const T* v_cache,
+                            float* partial, int* arrived, float* out) {
   constexpr int kGroups = kAttentionThreads / LANES;
   constexpr int kWide = LANES * 8 > kMaxSplits ? LANES * 8 : kMaxSplits;  // of_warp's memory is used twice
   __shared__ float top_of[kAttentionWarps][kGroup], sum_of[kAttentionWarps][kGroup];
@@ -237,20 +285,10 @@ __global__ void __launch_bounds__(kAttentionThreads)
   const int begin = blockIdx.x * stretch, end = min(length, begin + stretch);
   if (begin >= end) return;
   const int64_t row = static_cast<int64_t>(s.n_kv_heads) * dim;
-  T *keys = k_cache + kv * dim, *values = v_cache + kv * dim;
-
-  if (begin <= position && position < end) {  // this block is the one that reads the new key, so it also writes it
-    const float *k = qkv + (s.n_heads + kv) * dim, *v = qkv + (s.n_heads + s.n_kv_heads + kv) * dim;
-    for (int i = threadIdx.x; i < dim; i += kAttentionThreads) {
-      keys[position * row + i] = from_float<T>(rotated(k, i, cos_sin, s.pairs, s.half));
-      values[position * row + i] = from_float<T>(v[i]);
-    }
-    __syncthreads();
-  }
+  const T *keys = k_cache + kv * dim, *values = v_cache + kv * dim;
 
   const int lane = threadIdx.x % LANES, lane_group = threadIdx.x / LANES, column = lane * 8;
   const bool inside = column < dim;
-  const float factor = s.scale * (query_scale ? query_scale[position] : 1.f);
   float q[kGroup][8], acc[kGroup][8], top[kGroup], sum[kGroup];
 #pragma unroll
   for (int h = 0; h < kGroup; ++h) {
@@ -259,17 +297,23 @@ __global__ void __launch_bounds__(kAttentionThreads)
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       acc[h][i] = 0;
-      q[h][i] = inside && h < heads
-                    ? factor * rotated(qkv + (first_head + h) * dim, column + i, cos_sin, s.pairs, s.half)
-                    : 0.f;
+      q[h][i] = inside && h < heads ? q_heads[(first_head + h) * dim + column + i] : 0.f;
     }
   }
   // Every lane of a warp makes the same number of turns, so that the shuffles are whole.
+  Eight<T> k{}, v{}, next_k{}, next_v{};  // a turn ahead
+  const auto fetch = [&](int t) {
+    if (t < end && inside) {
+      next_k = load_eight(keys + static_cast<int64_t>(t) * row + column);
+      next_v = load_eight(values + static_cast<int64_t>(t) * row + column);
+    }
+  };
+  fetch(begin + lane_group);
   for (int turn = begin; turn < end; turn += kGroups) {
     const int t = turn + lane_group;
     const bool valid = t < end && inside;
-    Eight<T> k{}, v{};
-    if (valid) k = load_eight(keys + t * row + column), v = load_eight(values + t * row + column);
+    k = next_k, v = next_v;
+    fetch(t + kGroups);
 #pragma unroll
     for (int h = 0; h < kGroup; ++h) {
       float score = 0;
@@ -378,7 +422,7 @@ __global__ void __launch_bounds__(kAttentionThreads)
 constexpr int kArgmaxThreads = 1024;
 
 /// The largest logit, smallest index first, becomes the token to run next.
-__global__ void __launch_bounds__(kArgmaxThreads) argmax_kernel(State* state, const float* __restrict__ logits, int n) {
+__global__ void __launch_bounds__(kArgmaxThreads) argmax_kernel(State* state, const float* logits, int n) {
   __shared__ float top_of[kWarp];
   __shared__ int index_of[kWarp];
   let_next_begin();
@@ -422,7 +466,7 @@ class Graph final : public DecoderGraph {
     const int64_t heads = m.n_heads * m.head_dim;
     state_ = Tensor::zeros({3}, DType::i32, device);
     x_ = Tensor::empty({m.hidden}, DType::f32, device);
-    qkv_ = Tensor::empty({heads + 2 * m.n_kv_heads * m.head_dim}, DType::f32, device);
+    q_ = Tensor::empty({heads}, DType::f32, device);
     o_ = Tensor::empty({heads}, DType::f32, device);
     h_ = Tensor::empty({m.ffn}, DType::f32, device);
     logits_ = Tensor::empty({m.vocab}, DType::f32, device);
@@ -432,11 +476,8 @@ class Graph final : public DecoderGraph {
     // Enough stretches to fill the card twice.
     const int64_t wanted = ceil_div(2 * multiprocessors(), m.n_kv_heads * parts);
     const int64_t splits = std::clamp<int64_t>(std::min(wanted, ceil_div(m.capacity, kShortest)), 1, kMaxSplits);
-    shape_ = {static_cast<int>(m.n_heads),  static_cast<int>(m.n_kv_heads),
-              static_cast<int>(m.head_dim), static_cast<int>(pairs),
-              static_cast<int>(m.capacity), static_cast<int>(splits),
-              static_cast<int>(parts),      1.f / std::sqrt(static_cast<float>(m.head_dim)),
-              m.layout == RopeLayout::half};
+    shape_ = {static_cast<int>(m.n_heads), static_cast<int>(m.n_kv_heads), static_cast<int>(m.head_dim),
+              static_cast<int>(splits), static_cast<int>(parts)};
     partial_ = Tensor::empty({m.n_heads * splits * (m.head_dim + 2)}, DType::f32, device);
     arrived_ = Tensor::zeros({m.n_kv_heads * parts}, DType::i32, device);
     void* pinned = nullptr;
@@ -509,22 +550,40 @@ class Graph final : public DecoderGraph {
     return executable;
   }
 
+  /// n results; see After.
   template <After AFTER, bool NORM>
-  void matvec(const char* name, const Tensor& w, int64_t n, const Tensor& x, const Tensor& norm, const Tensor& y) {
-    const int64_t k = w.size(1);
+  void matvec(const char* name, const Tensor& w, int64_t n, const Tensor& x, const Tensor& norm, const Tensor& y,
+              const Heads<T>& heads = {}) {
+    const int64_t k = w.size(1), shared = k * static_cast<int64_t>(sizeof(float));
     const auto kernel = matvec_kernel<T, AFTER, NORM>;
-    const int64_t shared = k * static_cast<int64_t>(sizeof(float));
-    const int64_t blocks = std::min(ceil_div(n, kWarps), resident_blocks(name, kernel, kThreads, shared));
-    launch_overlapping(name, kernel, dim3(static_cast<unsigned>(blocks)), kThreads, shared, as<T>(w),
-                       static_cast<int>(n), static_cast<int>(k), as<float>(x), as<T>(norm), m_.eps, as<float>(y));
+    // Up to a few waves, blocks of one result per warp spread evenly over the card; beyond, they stay and walk.
+    const int64_t resident = resident_blocks(name, kernel, kThreads, shared), wanted = ceil_div(n, kWarps);
+    launch_overlapping(name, kernel, dim3(static_cast<unsigned>(wanted <= 3 * resident ? wanted : resident)), kThreads,
+                       shared, as<T>(w), static_cast<int>(n), static_cast<int>(k), as<float>(x), as<T>(norm), m_.eps,
+                       as<float>(y), heads);
+  }
+
+  void qkv(const DecoderLayer& l) {
+    const Heads<T> heads{state(),
+                         as<float>(cos_sin_),
+                         as<float>(m_.query_scale),
+                         as<T>(l.k),
+                         as<T>(l.v),
+                         static_cast<int>(m_.n_heads),
+                         static_cast<int>(m_.n_kv_heads),
+                         static_cast<int>(m_.head_dim),
+                         static_cast<int>(m_.inv_freq.numel()),
+                         1.f / std::sqrt(static_cast<float>(m_.head_dim)),
+                         m_.layout == RopeLayout::half};
+    matvec<After::rotate, true>("decode_qkv", l.qkv, l.qkv.size(0) / 2, x_, l.input_norm, q_, heads);
   }
 
   void attention(const DecoderLayer& l) {
     const dim3 blocks(static_cast<unsigned>(shape_.splits), static_cast<unsigned>(m_.n_kv_heads * shape_.parts));
     const auto with = [&](auto lanes) {
       launch_overlapping("decode_attention", decode_attention_kernel<T, lanes.value>, blocks, kAttentionThreads, 0,
-                         state(), shape_, as<float>(qkv_), as<T>(l.k), as<T>(l.v), as<float>(cos_sin_),
-                         as<float>(m_.query_scale), as<float>(partial_), as<int>(arrived_), as<float>(o_));
+                         state(), shape_, as<float>(q_), as<T>(l.k), as<T>(l.v), as<float>(partial_), as<int>(arrived_),
+                         as<float>(o_));
     };
     if (m_.head_dim <= 32) return with(std::integral_constant<int, 4>{});
     if (m_.head_dim <= 64) return with(std::integral_constant<int, 8>{});
@@ -534,10 +593,10 @@ class Graph final : public DecoderGraph {
 
   void enqueue() {
     launch_overlapping("decoder_begin", begin_kernel<T>, dim3(1), 1024, 0, state(), as<T>(m_.embedding),
-                       static_cast<int>(m_.hidden), as<float>(x_), as<double>(m_.inv_freq), shape_.pairs,
-                       m_.attention_scale, as<float>(cos_sin_));
+                       static_cast<int>(m_.hidden), as<float>(x_), as<double>(m_.inv_freq),
+                       static_cast<int>(m_.inv_freq.numel()), m_.attention_scale, as<float>(cos_sin_));
     for (const DecoderLayer& l : m_.layers) {
-      matvec<After::store, true>("decode_qkv", l.qkv, l.qkv.size(0), x_, l.input_norm, qkv_);
+      qkv(l);
       attention(l);
       matvec<After::add, false>("decode_o", l.o, m_.hidden, o_, Tensor(), x_);
       matvec<After::swiglu, true>("decode_gate_up", l.gate_up, m_.ffn, x_, l.post_norm, h_);
@@ -548,7 +607,7 @@ class Graph final : public DecoderGraph {
 
   DecoderModel m_;
   DecodeShape shape_{};
-  Tensor state_, x_, qkv_, o_, h_, logits_, cos_sin_, partial_, arrived_;
+  Tensor state_, x_, q_, o_, h_, logits_, cos_sin_, partial_, arrived_;
   State* host_state_ = nullptr;  // pinned, with the logits behind it
   float* host_logits_ = nullptr;
   cudaEvent_t done_ = nullptr;
