@@ -5,10 +5,13 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
+#include "tensor/file.h"
+#include "tensor/json_depth.h"
 #include "tensor/threads.h"
 
 using namespace rw;
@@ -16,6 +19,7 @@ using namespace rw;
 ProgressBar::ProgressBar(std::string title, int64_t total, const Globals& globals)
     : title_(std::move(title)),
       total_(std::max<int64_t>(total, 1)),
+      left_(total_),
       terminal_(::isatty(STDERR_FILENO) != 0),
       quiet_(globals.quiet),
       start_(Clock::now()) {}
@@ -25,8 +29,8 @@ ProgressBar::~ProgressBar() {
 }
 
 void ProgressBar::update(int64_t done, const std::string& note) {
-  if (first_ < 0) first_ = std::max<int64_t>(0, done - 1);  // a resumed run starts in the middle
   const auto moment = Clock::now();
+  left_.report(done, std::chrono::duration<double>(moment - start_).count());
   const double interval = terminal_ ? 0.1 : 10.0;
   if (quiet_ || std::chrono::duration<double>(moment - printed_).count() < interval) return;
   printed_ = moment;
@@ -42,9 +46,8 @@ void ProgressBar::finish(const std::string& note) {
 void ProgressBar::print(int64_t done, const std::string& note, bool last) {
   const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
   const double share = std::min(1.0, static_cast<double>(done) / static_cast<double>(total_));
-  const int64_t here = done - std::max<int64_t>(first_, 0);
-  const double left = here > 0 ? seconds * static_cast<double>(total_ - done) / static_cast<double>(here) : 0;
-  const std::string time = last ? "in " + duration(seconds) : duration(left) + " left";
+  const std::optional<double> left = left_.seconds();
+  const std::string time = last ? "in " + duration(seconds) : left ? duration(*left) + " left" : "";
   if (terminal_) {
     std::string bar;
     for (int i = 0; i < 24; ++i) bar += i < static_cast<int>(share * 24) ? "█" : "░";
@@ -78,6 +81,18 @@ std::string duration(double seconds) {
   return text;
 }
 
+void add_globals(CLI::App& app, Globals& globals) {
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.set_config("--config", "", "TOML file with options, one [verb] section each; the command line wins");
+  app.allow_config_extras(CLI::config_extras_mode::error);
+  app.add_option("--device", globals.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
+  app.add_option("--threads", globals.threads, "CPU threads (0: all cores)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_flag("--quiet", globals.quiet, "no progress output");
+}
+
 Device use(const Globals& globals) {
   if (globals.threads > 0) set_thread_count(globals.threads);
   return parse_device(globals.device);
@@ -89,8 +104,21 @@ std::string model_folder(const std::string& path) {
   fail("model", "'", path, "' is not a model folder (no config.json and no whole checkpoint in it)");
 }
 
+bool is_token_file(const std::string& path) {
+  char head[8] = {};
+  std::ifstream(path, std::ios::binary).read(head, sizeof head);
+  return std::string(head, sizeof head) == "RWTOKENS";
+}
+
+RetrievalTemplate choose_retrieval_template(const std::string& name) {
+  if (name == "default") return default_retrieval_template();
+  if (name == "short") return short_retrieval_template();
+  return retrieval_template_from_json(read_file(name), name);
+}
+
 void apply_rope_json(LlamaConfig& config, const std::string& rope_json) {
   if (rope_json.empty()) return;
+  check_json_depth(rope_json, "rope", "the recipe");
   const auto scaling = nlohmann::json::parse(rope_json, nullptr, false);
   check(scaling.is_object() || scaling.is_null(), "rope",
         "expected a JSON object like {\"rope_type\":\"linear\",\"factor\":4}, got '", rope_json, "'");
@@ -103,6 +131,13 @@ void apply_rope_json(LlamaConfig& config, const std::string& rope_json) {
   config.rope = rope_config_from_json(whole.dump());
 }
 
+std::unique_ptr<Llama> load_model(const std::string& path, const Globals& globals, const std::string& rope_json,
+                                  DType dtype) {
+  return load_hf(model_folder(path), {.compute = dtype, .device = use(globals), .adjust = [&](LlamaConfig& c) {
+                                        apply_rope_json(c, rope_json);
+                                      }});
+}
+
 LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json) {
   const Device device = use(globals);
   return load_model_and_tokenizer(path, globals, rope_json, device.is_cuda() ? DType::bf16 : DType::f32);
@@ -110,12 +145,9 @@ LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& glo
 
 LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json,
                                      DType dtype) {
-  const std::string folder = model_folder(path);
   LoadedModel loaded;
-  loaded.model = load_hf(folder, {.compute = dtype, .device = use(globals), .adjust = [&](LlamaConfig& c) {
-                                    apply_rope_json(c, rope_json);
-                                  }});
-  loaded.tokenizer = load_tokenizer(folder);
+  loaded.model = load_model(path, globals, rope_json, dtype);
+  loaded.tokenizer = load_tokenizer(model_folder(path));
   check(loaded.tokenizer->vocab_size() <= loaded.model->config().vocab_size, "model", "the tokenizer has ",
         loaded.tokenizer->vocab_size(), " tokens, the model ", loaded.model->config().vocab_size);
   return loaded;

@@ -5,8 +5,10 @@
 #include <string>
 #include <vector>
 
+#include "data/retrieval_template.h"
 #include "data/tokenizer.h"
 #include "nn/llama.h"
+#include "remaining_time.h"
 #include "verbs.h"
 
 /// A progress line on stderr: a bar on a terminal, a plain line every ten seconds otherwise. Silent with --quiet.
@@ -22,7 +24,8 @@ class ProgressBar {
   void print(int64_t done, const std::string& note, bool last);
   using Clock = std::chrono::steady_clock;
   std::string title_;
-  int64_t total_, first_ = -1;
+  int64_t total_;
+  RemainingTime left_;
   bool terminal_, quiet_, finished_ = false;
   Clock::time_point start_, printed_;
 };
@@ -44,6 +47,9 @@ struct LoadedModel {
   std::unique_ptr<rw::Llama> model;
   std::unique_ptr<rw::Tokenizer> tokenizer;
 };
+/// The model alone, computing in `dtype`. Errors: as load_hf.
+std::unique_ptr<rw::Llama> load_model(const std::string& path, const Globals& globals, const std::string& rope_json,
+                                      rw::DType dtype);
 /// Loads for inference: bf16 on a GPU, f32 on the CPU. `rope_json` replaces the recipe ("" keeps it): an object as in
 /// config.json's rope_scaling. Errors: as load_hf and load_tokenizer; a tokenizer with more tokens than the model.
 LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals,
@@ -51,6 +57,12 @@ LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& glo
 /// As above, with the dtype given.
 LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json,
                                      rw::DType dtype);
+
+/// True if the file is one that write_token_file has made.
+bool is_token_file(const std::string& path);
+
+/// "default", "short", or a JSON file with task, filler, needle, question.
+rw::RetrievalTemplate choose_retrieval_template(const std::string& name);
 
 /// Replaces config.rope by a rope_scaling object; the window of pre-training is kept.
 void apply_rope_json(rw::LlamaConfig& config, const std::string& rope_json);

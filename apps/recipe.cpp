@@ -62,11 +62,14 @@ LlamaConfig new_model(const TrainConfig& c, const Tokenizer& tokenizer) {
 
 }  // namespace
 
-Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer) {
-  check(config.steps >= 1 && config.batch >= 1 && config.accumulate >= 1, "train",
+Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer, const LlamaConfig* base) {
+  const bool trained = base == nullptr || config.steps != 0;
+  check(config.steps >= (trained ? 1 : 0) && config.batch >= 1 && config.accumulate >= 1, "train",
         "--steps, --batch and --accumulate must be at least 1");
   Recipe r;
-  r.model = config.from.empty() ? new_model(config, tokenizer) : read_hf_config(model_folder(config.from));
+  r.model = base                  ? *base
+            : config.from.empty() ? new_model(config, tokenizer)
+                                  : read_hf_config(model_folder(config.from));
   r.model.finish();
   check(tokenizer.vocab_size() <= r.model.vocab_size, "train", "the tokenizer has ", tokenizer.vocab_size(),
         " tokens, the model ", r.model.vocab_size);
@@ -106,7 +109,7 @@ Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer) {
       fresh.clex.max_factor = config.positions.max_factor;
       r.model.rope = fresh;
     }
-    check_method(config.method, r.model.rope.rope_type);
+    if (trained || !r.model.rope.rope_type.starts_with("dynamic")) check_method(config.method, r.model.rope.rope_type);
     r.model.rope.original_max_position_embeddings = r.original_window;
     r.model.rope.max_position_embeddings =
         r.model.rope.rope_type == "default" ? r.target : std::max(r.target, r.original_window);
@@ -144,6 +147,25 @@ Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer) {
     put("pose_content", r.positions.content);
   }
   if (config.method == "e2" || config.method == "clex") put("max_factor", r.positions.max_factor);
+  if (config.method == "e2" && !r.positions.augment_g) put("fixed_g", "true");
+  if (config.method == "e2" && !r.positions.augment_t) put("fixed_t", "true");
+  if (config.method == "clex" && r.positions.spread != "random") put("spread", r.positions.spread);
+  if (config.retrieval_share > 0) {
+    put("retrieval_share", config.retrieval_share);
+    put("retrieval_template", config.retrieval_template);
+  }
+  if (config.method == "e2" || config.method == "clex") {
+    put("continuous_t", config.positions.continuous);
+    put("per_step", config.positions.per_step);
+  }
+  put("beta1", config.adamw.beta1);
+  put("beta2", config.adamw.beta2);
+  put("eps", config.adamw.eps);
+  put("warmup_start", config.schedule.warmup_start);
+  put("min_ratio", config.schedule.min_ratio);
+  put("mask_seams", config.mask_seams);
+  put("bos", !config.no_bos);
+  put("packed", config.packed);
   if (!config.from.empty()) put("from", config.from);
   return r;
 }

@@ -16,8 +16,10 @@ struct Recipe {
   std::map<std::string, std::string> description;  // what decides the result, for checkpoints and reports
 };
 
-/// Errors: combinations of method, scaling and windows without meaning, with the reason.
-Recipe make_recipe(const TrainConfig& config, const rw::Tokenizer& tokenizer);
+/// `base` stands for the config in the folder config.from. With steps = 0 it must be given: the recipe is then one to
+/// evaluate only, which dynamic kinds may be, too. Errors: combinations of method, scaling and windows without meaning,
+/// with the reason.
+Recipe make_recipe(const TrainConfig& config, const rw::Tokenizer& tokenizer, const rw::LlamaConfig* base = nullptr);
 
 std::string to_toml(const std::map<std::string, std::string>& description);
 /// The first entry in which two descriptions differ, in words.

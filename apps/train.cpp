@@ -3,16 +3,19 @@
 
 #include <cmath>
 #include <cstdio>
+#include <deque>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "autograd/tape.h"
 #include "common.h"
 #include "data/batch.h"
 #include "data/demo_corpus.h"
+#include "data/retrieval_mix.h"
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
+#include "nn/train_step.h"
 #include "recipe.h"
+#include "tensor/allocator.h"
 #include "tensor/file.h"
 
 using namespace rw;
@@ -51,13 +54,20 @@ class Metrics {
 /// Text, positions and targets of each step; any (step, micro) can be asked for in any order.
 class Loader {
  public:
-  Loader(const TrainConfig& config, const Recipe& recipe, TokenCorpus corpus, std::optional<int32_t> bos)
+  Loader(const TrainConfig& config, const Recipe& recipe, const Tokenizer& tokenizer, TokenCorpus corpus,
+         std::optional<int32_t> bos)
       : config_(config),
         recipe_(recipe),
         corpus_(std::move(corpus)),
         bos_(bos),
         sampler_(make_position_sampler(recipe.positions)),
-        chooser_(corpus_, {.window = recipe.window, .region = recipe.region, .seed = config.seed}) {}
+        chooser_(corpus_, {.window = recipe.window, .region = recipe.region, .seed = config.seed}) {
+    if (config.retrieval_share == 0) return;
+    mix_.emplace(tokenizer, RetrievalMixOptions{.share = config.retrieval_share,
+                                                .parts = choose_retrieval_template(config.retrieval_template),
+                                                .window = recipe.window,
+                                                .seed = config.seed});
+  }
 
   struct Item {
     Batch batch;              // ids, targets i32 [B,T]
@@ -81,6 +91,7 @@ class Loader {
     Item item;
     item.positions = sampler_->sample(spec);
     item.batch = make_batch(corpus_, where, item.positions.content, {.bos = bos_, .mask_seams = config_.mask_seams});
+    if (mix_) mix_->apply(corpus_, where, bos_, static_cast<uint64_t>(step), static_cast<uint64_t>(first), item.batch);
     return item;
   }
 
@@ -91,6 +102,7 @@ class Loader {
   std::optional<int32_t> bos_;
   std::unique_ptr<PositionSampler> sampler_;
   SampleChooser chooser_;
+  std::optional<RetrievalMix> mix_;
 };
 
 std::unique_ptr<Tokenizer> choose_tokenizer(const TrainConfig& config) {
@@ -101,15 +113,39 @@ std::unique_ptr<Tokenizer> choose_tokenizer(const TrainConfig& config) {
 
 TokenCorpus tokens_of(const TrainConfig& config, const std::vector<Document>& given, const Tokenizer& tokenizer,
                       const Globals& globals) {
+  if (given.empty() && config.data.size() == 1 && is_token_file(config.data[0]) && !config.packed) {
+    TokenCorpus corpus = TokenCorpus::open(config.data[0]);
+    check(corpus.vocab_size() <= tokenizer.vocab_size(), "train", "'", config.data[0], "' has token ids up to ",
+          corpus.vocab_size() - 1, ", the tokenizer ", tokenizer.vocab_size(), " tokens");
+    return corpus;
+  }
   std::vector<Document> documents = given;
   if (documents.empty())
     documents = config.data.empty() ? make_demo_corpus(config.seed, 64, 20000) : load_corpus(config.data);
-  ProgressBar bar("tokenize", static_cast<int64_t>(documents.size()), globals);
+  int64_t bytes = 0;
+  for (const Document& d : documents) bytes += static_cast<int64_t>(d.text.size());
+  ProgressBar bar("tokenize", bytes, globals);
   TokenCorpus corpus = tokenize_corpus(documents, tokenizer, [&](int64_t done, int64_t) { bar.update(done); });
   bar.finish(with_commas(corpus.total_tokens()) + " tokens in " + with_commas(corpus.documents()) + " documents");
   if (!config.packed) return corpus;
   check(tokenizer.eos_id().has_value(), "train", "--packed needs a tokenizer with an end-of-text token");
   return corpus.packed(*tokenizer.eos_id(), tokenizer.bos_id());
+}
+
+/// Which text: a resume with other data, or another tokenizer, would go on with other batches.
+std::string fingerprint(const TokenCorpus& corpus) {
+  uint64_t hash = 0xcbf29ce484222325u;
+  std::vector<int32_t> part;
+  for (int64_t d = 0; d < corpus.documents(); ++d) {
+    for (int64_t at = 0; at < corpus.length(d); at += static_cast<int64_t>(part.size())) {
+      part.resize(static_cast<size_t>(std::min<int64_t>(corpus.length(d) - at, 1 << 16)));
+      corpus.read(d, at, part);
+      for (const int32_t id : part) hash = (hash ^ static_cast<uint32_t>(id)) * 0x100000001b3u;
+    }
+  }
+  char hex[17];
+  std::snprintf(hex, sizeof hex, "%016llx", static_cast<unsigned long long>(hash));
+  return cat(corpus.total_tokens(), " tokens in ", corpus.documents(), " documents, fnv1a ", hex);
 }
 
 }  // namespace
@@ -120,7 +156,7 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
   const Recipe recipe = make_recipe(config, *tokenizer);
   const TokenCorpus corpus = tokens_of(config, documents, *tokenizer, globals);
   const std::optional<int32_t> bos = config.no_bos ? std::nullopt : tokenizer->bos_id();
-  const Loader loader(config, recipe, corpus, bos);
+  const Loader loader(config, recipe, *tokenizer, corpus, bos);
 
   const DType dtype = config.dtype == "bf16" || (config.dtype == "auto" && device.is_cuda()) ? DType::bf16 : DType::f32;
   std::unique_ptr<Llama> model =
@@ -133,10 +169,20 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
   model->set_recompute(config.recompute);
   AdamW optimizer(model->arena(), config.adamw);
 
-  TrainerState state{.step = 0, .tokens = 0, .seed = config.seed, .recipe = recipe.description};
+  std::map<std::string, std::string> description = recipe.description;
+  description["dtype"] = dtype == DType::bf16 ? "bf16" : "f32";
+  description["data"] = fingerprint(corpus);
+  TrainerState state{.step = 0, .tokens = 0, .seed = config.seed, .recipe = description};
   std::error_code error;
   fs::create_directories(config.out, error);
   check(!error, "train", "cannot make folder '", config.out, "': ", error.message());
+  remove_unfinished(config.out);
+  if (!config.resume) {
+    // Two runs would mix: the older one's later steps would be taken for the newest, and resumed.
+    const auto earlier = config.save_every > 0 ? latest_checkpoint(config.out) : std::nullopt;
+    check(!earlier.has_value(), "train", "'", config.out, "' holds checkpoints of another run (",
+          earlier.value_or(""), "): go on with it by --resume, or remove them, or name another --out");
+  }
   if (config.resume) {
     if (const auto folder = latest_checkpoint(config.out)) {
       const auto recipe_now = state.recipe;
@@ -153,49 +199,73 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
 
   ProgressBar progress("train", config.steps, globals);
   TrainResult result;
+  TrainStep step(*model, optimizer, !config.eager);
   const double start = now();
   double previous = start;
-  for (; state.step < config.steps; ++state.step) {
-    double nll = 0;
+  int64_t seen = state.step;    // steps whose result was looked at: on a GPU one behind
+  std::deque<int64_t> waiting;  // scored tokens of the steps after that
+  const auto look = [&] {
+    const StepResult r = step.result();
+    const int64_t tokens = waiting.front();
+    waiting.pop_front();
+    check(std::isfinite(r.loss), "train", "the loss is ", r.loss, " at step ", seen, "; the last checkpoint is kept");
+    check(std::isfinite(r.grad_norm), "train", "the gradient norm is ", r.grad_norm, " at step ", seen,
+          "; the last checkpoint is kept");
+    const double moment = now(), rate = static_cast<double>(tokens) / (moment - previous);
+    previous = moment;
+    result.losses.push_back(r.loss);
+    result.tokens += tokens;
+    if (seen % config.log_every == 0) metrics.write(seen, r.loss, schedule(seen), r.grad_norm, rate, moment - start);
+    ++seen;
+    char note[80];
+    std::snprintf(note, sizeof note, "loss %.4f  %s tok/s", r.loss, with_commas(std::llround(rate)).c_str());
+    progress.update(seen, note);
+  };
+  const int64_t behind = device.is_cuda() ? 1 : 0;
+  while (state.step < config.steps) {
     int64_t tokens = 0;
     for (int64_t micro = 0; micro < config.accumulate; ++micro) {
       const Loader::Item item = loader.next(state.step, micro);
-      const RopeAngles angles = model->angles(item.positions.positions, {.length = recipe.target, .training = true},
-                                              per_sample_t ? item.positions.t : std::vector<double>{});
-      const Var loss =
-          model->loss(item.batch.ids.to(device), item.batch.targets.to(device), angles);  // sum over scored tokens
-      backward(loss);
-      nll += loss.item();
+      step.add({item.batch.ids,
+                item.batch.targets,
+                item.positions.positions,
+                {.length = recipe.target, .training = true},
+                per_sample_t ? item.positions.t : std::vector<double>{},
+                item.batch.scored});
       tokens += item.batch.scored;
     }
-    const double loss = nll / static_cast<double>(tokens), lr = schedule(state.step);
-    check(std::isfinite(loss), "train", "the loss is ", loss, " at step ", state.step, "; the last checkpoint is kept");
-    const double norm = optimizer.step(lr, 1.0 / static_cast<double>(tokens), config.clip);
-    check(std::isfinite(norm), "train", "the gradient norm is ", norm, " at step ", state.step,
-          "; the last checkpoint is kept");
-
+    step.update(schedule(state.step), config.clip);
     state.tokens += tokens;
-    const double moment = now(), rate = static_cast<double>(tokens) / (moment - previous);
-    previous = moment;
-    result.losses.push_back(loss);
-    result.tokens += tokens;
-    if (state.step % config.log_every == 0) metrics.write(state.step, loss, lr, norm, rate, moment - start);
-    char note[80];
-    std::snprintf(note, sizeof note, "loss %.4f  %s tok/s", loss, with_commas(std::llround(rate)).c_str());
-    progress.update(state.step + 1, note);
-    if (config.save_every > 0 && (state.step + 1) % config.save_every == 0) {
-      TrainerState done = state;
-      ++done.step;
-      save_checkpoint(config.out, *model, optimizer, done, config.keep, save_tokenizer);
+    waiting.push_back(tokens);
+    ++state.step;
+    while (step.pending() > behind) look();
+    if (config.save_every > 0 && state.step % config.save_every == 0) {
+      while (step.pending() > 0) look();  // nothing is saved that was not found finite
+      save_checkpoint(config.out, *model, optimizer, state, config.keep, save_tokenizer);
     }
   }
+  while (step.pending() > 0) look();
   result.seconds = now() - start;
   save_tokenizer(config.out);
-  write_file_atomic(config.out + "/recipe.toml", to_toml(recipe.description));
+  write_file_atomic(config.out + "/recipe.toml", to_toml(description));
   save_hf(config.out, *model);
   char note[80];
   std::snprintf(note, sizeof note, "loss %.4f  %s tok/s", result.losses.empty() ? 0.0 : result.losses.back(),
                 with_commas(std::llround(static_cast<double>(result.tokens) / std::max(result.seconds, 1e-9))).c_str());
   progress.finish(note);
+  return result;
+}
+
+TrainResult run_training_and_record(const TrainConfig& config, const Globals& globals,
+                                    const std::vector<Document>& documents) {
+  const Device device = use(globals);
+  reset_peak_memory(device);
+  const TrainResult result = run_training(config, globals, documents);
+  const nlohmann::json cost = {{"steps", result.losses.size()},
+                               {"tokens", result.tokens},
+                               {"seconds", result.seconds},
+                               {"device", device.is_cuda() ? "cuda" : "cpu"},
+                               {"peak_memory_bytes", memory_stats(device).peak_bytes}};
+  write_file_atomic(config.out + "/cost.json", cost.dump(1) + "\n");
   return result;
 }

@@ -11,7 +11,7 @@
 #include "verbs.h"
 
 struct TrainConfig {
-  std::vector<std::string> data;  // files or folders; empty: the built-in corpus
+  std::vector<std::string> data;  // files or folders, or one token file; empty: the built-in corpus
   std::string out, from, tokenizer;
   bool resume = false;
 
@@ -28,6 +28,10 @@ struct TrainConfig {
   int64_t target = 0;            // window after extension
   rw::PositionConfig positions;  // chunks, variant, ...
 
+  // key-retrieval sequences in the text (data/retrieval_mix.h)
+  double retrieval_share = 0;
+  std::string retrieval_template = "short";  // default, short, or a JSON file
+
   // the run
   int64_t steps = 1000, batch = 16, accumulate = 1;
   rw::Schedule schedule;
@@ -36,6 +40,7 @@ struct TrainConfig {
   uint64_t seed = 1;
   std::string dtype = "auto";  // f32, bf16; auto: bf16 on a GPU
   bool recompute = false, mask_seams = false, no_bos = false, packed = false;
+  bool eager = false;  // GPU: no CUDA graph
   int64_t save_every = 0, keep = 2, log_every = 1;
 };
 
@@ -50,3 +55,11 @@ struct TrainResult {
 /// is not finite.
 TrainResult run_training(const TrainConfig& config, const Globals& globals,
                          const std::vector<rw::Document>& documents = {});
+
+/// run_training, and what it cost in config.out/cost.json: steps, tokens, seconds and the peak of device memory. A
+/// resumed run counts from where it was resumed.
+TrainResult run_training_and_record(const TrainConfig& config, const Globals& globals,
+                                    const std::vector<rw::Document>& documents = {});
+
+/// Declares the options of `ropewalk train` that fill `config`.
+void add_train_options(CLI::App& app, TrainConfig& config);

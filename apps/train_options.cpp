@@ -5,25 +5,12 @@
 #include "common.h"
 #include "train.h"
 
-void add_train(CLI::App& app, Globals& globals) {
-  auto config = std::make_shared<TrainConfig>();
-  CLI::App* sub = app.add_subcommand("train", "Train a model, or extend the context window of one");
-  sub->footer(
-      "A sample is --window tokens. Methods, for a model given by --from:\n"
-      "  full      contiguous text of --target tokens, any --scaling (default: direct fine-tuning)\n"
-      "  pi        position interpolation: full length, linear scaling\n"
-      "  pose      positional skips: short windows that imitate --target, any --scaling (default linear)\n"
-      "  randpos   random sorted positions below --target\n"
-      "  e2        E2-LLM: random scale and offset per sample; serves every window up to max-factor times the base's\n"
-      "  clex      learned frequencies by a neural ODE\n"
-      "OUT becomes a model folder with the whole RoPE recipe in config.json; eval and generate need no flags for it.\n"
-      "Every option may stand in a TOML file under [train], given by --config; the command line wins.\n\n"
-      "  ropewalk train --data books/ --out base --window 512 --steps 2000\n"
-      "  ropewalk train --data books/ --from base --out long --method pose --scaling yarn --target 4096 --steps 500 "
-      "--lr 2e-4");
-  auto& c = *config;
-  sub->add_option("--data", c.data, "text files, .jsonl files or folders (default: the built-in corpus)");
-  sub->add_option("--out", c.out, "folder for the model, checkpoints and metrics.jsonl")->required();
+void add_train_options(CLI::App& app, TrainConfig& config) {
+  auto& c = config;
+  CLI::App* sub = &app;
+  sub->add_option("--data", c.data,
+                  "text files, .jsonl files or folders, or one token file (default: the built-in corpus)");
+  sub->add_option("--out", c.out, "folder for the model, checkpoints and metrics.jsonl");
   sub->add_option("--from", c.from, "model folder to start from");
   sub->add_option("--tokenizer", c.tokenizer, "tokenizer folder or file (default: --from's; bytes for a new model)");
   sub->add_flag("--resume", c.resume, "go on from the newest whole checkpoint in --out");
@@ -50,9 +37,24 @@ void add_train(CLI::App& app, Globals& globals) {
   sub->add_option("--pose-variant", c.positions.variant, "pose: paper, code, v1 or cream")->capture_default_str();
   sub->add_option("--pose-content", c.positions.content, "pose: text offsets: uniform, zero or same")
       ->capture_default_str();
+  sub->add_option("--content-windows", c.positions.content_windows,
+                  "pose: text comes from a stretch of so many windows (0: the whole document)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  sub->add_flag("--fixed-g{false}", c.positions.augment_g, "e2: always the largest scale (the paper's ablation)");
+  sub->add_flag("--fixed-t{false}", c.positions.augment_t, "e2: no offset (the paper's ablation)");
+  sub->add_option("--spread", c.positions.spread, "clex: positions of a sample: random, or multiply (m t)")
+      ->capture_default_str();
   sub->add_option("--max-factor", c.positions.max_factor, "e2, clex: largest scale factor")->capture_default_str();
   sub->add_flag("--continuous-t", c.positions.continuous, "clex: t uniform on [1, max-factor] instead of integers");
   sub->add_flag("--per-step", c.positions.per_step, "e2, clex: one scale factor per step instead of one per sample");
+  sub->add_option("--retrieval-share", c.retrieval_share,
+                  "share of samples in which a number is hidden in the text and asked for (5 to 10 % teach the task)")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  sub->add_option("--retrieval-template", c.retrieval_template,
+                  "wording of those: default, short, or a JSON file with task, filler, needle, question")
+      ->capture_default_str();
   sub->add_option("--steps", c.steps, "optimizer steps")->capture_default_str();
   sub->add_option("--batch", c.batch, "samples of a forward")->capture_default_str();
   sub->add_option("--accumulate", c.accumulate, "forwards of a step, weighted by scored tokens")->capture_default_str();
@@ -72,6 +74,7 @@ void add_train(CLI::App& app, Globals& globals) {
       ->check(CLI::IsMember({"auto", "f32", "bf16"}))
       ->capture_default_str();
   sub->add_flag("--recompute", c.recompute, "recompute each block in backward: less memory, about a third more time");
+  sub->add_flag("--eager", c.eager, "GPU: launch every kernel from the host instead of replaying a CUDA graph");
   sub->add_flag("--mask-seams", c.mask_seams, "pose: no loss where one chunk ends and another begins");
   sub->add_flag("--no-bos", c.no_bos, "no beginning-of-text token in front of samples");
   sub->add_flag("--packed", c.packed, "join documents with end-of-text tokens (for corpora of short ones)");
@@ -81,11 +84,32 @@ void add_train(CLI::App& app, Globals& globals) {
   sub->add_option("--log-every", c.log_every, "steps between lines of metrics.jsonl")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+}
+
+std::shared_ptr<TrainConfig> add_train(CLI::App& app, Globals& globals) {
+  auto config = std::make_shared<TrainConfig>();
+  CLI::App* sub = app.add_subcommand("train", "Train a model, or extend the context window of one");
+  sub->footer(
+      "A sample is --window tokens. Methods, for a model given by --from:\n"
+      "  full      contiguous text of --target tokens, any --scaling (default: direct fine-tuning)\n"
+      "  pi        position interpolation: full length, linear scaling\n"
+      "  pose      positional skips: short windows that imitate --target, any --scaling (default linear)\n"
+      "  randpos   random sorted positions below --target\n"
+      "  e2        E2-LLM: random scale and offset per sample; serves every window up to max-factor times the base's\n"
+      "  clex      learned frequencies by a neural ODE\n"
+      "OUT becomes a model folder with the whole RoPE recipe in config.json; eval and generate need no flags for it.\n"
+      "Every option may stand in a TOML file under [train], given by --config; the command line wins.\n\n"
+      "  ropewalk train --data books/ --out base --window 512 --steps 2000\n"
+      "  ropewalk train --data books/ --from base --out long --method pose --scaling yarn --target 4096 --steps 500 "
+      "--lr 2e-4");
+  add_train_options(*sub, *config);
+  sub->get_option("--out")->required();
   sub->callback([config, &globals] {
-    const TrainResult result = run_training(*config, globals);
+    const TrainResult result = run_training_and_record(*config, globals);
     if (!result.losses.empty()) {
       std::printf("model %s  steps %zu  tokens %s  time %s  loss %.4f\n", config->out.c_str(), result.losses.size(),
                   with_commas(result.tokens).c_str(), duration(result.seconds).c_str(), result.losses.back());
     }
   });
+  return config;
 }

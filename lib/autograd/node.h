@@ -10,6 +10,7 @@ namespace rw {
 /// Adds `from` to `to` element by element, converting dtype. Errors: shapes differ.
 void accumulate(const Tensor& to, const Tensor& from);
 
+/// A recorded op. Thread safety: none; it belongs to the tape, and so to the thread, that recorded it.
 class Node {
  public:
   virtual ~Node() = default;

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "eval/statistics.h"
+#include "tensor/parallel.h"
 
 namespace rw {
 namespace {
@@ -59,8 +60,11 @@ void summarise(PasskeyResult& result) {
     const auto [it, fresh] = worst_depth.try_emplace(g.length, g.accuracy());
     if (!fresh) it->second = std::min(it->second, g.accuracy());
   }
+  bool unbroken = true;
   for (const auto& [length, counts] : by_length) {
     if (counts.first * 5 >= counts.second * 4) result.longest_80 = length;
+    unbroken = unbroken && counts.first * 5 >= counts.second;
+    if (unbroken) result.length_20 = length;
   }
   for (const auto& [length, accuracy] : worst_depth) {
     if (accuracy >= 0.8) result.effective_length = length;
@@ -94,12 +98,12 @@ PasskeyResult evaluate_passkey(TokenScorer& scorer, const RetrievalPrompts& prom
     PasskeyGroup& group = result.groups[g];
     for (int64_t begin = 0; begin < options.trials;) {
       const int64_t end = std::min(options.trials, begin + scorer.windows_per_batch(group.length));
-      std::vector<RetrievalPrompt> batch;
+      std::vector<RetrievalPrompt> batch(static_cast<size_t>(end - begin));
+      parallel_items(end - begin, [&](int64_t i) {
+        batch[static_cast<size_t>(i)] = make_prompt(prompts, group, options.seed, g, static_cast<uint64_t>(begin + i));
+      });
       std::vector<ScoreWindow> windows;
-      for (int64_t t = begin; t < end; ++t) {
-        batch.push_back(make_prompt(prompts, group, options.seed, g, static_cast<uint64_t>(t)));
-        windows.push_back({batch.back().ids, batch.back().answer_begin});
-      }
+      for (const RetrievalPrompt& p : batch) windows.push_back({p.ids, p.answer_begin});
       const auto scores = scorer.score(windows, group.length, /*details=*/true);
       for (size_t i = 0; i < batch.size(); ++i) {
         PasskeyTrial trial = judge(batch[i], scores[i], static_cast<int64_t>(g));
@@ -171,6 +175,7 @@ EvalResult to_eval_result(const PasskeyResult& result, const PasskeyOptions& opt
                                         : options.depths.empty() ? "distance grid"
                                                                  : "depth grid")},
                   {"k_max_20", result.k_max},
+                  {"length_20", result.length_20},
                   {"longest_80", result.longest_80},
                   {"effective_length", result.effective_length},
                   {"interval", std::string("95 % Wilson")}};

@@ -51,6 +51,8 @@ struct PasskeyResult {
   /// PI's effective window (Table 4): the largest distance k so that all grid distances up to k have at least 20 %
   /// hits, in prompts of the largest length; 0 if the smallest already fails or there is no grid.
   int64_t k_max = 0;
+  /// The largest length so that all lengths up to it have at least 20 % hits over all their trials; 0: none.
+  int64_t length_20 = 0;
   /// YaRN's: the longest length with at least 80 % hits over all its trials; 0: none.
   int64_t longest_80 = 0;
   /// Needle grid: the longest length at which every depth has at least 80 %; 0: none, or no grid.

@@ -8,28 +8,11 @@
 #include <vector>
 
 #include "data/corpus.h"
+#include "data/retrieval_template.h"
 #include "data/tokenizer.h"
 #include "tensor/random.h"
 
 namespace rw {
-
-/// The parts of a prompt, joined by `join`; "{key}" stands for the number.
-struct RetrievalTemplate {
-  std::string task = {};    // may be empty
-  std::string filler = {};  // repeated whole
-  std::string needle = {};
-  std::string question = {};  // the answer follows it after a space
-  std::string join = "\n";
-  int64_t digits = 5;
-};
-
-/// Our own wording.
-RetrievalTemplate default_retrieval_template();
-/// Without a task and in few tokens, for windows of a few hundred.
-RetrievalTemplate short_retrieval_template();
-/// From a JSON object with these names (task and join may be missing). Errors: not JSON, a missing part, no "{key}" in
-/// the needle; the message begins with `name`.
-RetrievalTemplate retrieval_template_from_json(const std::string& text, const std::string& name);
 
 struct RetrievalPrompt {
   std::vector<int32_t> ids;  // [BOS] prompt answer
@@ -46,6 +29,7 @@ struct RetrievalPrompt {
 int64_t largest_fit(int64_t limit, const std::function<int64_t(int64_t)>& size);
 
 /// Makes prompts of a wanted length with the key at a wanted place.
+/// Thread safety: const functions from many threads at once.
 class RetrievalPrompts {
  public:
   /// `filler`: take the filler from these documents, at random places, instead of the template's sentence (a harder and

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <unordered_map>
+#include <vector>
 
 #include "tensor/device.h"
 
@@ -39,6 +41,35 @@ class MemoryTag {
 
  private:
   const char* previous_;
+};
+
+/// Blocks that are kept apart for whoever replays recorded work (a CUDA graph writes to the addresses it was captured
+/// with). While a Scope lives, blocks freed by this thread go here and allocations are served from here first; nobody
+/// else gets them until the pool is destroyed.
+class PrivatePool {
+ public:
+  explicit PrivatePool(Device device) : device_(device) {}
+  ~PrivatePool();
+  PrivatePool(const PrivatePool&) = delete;
+  PrivatePool& operator=(const PrivatePool&) = delete;
+
+  class Scope {
+   public:
+    explicit Scope(PrivatePool& pool);
+    ~Scope();
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+
+   private:
+    PrivatePool* previous_;
+  };
+
+ private:
+  friend void* allocate(int64_t bytes, Device device, const char* tag);
+  friend void deallocate(void* pointer, int64_t bytes, Device device, const char* tag) noexcept;
+
+  Device device_;
+  std::unordered_map<int64_t, std::vector<void*>> free_blocks_;  // by bin size
 };
 
 /// 256-byte aligned, uninitialised. Errors: OutOfMemory with sizes and tag.

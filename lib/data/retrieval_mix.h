@@ -1,0 +1,71 @@
+// Key-retrieval sequences in training text: a number is written into a stretch of a document and asked for later, so
+// that a small model learns the task that passkey and needle tests set (METHODS.md 7.3).
+//
+//   RetrievalMix mix(*tokenizer, {.share = 0.07, .window = 512, .seed = 1});
+//   Batch batch = make_batch(corpus, where, positions.content, {.bos = bos});
+//   mix.apply(corpus, where, bos, step, first_sample, batch);        // 7 % of the rows become retrieval sequences
+//
+// A chosen row is contiguous text of the region that the sample had anyway:
+//
+//   text  needle with the key  text  question and answer  text
+//
+// The answer ends at a uniform place, the needle stands at a uniform place before the question, after a sentence's end
+// if one is near. Every token is a target, text and answer alike. Positions are not touched: whatever a method's
+// sampler drew for the sample (skips, offsets, random subsets) holds for its retrieval sequence as it does for text, so
+// that the distance from answer to key is the one that the method imitates.
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "data/batch.h"
+#include "data/retrieval_template.h"
+#include "data/tokenizer.h"
+
+namespace rw {
+
+struct RetrievalMixOptions {
+  double share = 0;  // of the samples, in [0, 1]
+  RetrievalTemplate parts = short_retrieval_template();
+  int64_t window = 0;  // T: tokens of a sample
+  uint64_t seed = 0;
+};
+
+/// Where things stand in a retrieval sequence, as indices into its targets [T].
+struct RetrievalRow {
+  int64_t row = 0;  // of the batch
+  std::string key;
+  int64_t key_begin = 0;                     // the target that is the first token of the needle
+  int64_t answer_begin = 0, answer_end = 0;  // targets [begin, end) are the answer's tokens
+};
+
+/// Draws depend on (seed, step, sample) alone: the same after a resume and for any number of workers. Thread safety:
+/// const and stateless. The tokenizer must outlive the object.
+class RetrievalMix {
+ public:
+  /// Errors: a share outside [0, 1]; a window that needle and question alone do not fit.
+  RetrievalMix(const Tokenizer& tokenizer, const RetrievalMixOptions& options);
+
+  /// True if sample k of a step is a retrieval sequence.
+  bool chosen(uint64_t step, uint64_t sample) const;
+  /// Rewrites ids and targets of the chosen rows of `batch`, which make_batch has made of `where`, and its count of
+  /// scored targets. Returns what was written.
+  std::vector<RetrievalRow> apply(const TokenCorpus& corpus, std::span<const Region> where,
+                                  const std::optional<int32_t>& bos, uint64_t step, uint64_t first_sample,
+                                  Batch& batch) const;
+
+ private:
+  /// Task, needle and question with a key, as tokens.
+  struct Pieces {
+    std::vector<int32_t> task, needle, question;
+    int64_t answer = 0;  // tokens of the question's end that are the answer
+  };
+  Pieces pieces(const std::string& key) const;
+
+  const Tokenizer& tokenizer_;
+  RetrievalMixOptions options_;
+  std::vector<bool> ends_sentence_;  // by token
+};
+
+}  // namespace rw

@@ -1,0 +1,110 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+
+#include "data/retrieval_mix.h"
+#include "rope/positions.h"
+#include "support.h"
+
+using namespace rw;
+
+namespace {
+
+constexpr int64_t kWindow = 96;
+
+struct Fixture {
+  Fixture() {
+    std::string text;
+    for (int i = 0; i < 400; ++i) text += cat("sentence ", i, " of the text, with some words. ");
+    corpus = tokenize_corpus({{"a", text}, {"b", text.substr(0, 4000)}}, *tokenizer);
+  }
+  Batch batch(uint64_t step, int64_t samples, bool with_bos, double share, std::vector<RetrievalRow>* rows = nullptr,
+              uint64_t first = 0) const {
+    const SampleChooser chooser(corpus, {.window = kWindow, .seed = 5});
+    const std::vector<Region> where = chooser.choose(step, first, samples);
+    const std::optional<int32_t> bos = with_bos ? tokenizer->bos_id() : std::nullopt;
+    Batch out = make_batch(corpus, where, contiguous_spans(samples, kWindow), {.bos = bos});
+    const RetrievalMix mix(*tokenizer, {.share = share, .window = kWindow, .seed = 5});
+    const std::vector<RetrievalRow> written = mix.apply(corpus, where, bos, step, first, out);
+    if (rows) *rows = written;
+    return out;
+  }
+  std::unique_ptr<Tokenizer> tokenizer = make_byte_tokenizer();
+  TokenCorpus corpus;
+};
+
+std::vector<int32_t> row(const Tensor& t, int64_t b) {
+  const int32_t* p = t.data<int32_t>() + b * t.size(1);
+  return {p, p + t.size(1)};
+}
+
+}  // namespace
+
+TEST_CASE("A retrieval sequence states its key once, asks for it later, and goes on with text") {
+  const Fixture f;
+  for (const bool bos : {true, false}) {
+    std::vector<RetrievalRow> rows;
+    const Batch batch = f.batch(3, 20, bos, 1.0, &rows);
+    REQUIRE(rows.size() == 20);
+    CHECK(batch.scored == 20 * kWindow);
+    for (const RetrievalRow& r : rows) {
+      const std::vector<int32_t> ids = row(batch.ids, r.row), targets = row(batch.targets, r.row);
+      CHECK(std::equal(ids.begin() + 1, ids.end(), targets.begin()));
+      if (bos) CHECK(ids[0] == *f.tokenizer->bos_id());
+      const std::string text = f.tokenizer->decode(targets);
+      const std::string needle = "The key is " + r.key + ".", question = "The key is " + r.key;
+      const size_t first = text.find(needle), second = text.rfind(question);
+      if (r.key_begin >= 0) CHECK(first == static_cast<size_t>(r.key_begin) + 1);  // after its space
+      CHECK(second != first);
+      CHECK(r.answer_end - r.answer_begin == 5);
+      const std::vector<int32_t> answer(targets.begin() + r.answer_begin, targets.begin() + r.answer_end);
+      CHECK(f.tokenizer->decode(answer) == r.key);
+    }
+  }
+}
+
+TEST_CASE("Needles stand after a sentence's end where one is near, and everywhere in the window") {
+  const Fixture f;
+  int64_t after_a_dot = 0, nearest = kWindow, farthest = 0;
+  std::vector<RetrievalRow> rows;
+  const Batch batch = f.batch(1, 300, true, 1.0, &rows);
+  for (const RetrievalRow& r : rows) {
+    const std::vector<int32_t> targets = row(batch.targets, r.row);
+    if (r.key_begin > 0)
+      after_a_dot += f.tokenizer->decode(std::span(targets).subspan(static_cast<size_t>(r.key_begin) - 1, 1)) == ".";
+    nearest = std::min(nearest, r.answer_begin - r.key_begin);
+    farthest = std::max(farthest, r.answer_begin - r.key_begin);
+  }
+  CHECK(after_a_dot > 150);
+  CHECK(nearest < 35);
+  CHECK(farthest > 60);
+}
+
+TEST_CASE("The share of retrieval sequences is as asked, the other rows stay as they were") {
+  const Fixture f;
+  std::vector<RetrievalRow> rows;
+  const Batch plain = f.batch(7, 1000, true, 0.0), mixed = f.batch(7, 1000, true, 0.1, &rows);
+  CHECK(rows.size() > 70);
+  CHECK(rows.size() < 130);
+  std::vector<bool> written(1000, false);
+  for (const RetrievalRow& r : rows) written[static_cast<size_t>(r.row)] = true;
+  bool same = true;
+  for (int64_t b = 0; b < 1000; ++b) {
+    if (!written[static_cast<size_t>(b)]) same = same && row(plain.ids, b) == row(mixed.ids, b);
+  }
+  CHECK(same);
+}
+
+TEST_CASE("A sample's retrieval sequence depends on seed, step and sample alone") {
+  const Fixture f;
+  const Batch whole = f.batch(2, 8, true, 0.5), half = f.batch(2, 4, true, 0.5, nullptr, 4);
+  for (int64_t b = 0; b < 4; ++b) CHECK(row(whole.ids, b + 4) == row(half.ids, b));
+  CHECK(row(f.batch(3, 8, true, 1.0).ids, 0) != row(f.batch(2, 8, true, 1.0).ids, 0));
+}
+
+TEST_CASE("A window too small for needle and question, or a share above 1, is refused") {
+  const Fixture f;
+  CHECK_THROWS_WITH_AS(RetrievalMix(*f.tokenizer, {.share = 0.1, .window = 16}), doctest::Contains("window is 16"),
+                       Error);
+  CHECK_THROWS_WITH_AS(RetrievalMix(*f.tokenizer, {.share = 1.5, .window = 96}), doctest::Contains("[0, 1]"), Error);
+}
