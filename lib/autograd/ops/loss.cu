@@ -270,7 +270,8 @@ void cross_entropy_rows(const Tensor& logits, const Tensor& targets, bool gradie
                cross_entropy_any_kernel<threads(), width(), T>, rows, threads(), 0, vocab, gradient, as<T>(logits),
                as<int32_t>(targets), as<float>(nll), as<float2>(stats));
       };
-      if (pieces <= 8192) any(integral_constant<int, 256>{});
+      // With the gradient the second pass should find its row in L2: few rows at a time.
+      if (!gradient && pieces <= 8192) any(integral_constant<int, 256>{});
       else any(integral_constant<int, 1024>{});
     });
   });
