@@ -153,6 +153,7 @@ Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer, const 
   if (config.retrieval_share > 0) {
     put("retrieval_share", config.retrieval_share);
     put("retrieval_template", config.retrieval_template);
+    if (config.retrieval_weight != 1) put("retrieval_weight", config.retrieval_weight);
   }
   if (!config.from.empty()) put("from", config.from);
   return r;

@@ -64,6 +64,7 @@ class Loader {
     if (config.retrieval_share == 0) return;
     mix_.emplace(tokenizer, RetrievalMixOptions{.share = config.retrieval_share,
                                                 .parts = choose_retrieval_template(config.retrieval_template),
+                                                .answer_weight = config.retrieval_weight,
                                                 .window = recipe.window,
                                                 .seed = config.seed});
   }
@@ -175,21 +176,23 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
   const double start = now();
   double previous = start;
   for (; state.step < config.steps; ++state.step) {
-    double nll = 0;
+    double nll = 0, weight = 0;
     int64_t tokens = 0;
     for (int64_t micro = 0; micro < config.accumulate; ++micro) {
       const Loader::Item item = loader.next(state.step, micro);
       const RopeAngles angles = model->angles(item.positions.positions, {.length = recipe.target, .training = true},
                                               per_sample_t ? item.positions.t : std::vector<double>{});
-      const Var loss =
-          model->loss(item.batch.ids.to(device), item.batch.targets.to(device), angles);  // sum over scored tokens
+      // Sum over scored tokens, each times its weight.
+      const Var loss = model->loss(item.batch.ids.to(device), item.batch.targets.to(device), angles,
+                                   item.batch.weights.defined() ? item.batch.weights.to(device) : Tensor());
       backward(loss);
       nll += loss.item();
       tokens += item.batch.scored;
+      weight += item.batch.weight;
     }
-    const double loss = nll / static_cast<double>(tokens), lr = schedule(state.step);
+    const double loss = nll / weight, lr = schedule(state.step);
     check(std::isfinite(loss), "train", "the loss is ", loss, " at step ", state.step, "; the last checkpoint is kept");
-    const double norm = optimizer.step(lr, 1.0 / static_cast<double>(tokens), config.clip);
+    const double norm = optimizer.step(lr, 1.0 / weight, config.clip);
     check(std::isfinite(norm), "train", "the gradient norm is ", norm, " at step ", state.step,
           "; the last checkpoint is kept");
 
