@@ -10,7 +10,9 @@
 #include "autograd/tape.h"
 #include "common.h"
 #include "nn/adamw.h"
+#include "nn/decoder.h"
 #include "nn/generate.h"
+#include "nn/train_step.h"
 #include "tensor/file.h"
 #include "tensor/gemm.h"
 #include "tensor/threads.h"
@@ -23,6 +25,7 @@ struct Options {
   std::vector<int> threads;
   std::string json, only;
   double seconds = 3;
+  bool eager = false;
 };
 
 struct Timing {
@@ -154,11 +157,13 @@ struct Shape4 {
   int64_t hidden, layers, heads, kv_heads, ffn;
   bool tied;
   int64_t length, batch;
+  bool recompute = false;
 };
 constexpr Shape4 kShapes[] = {
     {"S", 288, 6, 6, 6, 768, true, 256, 512},         {"S-small", 288, 6, 6, 6, 768, true, 256, 32},
     {"M", 768, 12, 12, 12, 2048, true, 1024, 64},     {"M-8k", 768, 12, 12, 12, 2048, true, 8192, 4},
-    {"M-32k", 768, 12, 12, 12, 2048, true, 32768, 4}, {"L", 2048, 22, 32, 4, 5632, false, 2048, 16}};
+    {"M-32k", 768, 12, 12, 12, 2048, true, 32768, 4}, {"M-128k", 768, 12, 12, 12, 2048, true, 131072, 1, true},
+    {"L", 2048, 22, 32, 4, 5632, false, 2048, 16},    {"X", 4096, 32, 32, 32, 11008, false, 2048, 2}};
 constexpr double kPeakFlops = 989e12;  // dense bf16 of an H100 or H200 by its datasheet
 
 /// Training steps on the GPU in bf16 with f32 master weights: time, model FLOP utilisation, peak memory.
@@ -172,14 +177,28 @@ void bench_training(const Options& o, const Shape4& s, Device device) {
   Llama model(c, DType::bf16, device, 1);
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
   model.enable_grad();
-  const Tensor ids = random_ids(s.batch, s.length, 32000, 1).to(device),
-               targets = random_ids(s.batch, s.length, 32000, 2).to(device);
   const double tokens = static_cast<double>(s.batch * s.length);
-  const RopeAngles angles = model.angles(model.plain_positions(0, s.length), {});
+  model.set_recompute(s.recompute);
+  TrainStep step(model, optimizer, !o.eager);
+  const StepInput input{random_ids(s.batch, s.length, 32000, 1),
+                        random_ids(s.batch, s.length, 32000, 2),
+                        model.plain_positions(0, s.length),
+                        {},
+                        {},
+                        s.batch * s.length};
+  for (int i = 0; i < 2; ++i) {  // the second one is recorded
+    step.add(input);
+    step.update(3e-4, 1.0);
+    step.result();
+  }
+  step.add(input);
+  step.update(3e-4, 1.0);
   const Timing t = measure(o.seconds, [&] {
-    backward(model.loss(ids, targets, angles));
-    optimizer.step(3e-4, 1 / tokens, 1.0);
+    step.add(input);
+    step.update(3e-4, 1.0);
+    step.result();  // of the step before: the host stays ahead of the card
   });
+  step.result();
   // 6 N (without the embedding's lookup) and attention, causal counted at half
   const double n =
       static_cast<double>(model.arena().parameter_count()) - (s.tied ? 0.0 : 32000.0 * static_cast<double>(s.hidden));
@@ -192,6 +211,30 @@ void bench_training(const Options& o, const Shape4& s, Device device) {
   std::fflush(stdout);
 }
 
+/// Decoding with L's weights, batch 1: the whole loop of generate(), prompt of 16 tokens.
+void bench_decode_cuda(Device device) {
+  const Shape4& s = kShapes[std::size(kShapes) - 2];
+  LlamaConfig c;
+  c.vocab_size = 32000, c.hidden_size = s.hidden, c.intermediate_size = s.ffn, c.num_hidden_layers = s.layers;
+  c.num_attention_heads = s.heads, c.num_key_value_heads = s.kv_heads, c.tie_word_embeddings = s.tied;
+  c.rope.max_position_embeddings = 2048;
+  release_cached_memory(device);
+  const Llama model(c, DType::bf16, device, 1);
+  for (const int64_t tokens : {256, 1024}) {
+    KvCache cache = model.make_cache(1, 16 + tokens);
+    model.extend(random_ids(1, 16, 32000, 1).to(device), cache);
+    const auto decoder = Decoder::make(model, cache);
+    const Timing t = measure(1.0, [&] {
+      cache.length = 16;
+      int32_t id = 1;
+      for (int64_t i = 0; i < tokens; ++i) id = decoder->greedy(id);
+    });
+    std::printf("decode L, bf16, batch 1, %5lld tokens  %8.1f tok/s  (%.1f to %.1f)\n", static_cast<long long>(tokens),
+                static_cast<double>(tokens) / t.median, static_cast<double>(tokens) / t.slowest,
+                static_cast<double>(tokens) / t.fastest);
+  }
+}
+
 void run_cuda(const Options& o, const Globals& globals) {
   use(globals);
   check(cuda_device_count() > 0, "bench", "there is no GPU (", cuda_device_name(), ")");
@@ -201,6 +244,8 @@ void run_cuda(const Options& o, const Globals& globals) {
     if (o.only.empty() || ("," + o.only + ",").find(cat(",", s.name, ",")) != std::string::npos)
       bench_training(o, s, {DeviceType::cuda, 0});
   }
+  if (o.only.empty() || ("," + o.only + ",").find(",decode,") != std::string::npos)
+    bench_decode_cuda({DeviceType::cuda, 0});
 }
 
 void run_cpu(const Options& o, const Globals& globals) {
@@ -235,8 +280,11 @@ void add_bench(CLI::App& app, Globals& globals) {
   cpu->add_option("--seconds", o.seconds, "time for each row")->capture_default_str();
   cpu->add_option("--json", o.json, "also write the rows here");
   cpu->callback([options, &globals] { run_cpu(*options, globals); });
-  CLI::App* cuda = sub->add_subcommand("cuda", "Training steps of the S, M and L shapes on a GPU in bf16");
-  cuda->add_option("--only", o.only, "shapes, with commas: S, S-small, M, M-8k, M-32k, L");
+  CLI::App* cuda =
+      sub->add_subcommand("cuda", "Training steps and decoding of the S, M, L and X shapes on a GPU in bf16");
+  cuda->add_option("--only", o.only, "with commas: S, S-small, M, M-8k, M-32k, M-128k, L, X, decode");
+  cuda->add_flag("--eager", o.eager, "launch every kernel from the host instead of replaying a CUDA graph");
   cuda->add_option("--seconds", o.seconds, "time for each row")->capture_default_str();
   cuda->callback([options, &globals] { run_cuda(*options, globals); });
+  add_bench_ops(*sub, globals);
 }

@@ -11,6 +11,7 @@
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
 #include "tensor/file.h"
+#include "tensor/json_depth.h"
 #include "tensor/threads.h"
 
 using namespace rw;
@@ -80,6 +81,18 @@ std::string duration(double seconds) {
   return text;
 }
 
+void add_globals(CLI::App& app, Globals& globals) {
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.set_config("--config", "", "TOML file with options, one [verb] section each; the command line wins");
+  app.allow_config_extras(CLI::config_extras_mode::error);
+  app.add_option("--device", globals.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
+  app.add_option("--threads", globals.threads, "CPU threads (0: all cores)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_flag("--quiet", globals.quiet, "no progress output");
+}
+
 Device use(const Globals& globals) {
   if (globals.threads > 0) set_thread_count(globals.threads);
   return parse_device(globals.device);
@@ -105,6 +118,7 @@ RetrievalTemplate choose_retrieval_template(const std::string& name) {
 
 void apply_rope_json(LlamaConfig& config, const std::string& rope_json) {
   if (rope_json.empty()) return;
+  check_json_depth(rope_json, "rope", "the recipe");
   const auto scaling = nlohmann::json::parse(rope_json, nullptr, false);
   check(scaling.is_object() || scaling.is_null(), "rope",
         "expected a JSON object like {\"rope_type\":\"linear\",\"factor\":4}, got '", rope_json, "'");
@@ -117,6 +131,13 @@ void apply_rope_json(LlamaConfig& config, const std::string& rope_json) {
   config.rope = rope_config_from_json(whole.dump());
 }
 
+std::unique_ptr<Llama> load_model(const std::string& path, const Globals& globals, const std::string& rope_json,
+                                  DType dtype) {
+  return load_hf(model_folder(path), {.compute = dtype, .device = use(globals), .adjust = [&](LlamaConfig& c) {
+                                        apply_rope_json(c, rope_json);
+                                      }});
+}
+
 LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json) {
   const Device device = use(globals);
   return load_model_and_tokenizer(path, globals, rope_json, device.is_cuda() ? DType::bf16 : DType::f32);
@@ -124,12 +145,9 @@ LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& glo
 
 LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json,
                                      DType dtype) {
-  const std::string folder = model_folder(path);
   LoadedModel loaded;
-  loaded.model = load_hf(folder, {.compute = dtype, .device = use(globals), .adjust = [&](LlamaConfig& c) {
-                                    apply_rope_json(c, rope_json);
-                                  }});
-  loaded.tokenizer = load_tokenizer(folder);
+  loaded.model = load_model(path, globals, rope_json, dtype);
+  loaded.tokenizer = load_tokenizer(model_folder(path));
   check(loaded.tokenizer->vocab_size() <= loaded.model->config().vocab_size, "model", "the tokenizer has ",
         loaded.tokenizer->vocab_size(), " tokens, the model ", loaded.model->config().vocab_size);
   return loaded;

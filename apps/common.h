@@ -47,6 +47,9 @@ struct LoadedModel {
   std::unique_ptr<rw::Llama> model;
   std::unique_ptr<rw::Tokenizer> tokenizer;
 };
+/// The model alone, computing in `dtype`. Errors: as load_hf.
+std::unique_ptr<rw::Llama> load_model(const std::string& path, const Globals& globals, const std::string& rope_json,
+                                      rw::DType dtype);
 /// Loads for inference: bf16 on a GPU, f32 on the CPU. `rope_json` replaces the recipe ("" keeps it): an object as in
 /// config.json's rope_scaling. Errors: as load_hf and load_tokenizer; a tokenizer with more tokens than the model.
 LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals,

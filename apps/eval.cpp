@@ -48,4 +48,5 @@ void add_eval(CLI::App& app, Globals& globals) {
     protocol->add_options(*sub);
     sub->callback([protocol, &globals] { run(*protocol, globals); });
   }
+  add_eval_logits(*eval, globals);
 }

@@ -19,17 +19,9 @@ int main(int argc, char** argv) {
       "  ropewalk eval ppl --model long --data held-out/ --window 256,1024,2048\n"
       "  ropewalk generate --model long --prompt 'It was a dark and' --tokens 100",
       "ropewalk"};
-  app.require_subcommand(1);
   app.set_version_flag("--version", "ropewalk " ROPEWALK_VERSION);
-  app.fallthrough();
-  app.set_config("--config", "", "TOML file with options, one [verb] section each; the command line wins");
-  app.allow_config_extras(CLI::config_extras_mode::error);
   Globals globals;
-  app.add_option("--device", globals.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
-  app.add_option("--threads", globals.threads, "CPU threads (0: all cores)")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  app.add_flag("--quiet", globals.quiet, "no progress output");
+  add_globals(app, globals);
   add_demo(app, globals);
   add_tokenizer(app, globals);
   add_train(app, globals);
@@ -40,6 +32,7 @@ int main(int argc, char** argv) {
   add_report(app, globals);
   add_theory(app, globals);
   add_bench(app, globals);
+  add_profile(app, globals);
   try {
     app.parse(argc, argv);
     return 0;

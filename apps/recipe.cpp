@@ -41,6 +41,28 @@ void check_method(const std::string& method, const std::string& type) {
         "' use full, pose or randpos");
 }
 
+/// Before anything is computed from them: sizes that no sum or product of a few can overflow.
+void check_sizes(const TrainConfig& c, int64_t fewest_steps) {
+  const auto in = [](const char* option, int64_t value, int64_t low, int64_t high) {
+    check(value >= low && value <= high, "train", option, " must be ", low, " to ", high, ", got ", value);
+  };
+  constexpr int64_t kLong = int64_t{1} << 40, kTokens = int64_t{1} << 30;
+  in("--steps", c.steps, fewest_steps, kLong);
+  in("--batch", c.batch, 1, kTokens);
+  in("--accumulate", c.accumulate, 1, kTokens);
+  in("--window", c.window, 0, kTokens);
+  in("--target", c.target, 0, kTokens);
+  in("--max-factor", c.positions.max_factor, 1, 65536);
+  in("--chunks", c.positions.chunks, 1, kTokens);
+  if (!c.from.empty()) return;
+  in("--hidden", c.hidden, 1, 1 << 20);
+  in("--layers", c.layers, 1, 1 << 16);
+  in("--heads", c.heads, 1, 1 << 16);
+  in("--kv-heads", c.kv_heads, 0, 1 << 16);
+  in("--head-dim", c.head_dim, 0, kMostHeadDim);
+  in("--ffn", c.ffn, 0, 1 << 24);
+}
+
 LlamaConfig new_model(const TrainConfig& c, const Tokenizer& tokenizer) {
   LlamaConfig m;
   m.vocab_size = tokenizer.vocab_size();
@@ -63,9 +85,7 @@ LlamaConfig new_model(const TrainConfig& c, const Tokenizer& tokenizer) {
 }  // namespace
 
 Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer, const LlamaConfig* base) {
-  const bool trained = base == nullptr || config.steps != 0;
-  check(config.steps >= (trained ? 1 : 0) && config.batch >= 1 && config.accumulate >= 1, "train",
-        "--steps, --batch and --accumulate must be at least 1");
+  check_sizes(config, base == nullptr ? 1 : 0);
   Recipe r;
   r.model = base                  ? *base
             : config.from.empty() ? new_model(config, tokenizer)
@@ -155,6 +175,18 @@ Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer, const 
     put("retrieval_template", config.retrieval_template);
     if (config.retrieval_weight != 1) put("retrieval_weight", config.retrieval_weight);
   }
+  if (config.method == "e2" || config.method == "clex") {
+    put("continuous_t", config.positions.continuous);
+    put("per_step", config.positions.per_step);
+  }
+  put("beta1", config.adamw.beta1);
+  put("beta2", config.adamw.beta2);
+  put("eps", config.adamw.eps);
+  put("warmup_start", config.schedule.warmup_start);
+  put("min_ratio", config.schedule.min_ratio);
+  put("mask_seams", config.mask_seams);
+  put("bos", !config.no_bos);
+  put("packed", config.packed);
   if (!config.from.empty()) put("from", config.from);
   return r;
 }

@@ -3,16 +3,17 @@
 
 #include <cmath>
 #include <cstdio>
+#include <deque>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "autograd/tape.h"
 #include "common.h"
 #include "data/batch.h"
 #include "data/demo_corpus.h"
 #include "data/retrieval_mix.h"
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
+#include "nn/train_step.h"
 #include "recipe.h"
 #include "tensor/allocator.h"
 #include "tensor/file.h"
@@ -132,6 +133,22 @@ TokenCorpus tokens_of(const TrainConfig& config, const std::vector<Document>& gi
   return corpus.packed(*tokenizer.eos_id(), tokenizer.bos_id());
 }
 
+/// Which text: a resume with other data, or another tokenizer, would go on with other batches.
+std::string fingerprint(const TokenCorpus& corpus) {
+  uint64_t hash = 0xcbf29ce484222325u;
+  std::vector<int32_t> part;
+  for (int64_t d = 0; d < corpus.documents(); ++d) {
+    for (int64_t at = 0; at < corpus.length(d); at += static_cast<int64_t>(part.size())) {
+      part.resize(static_cast<size_t>(std::min<int64_t>(corpus.length(d) - at, 1 << 16)));
+      corpus.read(d, at, part);
+      for (const int32_t id : part) hash = (hash ^ static_cast<uint32_t>(id)) * 0x100000001b3u;
+    }
+  }
+  char hex[17];
+  std::snprintf(hex, sizeof hex, "%016llx", static_cast<unsigned long long>(hash));
+  return cat(corpus.total_tokens(), " tokens in ", corpus.documents(), " documents, fnv1a ", hex);
+}
+
 }  // namespace
 
 TrainResult run_training(const TrainConfig& config, const Globals& globals, const std::vector<Document>& documents) {
@@ -153,10 +170,20 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
   model->set_recompute(config.recompute);
   AdamW optimizer(model->arena(), config.adamw);
 
-  TrainerState state{.step = 0, .tokens = 0, .seed = config.seed, .recipe = recipe.description};
+  std::map<std::string, std::string> description = recipe.description;
+  description["dtype"] = dtype == DType::bf16 ? "bf16" : "f32";
+  description["data"] = fingerprint(corpus);
+  TrainerState state{.step = 0, .tokens = 0, .seed = config.seed, .recipe = description};
   std::error_code error;
   fs::create_directories(config.out, error);
   check(!error, "train", "cannot make folder '", config.out, "': ", error.message());
+  remove_unfinished(config.out);
+  if (!config.resume) {
+    // Two runs would mix: the older one's later steps would be taken for the newest, and resumed.
+    const auto earlier = config.save_every > 0 ? latest_checkpoint(config.out) : std::nullopt;
+    check(!earlier.has_value(), "train", "'", config.out, "' holds checkpoints of another run (", earlier.value_or(""),
+          "): go on with it by --resume, or remove them, or name another --out");
+  }
   if (config.resume) {
     if (const auto folder = latest_checkpoint(config.out)) {
       const auto recipe_now = state.recipe;
@@ -173,47 +200,57 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
 
   ProgressBar progress("train", config.steps, globals);
   TrainResult result;
+  TrainStep step(*model, optimizer, !config.eager);
   const double start = now();
   double previous = start;
-  for (; state.step < config.steps; ++state.step) {
-    double nll = 0, weight = 0;
+  int64_t seen = state.step;    // steps whose result was looked at: on a GPU one behind
+  std::deque<int64_t> waiting;  // scored tokens of the steps after that
+  const auto look = [&] {
+    const StepResult r = step.result();
+    const int64_t tokens = waiting.front();
+    waiting.pop_front();
+    check(std::isfinite(r.loss), "train", "the loss is ", r.loss, " at step ", seen, "; the last checkpoint is kept");
+    check(std::isfinite(r.grad_norm), "train", "the gradient norm is ", r.grad_norm, " at step ", seen,
+          "; the last checkpoint is kept");
+    const double moment = now(), rate = static_cast<double>(tokens) / (moment - previous);
+    previous = moment;
+    result.losses.push_back(r.loss);
+    result.tokens += tokens;
+    if (seen % config.log_every == 0) metrics.write(seen, r.loss, schedule(seen), r.grad_norm, rate, moment - start);
+    ++seen;
+    char note[80];
+    std::snprintf(note, sizeof note, "loss %.4f  %s tok/s", r.loss, with_commas(std::llround(rate)).c_str());
+    progress.update(seen, note);
+  };
+  const int64_t behind = device.is_cuda() ? 1 : 0;
+  while (state.step < config.steps) {
     int64_t tokens = 0;
     for (int64_t micro = 0; micro < config.accumulate; ++micro) {
       const Loader::Item item = loader.next(state.step, micro);
-      const RopeAngles angles = model->angles(item.positions.positions, {.length = recipe.target, .training = true},
-                                              per_sample_t ? item.positions.t : std::vector<double>{});
-      // Sum over scored tokens, each times its weight.
-      const Var loss = model->loss(item.batch.ids.to(device), item.batch.targets.to(device), angles,
-                                   item.batch.weights.defined() ? item.batch.weights.to(device) : Tensor());
-      backward(loss);
-      nll += loss.item();
+      step.add({item.batch.ids,
+                item.batch.targets,
+                item.positions.positions,
+                {.length = recipe.target, .training = true},
+                per_sample_t ? item.positions.t : std::vector<double>{},
+                item.batch.scored,
+                item.batch.weights,
+                item.batch.weight});
       tokens += item.batch.scored;
-      weight += item.batch.weight;
     }
-    const double loss = nll / weight, lr = schedule(state.step);
-    check(std::isfinite(loss), "train", "the loss is ", loss, " at step ", state.step, "; the last checkpoint is kept");
-    const double norm = optimizer.step(lr, 1.0 / weight, config.clip);
-    check(std::isfinite(norm), "train", "the gradient norm is ", norm, " at step ", state.step,
-          "; the last checkpoint is kept");
-
+    step.update(schedule(state.step), config.clip);
     state.tokens += tokens;
-    const double moment = now(), rate = static_cast<double>(tokens) / (moment - previous);
-    previous = moment;
-    result.losses.push_back(loss);
-    result.tokens += tokens;
-    if (state.step % config.log_every == 0) metrics.write(state.step, loss, lr, norm, rate, moment - start);
-    char note[80];
-    std::snprintf(note, sizeof note, "loss %.4f  %s tok/s", loss, with_commas(std::llround(rate)).c_str());
-    progress.update(state.step + 1, note);
-    if (config.save_every > 0 && (state.step + 1) % config.save_every == 0) {
-      TrainerState done = state;
-      ++done.step;
-      save_checkpoint(config.out, *model, optimizer, done, config.keep, save_tokenizer);
+    waiting.push_back(tokens);
+    ++state.step;
+    while (step.pending() > behind) look();
+    if (config.save_every > 0 && state.step % config.save_every == 0) {
+      while (step.pending() > 0) look();  // nothing is saved that was not found finite
+      save_checkpoint(config.out, *model, optimizer, state, config.keep, save_tokenizer);
     }
   }
+  while (step.pending() > 0) look();
   result.seconds = now() - start;
   save_tokenizer(config.out);
-  write_file_atomic(config.out + "/recipe.toml", to_toml(recipe.description));
+  write_file_atomic(config.out + "/recipe.toml", to_toml(description));
   save_hf(config.out, *model);
   char note[80];
   std::snprintf(note, sizeof note, "loss %.4f  %s tok/s", result.losses.empty() ? 0.0 : result.losses.back(),

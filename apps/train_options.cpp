@@ -77,6 +77,7 @@ void add_train_options(CLI::App& app, TrainConfig& config) {
       ->check(CLI::IsMember({"auto", "f32", "bf16"}))
       ->capture_default_str();
   sub->add_flag("--recompute", c.recompute, "recompute each block in backward: less memory, about a third more time");
+  sub->add_flag("--eager", c.eager, "GPU: launch every kernel from the host instead of replaying a CUDA graph");
   sub->add_flag("--mask-seams", c.mask_seams, "pose: no loss where one chunk ends and another begins");
   sub->add_flag("--no-bos", c.no_bos, "no beginning-of-text token in front of samples");
   sub->add_flag("--packed", c.packed, "join documents with end-of-text tokens (for corpora of short ones)");
@@ -88,7 +89,7 @@ void add_train_options(CLI::App& app, TrainConfig& config) {
       ->capture_default_str();
 }
 
-void add_train(CLI::App& app, Globals& globals) {
+std::shared_ptr<TrainConfig> add_train(CLI::App& app, Globals& globals) {
   auto config = std::make_shared<TrainConfig>();
   CLI::App* sub = app.add_subcommand("train", "Train a model, or extend the context window of one");
   sub->footer(
@@ -113,4 +114,5 @@ void add_train(CLI::App& app, Globals& globals) {
                   with_commas(result.tokens).c_str(), duration(result.seconds).c_str(), result.losses.back());
     }
   });
+  return config;
 }

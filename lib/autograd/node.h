@@ -3,12 +3,14 @@
 #include <vector>
 
 #include "autograd/var.h"
+#include "tensor/profile.h"
 
 namespace rw {
 
 /// Adds `from` to `to` element by element, converting dtype. Errors: shapes differ.
 void accumulate(const Tensor& to, const Tensor& from);
 
+/// A recorded op. Thread safety: none; it belongs to the tape, and so to the thread, that recorded it.
 class Node {
  public:
   virtual ~Node() = default;
@@ -19,6 +21,7 @@ class Node {
   std::vector<GradSlotPtr> inputs;  // null where no gradient is wanted
   std::vector<GradSlotPtr> outputs;
   std::vector<Tensor> saved;  // visible, so that memory reports and checkpointing are honest
+  ProfilePlace place;         // the range it was recorded in; backward opens it again
 
  protected:
   bool wants(size_t i) const { return inputs[i] != nullptr; }

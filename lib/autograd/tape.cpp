@@ -37,6 +37,8 @@ Tape& Tape::current() {
 }
 
 void Tape::record(std::unique_ptr<Node> node, const std::vector<Var>& inputs, const std::vector<Var*>& outputs) {
+  node->place = ProfileRange::current();
+  profile_lap(node->name());
   for (const Var& in : inputs) node->inputs.push_back(in.slot_);
   for (Var* out : outputs) {
     out->slot_ = std::make_shared<GradSlot>();
@@ -78,7 +80,11 @@ void Tape::backward(const std::vector<Var>& roots, const std::vector<Tensor>& se
     for (const GradSlotPtr& out : node->outputs) reached |= out->grad.defined();
     if (!reached) continue;
     if (on_backward) on_backward(*node);
-    node->backward();
+    {
+      const ProfileRange range(node->place);
+      node->backward();
+      profile_lap(node->name());
+    }
     for (const GradSlotPtr& out : node->outputs) out->grad = Tensor();
   }
 }

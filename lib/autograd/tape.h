@@ -9,6 +9,8 @@
 
 namespace rw {
 
+/// Thread safety: every thread has a tape of its own (current()); a tape, and the Vars recorded on it, stay on one
+/// thread. Threads that train different models do not meet.
 class Tape {
  public:
   Tape() = default;
@@ -47,6 +49,7 @@ void backward(const Var& root, Tensor seed = {});
 bool grad_enabled();
 
 /// While it lives, ops of this thread record nothing.
+/// Thread safety: acts on its own thread only.
 class NoGrad {
  public:
   NoGrad();
@@ -59,6 +62,7 @@ class NoGrad {
 };
 
 /// While it lives, ops of this thread record on `tape`, even inside NoGrad.
+/// Thread safety: acts on its own thread only.
 class TapeScope {
  public:
   explicit TapeScope(Tape& tape);

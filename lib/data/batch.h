@@ -45,6 +45,7 @@ struct Batch {
 /// Draws documents and starts. Sample k of step s depends on (seed, s, k) alone: the same after a resume and for any
 /// number of workers. A document is drawn in proportion to its number of window starts, so every start is equally
 /// likely.
+/// Thread safety: const and stateless after construction; one object serves all threads.
 class SampleChooser {
  public:
   struct Options {

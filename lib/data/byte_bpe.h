@@ -22,6 +22,7 @@ struct ByteBpeParts {
   std::string json;            // the tokenizer.json it came from, to be saved unchanged; "" to write one
 };
 
+/// Thread safety: as Tokenizer.
 class ByteBpe : public Tokenizer {
  public:
   /// Errors: a byte without token, a merge whose result is no token, ids out of range.

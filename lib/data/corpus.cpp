@@ -7,6 +7,7 @@
 
 #include "tensor/error.h"
 #include "tensor/file.h"
+#include "tensor/json_depth.h"
 #include "tensor/parallel.h"
 
 namespace rw {
@@ -31,6 +32,7 @@ void load_jsonl(const std::string& path, std::vector<Document>& out) {
     const std::string_view line = std::string_view(text).substr(at, end - at);
     at = end + 1;
     if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    check_json_depth(line, "corpus", path);
     const nlohmann::json json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
     check(!json.is_discarded(), "corpus", path, " line ", number, ": not valid JSON");
     check(json.is_object() && json.contains("text") && json["text"].is_string(), "corpus", path, " line ", number,

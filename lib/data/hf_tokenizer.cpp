@@ -7,6 +7,7 @@
 #include "data/sentencepiece.h"
 #include "tensor/error.h"
 #include "tensor/file.h"
+#include "tensor/json_depth.h"
 
 namespace rw {
 namespace {
@@ -14,7 +15,14 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
-constexpr int64_t kMostTokens = 1 << 24;  // a garbled id must not ask for all memory
+constexpr int64_t kMostTokens = 1 << 24;
+
+/// A garbled id must not ask for all memory: vocabularies are dense but for a few holes. Errors: an id far beyond
+/// `entries`.
+void check_dense(int64_t id, size_t entries, const std::string& where) {
+  const int64_t most = 2 * static_cast<int64_t>(entries) + 1024;
+  check(id < most, "tokenizer", where, " is token id ", id, " in a vocabulary of ", entries, " entries");
+}
 
 /// A JSON value that knows where it is, so that every error names the file and the key.
 class Node {
@@ -55,6 +63,7 @@ class Node {
 };
 
 Json parse_json(const std::string& text, const std::string& path) {
+  check_json_depth(text, "tokenizer", path);
   Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   check(!json.is_discarded(), "tokenizer", path, " is not valid JSON (truncated or garbled?)");
   return json;
@@ -67,6 +76,7 @@ std::vector<std::string> read_vocab(const Node& node) {
   std::vector<bool> seen;
   for (const auto& [token, value] : node.json().items()) {
     const auto id = static_cast<size_t>(Node(value, cat(node.where(), "['", token, "']")).id());
+    check_dense(static_cast<int64_t>(id), node.json().size(), cat(node.where(), "['", token, "']"));
     if (id >= spelled.size()) {
       spelled.resize(id + 1);
       seen.resize(id + 1);
@@ -118,14 +128,16 @@ StringIndex index_of(const std::vector<std::string>& spelled) {
   return index;
 }
 
-std::vector<AddedToken> read_added(const Node& root) {
+std::vector<AddedToken> read_added(const Node& root, size_t vocab) {
   std::vector<AddedToken> added;
   if (!root.has("added_tokens")) return added;
-  for (const Node& item : root.at("added_tokens").items()) {
+  const std::vector<Node> items = root.at("added_tokens").items();
+  for (const Node& item : items) {
     for (const char* option : {"single_word", "lstrip", "rstrip"}) {
       check(!item.flag(option, false), "tokenizer", item.where(), ": ", option, " = true is not supported");
     }
     added.push_back({item.at("content").text(), item.at("id").id(), item.flag("special", false)});
+    check_dense(added.back().id, vocab + items.size(), cat(item.where(), ".id"));
   }
   return added;
 }
@@ -176,7 +188,7 @@ std::unique_ptr<Tokenizer> read_byte_level(const Node& root, const std::string& 
         ": the pre-tokenizer is not byte-level");
   const Node model = root.at("model");
   const std::vector<std::string> spelled = read_vocab(model.at("vocab"));
-  parts.added = read_added(root);
+  parts.added = read_added(root, spelled.size());
   parts.merges = read_merges(model.at("merges"), index_of(spelled));
   parts.ignore_merges = model.flag("ignore_merges", false);
   parts.json = text;
@@ -228,7 +240,7 @@ std::unique_ptr<Tokenizer> read_sentencepiece_style(const Node& root, const std:
   const std::string unknown = model.has("unk_token") ? model.at("unk_token").text() : "<unk>";
   parts.merges = read_merges(model.at("merges"), index_of(spelled));
   check(!parts.merges.empty(), "tokenizer", model.where(), ".merges is empty");
-  parts.added = read_added(root);
+  parts.added = read_added(root, spelled.size());
   size_t size = spelled.size();
   for (const AddedToken& token : parts.added) size = std::max(size, static_cast<size_t>(token.id) + 1);
   parts.pieces.resize(size);

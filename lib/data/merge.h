@@ -9,6 +9,7 @@
 namespace rw {
 
 /// (left id, right id) -> (rank, merged id), open addressing: the inner loop of encoding.
+/// Thread safety: find() from many threads, once all merges are added.
 class MergeTable {
  public:
   struct Merge {
@@ -55,6 +56,7 @@ struct StringHash {
 using StringIndex = std::unordered_map<std::string, int32_t, StringHash, std::equal_to<>>;
 
 /// Remembers words of one text and where their ids lie in the output, so that a repeated word is a copy.
+/// Thread safety: none; one per encode().
 class WordCache {
  public:
   struct Ids {

@@ -18,7 +18,8 @@ enum class SplitRule {
 /// The published regular expression of gpt2, llama3 and qwen2; "" for the digit rules.
 std::string_view regex_of(SplitRule rule);
 
-/// Rules applied one inside the other: each cuts the words of the one before.
+/// Rules applied one inside the other: each cuts the words of the one before. Thread safety: split() from many
+/// threads at once.
 struct PreTokenizer {
   std::vector<SplitRule> rules;
   bool add_prefix_space = false;  // a space is put before text that does not start with one

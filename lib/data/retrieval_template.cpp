@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tensor/error.h"
+#include "tensor/json_depth.h"
 
 namespace rw {
 namespace {
@@ -36,6 +37,7 @@ RetrievalTemplate short_retrieval_template() {
 }
 
 RetrievalTemplate retrieval_template_from_json(const std::string& text, const std::string& name) {
+  check_json_depth(text, kOp, name);
   const auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   check(json.is_object(), kOp, name, ": expected a JSON object with filler, needle and question");
   const auto get = [&](const char* key, const std::string& otherwise, bool required) {

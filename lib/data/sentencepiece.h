@@ -30,6 +30,7 @@ struct SentencePieceParts {
   std::string file_name, file_bytes;  // the file it came from, saved unchanged; "" to write a tokenizer.model
 };
 
+/// Thread safety: as Tokenizer.
 class SentencePieceBpe : public Tokenizer {
  public:
   /// Errors: no unknown token where bytes are missing, merges of unknown pieces.

@@ -23,6 +23,7 @@ struct AddedToken {
   bool special = true;
 };
 
+/// Thread safety: const functions may be called from many threads at once; set_bos() and set_eos() may not.
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;

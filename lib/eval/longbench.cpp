@@ -9,6 +9,7 @@
 #include "eval/statistics.h"
 #include "tensor/error.h"
 #include "tensor/file.h"
+#include "tensor/json_depth.h"
 
 namespace rw {
 namespace {
@@ -62,6 +63,7 @@ std::vector<LongBenchItem> load_longbench(const std::string& path) {
   std::string line;
   for (int64_t number = 1; std::getline(in, line); ++number) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    check_json_depth(line, "longbench", path);
     const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
     const auto is_text = [&](const char* key) { return json.contains(key) && json[key].is_string(); };
     const bool whole =

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tensor/error.h"
+#include "tensor/json_depth.h"
 
 namespace rw {
 namespace {
@@ -120,6 +121,7 @@ std::string to_json(const EvalResult& result) {
 }
 
 EvalResult eval_result_from_json(const std::string& text, const std::string& name) {
+  check_json_depth(text, "eval", name);
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   check(!json.is_discarded(), "eval", name, ": not valid JSON");
   check(json.is_object() && json.contains("kind") && json["kind"].is_string(), "eval", name,

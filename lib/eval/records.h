@@ -14,6 +14,7 @@ namespace rw {
 using RecordValue = std::variant<int64_t, double, bool, std::string>;
 
 /// Named values in order.
+/// Thread safety: as a standard container.
 class Record {
  public:
   Record() = default;

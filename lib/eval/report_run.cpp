@@ -11,6 +11,7 @@
 #include "rope/positions.h"
 #include "rope/scaling.h"
 #include "tensor/file.h"
+#include "tensor/json_depth.h"
 #include "tensor/safetensors.h"
 
 namespace rw {
@@ -26,6 +27,7 @@ void read_metrics(const std::string& path, ReportRun& run) {
   int64_t rates = 0;
   for (int64_t number = 1; std::getline(in, line); ++number) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    check_json_depth(line, kOp, path);
     const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
     // A run that was killed may have left half a line at the end.
     if (json.is_discarded() && in.peek() == std::char_traits<char>::eof()) break;

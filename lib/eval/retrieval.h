@@ -29,6 +29,7 @@ struct RetrievalPrompt {
 int64_t largest_fit(int64_t limit, const std::function<int64_t(int64_t)>& size);
 
 /// Makes prompts of a wanted length with the key at a wanted place.
+/// Thread safety: const functions from many threads at once.
 class RetrievalPrompts {
  public:
   /// `filler`: take the filler from these documents, at random places, instead of the template's sentence (a harder and

@@ -23,6 +23,7 @@ struct TokenScore {
   double margin = 0;  // log p(token) - log p(best other token); with details only
 };
 
+/// Thread safety: none, unless a scorer says more.
 class TokenScorer {
  public:
   virtual ~TokenScorer() = default;

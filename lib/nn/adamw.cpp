@@ -55,7 +55,12 @@ void update(T* p, T* g, T* m, T* v, int64_t n, const Rates& r) {
 }  // namespace
 
 double AdamW::step(double lr, double grad_scale, double clip) {
-  const double norm = arena_.master().is_cuda() ? step_cuda(lr, grad_scale, clip) : step_cpu(lr, grad_scale, clip);
+  if (arena_.master().is_cuda()) {
+    const double norm = std::sqrt(enqueue(lr, grad_scale, clip).item()) * std::abs(grad_scale);
+    if (!std::isfinite(norm)) --steps_;
+    return norm;
+  }
+  const double norm = step_cpu(lr, grad_scale, clip);
   if (std::isfinite(norm)) ++steps_;
   return norm;
 }
@@ -93,8 +98,9 @@ double AdamW::step_cpu(double lr, double grad_scale, double clip) {
   return norm;
 }
 
-double AdamW::step_cuda(double lr, double grad_scale, double clip) {
+Tensor AdamW::enqueue(double lr, double grad_scale, double clip) {
   const ParamArena& a = arena_;
+  check(a.master().is_cuda(), "adamw", "enqueue() is for a GPU; use step()");
   const Device device = a.master().device();
   if (!scalars_.defined()) {
     std::vector<cuda::AdamWSegment> segments;
@@ -121,7 +127,8 @@ double AdamW::step_cuda(double lr, double grad_scale, double clip) {
   const bool copy = !a.compute().aliases(a.master());
   cuda::adamw(a.master(), a.grad(), a.m(), a.v(), copy ? a.compute() : Tensor(), table_, scalars_, squared_norm_);
   a.touch();
-  return std::sqrt(squared_norm_.item()) * std::abs(grad_scale);
+  ++steps_;
+  return squared_norm_;
 }
 
 }  // namespace rw

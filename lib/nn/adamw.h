@@ -14,6 +14,7 @@ struct AdamWConfig {
   double weight_decay = 0.0;  // on parameters whose spec says decay
 };
 
+/// Keeps the step count; moments are in the arena. Thread safety: none; one thread per arena.
 class AdamW {
  public:
   AdamW(ParamArena& arena, AdamWConfig config) : arena_(arena), config_(config) { arena.enable_grad(); }
@@ -23,6 +24,10 @@ class AdamW {
   /// as they were (the caller decides).
   double step(double lr, double grad_scale = 1.0, double clip = 0.0);
 
+  /// The same without waiting, for a GPU: the square of the unscaled gradient's norm, f64 [1] on the device, before
+  /// clipping. If it turns out not to be finite, the update did nothing, but counts as a step.
+  Tensor enqueue(double lr, double grad_scale = 1.0, double clip = 0.0);
+
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
   const AdamWConfig& config() const { return config_; }
@@ -30,7 +35,6 @@ class AdamW {
 
  private:
   double step_cpu(double lr, double grad_scale, double clip);
-  double step_cuda(double lr, double grad_scale, double clip);
 
   ParamArena& arena_;
   AdamWConfig config_;

@@ -15,6 +15,7 @@ struct ForwardContext {
   RopeAngles key_angles;     // of all tokens, when the cache holds raw keys
 };
 
+/// Causal self-attention of one layer. Thread safety: as the model that it is a part of.
 class Attention {
  public:
   /// Declares q_proj, k_proj, v_proj (joined) and o_proj under `prefix`, e.g. "model.layers.0.self_attn.".

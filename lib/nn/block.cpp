@@ -1,6 +1,7 @@
 #include "nn/block.h"
 
 #include "autograd/ops/norm.h"
+#include "tensor/profile.h"
 
 namespace rw {
 namespace {
@@ -25,6 +26,7 @@ void Block::bind(const ParamArena& arena) {
 }
 
 Block::Stream Block::forward(const Stream& in, const ForwardContext& context) const {
+  const ProfileRange range("block", layer_);
   Var residual = in.residual, normed;
   if (in.pending.defined()) {
     std::tie(residual, normed) = residual_rms_norm(in.pending, in.residual, input_norm_, eps_);

@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "tensor/json_depth.h"
+
 namespace rw {
 namespace {
 
@@ -55,13 +57,15 @@ void LlamaConfig::finish() {
   }
   check(num_attention_heads % num_key_value_heads == 0, "config", "num_attention_heads ", num_attention_heads,
         " is not a multiple of num_key_value_heads ", num_key_value_heads);
-  check(head_dim % 2 == 0, "config", "head_dim must be even, got ", head_dim);
+  check(head_dim % 2 == 0 && head_dim <= kMostHeadDim, "config", "head_dim must be even and at most ", kMostHeadDim,
+        ", got ", head_dim);
   check(rms_norm_eps > 0, "config", "rms_norm_eps must be positive, got ", rms_norm_eps);
   rope.head_dim = head_dim;
   check(rope.max_position_embeddings > 0, "config", "max_position_embeddings must be positive");
 }
 
 LlamaConfig llama_config_from_json(const std::string& text) {
+  check_json_depth(text, "config", "config.json");
   const json j = json::parse(text, nullptr, false);
   check(j.is_object(), "config", "config.json is not a JSON object");
   if (j.contains("model_type")) {
@@ -110,6 +114,9 @@ std::string llama_config_to_json(const LlamaConfig& c, const std::string& dtype)
             {"max_position_embeddings", c.rope.max_position_embeddings},
             {"rope_scaling", json::parse(rope_scaling_to_json(c.rope))},
             {"torch_dtype", dtype}};
+  // HF's version 4 looks for longrope's window of pre-training here, later ones inside the recipe.
+  if (c.rope.rope_type == "longrope" && c.rope.original_max_position_embeddings > 0)
+    j["original_max_position_embeddings"] = c.rope.original_max_position_embeddings;
   if (c.rope.partial_rotary_factor != 1.0) j["partial_rotary_factor"] = c.rope.partial_rotary_factor;
   if (c.rope_layout == RopeLayout::interleaved) j["rope_interleaved"] = true;
   if (c.bos_token_id) j["bos_token_id"] = *c.bos_token_id;

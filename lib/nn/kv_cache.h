@@ -13,6 +13,7 @@
 
 namespace rw {
 
+/// Thread safety: none; a cache belongs to one generation.
 struct KvCache {
   struct Layer {
     Tensor k, v;  // [B, capacity, K, D]

@@ -11,8 +11,7 @@
 
 namespace rw {
 
-Llama::Llama(LlamaConfig config, DType compute, Device device, std::optional<uint64_t> seed)
-    : config_(std::move(config)), compute_(compute), device_(device) {
+Llama::Llama(LlamaConfig config) : config_(std::move(config)) {
   config_.finish();
   scaling_ = make_rope_scaling(config_.rope);
   const auto init = normal_init(config_.initializer_range);
@@ -23,8 +22,21 @@ Llama::Llama(LlamaConfig config, DType compute, Device device, std::optional<uin
     head_index_ = arena_.add({"lm_head.weight", {config_.vocab_size, config_.hidden_size}, init});
   rope_index_ = arena_.size();
   for (const ParameterSpec& spec : scaling_->parameter_specs()) arena_.add(spec);
+}
+
+Llama::Llama(LlamaConfig config, DType compute, Device device, std::optional<uint64_t> seed)
+    : Llama(std::move(config)) {
+  compute_ = compute;
+  device_ = device;
   arena_.allocate(compute, device, seed);
   bind();
+}
+
+std::vector<ParameterSpec> Llama::parameter_specs(const LlamaConfig& config) {
+  const Llama model(config);
+  std::vector<ParameterSpec> specs;
+  for (const ParamArena::Segment& segment : model.arena_.segments()) specs.push_back(segment.spec);
+  return specs;
 }
 
 void Llama::bind() {

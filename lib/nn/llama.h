@@ -19,6 +19,9 @@ class Llama {
   /// A new model with random weights, or zeros without a seed. `compute`: f32, f64, or bf16 (the master weights are f32
   /// then). Errors: a config that does not fit together; memory.
   Llama(LlamaConfig config, DType compute, Device device, std::optional<uint64_t> seed);
+  /// What a model of this config holds, in the arena's order; allocates no weights. Errors: a config that does not fit
+  /// together.
+  static std::vector<ParameterSpec> parameter_specs(const LlamaConfig& config);
   Llama(const Llama&) = delete;
   Llama& operator=(const Llama&) = delete;
 
@@ -63,14 +66,15 @@ class Llama {
   void set_rope(const RopeConfig& rope);
 
  private:
+  explicit Llama(LlamaConfig config);  // declares the parameters only
   Var run(const Tensor& ids, const ForwardContext& context) const;
   Tensor extend_with(const Tensor& ids, KvCache& cache, int64_t total) const;
   void bind();
   Var head() const { return config_.tie_word_embeddings ? embedding_ : head_; }
 
   LlamaConfig config_;
-  DType compute_;
-  Device device_;
+  DType compute_ = DType::f32;
+  Device device_ = kCpu;
   ParamArena arena_;
   std::unique_ptr<RopeScaling> scaling_;
   size_t embedding_index_ = 0, norm_index_ = 0, head_index_ = 0, rope_index_ = 0;

@@ -5,6 +5,7 @@
 
 namespace rw {
 
+/// SwiGLU feed-forward. Thread safety: as the model that it is a part of.
 class Mlp {
  public:
   /// Declares gate_proj and up_proj (joined) and down_proj under `prefix`, e.g. "model.layers.0.mlp.".

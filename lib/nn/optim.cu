@@ -144,7 +144,8 @@ void squared_norm(const Tensor& grad, const Tensor& result) {
   check(aligned16(grad.raw()), "squared_norm", "grad must be 16-byte aligned");
   const int64_t blocks = std::min<int64_t>(kNormBlocks, std::max<int64_t>(1, ceil_div(grad.numel(), kBlock)));
   const Tensor partial = Tensor::empty({blocks}, DType::f64, grad.device());
-  launch("squared_norm", squares_kernel, blocks, kThreads, 0, grad.numel(), as<float>(grad), as<double>(partial));
+  launch({"squared_norm", grad.bytes()}, squares_kernel, blocks, kThreads, 0, grad.numel(), as<float>(grad),
+         as<double>(partial));
   launch("squared_norm_total", squares_total_kernel, 1, kThreads, 0, blocks, as<double>(partial), as<double>(result));
 }
 
@@ -158,10 +159,10 @@ void adamw(const Tensor& master, const Tensor& grad, const Tensor& m, const Tens
   check(aligned16(master.raw(), grad.raw(), m.raw(), v.raw(), as<b16>(compute)), "adamw",
         "the arena must be 16-byte aligned");
   check(table.first_segment.numel() == ceil_div(n, kBlock), "adamw", "the table was made for another arena");
-  launch("adamw", adamw_kernel, ceil_div(n, kBlock), kThreads, 0, n, as<float>(master), as<float>(grad), as<float>(m),
-         as<float>(v), as<b16>(compute), reinterpret_cast<const AdamWSegment*>(table.segments.raw()),
-         as<int32_t>(table.first_segment), reinterpret_cast<const AdamWScalars*>(scalars.raw()),
-         as<double>(squared_norm));
+  launch({"adamw", 8 * master.bytes() + bytes_of(compute)}, adamw_kernel, ceil_div(n, kBlock), kThreads, 0, n,
+         as<float>(master), as<float>(grad), as<float>(m), as<float>(v), as<b16>(compute),
+         reinterpret_cast<const AdamWSegment*>(table.segments.raw()), as<int32_t>(table.first_segment),
+         reinterpret_cast<const AdamWScalars*>(scalars.raw()), as<double>(squared_norm));
 }
 
 }  // namespace rw::cuda

@@ -1,5 +1,7 @@
 #include "nn/param_arena.h"
 
+#include "tensor/parallel.h"
+
 namespace rw {
 namespace {
 constexpr int64_t kAlign = 64;  // elements: keeps 16-byte accesses aligned in every dtype
@@ -29,12 +31,12 @@ void ParamArena::allocate(DType compute, Device device, std::optional<uint64_t> 
   const MemoryTag tag("parameters");
   const DType master = compute == DType::f64 ? DType::f64 : DType::f32;
   const Tensor host = Tensor::zeros({total_}, DType::f32);
-  for (size_t i = 0; i < segments_.size(); ++i) {
-    const Segment& s = segments_[i];
-    if (!seed || !s.spec.init) continue;
-    Random random(*seed, Purpose::init, 0, i);
+  parallel_items(static_cast<int64_t>(segments_.size()), [&](int64_t i) {
+    const Segment& s = segments_[static_cast<size_t>(i)];
+    if (!seed || !s.spec.init) return;
+    Random random(*seed, Purpose::init, 0, static_cast<uint64_t>(i));
     s.spec.init(host.slice(s.offset, s.offset + s.numel).view(s.spec.shape), random);
-  }
+  });
   master_ = host.to(master).to(device);
   compute_ = compute == DType::bf16 ? Tensor::empty({total_}, DType::bf16, device) : master_;
   refresh();

@@ -13,9 +13,13 @@ int32_t sample_token(const std::vector<float>& logits, const SamplingOptions& op
   check(options.temperature >= 0 && options.top_k >= 0 && options.top_p > 0 && options.top_p <= 1, "sample",
         "expected temperature >= 0, top_k >= 0 and 0 < top_p <= 1, got ", options.temperature, ", ", options.top_k,
         ", ", options.top_p);
-  const auto best = std::max_element(logits.begin(), logits.end());
-  check(std::isfinite(*best), "sample", "the largest logit is ", *best);
-  if (options.temperature == 0) return static_cast<int32_t>(best - logits.begin());
+  float best = -INFINITY;
+#pragma omp simd reduction(max : best)
+  for (size_t i = 0; i < logits.size(); ++i) best = logits[i] > best ? logits[i] : best;
+  check(std::isfinite(best), "sample", "the largest logit is ", best);
+  if (options.temperature == 0) {
+    return static_cast<int32_t>(std::find(logits.begin(), logits.end(), best) - logits.begin());
+  }
 
   std::vector<int32_t> order(logits.size());
   std::iota(order.begin(), order.end(), 0);
@@ -33,7 +37,7 @@ int32_t sample_token(const std::vector<float>& logits, const SamplingOptions& op
   std::vector<double> weight(kept);
   double total = 0;
   for (size_t i = 0; i < kept; ++i) {
-    weight[i] = std::exp((static_cast<double>(logits[static_cast<size_t>(order[i])]) - *best) / options.temperature);
+    weight[i] = std::exp((static_cast<double>(logits[static_cast<size_t>(order[i])]) - best) / options.temperature);
     total += weight[i];
   }
   if (options.top_p < 1) {

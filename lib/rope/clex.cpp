@@ -55,12 +55,12 @@ class ClexNode : public Node {
 ClexScaling::ClexScaling(const RopeConfig& config) : RopeScaling(config), theta_(base_inv_freq(config)) {
   const ClexConfig& c = config.clex;
   check(config.rotary_dim() > 2, "clex", "needs more than one pair, the rotary dimension is ", config.rotary_dim());
-  check(c.max_factor >= 1, "clex", "max_factor must be at least 1, got ", c.max_factor);
-  check(c.param_factor >= 1, "clex", "param_factor must be at least 1, got ", c.param_factor);
+  check(c.max_factor >= 1 && c.max_factor <= 65536, "clex", "max_factor must be 1 to 65536, got ", c.max_factor);
+  check(c.param_factor >= 1 && c.param_factor <= 1024, "clex", "param_factor must be 1 to 1024, got ", c.param_factor);
   check(c.act == "silu" || c.act == "tanh", "clex", "act must be silu or tanh, got \"", c.act, "\"");
   check(c.prior == "code" || c.prior == "paper", "clex", "prior must be code or paper, got \"", c.prior, "\"");
   check(c.grad == "adjoint" || c.grad == "backprop", "clex", "grad must be adjoint or backprop, got \"", c.grad, "\"");
-  check(c.time_dt > 0, "clex", "time_dt must be positive, got ", c.time_dt);
+  check(c.time_dt >= 1e-4, "clex", "time_dt must be at least 1e-4, got ", c.time_dt);
   check(c.input_base == 0 || c.input_base > 1, "clex", "input_base must be 0 or above 1, got ", c.input_base);
   base_table_ = Tensor::from(theta_);
 }

@@ -46,6 +46,7 @@ class ClexDynamics : public Dynamics<T> {
 /// history: gradients reach U and W by the adjoint or through the solver (ClexConfig::grad). Otherwise t = ceil(length
 /// / L), at most max_factor: the frequencies of t = 2 .. max_factor are solved together and kept until the parameters'
 /// values change. Longer sequences keep the frequencies of max_factor. t = 1 is the base model exactly.
+/// Thread safety: none, as RopeScaling.
 class ClexScaling : public RopeScaling {
  public:
   explicit ClexScaling(const RopeConfig& config);

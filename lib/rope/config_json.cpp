@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "rope/scaling.h"
+#include "tensor/json_depth.h"
 
 namespace rw {
 namespace {
@@ -178,6 +179,7 @@ void read_recipe(RopeConfig& c, const Json& object, const std::string& path) {
 }  // namespace
 
 RopeConfig rope_config_from_json(const std::string& config_json_text) {
+  check_json_depth(config_json_text, "rope_config", "config.json");
   const Json whole = Json::parse(config_json_text, nullptr, false);
   if (whole.is_discarded() || !whole.is_object()) fail("rope_config", "config.json is not a JSON object");
   const Fields top(whole, "");

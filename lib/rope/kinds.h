@@ -19,6 +19,7 @@ std::unique_ptr<RopeScaling> make_e2_rope(const RopeConfig& config);
 std::unique_ptr<RopeScaling> make_abf_rope(const RopeConfig& config);
 
 /// A kind whose table never changes: computed once, then handed out.
+/// Thread safety: as RopeScaling.
 class FixedScaling : public RopeScaling {
  public:
   using RopeScaling::table;

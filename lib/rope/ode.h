@@ -16,7 +16,8 @@
 
 namespace rw {
 
-/// A system of equations. T is float or double. Subclass it to bring your own.
+/// A system of equations. T is float or double. Subclass it to bring your own. Thread safety: none required; a
+/// solve uses its system from one thread.
 template <class T>
 class Dynamics {
  public:

@@ -40,6 +40,8 @@ struct ClexConfig {
   double lr_scale = 0.1;          // learning rate of the two matrices, times the schedule's
 };
 
+inline constexpr int64_t kMostHeadDim = 65536;  // published models have at most 512
+
 /// One RoPE recipe: plain data, HF's names. Which fields count depends on `rope_type`.
 struct RopeConfig {
   // default | linear | ntk | dynamic | dynamic_linear | yarn | llama3 | longrope | clex | e2 | abf

@@ -112,9 +112,13 @@ void device_free(void* pointer, int index) noexcept {
 }
 
 void copy(void* to, const void* from, int64_t bytes, CopyKind kind) {
-  const cudaMemcpyKind kinds[] = {cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice};
-  check_cuda(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), kinds[static_cast<int>(kind)], stream()),
-             "cudaMemcpyAsync");
+  static constexpr const char* kNames[] = {"copy host to device", "copy device to host", "copy"};
+  static constexpr cudaMemcpyKind kKinds[] = {cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice};
+  const int i = static_cast<int>(kind);
+  {
+    const Timed timed({kNames[i], kind == CopyKind::device_to_device ? 2 * bytes : bytes});
+    check_cuda(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), kKinds[i], stream()), "cudaMemcpyAsync");
+  }
   if (kind != CopyKind::device_to_device) synchronize();
 }
 
@@ -188,7 +192,8 @@ void convert_launch(const char* name, void* to, DType to_type, const void* from,
       using To = decltype(to_zero);
       using From = decltype(from_zero);
       dispatch_width(aligned16(to, from), [&](auto width) {
-        launch(name, convert_kernel<width(), ADD, To, From>, ceil_div(n, kThreads * width()), kThreads, 0,
+        launch({name, n * ((ADD ? 2 : 1) * size_of(to_type) + size_of(from_type))},
+               convert_kernel<width(), ADD, To, From>, ceil_div(n, kThreads * width()), kThreads, 0,
                static_cast<To*>(to), static_cast<const From*>(from), n);
       });
     });
@@ -199,6 +204,7 @@ void convert_launch(const char* name, void* to, DType to_type, const void* from,
 
 void fill(void* to, DType dtype, int64_t n, double value) {
   if (value == 0.0) {  // all dtypes write zero as zero bits
+    const Timed timed({"zero", n * size_of(dtype)});
     check_cuda(cudaMemsetAsync(to, 0, static_cast<size_t>(n * size_of(dtype)), stream()), "cudaMemsetAsync");
     return;
   }
@@ -208,7 +214,8 @@ void fill(void* to, DType dtype, int64_t n, double value) {
     if constexpr (std::is_same_v<T, b16>) v = __float2bfloat16_rn(static_cast<float>(value));
     else v = static_cast<T>(value);
     dispatch_width(aligned16(to), [&](auto width) {
-      launch("fill", fill_kernel<width(), T>, ceil_div(n, kThreads * width()), kThreads, 0, static_cast<T*>(to), n, v);
+      launch({"fill", n * size_of(dtype)}, fill_kernel<width(), T>, ceil_div(n, kThreads * width()), kThreads, 0,
+             static_cast<T*>(to), n, v);
     });
   });
 }

@@ -31,6 +31,7 @@ void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, double alpha, const
 void matvec(int64_t n, int64_t k, const void* w, DType w_type, const void* x, void* y, DType xy_type);
 
 /// A point on the compute stream, for timing.
+/// Thread safety: none; one thread at a time.
 class Event {
  public:
   Event();

@@ -16,6 +16,7 @@ std::string read_file(const std::string& path);
 void write_file_atomic(const std::string& path, std::string_view bytes);
 
 /// A read-only memory map of a file; empty files map to size 0.
+/// Thread safety: read from any thread; a file that another process shortens meanwhile is not survived.
 struct MappedFile {
   std::shared_ptr<void> owner;
   const unsigned char* data = nullptr;
@@ -25,6 +26,7 @@ struct MappedFile {
 MappedFile map_file(const std::string& path);
 
 /// Streams into a temporary file; commit() fsyncs and renames, and a writer destroyed without it leaves nothing behind.
+/// Thread safety: none per writer; several writers, also of one path, may run at once: the last commit wins.
 class AtomicWriter {
  public:
   explicit AtomicWriter(std::string path);

@@ -3,9 +3,9 @@
 
 #define EIGEN_DONT_PARALLELIZE
 #include <Eigen/Core>
-#include <cstring>
 
 #include "tensor/cuda.h"
+#include "tensor/dot.h"
 #include "tensor/parallel.h"
 
 namespace rw {
@@ -70,40 +70,6 @@ void parallel_gemm(Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, T alpha,
     block(ta, tb, i_end - i, j_end - j, k, alpha, a + (ta == Trans::no ? i * lda : i), lda,
           b + (tb == Trans::no ? j : j * ldb), ldb, beta, c + i * ldc + j, ldc);
   });
-}
-
-/// Sixteen numbers that are added and multiplied at once (GCC's vector types: narrower machines get several registers).
-template <class T>
-using Lanes [[gnu::vector_size(16 * sizeof(T))]] = T;
-
-template <class T>
-Lanes<T> load(const T* p) {
-  Lanes<T> v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
-}
-Lanes<float> load(const bf16* p) {  // a bf16 is the upper half of an f32
-  const Lanes<uint16_t> bits = load(reinterpret_cast<const uint16_t*>(p));
-  return reinterpret_cast<Lanes<float>>(__builtin_convertvector(bits, Lanes<uint32_t>) << 16);
-}
-
-/// sum_j w[j] x[j] in four running sums of 16: one sum would wait for its own previous addition, and memory would idle.
-template <class W, class T>
-T dot(const W* w, const T* x, int64_t k) {
-  Lanes<T> s0 = {}, s1 = {}, s2 = {}, s3 = {};
-  int64_t j = 0;
-  for (; j + 64 <= k; j += 64) {
-    s0 += load(w + j) * load(x + j);
-    s1 += load(w + j + 16) * load(x + j + 16);
-    s2 += load(w + j + 32) * load(x + j + 32);
-    s3 += load(w + j + 48) * load(x + j + 48);
-  }
-  for (; j + 16 <= k; j += 16) s0 += load(w + j) * load(x + j);
-  const Lanes<T> s = (s0 + s1) + (s2 + s3);
-  T sum = 0;
-  for (int l = 0; l < 16; ++l) sum += s[l];
-  for (; j < k; ++j) sum += static_cast<T>(w[j]) * x[j];
-  return sum;
 }
 
 template <class W, class T>

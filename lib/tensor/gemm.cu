@@ -190,8 +190,9 @@ void matvec(int64_t n, int64_t k, const void* w, DType w_type, const void* x, vo
       dispatch_width(k % 8 == 0 && aligned16(w, x), [&](auto width) {
         const auto go = [&](auto warps) {
           constexpr int kRows = kMatvecThreads / (kWarp * warps());
-          launch("matvec", matvec_kernel<warps(), width(), W, X>, ceil_div(n, kRows), kMatvecThreads, 0, n, k,
-                 static_cast<const W*>(w), static_cast<const X*>(x), static_cast<X*>(y));
+          launch({"matvec", {n * k * size_of(w_type), 2 * n * k}}, matvec_kernel<warps(), width(), W, X>,
+                 ceil_div(n, kRows), kMatvecThreads, 0, n, k, static_cast<const W*>(w), static_cast<const X*>(x),
+                 static_cast<X*>(y));
         };
         // A thread should have some eight loads to make, all in flight at once; few rows share theirs among more warps.
         // It depends on the shape alone, so results repeat.
@@ -211,13 +212,17 @@ void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, double alpha, const
     if (beta == 0.0) return fill(c, c_type, m * n, 0.0);
     return dispatch(c_type, "gemm", [&](auto zero) {
       using T = decltype(zero);
-      launch("gemm", scale_in_place_kernel<T>, ceil_div(m * n, 256), 256, 0, static_cast<T*>(c), m * n, beta);
+      launch("gemm of k 0", scale_in_place_kernel<T>, ceil_div(m * n, 256), 256, 0, static_cast<T*>(c), m * n, beta);
     });
   }
   if (m == 1 && tb && alpha == 1.0 && beta == 0.0 && ab_type == c_type) return matvec(n, k, b, ab_type, a, c, ab_type);
   Lt& lt = lt_of_this_device();
   const Key key{ta, tb, beta != 0.0, m, n, k, ab_type, c_type, alignment_of(a), alignment_of(b), alignment_of(c)};
   const Plan& plan = plan_for(lt, key);
+  Label label("gemm", {(m * k + n * k) * size_of(ab_type) + (beta != 0.0 ? 2 : 1) * m * n * size_of(c_type),
+                       2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k)});
+  if (profiling()) label.name = keep_name(cat("gemm ", ta ? "T" : "N", tb ? "T" : "N", " ", m, "x", n, "x", k));
+  const Timed timed(label);
   const float alpha32 = static_cast<float>(alpha), beta32 = static_cast<float>(beta);
   check_lt(cublasLtMatmul(lt.handle, plan.operation, &alpha32, b, plan.left, a, plan.right, &beta32, c, plan.out, c,
                           plan.out, &plan.algorithm, lt.workspace, static_cast<size_t>(kWorkspace), stream()),

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "tensor/error.h"
+#include "tensor/profile.h"
 #include "tensor/tensor.h"
 
 namespace rw::cuda {
@@ -29,20 +30,60 @@ inline void check_cuda(cudaError_t status, const char* call) {
   if (status != cudaSuccess) fail("cuda", call, ": ", cudaGetErrorString(status));
 }
 
+/// What a launch is called (a string literal, or keep_name) and, where its launcher knows it, the work it has to do.
+struct Label {
+  const char* name;
+  Work work;
+  Label(const char* kernel_name, Work least = {}) : name(kernel_name), work(least) {}  // NOLINT: a name is a label
+};
+/// Bytes of tensors, for a Label; undefined ones count nothing.
+template <class... Tensors>
+int64_t bytes_of(const Tensors&... t) {
+  return ((t.defined() ? t.bytes() : 0) + ...);
+}
+
+void begin_timed(const Label& label);  // profile.cu
+void end_timed() noexcept;
+/// Times what is put on the compute stream while it lives, if a profile is being taken.
+class Timed {
+ public:
+  explicit Timed(const Label& label) : on_(profiling()) {
+    if (on_) begin_timed(label);
+  }
+  ~Timed() {
+    if (on_) end_timed();
+  }
+  Timed(const Timed&) = delete;
+  Timed& operator=(const Timed&) = delete;
+
+ private:
+  bool on_;
+};
+
+/// Blocks of a launch: a number, or up to three of them.
+struct Grid {
+  int64_t x, y = 1, z = 1;
+  Grid(int64_t blocks) : x(blocks) {}  // NOLINT
+  Grid(int64_t blocks_x, int64_t blocks_y, int64_t blocks_z = 1) : x(blocks_x), y(blocks_y), z(blocks_z) {}
+};
+
 /// Starts `kernel` on the compute stream. Errors: the launch was refused; the message names the kernel.
 template <class... Parameters, class... Arguments>
-void launch(const char* name, void (*kernel)(Parameters...), int64_t blocks, int threads, int64_t shared_bytes,
+void launch(const Label& label, void (*kernel)(Parameters...), Grid grid, int threads, int64_t shared_bytes,
             Arguments&&... arguments) {
-  if (blocks == 0) return;
-  check(blocks > 0 && blocks <= INT32_MAX, "cuda", name, ": a grid of ", blocks, " blocks");
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  check(grid.x > 0 && grid.x <= INT32_MAX && grid.y > 0 && grid.y <= 65535 && grid.z > 0 && grid.z <= 65535, "cuda",
+        label.name, ": a grid of ", grid.x, " x ", grid.y, " x ", grid.z, " blocks");
   if (shared_bytes > 48 * 1024) {  // beyond this a kernel has to ask first
     check_cuda(
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
-        name);
+        label.name);
   }
-  kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), static_cast<size_t>(shared_bytes),
-           stream()>>>(static_cast<Parameters>(std::forward<Arguments>(arguments))...);
-  check_cuda(cudaGetLastError(), name);
+  const Timed timed(label);
+  kernel<<<dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), static_cast<unsigned>(grid.z)),
+           static_cast<unsigned>(threads), static_cast<size_t>(shared_bytes), stream()>>>(
+      static_cast<Parameters>(std::forward<Arguments>(arguments))...);
+  check_cuda(cudaGetLastError(), label.name);
 }
 
 /// Blocks of `kernel` that the whole card holds at once: the grid of a kernel whose blocks stay and walk over the work.

@@ -34,6 +34,7 @@ inline std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, std::
   return counter;
 }
 
+/// Thread safety: none; a stream is cheap, so every thread makes its own from its key.
 class Random {
  public:
   Random(uint64_t seed, Purpose purpose, uint64_t step = 0, uint64_t sample = 0)

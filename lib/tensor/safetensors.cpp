@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tensor/file.h"
+#include "tensor/json_depth.h"
 
 namespace rw {
 namespace {
@@ -51,6 +52,7 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
   const int64_t data_size = map.size - 8 - static_cast<int64_t>(header_size);
 
   const char* text = reinterpret_cast<const char*>(map.data + 8);
+  check_json_depth({text, header_size}, "safetensors", path);
   const json header = json::parse(text, text + header_size, nullptr, /*allow_exceptions=*/false);
   check(header.is_object(), "safetensors", path, ": the header is not a JSON object");
   for (const auto& [name, value] : header.items()) {

@@ -11,6 +11,7 @@
 namespace rw {
 
 /// A memory-mapped safetensors file. The header is checked whole when it is opened: sizes, dtypes, bounds, overlaps.
+/// Thread safety: const functions may be called from many threads at once.
 class SafetensorsFile {
  public:
   struct Entry {

@@ -17,6 +17,7 @@
 namespace rw {
 
 /// Owned (or borrowed, with a keep-alive) bytes on one device.
+/// Thread safety: as the bytes: concurrent reads only.
 class Storage {
  public:
   Storage(int64_t bytes, Device device);

@@ -28,7 +28,7 @@ const std::string kTiny = " --hidden 16 --layers 1 --heads 2 --batch 2 --window 
 
 TEST_CASE("every verb has help that names its options") {
   for (const std::string verb : {"train", "eval ppl", "generate", "tokenizer train", "convert llama2c", "convert hf",
-                                 "bench cpu", "demo", "report", "theory pictures",
+                                 "bench cpu", "bench ops", "profile", "demo", "report", "theory pictures",
                                  "compare"}) {
     CAPTURE(verb);
     const Answer a = ropewalk(verb + " --help");
@@ -46,6 +46,26 @@ TEST_CASE("unknown options, verbs and missing arguments are one line and code 2"
   refuses("generate", "--model");
   refuses("--device gpu9 generate --model x", "gpu9");
   refuses("train --out x --steps many", "many");
+  refuses("--device cpu bench ops", "GPU");
+  refuses("profile --model-shape Q", "'Q'");
+}
+
+TEST_CASE("profile times a step and leaves a table, records and a page") {
+  const test::TempDir dir;
+  const std::string out = dir.path("p");
+  const Answer a = ropewalk(
+      "--device cpu profile --hidden 16 --layers 2 --heads 2 --ffn 32 --vocab 50 --window 8 --warmup 0 --steps 1 --out "
+      "'" +
+      out + "'");
+  CAPTURE(a.err);
+  REQUIRE(a.code == 0);
+  for (const char* part : {"forward", "backward", "optimizer", "attention_packed", "memory at its peak"}) {
+    CAPTURE(part);
+    CHECK(a.out.find(part) != std::string::npos);
+  }
+  CHECK(rw::read_file(out + "/kernels.csv").find("backward,linear,8,") != std::string::npos);
+  CHECK(rw::read_file(out + "/records.csv").find("op,forward,block 1,swiglu_packed,") != std::string::npos);
+  CHECK(rw::read_file(out + "/timeline.html").find("</html>") != std::string::npos);
 }
 
 TEST_CASE("missing, empty and too short corpora are refused by name") {
@@ -135,6 +155,43 @@ TEST_CASE("a run that is resumed equals one that was never stopped, bit for bit"
               "' --hidden 16 --layers 1 --heads 2 --batch 4 --window 16 --steps 20 --resume --out '" +
               dir.path("whole") + "'",
           "batch was 2");
+}
+
+TEST_CASE("what a run is made of stands in its checkpoints: other data, other options and a fresh start are refused") {
+  const test::TempDir dir;
+  write(dir.path("t.txt"), text_of(6000));
+  write(dir.path("u.txt"), text_of(6100));
+  const auto train = [&](const std::string& data, const std::string& more) {
+    return "train --data '" + dir.path(data) + "' --out '" + dir.path("o") +
+           "' --hidden 16 --layers 1 --heads 2 --batch 2 --window 16 --steps 4 --save-every 2 " + more;
+  };
+  REQUIRE(ropewalk("--quiet " + train("t.txt", "")).code == 0);
+  refuses(train("t.txt", ""), "holds checkpoints of another run");
+  refuses(train("u.txt", "--resume"), "data was");
+  refuses(train("t.txt", "--resume --beta2 0.9"), "beta2 was 0.95, now 0.9");
+  refuses(train("t.txt", "--resume --no-bos"), "bos was 1, now 0");
+  refuses(train("t.txt", "--resume --dtype bf16"), "dtype was f32, now bf16");
+  write(dir.path("o/model.safetensors.tmp-1-1"), "left by a killed process");
+  CHECK(ropewalk("--quiet " + train("t.txt", "--resume")).code == 0);
+  CHECK_FALSE(fs::exists(dir.path("o/model.safetensors.tmp-1-1")));
+}
+
+TEST_CASE("logits are written for given tokens, and ids beyond the vocabulary are refused") {
+  const test::TempDir dir;
+  write(dir.path("t.txt"), text_of(4000));
+  const std::string base = dir.path("base"), out = dir.path("l.safetensors");
+  REQUIRE(ropewalk("--quiet train --data '" + dir.path("t.txt") + "' --out '" + base + "'" + kTiny).code == 0);
+  const std::string command = "eval logits --model '" + base + "' --out '" + out + "' --tokens ";
+  CHECK(ropewalk(command + "0,70,71,72,71").code == 0);
+  const rw::SafetensorsFile file(out);
+  const rw::Tensor logits = file.load("logits");
+  CHECK(logits.shape() == rw::Shape{5, 258});
+  CHECK(file.load("ids").to_vector() == std::vector<double>{0, 70, 71, 72, 71});
+  CHECK(ropewalk(command + "0,70,71,72,71 --dtype f64").code == 0);
+  CHECK(test::relative_error(rw::SafetensorsFile(out).load("logits"), logits) < 1e-5);
+  CHECK(ropewalk(command + "0,70,71").code == 0);  // causal: what comes later changes nothing
+  CHECK(test::relative_error(rw::SafetensorsFile(out).load("logits"), logits.slice(0, 3)) < 1e-6);
+  refuses(command + "0,258", "258 at position 1");
 }
 
 TEST_CASE("a loss that is not finite stops the run, names the step and keeps the last checkpoint") {

@@ -54,9 +54,9 @@ void compare(const std::string& name, const std::function<Var(const Inputs&, DTy
     CAPTURE(name_of(dtype));
     CHECK(test::relative_error(y.value(), want) < (dtype == DType::f64 ? 1e-10 : 1e-5));
     backward(y, load("dout").view(y.shape()));
-    for (const auto& [key, leaf] : in) {
-      CAPTURE(key);
-      CHECK(test::relative_error(leaf.grad(), load("grad." + key + ".f64")) < (dtype == DType::f64 ? 1e-8 : 1e-5));
+    for (const auto& leaf : in) {  // (clang 14 cannot capture a structured binding)
+      CAPTURE(leaf.first);
+      CHECK(test::relative_error(leaf.second.grad(), load("grad." + leaf.first + ".f64")) < (dtype == DType::f64 ? 1e-8 : 1e-5));
     }
   }
 }

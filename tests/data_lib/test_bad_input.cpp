@@ -136,6 +136,20 @@ TEST_CASE("SentencePiece kinds that are not supported are named") {
   CHECK(has(load_error("x.model", bytes), "'unigram'"));
 }
 
+TEST_CASE("A file that nests, names or numbers beyond all measure is refused without a matching effort") {
+  const std::string deep = std::string(200000, '[') + std::string(200000, ']');
+  CHECK(has(load_error("tokenizer.json", deep), "nested deeper"));
+  CHECK(has(load_error("tokenizer.json", "{\"model\": {\"vocab\": " + deep + "}}"), "nested deeper"));
+  CHECK(has(load_error("tokenizer.json", edited_json("\"a\": ", "\"a\": 999")), "in a vocabulary of"));
+  CHECK(has(load_error("tokenizer.json", edited_json("\"id\": 0", "\"id\": 16000000")), "added_tokens[0].id"));
+  test::TempDir folder;
+  write_file_atomic(folder.path("deep.jsonl"), "{\"text\": \"a\"}\n{\"text\": " + deep + "}\n");
+  CHECK(has(test::error_of([&] { load_corpus({folder.path("deep.jsonl")}); }), "nested deeper"));
+  SentencePieceParts parts = parse_sentencepiece(read_file(small("tok512.model")), "m");
+  parts.pieces.push_back({std::string(1 << 20, 'x'), -1, Piece::Type::normal});
+  CHECK(has(load_error("x.model", serialize_sentencepiece(parts)), "more than 1024"));
+}
+
 TEST_CASE("Ids outside the vocabulary are named with their position") {
   const auto tokenizer = make_byte_tokenizer();
   const std::vector<int32_t> ids = {5, 6, 258}, negative = {-1};

@@ -113,7 +113,9 @@ TEST_CASE("Every window start of every document that is long enough is equally l
     ++seen[{region.document, region.begin}];
   }
   CHECK(seen.size() == 14);
-  for (const auto& [place, count] : seen) {
+  for (const auto& entry : seen) {
+    const auto& place = entry.first;
+    const auto& count = entry.second;
     CHECK_MESSAGE(std::abs(count - 1000) < 5 * 31, "document ", place.first, " begin ", place.second, ": ", count);
   }
   CHECK(seen.contains({0, 7}));  // the last start, whose last target is the document's last token

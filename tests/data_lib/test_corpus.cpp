@@ -202,6 +202,6 @@ TEST_CASE("In a demo story names and keys stay the same, and come up again near 
   CHECK(near > 1000);  // a window of 128 learns to look up
   CHECK(far > 1000);   // and one of 512 gains by it
   CHECK(surnames_of.size() == 40);
-  for (const auto& [first, surnames] : surnames_of)
-    CHECK_MESSAGE(surnames.size() >= 3, first, " is called the same everywhere");
+  for (const auto& entry : surnames_of)
+    CHECK_MESSAGE(entry.second.size() >= 3, entry.first, " is called the same everywhere");
 }

@@ -178,11 +178,11 @@ TEST_CASE("A llama2.c tokenizer is saved as a SentencePiece model with the same 
 }
 
 TEST_CASE("A tokenizer that was loaded is saved unchanged") {
-  for (const auto& [file, saved] :
+  for (const auto& names :
        {std::pair{"tok512.model", "tokenizer.model"}, std::pair{"tok512_hf.json", "tokenizer.json"}}) {
     test::TempDir folder;
-    load_tokenizer(small(file))->save(folder.path());
-    CHECK(read_file(folder.path(saved)) == read_file(small(file)));
+    load_tokenizer(small(names.first))->save(folder.path());
+    CHECK(read_file(folder.path(names.second)) == read_file(small(names.first)));
   }
 }
 

@@ -5,6 +5,7 @@
 #include "autograd/ops/loss.h"
 #include "autograd/tape.h"
 #include "nn/adamw.h"
+#include "nn/decoder.h"
 #include "nn/generate.h"
 #include "nn/io/hf.h"
 #include "nn/io/llama2c.h"
@@ -232,6 +233,38 @@ TEST_CASE("compact weights change nothing for a bf16 model and are refused for a
   const std::vector<int32_t> before = text();
   CHECK(model.use_compact_weights());
   CHECK(text() == before);
+}
+
+TEST_CASE("the decoder gives the logits of extend, for both rope layouts, grouped heads, log-n and compact weights") {
+  for (const char* scaling : {R"({"rope_type":"default"})", R"({"rope_type":"yarn","factor":4.0})",
+                              R"({"rope_type":"default","logn":"position"})"}) {
+    for (const RopeLayout layout : {RopeLayout::half, RopeLayout::interleaved}) {
+      LlamaConfig config = small_config();
+      config.rope_layout = layout;
+      config.rope =
+          rope_config_from_json(cat(R"({"head_dim":8,"max_position_embeddings":16,"rope_scaling":)", scaling, "}"));
+      Llama model(config, DType::f32, kCpu, 3);
+      for (const bool compact : {false, true}) {
+        if (compact) model.use_compact_weights(true);
+        const Tensor ids = some_ids(1, 24, config.vocab_size, 2);
+        KvCache slow = model.make_cache(1, 24), fast = model.make_cache(1, 24);
+        const auto part = [&](int64_t a, int64_t b) {
+          return Tensor::from(std::vector<int32_t>(ids.data<int32_t>() + a, ids.data<int32_t>() + b), {1, b - a});
+        };
+        const NoGrad no_grad;
+        model.extend(part(0, 7), slow);
+        model.extend(part(0, 7), fast);
+        const auto decoder = Decoder::make(model, fast);
+        for (int64_t t = 7; t < 24; ++t) {
+          const Tensor want = model.logits(model.extend(part(t, t + 1), slow)).value();
+          const std::vector<float>& got = decoder->step(ids.data<int32_t>()[t]);
+          CHECK(test::relative_error(std::vector<double>(got.begin(), got.end()), want.to_vector()) < 2e-6);
+        }
+        CHECK(fast.length == 24);
+        CHECK_THROWS_WITH_AS(decoder->step(1), doctest::Contains("full"), Error);
+      }
+    }
+  }
 }
 
 TEST_CASE("CLEX with a zero down-projection is dynamic NTK with s = 2t - 1") {

@@ -311,25 +311,16 @@ __global__ void __launch_bounds__(256) delta_kernel(Shape s, Heads<const T> o, H
   lse2[int64_t(bh) * pitch + row] = row < s.tq ? lse[int64_t(bh) * s.tq + row] * kLog2e : INFINITY;
 }
 
-template <class Kernel>
-void allow_shared(Kernel kernel, int bytes) {
-  if (bytes > 48 * 1024 &&
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) != cudaSuccess) {
-    cudaGetLastError();
-    fail("attention", "this GPU has less than ", bytes, " bytes of shared memory per block");
-  }
-}
-
 /// 4 B H Tq Tk D FLOPs (half if causal) on the FMA units; reads K and V once per tile of queries.
 template <class T, int DMAX, int BM, int BN>
 void launch_forward(const AttentionShape& shape, const HeadView& q, const HeadView& k, const HeadView& v,
                     const HeadView& o, float* lse) {
   const Shape s(shape);
   const int bytes = 4 * ((BM + 2 * BN) * padded(s.head_dim) + BM * (BN + 1));
-  allow_shared(forward_kernel<T, DMAX, BM, BN>, bytes);
-  forward_kernel<T, DMAX, BM, BN><<<dim3(ceil_div(s.tq, BM), s.n_heads, s.batch), kThreads, bytes, stream()>>>(
-      s, Heads<const T>(q), Heads<const T>(k), Heads<const T>(v), Heads<T>(o), lse);
-  check_launch("forward");
+  check_shared(bytes);
+  launch({"attention forward (general)", work_of(shape, 2, 2, 2, sizeof(T))}, forward_kernel<T, DMAX, BM, BN>,
+         Grid(ceil_div(s.tq, BM), s.n_heads, s.batch), kThreads, bytes, s, Heads<const T>(q), Heads<const T>(k),
+         Heads<const T>(v), Heads<T>(o), lse);
 }
 
 /// 14 B H Tq Tk D FLOPs (half if causal).
@@ -340,17 +331,14 @@ void launch_backward(const AttentionShape& shape, const HeadView& q, const HeadV
   const Shape s(shape);
   const int bytes = 4 * (2 * (BM + BN) * padded(s.head_dim) + 2 * BM * (BN + 1));
   const float *l = lse.data<float>(), *delta = rows.delta.data<float>();
-  allow_shared(backward_kv_kernel<T, DMAX, BM, BN>, bytes);
-  backward_kv_kernel<T, DMAX, BM, BN>
-      <<<dim3(ceil_div(s.tk, BN), s.n_heads / s.group, s.batch), kThreads, bytes, stream()>>>(
-          s, Heads<const T>(q), Heads<const T>(k), Heads<const T>(v), Heads<const T>(d_o), l, delta, rows.pitch,
-          Heads<T>(dk), Heads<T>(dv));
-  check_launch("backward_kv");
-  allow_shared(backward_q_kernel<T, DMAX, BM, BN>, bytes);
-  backward_q_kernel<T, DMAX, BM, BN><<<dim3(ceil_div(s.tq, BM), s.n_heads, s.batch), kThreads, bytes, stream()>>>(
-      s, Heads<const T>(q), Heads<const T>(k), Heads<const T>(v), Heads<const T>(d_o), l, delta, rows.pitch,
-      Heads<T>(dq));
-  check_launch("backward_q");
+  check_shared(bytes);
+  launch({"attention backward dk, dv (general)", work_of(shape, 4, 2, 4, sizeof(T))},
+         backward_kv_kernel<T, DMAX, BM, BN>, Grid(ceil_div(s.tk, BN), s.n_heads / s.group, s.batch), kThreads, bytes,
+         s, Heads<const T>(q), Heads<const T>(k), Heads<const T>(v), Heads<const T>(d_o), l, delta, rows.pitch,
+         Heads<T>(dk), Heads<T>(dv));
+  launch({"attention backward dq (general)", work_of(shape, 3, 3, 2, sizeof(T))}, backward_q_kernel<T, DMAX, BM, BN>,
+         Grid(ceil_div(s.tq, BM), s.n_heads, s.batch), kThreads, bytes, s, Heads<const T>(q), Heads<const T>(k),
+         Heads<const T>(v), Heads<const T>(d_o), l, delta, rows.pitch, Heads<T>(dq));
 }
 
 template <class T>
@@ -389,11 +377,6 @@ void check_arguments(const AttentionShape& s, const HeadView& q) {
 
 }  // namespace
 
-void check_launch(const char* kernel) {
-  const cudaError_t error = cudaGetLastError();
-  if (error != cudaSuccess) fail("attention", kernel, " kernel: ", cudaGetErrorString(error));
-}
-
 void set_fastest_path(Path path) { fastest_path = path; }
 
 /// Reads O and dO once: 2 B H T D elements in, 8 B H T bytes out.
@@ -405,25 +388,22 @@ RowVectors prepare_backward(const AttentionShape& shape, const HeadView& o, cons
   const int64_t heads = shape.batch * shape.n_heads;
   rows.delta = Tensor::empty({heads, rows.pitch}, DType::f32, device);
   rows.lse2 = Tensor::empty({heads, rows.pitch}, DType::f32, device);
-  const dim3 grid(static_cast<unsigned>(heads * (rows.pitch / 32)));
+  const Grid grid(heads * (rows.pitch / 32));
+  const Label label("attention backward, delta", work_of(shape, 0, 2, 0, size_of(o.owner->dtype())).bytes);
   float *delta = rows.delta.data<float>(), *lse2 = rows.lse2.data<float>();
   const auto aligned = [](const HeadView& v) {
     return reinterpret_cast<uintptr_t>(v.data) % 16 == 0 && v.row % 8 == 0 && v.batch % 8 == 0;
   };
   if (o.owner->dtype() == DType::f32) {
-    delta_kernel<float, false><<<grid, 256, 0, stream()>>>(s, Heads<const float>(o), Heads<const float>(d_o),
-                                                           lse.data<float>(), delta, lse2, rows.pitch);
+    launch(label, delta_kernel<float, false>, grid, 256, 0, s, Heads<const float>(o), Heads<const float>(d_o),
+           lse.data<float>(), delta, lse2, rows.pitch);
   } else {
-    const Heads<const __nv_bfloat16> x(o), y(d_o);
-    if (s.head_dim % 8 == 0 && aligned(o) && aligned(d_o)) {
-      delta_kernel<__nv_bfloat16, true>
-          <<<grid, 256, 0, stream()>>>(s, x, y, lse.data<float>(), delta, lse2, rows.pitch);
-    } else {
-      delta_kernel<__nv_bfloat16, false>
-          <<<grid, 256, 0, stream()>>>(s, x, y, lse.data<float>(), delta, lse2, rows.pitch);
-    }
+    using bf = __nv_bfloat16;
+    const auto kernel =
+        s.head_dim % 8 == 0 && aligned(o) && aligned(d_o) ? delta_kernel<bf, true> : delta_kernel<bf, false>;
+    launch(label, kernel, grid, 256, 0, s, Heads<const bf>(o), Heads<const bf>(d_o), lse.data<float>(), delta, lse2,
+           rows.pitch);
   }
-  check_launch("delta");
   return rows;
 }
 

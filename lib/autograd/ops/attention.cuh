@@ -80,8 +80,20 @@ struct Shape {
 
 __host__ __device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
-/// Errors: the last launch failed.
-void check_launch(const char* kernel);
+/// launch() asks for the shared memory; this says what is missing.
+inline void check_shared(int bytes) {
+  check(bytes <= max_shared_bytes(), "attention", "this GPU has less than ", bytes,
+        " bytes of shared memory per block");
+}
+
+/// What `products` matrix products of Tq x Tk x D per head cost (half if causal). Bytes: the given views once, each
+/// [B, T, heads, D] in bf16 or f32.
+inline Work work_of(const AttentionShape& s, int products, int q_sized, int k_sized, int64_t element_bytes) {
+  const double rows = static_cast<double>(s.batch * s.n_heads * s.q_length), d = static_cast<double>(s.head_dim);
+  const double keys = static_cast<double>(s.batch * s.n_kv_heads * s.k_length);
+  const double pairs = rows * static_cast<double>(s.k_length) * (s.causal ? 0.5 : 1.0);
+  return {(q_sized * rows + k_sized * keys) * d * static_cast<double>(element_bytes), 2.0 * products * pairs * d};
+}
 
 /// Largest multiple that the row vectors of the backward are padded to (the tile of any kernel).
 constexpr int kRowPad = 128;

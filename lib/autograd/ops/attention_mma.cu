@@ -404,15 +404,6 @@ __global__ void __launch_bounds__(kThreads, 2)
   write_rows(dq.head(b, h, D), dq.row, first, s.tq, acc, [&](int, int) { return s.scale; });
 }
 
-template <class Kernel>
-void allow_shared(Kernel kernel, int bytes) {
-  if (bytes > 48 * 1024 &&
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) != cudaSuccess) {
-    cudaGetLastError();
-    fail("attention", "this GPU has less than ", bytes, " bytes of shared memory per block");
-  }
-}
-
 /// Calls f(integral_constant<int, D>) for the head dims that this file is compiled for.
 template <class F>
 bool with_head_dim(int64_t d, F&& f) {
@@ -462,11 +453,11 @@ void mma_forward(const AttentionShape& shape, const HeadView& q, const HeadView&
   const Shape s(shape);
   with_head_dim(shape.head_dim, [&](auto head_dim) {
     constexpr int D = head_dim, bytes = 2 * (D + 8) * (kForwardM + 4 * kForwardN);
-    allow_shared(forward_kernel<D>, bytes);
-    forward_kernel<D><<<dim3(s.batch * s.n_heads, ceil_div(s.tq, kForwardM)), kThreads, bytes, stream()>>>(
-        s, Heads<const bf>(q), Heads<const bf>(k), Heads<const bf>(v), Heads<bf>(o), lse);
+    check_shared(bytes);
+    launch({"attention forward (mma)", work_of(shape, 2, 2, 2, 2)}, forward_kernel<D>,
+           Grid(s.batch * s.n_heads, ceil_div(s.tq, kForwardM)), kThreads, bytes, s, Heads<const bf>(q),
+           Heads<const bf>(k), Heads<const bf>(v), Heads<bf>(o), lse);
   });
-  check_launch("mma forward");
 }
 
 /// 14 B H Tq Tk D FLOPs (half if causal).
@@ -477,16 +468,14 @@ void mma_backward(const AttentionShape& shape, const HeadView& q, const HeadView
   const float *lse2 = rows.lse2.data<float>(), *delta = rows.delta.data<float>();
   with_head_dim(shape.head_dim, [&](auto head_dim) {
     constexpr int D = head_dim, bytes = BackwardTiles<D>::shared_bytes, tile = BackwardTiles<D>::rows;
-    allow_shared(backward_kv_kernel<D>, bytes);
-    backward_kv_kernel<D><<<dim3(s.batch * (s.n_heads / s.group), ceil_div(s.tk, tile)), kThreads, bytes, stream()>>>(
-        s, Heads<const bf>(q), Heads<const bf>(k), Heads<const bf>(v), Heads<const bf>(d_o), lse2, delta, rows.pitch,
-        Heads<bf>(dk), Heads<bf>(dv));
-    check_launch("mma backward_kv");
-    allow_shared(backward_q_kernel<D>, bytes);
-    backward_q_kernel<D><<<dim3(s.batch * s.n_heads, ceil_div(s.tq, tile)), kThreads, bytes, stream()>>>(
-        s, Heads<const bf>(q), Heads<const bf>(k), Heads<const bf>(v), Heads<const bf>(d_o), lse2, delta, rows.pitch,
-        Heads<bf>(dq));
-    check_launch("mma backward_q");
+    check_shared(bytes);
+    launch({"attention backward dk, dv (mma)", work_of(shape, 4, 2, 4, 2)}, backward_kv_kernel<D>,
+           Grid(s.batch * (s.n_heads / s.group), ceil_div(s.tk, tile)), kThreads, bytes, s, Heads<const bf>(q),
+           Heads<const bf>(k), Heads<const bf>(v), Heads<const bf>(d_o), lse2, delta, rows.pitch, Heads<bf>(dk),
+           Heads<bf>(dv));
+    launch({"attention backward dq (mma)", work_of(shape, 3, 3, 2, 2)}, backward_q_kernel<D>,
+           Grid(s.batch * s.n_heads, ceil_div(s.tq, tile)), kThreads, bytes, s, Heads<const bf>(q), Heads<const bf>(k),
+           Heads<const bf>(v), Heads<const bf>(d_o), lse2, delta, rows.pitch, Heads<bf>(dq));
   });
 }
 

@@ -437,7 +437,8 @@ void launch_backward(const char* name, const AttentionShape& shape, const RowVec
                        C::keys ? 1 : a.s.group, walked_bytes);
   const auto resident = [&](const HeadView& v) { return tensor_map(v, b, r_length, r_heads, C::D, 64); };
   const auto walk = [&](const HeadView& v) { return tensor_map(v, b, w_length, w_heads, C::D, C::W); };
-  launch(name, backward_kernel<C>, std::min(multiprocessors(), a.order.count()), C::threads, C::shared_bytes, a,
+  launch({name, C::keys ? work_of(shape, 4, 2, 4, 2) : work_of(shape, 3, 3, 2, 2)}, backward_kernel<C>,
+         std::min(multiprocessors(), a.order.count()), C::threads, C::shared_bytes, a,
          Maps{resident(r0), resident(r1), walk(w0), walk(w1), resident(sum0), resident(sum1)});
 }
 

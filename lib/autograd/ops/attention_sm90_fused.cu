@@ -418,7 +418,7 @@ void sm90_backward_fused(const AttentionShape& shape, const HeadView& q, const H
   const Device device = q.owner->device();
   const Tensor sums = Tensor::empty({tiles, C::W * C::D}, DType::f32, device),
                turns = Tensor::empty({tiles}, DType::i32, device);
-  check_cuda(cudaMemsetAsync(turns.raw(), 0, static_cast<size_t>(turns.bytes()), stream()), "cudaMemsetAsync");
+  turns.zero();
 
   Arguments a{Shape(shape),
               {},
@@ -433,9 +433,11 @@ void sm90_backward_fused(const AttentionShape& shape, const HeadView& q, const H
   a.order = {ceil_div(a.s.tk, C::R), all, ceil_div(all, sections)};
   const auto on_keys = [&](const HeadView& x) { return tensor_map(x, b, tk, kv_heads, C::D, 64); };
   const auto on_queries = [&](const HeadView& x) { return tensor_map(x, b, tq, heads, C::D, 64); };
-  launch("attention backward (sm_90)", backward_kernel, std::min(multiprocessors(), a.order.count()), C::threads,
-         C::shared_bytes, a, Maps{on_keys(k), on_keys(v), on_queries(q), on_queries(d_o), on_keys(dk), on_keys(dv)});
-  launch("attention backward, dq to bf16", finish_kernel, tiles, 256, 0, a, Heads<bf>(dq));
+  launch({"attention backward (sm_90)", work_of(shape, 5, 3, 4, 2)}, backward_kernel,
+         std::min(multiprocessors(), a.order.count()), C::threads, C::shared_bytes, a,
+         Maps{on_keys(k), on_keys(v), on_queries(q), on_queries(d_o), on_keys(dk), on_keys(dv)});
+  launch({"attention backward, dq to bf16", work_of(shape, 0, 3, 0, 2).bytes}, finish_kernel, tiles, 256, 0, a,
+         Heads<bf>(dq));
 }
 
 }  // namespace rw::cuda::attn

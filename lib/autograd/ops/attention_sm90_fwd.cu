@@ -339,8 +339,9 @@ void launch_forward(const AttentionShape& shape, const HeadView& q, const HeadVi
   Arguments a{Shape(shape), {}, lse};
   a.order = tile_order(ceil_div(a.s.tq, C::BM), a.s.batch * a.s.n_heads, a.s.group, 4 * shape.k_length * C::D);
   const int64_t kv_heads = shape.n_kv_heads;
-  launch("attention forward (sm_90)", forward_kernel<C>, std::min(multiprocessors(), a.order.count()), C::threads,
-         C::shared_bytes, a, tensor_map(q, shape.batch, shape.q_length, shape.n_heads, C::D, 64),
+  launch({"attention forward (sm_90)", work_of(shape, 2, 2, 2, 2)}, forward_kernel<C>,
+         std::min(multiprocessors(), a.order.count()), C::threads, C::shared_bytes, a,
+         tensor_map(q, shape.batch, shape.q_length, shape.n_heads, C::D, 64),
          tensor_map(k, shape.batch, shape.k_length, kv_heads, C::D, C::BN),
          tensor_map(v, shape.batch, shape.k_length, kv_heads, C::D, C::BN),
          tensor_map(o, shape.batch, shape.q_length, shape.n_heads, C::D, 64));

@@ -35,8 +35,8 @@ void copy_block(const Tensor& from, int64_t from_offset, int64_t from_stride, co
     using U = decltype(element);
     const int64_t bytes = sizeof(U), units = width * size / bytes;
     check(units <= UINT32_MAX, "copy_block", "a row of ", width, " elements");
-    launch("copy_block", copy_block_kernel<U>, ceil_div(outer * units, kThreads), kThreads, 0,
-           reinterpret_cast<const U*>(source), from_stride * size / bytes, reinterpret_cast<U*>(target),
+    launch({"copy_block", 2 * outer * width * size}, copy_block_kernel<U>, ceil_div(outer * units, kThreads), kThreads,
+           0, reinterpret_cast<const U*>(source), from_stride * size / bytes, reinterpret_cast<U*>(target),
            to_stride * size / bytes, outer, units);
   };
   if (unit % 16 == 0) go(uint4{});

@@ -76,7 +76,12 @@ void attention_backward(const AttentionShape& s, const HeadView& q, const HeadVi
 
 // --- loss. logits [N,V], targets i32 [N]; nll f32 [N]
 /// nll per row (0 where ignored); if `gradient`, logits become softmax - onehot (0 where ignored) in place.
-void cross_entropy_rows(const Tensor& logits, const Tensor& targets, bool gradient, const Tensor& nll);
+/// stats f32 [N,2], if given, gets each row's maximum and sum of exp(x - maximum); not together with `gradient`.
+void cross_entropy_rows(const Tensor& logits, const Tensor& targets, bool gradient, const Tensor& nll,
+                        const Tensor& stats = {});
+/// dlogits [N,V] = factor * dnll * (softmax - onehot), 0 where ignored; dnll f32 [1] or [N], stats as above.
+void cross_entropy_gradient(const Tensor& logits, const Tensor& targets, const Tensor& stats, const Tensor& dnll,
+                            double factor, const Tensor& dlogits);
 /// x [N,C] rows times s [N]
 void scale_rows(const Tensor& x, const Tensor& s, const Tensor& y);
 

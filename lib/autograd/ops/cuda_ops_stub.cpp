@@ -47,7 +47,10 @@ void attention_backward(const AttentionShape&, const HeadView&, const HeadView&,
                         const Tensor&, const HeadView&, const HeadView&, const HeadView&, const HeadView&) {
   absent();
 }
-void cross_entropy_rows(const Tensor&, const Tensor&, bool, const Tensor&) { absent(); }
+void cross_entropy_rows(const Tensor&, const Tensor&, bool, const Tensor&, const Tensor&) { absent(); }
+void cross_entropy_gradient(const Tensor&, const Tensor&, const Tensor&, const Tensor&, double, const Tensor&) {
+  absent();
+}
 void scale_rows(const Tensor&, const Tensor&, const Tensor&) { absent(); }
 void copy_block(const Tensor&, int64_t, int64_t, const Tensor&, int64_t, int64_t, int64_t, int64_t) { absent(); }
 

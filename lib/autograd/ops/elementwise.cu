@@ -29,7 +29,8 @@ __global__ void __launch_bounds__(kThreads) map_kernel(int64_t n, F f, Y* y, con
 template <class Y, class F, class... X>
 void map(const char* name, int64_t n, F f, Y* y, const X*... x) {
   dispatch_width(aligned16(y, x...), [&](auto width) {
-    launch(name, map_kernel<width(), Y, F, X...>, ceil_div(n, kThreads * width()), kThreads, 0, n, f, y, x...);
+    launch({name, n * int64_t{sizeof(Y) + (sizeof(X) + ...)}}, map_kernel<width(), Y, F, X...>,
+           ceil_div(n, kThreads * width()), kThreads, 0, n, f, y, x...);
   });
 }
 
@@ -249,7 +250,7 @@ void column_sums(const Tensor& x, const Tensor& out, bool add) {
       // shape's.
       const int64_t slab = std::max<int64_t>(64, ceil_div(rows, ceil_div(1024, column_blocks)));
       const Tensor partial = Tensor::empty({ceil_div(rows, slab), columns}, DType::f32, x.device());
-      launch("column_partials", column_partials_kernel<width(), kRows, X>, partial.size(0) * column_blocks,
+      launch({"column_partials", x.bytes()}, column_partials_kernel<width(), kRows, X>, partial.size(0) * column_blocks,
              kLanes * kRows, 0, rows, columns, slab, as<const X>(x), as<float>(partial));
       add_partial_rows(partial, out, add);
     });
@@ -260,8 +261,8 @@ void add_partial_rows(const Tensor& partial, const Tensor& out, bool add) {
   const int64_t columns = out.numel();
   dispatch(out.dtype(), "add_partial_rows", [&](auto zero) {
     using Out = decltype(zero);
-    launch("column_totals", column_totals_kernel<Out>, ceil_div(columns, kLanes), kLanes * kTotalRows, 0,
-           partial.size(0), columns, add, as<const float>(partial), as<Out>(out));
+    launch({"column_totals", partial.bytes()}, column_totals_kernel<Out>, ceil_div(columns, kLanes),
+           kLanes * kTotalRows, 0, partial.size(0), columns, add, as<const float>(partial), as<Out>(out));
   });
 }
 

@@ -173,8 +173,8 @@ void embedding_forward(const Tensor& ids, const Tensor& weight, const Tensor& ou
   dispatch(weight.dtype(), "embedding", [&](auto zero) {
     using T = decltype(zero);
     dispatch_width(columns % 8 == 0 && aligned16(as<T>(weight), as<T>(out)), [&](auto width) {
-      launch("embedding", gather_kernel<width(), T>, ceil_div(n * columns, kThreads * width()), kThreads, 0, n,
-             weight.size(0), columns, as<int32_t>(ids), as<T>(weight), as<T>(out));
+      launch({"embedding", 2 * out.bytes()}, gather_kernel<width(), T>, ceil_div(n * columns, kThreads * width()),
+             kThreads, 0, n, weight.size(0), columns, as<int32_t>(ids), as<T>(weight), as<T>(out));
     });
   });
 }
@@ -192,6 +192,7 @@ void embedding_backward(const Tensor& ids, const Tensor& dy, const Tensor& dweig
   const int bits = static_cast<int>(std::bit_width(static_cast<uint64_t>(vocab)));
   size_t bytes = 0;
   const auto sort = [&](void* scratch) {
+    const Timed timed("embedding_sort");
     check_cuda(cub::DeviceRadixSort::SortPairs(scratch, bytes, as<const uint32_t>(key_in), as<uint32_t>(key_out),
                                                as<const int32_t>(token_in), as<int32_t>(token_out), static_cast<int>(n),
                                                0, bits, stream()),
@@ -211,8 +212,9 @@ void embedding_backward(const Tensor& ids, const Tensor& dy, const Tensor& dweig
         const int threads =
             static_cast<int>(std::min<int64_t>(kScatterThreads, ceil_div(ceil_div(columns, width()), kWarp) * kWarp));
         const int64_t tiles = ceil_div(columns, threads * width());
-        launch("embedding_backward", scatter_kernel<width(), T, W>, chunks * tiles, threads, 0, n, vocab, columns,
-               tiles, as<uint32_t>(key_out), as<int32_t>(token_out), as<T>(dy), as<W>(dweight), as<float>(partial));
+        launch({"embedding_backward", bytes_of(dy, dweight)}, scatter_kernel<width(), T, W>, chunks * tiles, threads, 0,
+               n, vocab, columns, tiles, as<uint32_t>(key_out), as<int32_t>(token_out), as<T>(dy), as<W>(dweight),
+               as<float>(partial));
         launch("embedding_join", join_kernel<width(), W>, chunks * tiles, threads * kJoinRows, 0, n, vocab, columns,
                tiles, as<uint32_t>(key_out), as<float>(partial), as<W>(dweight));
       });

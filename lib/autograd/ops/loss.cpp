@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include <cstdlib>
 #include "autograd/ops/cuda_ops.h"
 #include "autograd/tape.h"
 #include "tensor/gemm.h"
@@ -131,18 +132,18 @@ void add_scaled(const Tensor& to, const Tensor& from, double factor, const Tenso
   });
 }
 
-struct CrossEntropyNode : Node {  // saved: softmax - onehot [N,V]
+struct CrossEntropyNode : Node {  // saved: softmax - onehot [N,V]; on a GPU logits [N,V], targets [N], stats [N,2]
   bool per_row = false;
   double factor = 1;
   const char* name() const override { return "cross_entropy"; }
   void backward() override {
     const Tensor& d = saved[0];
     const Tensor dx = Tensor::empty_like(d);
-    if (!per_row) {
+    if (d.is_cuda()) {
+      cuda::cross_entropy_gradient(d, saved[1], saved[2], grad_out(), factor, dx);
+    } else if (!per_row) {
       dx.zero();
       add_scaled(dx, d, factor, grad_out());
-    } else if (d.is_cuda()) {
-      cuda::scale_rows(d, grad_out(), dx);
     } else {
       const std::vector<double> dy = grad_out().to_vector();
       dispatch_float(d.dtype(), name(), [&](auto zero) {
@@ -174,7 +175,8 @@ struct LinearCrossEntropyNode : Node {  // saved: d(sum)/dx [N,C], d(sum)/dweigh
 
 /// Rows of logits that are alive at once: about 16 MiB on the CPU, 512 MiB on a GPU.
 int64_t chunk_rows(int64_t vocab, DType dtype, Device device) {
-  const int64_t bytes = device.is_cuda() ? int64_t{512} << 20 : int64_t{16} << 20;
+  static const int64_t mib = std::getenv("RW_CHUNK") ? std::atoi(std::getenv("RW_CHUNK")) : 512;
+  const int64_t bytes = device.is_cuda() ? mib << 20 : int64_t{16} << 20;
   return std::max<int64_t>(64, bytes / (vocab * size_of(dtype)) / 64 * 64);
 }
 
@@ -185,16 +187,24 @@ Var cross_entropy(const Var& logits, const Tensor& targets, Reduction reduction)
         logits.shape());
   check_targets("cross_entropy", targets, logits.size(0), logits.size(1), logits.device());
   const bool recorded = records(logits);
-  const Tensor work = recorded ? logits.value().clone() : logits.value();
   const Tensor nll = Tensor::empty({logits.size(0)}, wide(logits.dtype()), logits.device());
-  loss_rows(work, targets, recorded, nll);
+  std::vector<Tensor> saved;
+  if (recorded &&
+      logits.is_cuda()) {  // the gradient is made in backward: three passes over the logits instead of eight
+    saved = {logits.value(), targets, Tensor::empty({logits.size(0), 2}, DType::f32, logits.device())};
+    cuda::cross_entropy_rows(logits.value(), targets, false, nll, saved[2]);
+  } else {
+    const Tensor work = recorded ? logits.value().clone() : logits.value();
+    loss_rows(work, targets, recorded, nll);
+    if (recorded) saved = {work};
+  }
   const double factor = factor_of(reduction, targets);
   Var out(reduction == Reduction::none ? nll : reduce(nll, factor));
   if (recorded) {
     auto node = std::make_unique<CrossEntropyNode>();
     node->per_row = reduction == Reduction::none;
     node->factor = factor;
-    node->saved = {work};
+    node->saved = std::move(saved);
     Tape::current().record(std::move(node), {logits}, {&out});
   }
   return out;

@@ -1,6 +1,8 @@
 // Cross-entropy of rows of logits, with the gradient written over the logits:
 //
 //   nll = log(sum exp(x - max)) + max - x[target],   x <- exp(x - max) / sum - [v = target]
+//
+// or, where the logits have to stay, with max and sum kept per row and the gradient made from them in backward.
 #include "autograd/ops/cuda_ops.h"
 #include "autograd/ops/loss.h"
 #include "tensor/launch.cuh"
@@ -153,13 +155,14 @@ __global__ void __launch_bounds__(THREADS, THREADS <= 512 ? 1024 / THREADS : 1)
 }
 
 // --- any vocabulary: one pass for the sum, one for the gradient, the second partly from L2 --------------------------
+//
+// Without the gradient this is also the faster way for rows that would fit: nothing is held, so that many small blocks
+// share a multiprocessor and one row's reduction hides behind the reads of the others.
 
-constexpr int kAnyThreads = 1024;
-
-template <int N, class T>
-__global__ void __launch_bounds__(kAnyThreads)
+template <int THREADS, int N, class T>
+__global__ void __launch_bounds__(THREADS)
     cross_entropy_any_kernel(int64_t vocab, bool gradient, T* logits, const int32_t* __restrict__ targets,
-                             float* __restrict__ nll) {
+                             float* __restrict__ nll, float2* __restrict__ stats) {
   __shared__ LogSum scratch[kWarp];
   T* line = logits + static_cast<int64_t>(blockIdx.x) * vocab;
   const int32_t target = targets[blockIdx.x];
@@ -167,7 +170,7 @@ __global__ void __launch_bounds__(kAnyThreads)
   const float at_target = threadIdx.x == 0 && valid ? to_float(line[target]) : NAN;  // read before anyone writes
   LogSum part;
 #pragma unroll 2
-  for (int64_t v = threadIdx.x * N; v < vocab; v += kAnyThreads * N) {
+  for (int64_t v = threadIdx.x * N; v < vocab; v += THREADS * N) {
     const Vec<float, N> x = load_float<N>(line + v);
     LogSum more = part;
 #pragma unroll
@@ -178,12 +181,15 @@ __global__ void __launch_bounds__(kAnyThreads)
     for (int i = 0; i < N; ++i) more.sum += exponential<T>(x.at[i] - shift);
     part = more;
   }
-  const LogSum whole = block_join<kAnyThreads>(part, scratch);
-  if (threadIdx.x == 0) nll[blockIdx.x] = ignored ? 0.f : logf(whole.sum) + (whole.top - at_target);
+  const LogSum whole = block_join<THREADS>(part, scratch);
+  if (threadIdx.x == 0) {
+    nll[blockIdx.x] = ignored ? 0.f : logf(whole.sum) + (whole.top - at_target);
+    if (stats) stats[blockIdx.x] = make_float2(whole.top, whole.sum);
+  }
   if (!gradient) return;
   const float inverse = 1.f / whole.sum;
 #pragma unroll 2
-  for (int64_t v = threadIdx.x * N; v < vocab; v += kAnyThreads * N) {
+  for (int64_t v = threadIdx.x * N; v < vocab; v += THREADS * N) {
     Vec<float, N> x = load_float<N>(line + v);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
@@ -191,6 +197,33 @@ __global__ void __launch_bounds__(kAnyThreads)
       x.at[i] = ignored ? 0.f : p;
     }
     store_float<N>(line + v, x);
+  }
+}
+
+// --- the gradient from each row's maximum and sum: logits read once, the gradient written once ----------------------
+
+constexpr int kGradientThreads = 256;
+
+template <int N, class T>
+__global__ void __launch_bounds__(kGradientThreads)
+    cross_entropy_gradient_kernel(int64_t vocab, float factor, bool per_row, const T* __restrict__ logits,
+                                  const int32_t* __restrict__ targets, const float2* __restrict__ stats,
+                                  const float* __restrict__ dnll, T* __restrict__ dlogits) {
+  const int64_t row = blockIdx.x;
+  const int32_t target = targets[row];
+  const bool ignored = target == kIgnoreIndex;
+  const float2 top_and_sum = stats[row];
+  const float scale = factor * dnll[per_row ? row : 0], times = scale / top_and_sum.y;
+#pragma unroll 4
+  for (int64_t v = threadIdx.x * N; v < vocab; v += kGradientThreads * N) {
+    const Vec<T, N> x = load<N>(logits + row * vocab + v);
+    Vec<T, N> d;
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      const float p = exponential<T>(to_float(x.at[i]) - top_and_sum.x) * times - (v + i == target ? scale : 0.f);
+      d.at[i] = from_float<T>(ignored ? 0.f : p);
+    }
+    store<N>(dlogits + row * vocab + v, d);
   }
 }
 
@@ -209,27 +242,50 @@ __global__ void __launch_bounds__(256)
 
 }  // namespace
 
-void cross_entropy_rows(const Tensor& logits, const Tensor& targets, bool gradient, const Tensor& nll) {
+void cross_entropy_rows(const Tensor& logits, const Tensor& targets, bool gradient, const Tensor& nll,
+                        const Tensor& stats) {
   const int64_t rows = logits.size(0), vocab = logits.size(1), bytes = vocab * size_of(logits.dtype());
+  const int64_t moved = (gradient ? 2 : 1) * logits.bytes();
+  check(!gradient || !stats.defined(), "cross_entropy", "the gradient in place leaves nothing to make another from");
   dispatch(logits.dtype(), "cross_entropy", [&](auto zero) {
     using T = decltype(zero);
     const auto go = [&](auto threads, auto v) {
       const auto kernel = cross_entropy_kernel<threads(), v(), T>;
       const int64_t blocks = std::min(rows, resident_blocks("cross_entropy", kernel, threads(), bytes));
-      launch("cross_entropy", kernel, blocks, threads(), bytes, rows, vocab, gradient, as<T>(logits),
+      launch({"cross_entropy", moved}, kernel, blocks, threads(), bytes, rows, vocab, gradient, as<T>(logits),
              as<int32_t>(targets), as<float>(nll));
     };
     using std::integral_constant;
     const int64_t pieces = bytes / 16;
-    if (bytes % 16 == 0 && aligned16(as<T>(logits)) && pieces <= 8192 && bytes + 1024 <= max_shared_bytes()) {
+    if (gradient && bytes % 16 == 0 && aligned16(as<T>(logits)) && pieces <= 8192 &&
+        bytes + 1024 <= max_shared_bytes()) {
       if (pieces <= 512) return go(integral_constant<int, 128>{}, integral_constant<int, 4>{});
       if (pieces <= 2048) return go(integral_constant<int, 256>{}, integral_constant<int, 8>{});
       if (pieces <= 4096) return go(integral_constant<int, 512>{}, integral_constant<int, 8>{});
       return go(integral_constant<int, 1024>{}, integral_constant<int, 8>{});
     }
     dispatch_width(vocab % 8 == 0 && aligned16(as<T>(logits)), [&](auto width) {
-      launch("cross_entropy_any", cross_entropy_any_kernel<width(), T>, rows, kAnyThreads, 0, vocab, gradient,
-             as<T>(logits), as<int32_t>(targets), as<float>(nll));
+      const auto any = [&](auto threads) {
+        launch({gradient ? "cross_entropy_any" : "cross_entropy_loss", moved},
+               cross_entropy_any_kernel<threads(), width(), T>, rows, threads(), 0, vocab, gradient, as<T>(logits),
+               as<int32_t>(targets), as<float>(nll), as<float2>(stats));
+      };
+      if (pieces <= 8192) any(integral_constant<int, 256>{});
+      else any(integral_constant<int, 1024>{});
+    });
+  });
+}
+
+void cross_entropy_gradient(const Tensor& logits, const Tensor& targets, const Tensor& stats, const Tensor& dnll,
+                            double factor, const Tensor& dlogits) {
+  check(dnll.dtype() == DType::f32, "cross_entropy", "the loss's gradient must be f32, got ", dnll.dtype());
+  const int64_t rows = logits.size(0), vocab = logits.size(1);
+  dispatch(logits.dtype(), "cross_entropy", [&](auto zero) {
+    using T = decltype(zero);
+    dispatch_width(vocab % 8 == 0 && aligned16(as<T>(logits), as<T>(dlogits)), [&](auto width) {
+      launch({"cross_entropy_gradient", bytes_of(logits, dlogits)}, cross_entropy_gradient_kernel<width(), T>, rows,
+             kGradientThreads, 0, vocab, factor, dnll.numel() == rows && rows > 1, as<const T>(logits),
+             as<int32_t>(targets), as<float2>(stats), as<float>(dnll), as<T>(dlogits));
     });
   });
 }
@@ -241,8 +297,8 @@ void scale_rows(const Tensor& x, const Tensor& s, const Tensor& y) {
       using T = decltype(zero);
       using S = decltype(s_zero);
       dispatch_width(columns % 8 == 0 && aligned16(as<T>(x), as<T>(y)), [&](auto width) {
-        launch("scale_rows", scale_rows_kernel<width(), T, S>, ceil_div(x.numel(), 256 * width()), 256, 0, x.numel(),
-               columns, as<T>(x), as<S>(s), as<T>(y));
+        launch({"scale_rows", bytes_of(x, y)}, scale_rows_kernel<width(), T, S>, ceil_div(x.numel(), 256 * width()),
+               256, 0, x.numel(), columns, as<T>(x), as<S>(s), as<T>(y));
       });
     });
   });

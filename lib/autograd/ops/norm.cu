@@ -281,12 +281,13 @@ void rms_norm_forward(const Tensor& x, const Tensor& residual, const Tensor& wei
     const auto arranged = [&](auto shape) {
       using S = decltype(shape);
       constexpr int kRows = kRowsPerBlock<S::WARPS>;
-      launch("rms_norm", rms_norm_kernel<S::WARPS, S::V, T>, ceil_div(rows, kRows), S::WARPS * kWarp * kRows, 0, rows,
-             columns, eps, as<T>(x), as<T>(residual), as<T>(weight), as<T>(h), as<T>(y), as<float>(rstd));
+      launch({"rms_norm", bytes_of(x, residual, h, y)}, rms_norm_kernel<S::WARPS, S::V, T>, ceil_div(rows, kRows),
+             S::WARPS * kWarp * kRows, 0, rows, columns, eps, as<T>(x), as<T>(residual), as<T>(weight), as<T>(h),
+             as<T>(y), as<float>(rstd));
     };
     if (wide && fit(columns, arranged)) return;
-    launch("rms_norm_any", rms_norm_any_kernel<T>, rows, kAnyThreads, 0, columns, eps, as<T>(x), as<T>(residual),
-           as<T>(weight), as<T>(h), as<T>(y), as<float>(rstd));
+    launch({"rms_norm_any", bytes_of(x, residual, h, y)}, rms_norm_any_kernel<T>, rows, kAnyThreads, 0, columns, eps,
+           as<T>(x), as<T>(residual), as<T>(weight), as<T>(h), as<T>(y), as<float>(rstd));
   });
 }
 
@@ -309,8 +310,8 @@ void rms_norm_backward(const Tensor& h, const Tensor& weight, const Tensor& rstd
       // At least four rows per group, so that the partial rows stay few.
       const int64_t blocks =
           std::min(resident_blocks("rms_norm_backward", kernel, kThreads, shared), ceil_div(rows, 4 * kRows));
-      launch("rms_norm_backward", kernel, blocks, kThreads, shared, rows, columns, as<T>(h), as<T>(weight),
-             as<float>(rstd), as<T>(dy), as<T>(dh), as<T>(dx), partial_rows(blocks));
+      launch({"rms_norm_backward", bytes_of(h, dy, dh, dx)}, kernel, blocks, kThreads, shared, rows, columns, as<T>(h),
+             as<T>(weight), as<float>(rstd), as<T>(dy), as<T>(dh), as<T>(dx), partial_rows(blocks));
     };
     const bool done = wide && fit(columns, [&](auto shape) {
                         if (dh.defined()) arranged(shape, std::true_type{});
@@ -318,8 +319,9 @@ void rms_norm_backward(const Tensor& h, const Tensor& weight, const Tensor& rstd
                       });
     if (done) return;
     const int64_t blocks = std::min<int64_t>(4 * multiprocessors(), rows);
-    launch("rms_norm_backward_any", rms_norm_backward_any_kernel<T>, blocks, kAnyThreads, 0, rows, columns, as<T>(h),
-           as<T>(weight), as<float>(rstd), as<T>(dy), as<T>(dh), as<T>(dx), partial_rows(blocks));
+    launch({"rms_norm_backward_any", bytes_of(h, dy, dh, dx)}, rms_norm_backward_any_kernel<T>, blocks, kAnyThreads, 0,
+           rows, columns, as<T>(h), as<T>(weight), as<float>(rstd), as<T>(dy), as<T>(dh), as<T>(dx),
+           partial_rows(blocks));
   });
   if (dweight.defined())
     add_partial_rows(partial.defined() ? partial : Tensor::empty({0, columns}, DType::f32, h.device()), dweight, add);

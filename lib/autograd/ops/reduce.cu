@@ -68,8 +68,8 @@ __global__ void __launch_bounds__(kThreads)
 void broadcast(const char* name, const Tensor& dy, int64_t columns, double factor, const Tensor& dx) {
   dispatch(dx.dtype(), name, [&](auto zero) {
     using D = decltype(zero);
-    launch(name, broadcast_kernel<D>, ceil_div(dx.numel(), kThreads), kThreads, 0, dx.numel(), columns, factor,
-           as<const D>(dy), as<D>(dx));
+    launch({name, dx.bytes()}, broadcast_kernel<D>, ceil_div(dx.numel(), kThreads), kThreads, 0, dx.numel(), columns,
+           factor, as<const D>(dy), as<D>(dx));
   });
 }
 
@@ -82,7 +82,7 @@ void sum_all(const Tensor& x, double factor, const Tensor& y) {
     dispatch_width(aligned16(as<X>(x)), [&](auto width) {
       const int64_t blocks = std::min<int64_t>(kMaxBlocks, ceil_div(n, kThreads * width()));
       const Tensor partial = Tensor::empty({blocks}, DType::f64, x.device());
-      launch("sum_partials", sum_partials_kernel<width(), X>, blocks, kThreads, 0, n, as<const X>(x),
+      launch({"sum_partials", x.bytes()}, sum_partials_kernel<width(), X>, blocks, kThreads, 0, n, as<const X>(x),
              as<double>(partial));
       dispatch(y.dtype(), "sum_all", [&](auto y_zero) {
         using Y = decltype(y_zero);
@@ -97,8 +97,8 @@ void sum_last(const Tensor& x, const Tensor& y) {
   dispatch(x.dtype(), "sum_last", [&](auto zero) {
     using X = decltype(zero);
     dispatch_width(columns % 8 == 0 && aligned16(as<X>(x)), [&](auto width) {
-      launch("sum_last", sum_last_kernel<width(), X>, ceil_div(rows, kThreads / kWarp), kThreads, 0, rows, columns,
-             as<const X>(x), as<X>(y));
+      launch({"sum_last", x.bytes()}, sum_last_kernel<width(), X>, ceil_div(rows, kThreads / kWarp), kThreads, 0, rows,
+             columns, as<const X>(x), as<X>(y));
     });
   });
 }

@@ -220,8 +220,8 @@ void rope_tables(const Tensor& positions, const Tensor& inv_freq, const Tensor& 
   const auto go = [&](auto f_zero, auto out_zero) {
     using F = decltype(f_zero);
     using Out = decltype(out_zero);
-    launch("rope_tables", tables_kernel<F, Out>, ceil_div(n, kThreads), kThreads, 0, n, length, pairs, shared_positions,
-           shared_freq, as<float>(positions), as<F>(inv_freq), as<Out>(cos), as<Out>(sin));
+    launch({"rope_tables", bytes_of(cos, sin)}, tables_kernel<F, Out>, ceil_div(n, kThreads), kThreads, 0, n, length,
+           pairs, shared_positions, shared_freq, as<float>(positions), as<F>(inv_freq), as<Out>(cos), as<Out>(sin));
   };
   check(cos.dtype() == DType::f32, "rope", "tables on a GPU are f32, got ", cos.dtype());
   if (inv_freq.dtype() == DType::f64) return go(double{}, float{});
@@ -240,6 +240,7 @@ void rope_apply(const Tensor& x, const Tensor& cos, const Tensor& sin, double sc
     if (rest > 0) copy_block(x, 2 * s.pairs, s.head_dim, y, 2 * s.pairs, s.head_dim, s.tokens * s.heads, rest);
   }
   if (heads == 0 || s.pairs == 0) return;
+  const Label label("rope", 4 * s.tokens * heads * s.pairs * size_of(x.dtype()) + bytes_of(cos, sin));
   dispatch(x.dtype(), "rope", [&](auto zero) {
     dispatch_layout(layout, [&](auto which) {
       using T = decltype(zero);
@@ -248,11 +249,11 @@ void rope_apply(const Tensor& x, const Tensor& cos, const Tensor& sin, double sc
       const bool wide = s.pairs % vector_pairs(layout) == 0 && s.head_dim % 8 == 0 && items < UINT32_MAX - kThreads &&
                         aligned16(as<T>(x), as<T>(y), as<float>(cos), as<float>(sin));
       if (wide) {
-        launch("rope", rotate_kernel<kLayout, T>, ceil_div(items, kThreads), kThreads, 0, s, scale, direction,
+        launch(label, rotate_kernel<kLayout, T>, ceil_div(items, kThreads), kThreads, 0, s, scale, direction,
                as<const T>(x), as<float>(cos), as<float>(sin), as<T>(y));
       } else {
-        launch("rope_any", rotate_any_kernel<kLayout, T>, ceil_div(s.tokens * heads * s.pairs, kThreads), kThreads, 0,
-               s, scale, direction, as<const T>(x), as<float>(cos), as<float>(sin), as<T>(y));
+        launch({"rope_any", label.work}, rotate_any_kernel<kLayout, T>, ceil_div(s.tokens * heads * s.pairs, kThreads),
+               kThreads, 0, s, scale, direction, as<const T>(x), as<float>(cos), as<float>(sin), as<T>(y));
       }
     });
   });
@@ -276,11 +277,9 @@ void rope_inv_freq_backward(const Tensor& y, const Tensor& dy, const Tensor& pos
         const int64_t vectors = pairs / n(), tiles = ceil_div(vectors, kThreads);
         const auto kernel = inv_freq_partials_kernel<n(), kLayout, T>;
         const int64_t shared = kThreads * n() * static_cast<int64_t>(sizeof(double));
-        const dim3 grid(static_cast<unsigned>(batch * chunks), static_cast<unsigned>(tiles));
-        kernel<<<grid, kThreads, static_cast<size_t>(shared), stream()>>>(
-            s, static_cast<int>(chunks), static_cast<int>(chunk), positions.size(0) == 1, as<T>(y), as<T>(dy),
-            as<float>(positions), as<double>(partial));
-        check_cuda(cudaGetLastError(), "rope_inv_freq_partials");
+        launch({"rope_inv_freq_backward", bytes_of(y, dy)}, kernel, Grid(batch * chunks, tiles), kThreads, shared, s,
+               static_cast<int>(chunks), static_cast<int>(chunk), positions.size(0) == 1, as<T>(y), as<T>(dy),
+               as<float>(positions), as<double>(partial));
       };
       if (pairs % kWide == 0 && s.head_dim % 8 == 0 && aligned16(as<T>(y), as<T>(dy)))
         go(std::integral_constant<int, kWide>{});

@@ -78,16 +78,16 @@ int64_t blocks_for(int64_t vectors) {
 template <class T>
 void forward(int64_t rows, int64_t width, int64_t stride, const T* gate, const T* up, T* y) {
   dispatch_width(width % 8 == 0 && stride % 8 == 0 && aligned16(gate, up, y), [&](auto n) {
-    launch("swiglu", swiglu_kernel<n(), T>, blocks_for(rows * width / n()), kThreads, 0, rows, width, stride, gate, up,
-           y);
+    launch({"swiglu", 3 * rows * width * int64_t{sizeof(T)}}, swiglu_kernel<n(), T>, blocks_for(rows * width / n()),
+           kThreads, 0, rows, width, stride, gate, up, y);
   });
 }
 
 template <class T>
 void backward(int64_t rows, int64_t width, int64_t stride, const T* gate, const T* up, const T* dy, T* dgate, T* dup) {
   dispatch_width(width % 8 == 0 && stride % 8 == 0 && aligned16(gate, up, dy, dgate, dup), [&](auto n) {
-    launch("swiglu_backward", swiglu_backward_kernel<n(), T>, blocks_for(rows * width / n()), kThreads, 0, rows, width,
-           stride, gate, up, dy, dgate, dup);
+    launch({"swiglu_backward", 5 * rows * width * int64_t{sizeof(T)}}, swiglu_backward_kernel<n(), T>,
+           blocks_for(rows * width / n()), kThreads, 0, rows, width, stride, gate, up, dy, dgate, dup);
   });
 }
 

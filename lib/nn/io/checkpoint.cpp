@@ -7,10 +7,12 @@
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <regex>
 #include <vector>
 
 #include "nn/io/hf.h"
 #include "tensor/file.h"
+#include "tensor/json_depth.h"
 
 namespace rw {
 namespace {
@@ -41,9 +43,44 @@ std::vector<std::pair<int64_t, std::string>> list(const std::string& out) {
   return found;
 }
 
+uint64_t fnv1a(const unsigned char* bytes, int64_t n) {
+  uint64_t hash = 0xcbf29ce484222325u;
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {  // eight bytes at a time: a checkpoint has gigabytes
+    uint64_t word;
+    std::memcpy(&word, bytes + i, 8);
+    hash = (hash ^ word) * 0x100000001b3u;
+    hash ^= hash >> 29;
+  }
+  for (; i < n; ++i) hash = (hash ^ bytes[i]) * 0x100000001b3u;
+  return hash;
+}
+
+std::string in_hex(uint64_t hash) {
+  char text[17];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
+  return text;
+}
+
+/// trainer_state.json holds the checksum of all its other fields, so that it is as safe as the files it lists.
+std::string own_checksum(json state) {
+  state.erase("fnv1a");
+  const std::string text = state.dump();
+  return in_hex(fnv1a(reinterpret_cast<const unsigned char*>(text.data()), static_cast<int64_t>(text.size())));
+}
+
+json read_state(const std::string& folder) {
+  const std::string path = folder + "/trainer_state.json", text = read_file(path);
+  check_json_depth(text, "checkpoint", path);
+  json state = json::parse(text, nullptr, false);
+  check(state.is_object() && state.contains("fnv1a") && state["fnv1a"] == own_checksum(state), "checkpoint", path,
+        " is not a trainer state, or its checksum is wrong");
+  return state;
+}
+
 bool whole(const std::string& folder) {
   try {
-    const json state = json::parse(read_file(folder + "/trainer_state.json"));
+    const json state = read_state(folder);
     for (const auto& [name, file] : state.at("files").items()) {
       const std::string path = folder + "/" + name;
       if (static_cast<int64_t>(fs::file_size(path)) != file.at("bytes").get<int64_t>()) return false;
@@ -59,18 +96,7 @@ bool whole(const std::string& folder) {
 
 std::string file_checksum(const std::string& path) {
   const MappedFile map = map_file(path);
-  uint64_t hash = 0xcbf29ce484222325u;
-  int64_t i = 0;
-  for (; i + 8 <= map.size; i += 8) {  // eight bytes at a time: a checkpoint has gigabytes
-    uint64_t word;
-    std::memcpy(&word, map.data + i, 8);
-    hash = (hash ^ word) * 0x100000001b3u;
-    hash ^= hash >> 29;
-  }
-  for (; i < map.size; ++i) hash = (hash ^ map.data[i]) * 0x100000001b3u;
-  char text[17];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
-  return text;
+  return in_hex(fnv1a(map.data, map.size));
 }
 
 std::string save_checkpoint(const std::string& out, const Llama& model, const AdamW& optimizer,
@@ -98,13 +124,14 @@ std::string save_checkpoint(const std::string& out, const Llama& model, const Ad
     const std::string path = entry.path().string();
     files[entry.path().filename().string()] = {{"bytes", fs::file_size(path)}, {"fnv1a", file_checksum(path)}};
   }
-  const json text = {{"format", 1},
+  json text = {{"format", 1},
                      {"step", state.step},
                      {"tokens", state.tokens},
                      {"seed", state.seed},
                      {"optimizer_steps", optimizer.steps()},
                      {"recipe", state.recipe},
                      {"files", files}};
+  text["fnv1a"] = own_checksum(text);
   write_file_atomic(temporary + "/trainer_state.json", text.dump(1) + "\n");
   fs::remove_all(final_path, error);  // an older one of the same step, from before a resume
   fs::rename(temporary, final_path, error);
@@ -129,10 +156,18 @@ std::optional<std::string> latest_checkpoint(const std::string& out) {
   return std::nullopt;
 }
 
+void remove_unfinished(const std::string& out) {
+  static const std::regex unfinished(R"(\.tmp-checkpoint-[0-9]+|.+\.tmp-[0-9]+-[0-9]+)");
+  std::error_code error;
+  std::vector<fs::path> rest;
+  for (const auto& entry : fs::directory_iterator(out, error)) {
+    if (std::regex_match(entry.path().filename().string(), unfinished)) rest.push_back(entry.path());
+  }
+  for (const fs::path& path : rest) fs::remove_all(path, error);
+}
+
 TrainerState load_checkpoint(const std::string& folder, Llama& model, AdamW& optimizer) {
-  const json j = json::parse(read_file(folder + "/trainer_state.json"), nullptr, false);
-  check(j.is_object() && j.contains("step") && j.contains("optimizer_steps"), "checkpoint", folder,
-        "/trainer_state.json is not a trainer state");
+  const json j = read_state(folder);
   const SafetensorsFile weights(folder + "/model.safetensors"), moments(folder + "/optimizer.safetensors");
   assign_weights(model, [&](const std::string& name) { return weights.load(name); });
   const ParamArena& arena = optimizer.arena();
@@ -141,12 +176,16 @@ TrainerState load_checkpoint(const std::string& folder, Llama& model, AdamW& opt
     check_shape("checkpoint", name, value, target.shape());
     target.copy_from(value);
   }
-  optimizer.set_steps(j["optimizer_steps"].get<int64_t>());
   TrainerState state;
-  state.step = j["step"].get<int64_t>();
-  state.tokens = j.value("tokens", int64_t{0});
-  state.seed = j.value("seed", uint64_t{0});
-  state.recipe = j.value("recipe", std::map<std::string, std::string>{});
+  try {
+    optimizer.set_steps(j.at("optimizer_steps").get<int64_t>());
+    state.step = j.at("step").get<int64_t>();
+    state.tokens = j.at("tokens").get<int64_t>();
+    state.seed = j.at("seed").get<uint64_t>();
+    state.recipe = j.at("recipe").get<std::map<std::string, std::string>>();
+  } catch (const json::exception& e) {
+    fail("checkpoint", folder, "/trainer_state.json: ", e.what());
+  }
   return state;
 }
 

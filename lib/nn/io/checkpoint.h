@@ -3,7 +3,9 @@
 //   OUT/checkpoint-000500/  config.json  model.safetensors  (tokenizer files)  optimizer.safetensors trainer_state.json
 //
 // A checkpoint is written under another name, fsynced and renamed; trainer_state.json lists every other file's size and
-// checksum. A kill at any moment leaves the earlier checkpoints whole.
+// checksum, and holds its own. A kill at any moment leaves the earlier checkpoints whole.
+//
+// Thread safety: none; one thread, and one process, per folder that is written.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -32,7 +34,12 @@ std::string save_checkpoint(const std::string& out, const Llama& model, const Ad
 /// The newest checkpoint of a run whose files all match their checksums; nullopt if there is none.
 std::optional<std::string> latest_checkpoint(const std::string& out);
 
-/// Restores master weights, moments and counters. Errors: files missing or not fitting the model.
+/// Removes what a killed process left in `out`: checkpoints and files under their temporary names. For the only process
+/// that writes there, before it starts.
+void remove_unfinished(const std::string& out);
+
+/// Restores master weights, moments and counters. Errors: files missing or not fitting the model, a trainer state whose
+/// checksum is wrong.
 TrainerState load_checkpoint(const std::string& folder, Llama& model, AdamW& optimizer);
 
 /// 64-bit FNV-1a over a file's bytes, in 16 hex digits.

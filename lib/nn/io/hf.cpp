@@ -8,6 +8,7 @@
 #include <set>
 
 #include "tensor/file.h"
+#include "tensor/json_depth.h"
 
 namespace rw {
 namespace {
@@ -21,7 +22,9 @@ class WeightFiles {
   explicit WeightFiles(const std::string& folder) {
     const std::string single = folder + "/model.safetensors", index = folder + "/model.safetensors.index.json";
     if (fs::exists(index)) {
-      const json j = json::parse(read_file(index), nullptr, false);
+      const std::string text = read_file(index);
+      check_json_depth(text, "load", index);
+      const json j = json::parse(text, nullptr, false);
       check(j.is_object() && j.contains("weight_map") && j["weight_map"].is_object(), "load", index,
             " has no weight_map");
       std::set<std::string> names;
@@ -41,6 +44,13 @@ class WeightFiles {
   }
 
   bool contains(const std::string& name) const { return where_.count(name) > 0; }
+  int64_t count() const { return static_cast<int64_t>(where_.size()); }
+  /// As its file's header tells it, before anything is read.
+  const Shape& shape(const std::string& name) const {
+    const auto it = where_.find(name);
+    check(it != where_.end(), "load", "the weights have no tensor '", name, "'");
+    return files_[it->second].entries().at(name).shape;
+  }
   Tensor load(const std::string& name) const {
     const auto it = where_.find(name);
     check(it != where_.end(), "load", "the weights have no tensor '", name, "'");
@@ -93,6 +103,14 @@ std::unique_ptr<Llama> load_hf(const std::string& folder, const LoadOptions& opt
     for (const ParameterSpec& spec : make_rope_scaling(config.rope)->parameter_specs()) names.insert(spec.name);
     return names;
   }();
+  // Before anything is allocated: the files must hold every tensor of the model that config.json describes.
+  check(config.num_hidden_layers <= files.count(), "load", "config.json says ", config.num_hidden_layers,
+        " layers, but the weights have only ", files.count(), " tensors");
+  for (const ParameterSpec& spec : Llama::parameter_specs(config)) {
+    if (rope_parameters.count(spec.name) && !files.contains(spec.name)) continue;
+    const Shape& shape = files.shape(spec.name);
+    check(shape == spec.shape, "load", "'", spec.name, "' must have shape ", spec.shape, ", got ", shape);
+  }
   const bool fresh =
       std::any_of(rope_parameters.begin(), rope_parameters.end(), [&](const auto& n) { return !files.contains(n); });
   auto model = std::make_unique<Llama>(config, options.compute, options.device,

@@ -76,11 +76,11 @@ std::unique_ptr<Llama> load_llama2c(const std::string& path, DType compute, Devi
   c.bos_token_id = 1;
   c.eos_token_id = 2;
   c.rope_layout = keep_interleaved ? RopeLayout::interleaved : RopeLayout::half;
-  c.finish();
   // Before anything is allocated: the embedding alone must fit in the file, so a garbled header cannot ask for more.
   check(c.vocab_size * c.hidden_size * 4 <= map.size && c.num_hidden_layers * c.hidden_size * 4 <= map.size &&
             c.num_hidden_layers * c.hidden_size * c.intermediate_size <= map.size,
         "llama2c", path, ": truncated: ", map.size, " bytes cannot hold the model that the header describes");
+  c.finish();
 
   Reader reader(path, map, 28);
   const int64_t layers = c.num_hidden_layers, dim = c.hidden_size, ffn = c.intermediate_size;

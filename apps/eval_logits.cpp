@@ -1,0 +1,52 @@
+// `ropewalk eval logits`: a model's raw output, for comparison with other programs.
+#include <cstdio>
+#include <filesystem>
+
+#include "autograd/tape.h"
+#include "common.h"
+#include "tensor/safetensors.h"
+#include "verbs.h"
+
+using namespace rw;
+
+namespace {
+
+struct Options {
+  std::string model, out, rope, dtype = "f32";
+  std::vector<int32_t> tokens;
+};
+
+void run(const Options& o, const Globals& globals) {
+  const std::string folder = std::filesystem::path(o.out).parent_path().string();
+  check(folder.empty() || std::filesystem::is_directory(folder), "eval", "there is no folder '", folder, "' for --out");
+  const DType dtype = o.dtype == "bf16" ? DType::bf16 : o.dtype == "f64" ? DType::f64 : DType::f32;
+  const std::unique_ptr<Llama> model = load_model(o.model, globals, o.rope, dtype);
+  const int64_t count = static_cast<int64_t>(o.tokens.size()), vocab = model->config().vocab_size;
+  for (int64_t t = 0; t < count; ++t) {
+    const int32_t id = o.tokens[static_cast<size_t>(t)];
+    check(id >= 0 && id < vocab, "eval", "token id ", id, " at position ", t, " is beyond the vocabulary of ", vocab);
+  }
+  const NoGrad no_grad;
+  const Tensor ids = Tensor::from(o.tokens, {1, count}).to(model->device());                      // [1,T]
+  const Var hidden = model->forward(ids, model->angles(model->plain_positions(0, count), {}));    // [1,T,C]
+  const Tensor logits = model->logits(hidden).value().to(kCpu).to(DType::f32).view({count, vocab});  // [T,V]
+  save_safetensors(o.out, {{"ids", Tensor::from(o.tokens, {count})}, {"logits", logits}});
+  std::printf("logits %s  tokens %lld  vocabulary %lld\n", o.out.c_str(), static_cast<long long>(count),
+              static_cast<long long>(vocab));
+}
+
+}  // namespace
+
+void add_eval_logits(CLI::App& eval, Globals& globals) {
+  auto options = std::make_shared<Options>();
+  auto& o = *options;
+  CLI::App* sub = eval.add_subcommand("logits", "raw output for given token ids, to compare with other programs");
+  sub->add_option("--model", o.model, "model folder")->required();
+  sub->add_option("--tokens", o.tokens, "token ids, e.g. 1,15043,29892; nothing is put in front")->delimiter(',')->required();
+  sub->add_option("--out", o.out, "safetensors file: logits f32 [T,V] and ids i32 [T]")->required();
+  sub->add_option("--rope", o.rope, "another rope_scaling for this call, as a JSON object");
+  sub->add_option("--dtype", o.dtype, "what the model computes in: f32, f64 or bf16 (f64 on the CPU only)")
+      ->check(CLI::IsMember({"f32", "f64", "bf16"}))
+      ->capture_default_str();
+  sub->callback([options, &globals] { run(*options, globals); });
+}

@@ -1,0 +1,8 @@
+// The GPU decoder in a build without CUDA: no model can live on a GPU there, so this is never reached.
+#include "nn/cuda_decoder.h"
+
+namespace rw::cuda {
+std::unique_ptr<DecoderGraph> make_decoder_graph(const DecoderModel&) {
+  fail("cuda", "this build has no CUDA support (configure with -DROPEWALK_CUDA=ON)");
+}
+}  // namespace rw::cuda

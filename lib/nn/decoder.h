@@ -1,0 +1,48 @@
+// Decoding: one text, one token at a time. The same model as Llama::extend, arranged for what bounds it here, which is
+// reading every weight once: five passes per block, each a matrix-vector product with what surrounds it, over buffers
+// that are made once.
+//
+//   qkv = W_qkv norm(x) | o = attention(rope(q), cache + rope(k), v) | x += W_o o | h = swiglu(W_gu norm(x)) | x += W_d
+//   h
+//
+// On the CPU all threads walk through the passes together and meet after each (decoder.cpp); on a GPU the passes are
+// kernels in one CUDA graph (decoder.cu). generate() uses it by itself.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "nn/llama.h"
+
+namespace rw {
+
+/// Thread safety: none; the model's weights must not change meanwhile.
+class Decoder {
+ public:
+  /// What a Decoder can do: batch 1, f32 or bf16 on a GPU, f32 on the CPU (with compact weights or without), a cache of
+  /// rotated keys, sizes that are multiples of 8. Anything else goes through Llama::extend.
+  static bool supports(const Llama& model, const KvCache& cache);
+
+  /// Goes on behind what `cache` holds. Both must outlive the decoder. Errors: not supported.
+  Decoder(const Llama& model, KvCache& cache);
+  virtual ~Decoder() = default;
+  Decoder(const Decoder&) = delete;
+  Decoder& operator=(const Decoder&) = delete;
+  static std::unique_ptr<Decoder> make(const Llama& model, KvCache& cache);
+
+  /// Appends token `id` to the cache; the logits of the token after it, f32 [V], valid until the next call. Errors: the
+  /// cache is full, an id outside the vocabulary.
+  const std::vector<float>& step(int32_t id);
+  /// The same for temperature 0: the most likely token, smallest id first. On a GPU nothing but the id comes back.
+  int32_t greedy(int32_t id);
+
+ protected:
+  virtual void run(int32_t id, std::vector<float>& logits) = 0;
+  virtual int32_t run_greedy(int32_t id) = 0;
+  void check_next(int32_t id) const;
+
+  const Llama& model_;
+  KvCache& cache_;
+  std::vector<float> logits_;
+};
+
+}  // namespace rw

@@ -1,0 +1,71 @@
+// One optimizer step: forward, backward and update, over one or several micro-batches.
+//
+//   TrainStep step(model, optimizer);
+//   step.add({ids, targets, positions, {.length = 2048, .training = true}, {}, scored});
+//   step.update(lr, 1.0);
+//   const StepResult r = step.result();      // of the oldest update not asked for yet
+//
+// On a GPU nothing waits for the card: inputs travel through pinned memory, losses come back the same way, and from the
+// third micro-batch of a shape on, forward and backward are one CUDA graph. Ask for result() one update later than
+// update(), and the card never idles. Models with learned frequencies (CLEX) or log-n attention run without the graph.
+#pragma once
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "nn/adamw.h"
+#include "nn/llama.h"
+
+namespace rw {
+
+/// One micro-batch, on the CPU.
+struct StepInput {
+  Tensor ids, targets;    // i32 [B,T]
+  Tensor positions;       // f32 [B,T] or [1,T]
+  RopeContext context;    // what the frequencies depend on
+  std::vector<double> t;  // window scale factor per sample, for CLEX; else empty
+  int64_t scored = 0;     // targets that count
+  Tensor weights = {};    // f32 [B,T] of the targets' losses; undefined: all 1
+  double weight = 0;      // their sum over the scored targets; 0: `scored`
+};
+
+struct StepResult {
+  double loss = 0;       // mean over the scored tokens of all micro-batches, weighted as they are
+  double grad_norm = 0;  // before clipping; if it is not finite, nothing was updated
+};
+
+/// Thread safety: none.
+class TrainStep {
+ public:
+  /// `graph`: replay a CUDA graph where possible.
+  TrainStep(Llama& model, AdamW& optimizer, bool graph = true);
+  ~TrainStep();
+  TrainStep(const TrainStep&) = delete;
+  TrainStep& operator=(const TrainStep&) = delete;
+
+  /// Forward and backward; the gradients add up.
+  void add(const StepInput& input);
+  /// The optimizer's update with the mean gradient over all scored tokens since the last one. Errors: nothing added.
+  void update(double lr, double clip);
+  /// Waits for the oldest update whose result was not asked for. Errors: there is none.
+  StepResult result();
+  int64_t pending() const { return static_cast<int64_t>(results_.size()); }
+  /// Whether the last add() was a replay.
+  bool replayed() const { return replayed_; }
+
+ private:
+  class Gpu;
+  struct Pending {
+    double nll = 0, norm = 0;  // CPU: the values
+    double scale = 1;
+    int slot = 0;  // GPU: where they will arrive
+  };
+  Llama& model_;
+  AdamW& optimizer_;
+  std::unique_ptr<Gpu> gpu_;
+  double nll_ = 0, weight_ = 0;  // of the micro-batches since the last update
+  bool replayed_ = false;
+  std::deque<Pending> results_;
+};
+
+}  // namespace rw
