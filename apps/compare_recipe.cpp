@@ -185,8 +185,9 @@ class Reader {
   void read_mix(std::vector<Item> items) {
     if (const auto share = take(items, "share")) mix_.push_back({"retrieval-share", share->values});
     if (const auto parts = take(items, "template")) mix_.push_back({"retrieval-template", parts->values});
+    if (const auto weight = take(items, "weight")) mix_.push_back({"retrieval-weight", weight->values});
     require(items.empty(), "mix", "unknown key '", items.empty() ? "" : items[0].key,
-            "'; there are share and template");
+            "'; there are share, weight and template");
   }
 
   void refuse(const std::string& section, const std::vector<Item>& items,

@@ -174,6 +174,7 @@ Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer, const 
   if (config.retrieval_share > 0) {
     put("retrieval_share", config.retrieval_share);
     put("retrieval_template", config.retrieval_template);
+    if (config.retrieval_weight != 1) put("retrieval_weight", config.retrieval_weight);
   }
   if (config.method == "e2" || config.method == "clex") {
     put("continuous_t", config.positions.continuous);

@@ -65,6 +65,7 @@ class Loader {
     if (config.retrieval_share == 0) return;
     mix_.emplace(tokenizer, RetrievalMixOptions{.share = config.retrieval_share,
                                                 .parts = choose_retrieval_template(config.retrieval_template),
+                                                .answer_weight = config.retrieval_weight,
                                                 .window = recipe.window,
                                                 .seed = config.seed});
   }
@@ -180,8 +181,8 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
   if (!config.resume) {
     // Two runs would mix: the older one's later steps would be taken for the newest, and resumed.
     const auto earlier = config.save_every > 0 ? latest_checkpoint(config.out) : std::nullopt;
-    check(!earlier.has_value(), "train", "'", config.out, "' holds checkpoints of another run (",
-          earlier.value_or(""), "): go on with it by --resume, or remove them, or name another --out");
+    check(!earlier.has_value(), "train", "'", config.out, "' holds checkpoints of another run (", earlier.value_or(""),
+          "): go on with it by --resume, or remove them, or name another --out");
   }
   if (config.resume) {
     if (const auto folder = latest_checkpoint(config.out)) {
@@ -231,7 +232,9 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
                 item.positions.positions,
                 {.length = recipe.target, .training = true},
                 per_sample_t ? item.positions.t : std::vector<double>{},
-                item.batch.scored});
+                item.batch.scored,
+                item.batch.weights,
+                item.batch.weight});
       tokens += item.batch.scored;
     }
     step.update(schedule(state.step), config.clip);

@@ -31,6 +31,7 @@ struct TrainConfig {
   // key-retrieval sequences in the text (data/retrieval_mix.h)
   double retrieval_share = 0;
   std::string retrieval_template = "short";  // default, short, or a JSON file
+  double retrieval_weight = 1;               // of an answer token's loss
 
   // the run
   int64_t steps = 1000, batch = 16, accumulate = 1;

@@ -52,6 +52,9 @@ void add_train_options(CLI::App& app, TrainConfig& config) {
                   "share of samples in which a number is hidden in the text and asked for (5 to 10 % teach the task)")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
+  sub->add_option("--retrieval-weight", c.retrieval_weight, "how many times an answer's tokens count in the loss")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   sub->add_option("--retrieval-template", c.retrieval_template,
                   "wording of those: default, short, or a JSON file with task, filler, needle, question")
       ->capture_default_str();

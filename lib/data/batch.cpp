@@ -104,6 +104,7 @@ Batch make_batch(const TokenCorpus& corpus, std::span<const Region> where, std::
     fill_sample(corpus, batch.source[b], options, ids, targets);
     batch.scored += window - std::count(targets.begin(), targets.end(), kNotScored);
   }
+  batch.weight = static_cast<double>(batch.scored);
   return batch;
 }
 

@@ -38,6 +38,8 @@ struct Batch {
   Tensor targets;                    // i32 [B,T]; kNotScored where there is no loss
   std::vector<SampleSource> source;  // of each sample
   int64_t scored = 0;                // targets that are scored
+  Tensor weights;                    // f32 [B,T] of the targets' losses; undefined: all 1
+  double weight = 0;                 // sum of the scored targets' weights
 };
 
 /// Draws documents and starts. Sample k of step s depends on (seed, s, k) alone: the same after a resume and for any

@@ -25,6 +25,7 @@ RetrievalMix::RetrievalMix(const Tokenizer& tokenizer, const RetrievalMixOptions
     : tokenizer_(tokenizer), options_(options) {
   check(options.share >= 0 && options.share <= 1, kOp, "the share of retrieval sequences must be in [0, 1], got ",
         options.share);
+  check(options.answer_weight > 0, kOp, "the weight of answers must be positive, got ", options.answer_weight);
   const Pieces p = pieces(std::string(static_cast<size_t>(options.parts.digits), '7'));
   const int64_t least = length_of(p.task) + length_of(p.needle) + length_of(p.question) + 1;
   check(least <= options.window, kOp, "a retrieval sequence takes at least ", least, " tokens, the window is ",
@@ -62,6 +63,8 @@ std::vector<RetrievalRow> RetrievalMix::apply(const TokenCorpus& corpus, std::sp
   if (options_.share == 0) return written;
   const int64_t window = batch.ids.size(1);
   check(window == options_.window, kOp, "made for a window of ", options_.window, " tokens, the batch has ", window);
+  const bool weighted = options_.answer_weight != 1;
+  if (weighted) batch.weights = Tensor::empty(batch.ids.shape()), batch.weights.fill(1);
   // y holds everything that is read or predicted: with a BOS, which is only read, one token less.
   const int64_t length = window + (bos ? 0 : 1);
   std::vector<int32_t> y(static_cast<size_t>(length)), text(static_cast<size_t>(length));
@@ -94,12 +97,18 @@ std::vector<RetrievalRow> RetrievalMix::apply(const TokenCorpus& corpus, std::sp
     const int64_t row = static_cast<int64_t>(b);
     int32_t* ids = batch.ids.data<int32_t>() + row * window;
     int32_t* targets = batch.targets.data<int32_t>() + row * window;
-    batch.scored += std::count(targets, targets + window, kNotScored);
+    const auto unscored = std::count(targets, targets + window, kNotScored);  // now they will be
+    batch.scored += unscored;
+    batch.weight += static_cast<double>(unscored);
     if (bos) *ids++ = *bos;
     std::copy(y.begin(), y.begin() + window - (bos ? 1 : 0), ids);
     std::copy(y.end() - window, y.end(), targets);
     const int64_t shift = bos ? 0 : 1, answer_end = task + asked + needle + question - shift;
     written.push_back({row, key, task + before - shift, answer_end - p.answer, answer_end});
+    if (!weighted) continue;
+    float* weights = batch.weights.data<float>() + row * window;
+    std::fill(weights + answer_end - p.answer, weights + answer_end, static_cast<float>(options_.answer_weight));
+    batch.weight += (options_.answer_weight - 1) * static_cast<double>(p.answer);
   }
   return written;
 }

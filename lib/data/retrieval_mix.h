@@ -28,7 +28,8 @@ namespace rw {
 struct RetrievalMixOptions {
   double share = 0;  // of the samples, in [0, 1]
   RetrievalTemplate parts = short_retrieval_template();
-  int64_t window = 0;  // T: tokens of a sample
+  double answer_weight = 1;  // of an answer token's loss, where text counts 1
+  int64_t window = 0;        // T: tokens of a sample
   uint64_t seed = 0;
 };
 
@@ -49,8 +50,8 @@ class RetrievalMix {
 
   /// True if sample k of a step is a retrieval sequence.
   bool chosen(uint64_t step, uint64_t sample) const;
-  /// Rewrites ids and targets of the chosen rows of `batch`, which make_batch has made of `where`, and its count of
-  /// scored targets. Returns what was written.
+  /// Rewrites ids and targets of the chosen rows of `batch`, which make_batch has made of `where`, its count of scored
+  /// targets and, with an answer weight other than 1, its weights. Returns what was written.
   std::vector<RetrievalRow> apply(const TokenCorpus& corpus, std::span<const Region> where,
                                   const std::optional<int32_t>& bos, uint64_t step, uint64_t first_sample,
                                   Batch& batch) const;

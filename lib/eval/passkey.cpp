@@ -184,6 +184,7 @@ EvalResult to_eval_result(const PasskeyResult& result, const PasskeyOptions& opt
     if (uniform) record = {{"by", std::string("length")}, {"length", g.length}};
     if (g.wanted_distance >= 0) record.set("distance", g.wanted_distance);
     if (g.depth >= 0) record.set("depth", g.depth);
+    if (g.depth >= 0) record.set("mean_distance", g.distance);
     record = joined(std::move(record), counts_of(g.trials, g.hits, g.margin));
     if (options.greedy)
       record.set("greedy_accuracy", static_cast<double>(g.greedy_hits) / static_cast<double>(g.trials));

@@ -221,8 +221,10 @@ void add_eval_result(ReportRun& run, const EvalResult& result) {
   if (run.trained_window == 0) run.trained_window = result.protocol.integer("trained_window");
   if (result.kind == "ppl") {
     for (const Record& t : result.totals) {
-      run.ppl.push_back(
-          {t.integer("window"), t.number("ppl", none), t.number("ppl_low", none), t.number("ppl_high", none)});
+      // Of two evaluations at one window, the first counts.
+      const int64_t window = t.integer("window");
+      if (std::any_of(run.ppl.begin(), run.ppl.end(), [&](const PplPoint& p) { return p.window == window; })) continue;
+      run.ppl.push_back({window, t.number("ppl", none), t.number("ppl_low", none), t.number("ppl_high", none)});
     }
     std::stable_sort(run.ppl.begin(), run.ppl.end(),
                      [](const PplPoint& a, const PplPoint& b) { return a.window < b.window; });
@@ -235,9 +237,20 @@ void add_eval_result(ReportRun& run, const EvalResult& result) {
           {t.integer("context"), t.number("nll", none), t.number("nll_low", none), t.number("nll_high", none)});
     }
   } else if (result.kind == "passkey") {
+    std::vector<PasskeyPoint> points;
     for (const Record& t : result.totals) {
-      if (t.find("distance")) run.passkey.push_back({t.integer("distance"), t.number("accuracy"), t.integer("trials")});
+      if (!t.find("distance") && !t.find("mean_distance")) continue;
+      const int64_t distance =
+          t.find("distance") ? t.integer("distance") : static_cast<int64_t>(std::llround(t.number("mean_distance")));
+      points.push_back({distance, t.number("accuracy"), t.integer("trials")});
     }
+    // Of two evaluations, the one that reaches farther is drawn.
+    const auto reach = [](const std::vector<PasskeyPoint>& p) {
+      int64_t farthest = 0;
+      for (const PasskeyPoint& q : p) farthest = std::max(farthest, q.distance);
+      return farthest;
+    };
+    if (reach(points) > reach(run.passkey)) run.passkey = points;
   } else if (result.kind == "needle") {
     for (const Record& t : result.totals) {
       run.needle.push_back({t.integer("length"), t.number("depth"), t.number("accuracy")});

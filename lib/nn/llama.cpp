@@ -121,9 +121,10 @@ Var Llama::forward(const Tensor& ids, const RopeAngles& angles) const {
   return run(ids, {angles, query_scale(*scaling_, 0, ids.size(1)), nullptr, {}});
 }
 
-Var Llama::loss(const Tensor& ids, const Tensor& targets, const RopeAngles& angles) const {
+Var Llama::loss(const Tensor& ids, const Tensor& targets, const RopeAngles& angles, const Tensor& weights) const {
   check_shape("llama", "targets", targets, ids.shape());
-  return linear_cross_entropy(forward(ids, angles), head(), targets.view({targets.numel()}), Reduction::sum);
+  return linear_cross_entropy(forward(ids, angles), head(), targets.view({targets.numel()}), Reduction::sum,
+                              weights.defined() ? weights.view({weights.numel()}) : weights);
 }
 
 Tensor Llama::token_nll(const Tensor& ids, const Tensor& targets, const RopeAngles& angles) const {

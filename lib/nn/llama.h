@@ -33,8 +33,9 @@ class Llama {
 
   /// ids i32 [B,T] -> normed hidden states [B,T,C].
   Var forward(const Tensor& ids, const RopeAngles& angles) const;
-  /// Sum of -log p(target) over targets i32 [B,T] that are not kIgnoreIndex: [1].
-  Var loss(const Tensor& ids, const Tensor& targets, const RopeAngles& angles) const;
+  /// Sum of -log p(target) over targets i32 [B,T] that are not kIgnoreIndex: [1]. `weights` f32 [B,T]: each term times
+  /// its own.
+  Var loss(const Tensor& ids, const Tensor& targets, const RopeAngles& angles, const Tensor& weights = {}) const;
   /// -log p(target) per token, f32 [B,T]; no gradients.
   Tensor token_nll(const Tensor& ids, const Tensor& targets, const RopeAngles& angles) const;
   /// hidden [...,C] -> logits [...,V].

@@ -23,16 +23,18 @@ class TrainStep::Gpu {
   bool upload(const StepInput& in, const RopeTable& table) {
     const Tensor frequencies = table.inv_freq.value().to(kCpu).to(DType::f64);
     const bool same = ids.defined() && ids.shape() == in.ids.shape() && positions.shape() == in.positions.shape() &&
-                      inv_freq.shape() == frequencies.shape() && scale == table.attention_scale;
+                      inv_freq.shape() == frequencies.shape() && scale == table.attention_scale &&
+                      weights.defined() == in.weights.defined();
     if (!same) {
       const MemoryTag tag("input");
       recorded.reset();
       ids = Tensor::empty(in.ids.shape(), DType::i32, device);
       targets = Tensor::empty(in.ids.shape(), DType::i32, device);
+      weights = in.weights.defined() ? Tensor::empty(in.ids.shape(), DType::f32, device) : Tensor();
       positions = Tensor::empty(in.positions.shape(), DType::f32, device);
       inv_freq = Tensor::empty(frequencies.shape(), DType::f64, device);
       scale = table.attention_scale;
-      inputs = cuda::make_staging(2 * ids.bytes() + positions.bytes() + inv_freq.bytes() + 64, 3);
+      inputs = cuda::make_staging(3 * ids.bytes() + positions.bytes() + inv_freq.bytes() + 80, 3);
     }
     int slot = 0;
     char* host = static_cast<char*>(inputs->next(slot));
@@ -44,6 +46,7 @@ class TrainStep::Gpu {
     };
     send(in.ids, ids);
     send(in.targets, targets);
+    if (weights.defined()) send(in.weights, weights);
     send(in.positions, positions);
     send(frequencies, inv_freq);
     inputs->mark(slot);
@@ -52,7 +55,7 @@ class TrainStep::Gpu {
 
   bool graph;
   Device device;
-  Tensor ids, targets, positions, inv_freq;  // on the device
+  Tensor ids, targets, weights, positions, inv_freq;  // on the device; weights may be undefined
   double scale = 0;
   Tensor nll;  // f64 [1]: of all micro-batches since the last update
   std::unique_ptr<cuda::Staging> inputs, results;
@@ -69,12 +72,14 @@ void TrainStep::add(const StepInput& in) {
   check_shape("train_step", "targets", in.targets, in.ids.shape());
   check(in.positions.rank() == 2 && in.positions.size(1) == in.ids.size(1), "train_step",
         "positions must be f32 [B, T], got ", in.positions.shape(), " for ids ", in.ids.shape());
-  scored_ += in.scored;
+  if (in.weights.defined()) check_shape("train_step", "weights", in.weights, in.ids.shape());
+  weight_ += in.weight > 0 ? in.weight : static_cast<double>(in.scored);
   replayed_ = false;
   const bool learned = !in.t.empty() || !model_.scaling().parameter_specs().empty();
   if (!gpu_ || learned || !model_.scaling().query_scale(0, 1).empty()) {
     const RopeAngles angles = model_.angles(in.positions, in.context, in.t);
-    const Var loss = model_.loss(in.ids.to(model_.device()), in.targets.to(model_.device()), angles);
+    const Var loss = model_.loss(in.ids.to(model_.device()), in.targets.to(model_.device()), angles,
+                                 in.weights.defined() ? in.weights.to(model_.device()) : Tensor());
     backward(loss);
     if (gpu_) {
       cuda::accumulate(gpu_->nll.raw(), DType::f64, loss.value().raw(), loss.dtype(), 1);
@@ -89,7 +94,7 @@ void TrainStep::add(const StepInput& in) {
   const bool same = g.upload(in, model_.scaling().table(context));
   const auto work = [&] {
     const RopeAngles angles = rope_angles(g.positions, Var(g.inv_freq), g.scale, model_.dtype(), g.device);
-    const Var loss = model_.loss(g.ids, g.targets, angles);
+    const Var loss = model_.loss(g.ids, g.targets, angles, g.weights);
     backward(loss);
     cuda::accumulate(g.nll.raw(), DType::f64, loss.value().raw(), loss.dtype(), 1);
   };
@@ -100,10 +105,9 @@ void TrainStep::add(const StepInput& in) {
 }
 
 void TrainStep::update(double lr, double clip) {
-  check(scored_ > 0, "train_step", "update() without a scored token");
+  check(weight_ > 0, "train_step", "update() without a scored token");
   Pending p;
-  p.scored = scored_;
-  p.scale = 1 / static_cast<double>(scored_);
+  p.scale = 1 / weight_;
   if (gpu_) {
     check(pending() < Gpu::kResults, "train_step", "ask for result(): ", pending(), " are waiting");
     const Tensor square = optimizer_.enqueue(lr, p.scale, clip);
@@ -117,7 +121,7 @@ void TrainStep::update(double lr, double clip) {
     p.norm = optimizer_.step(lr, p.scale, clip);
   }
   nll_ = 0;
-  scored_ = 0;
+  weight_ = 0;
   results_.push_back(p);
 }
 

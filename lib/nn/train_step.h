@@ -25,10 +25,12 @@ struct StepInput {
   RopeContext context;    // what the frequencies depend on
   std::vector<double> t;  // window scale factor per sample, for CLEX; else empty
   int64_t scored = 0;     // targets that count
+  Tensor weights = {};    // f32 [B,T] of the targets' losses; undefined: all 1
+  double weight = 0;      // their sum over the scored targets; 0: `scored`
 };
 
 struct StepResult {
-  double loss = 0;       // mean over the scored tokens of all micro-batches
+  double loss = 0;       // mean over the scored tokens of all micro-batches, weighted as they are
   double grad_norm = 0;  // before clipping; if it is not finite, nothing was updated
 };
 
@@ -55,17 +57,13 @@ class TrainStep {
   class Gpu;
   struct Pending {
     double nll = 0, norm = 0;  // CPU: the values
-    int64_t scored = 0;
     double scale = 1;
     int slot = 0;  // GPU: where they will arrive
   };
-  Var loss(const Tensor& ids, const Tensor& targets, const RopeAngles& angles) const;
-
   Llama& model_;
   AdamW& optimizer_;
   std::unique_ptr<Gpu> gpu_;
-  double nll_ = 0;
-  int64_t scored_ = 0;
+  double nll_ = 0, weight_ = 0;  // of the micro-batches since the last update
   bool replayed_ = false;
   std::deque<Pending> results_;
 };

@@ -97,6 +97,9 @@ std::multimap<std::string, Case> cases() {
       [=](const Vars& v) { return Vars{linear_cross_entropy(v[0], v[1], targets, Reduction::sum)}; });
   put("linear_cross_entropy", {r({5, 4}, 1), r({6, 4}, 2)},
       [=](const Vars& v) { return Vars{linear_cross_entropy(v[0], v[1], targets)}; });
+  const Tensor row_weights = Tensor::from(std::vector<float>{1, 5, 0.5, 0, 2});
+  put("linear_cross_entropy", {r({5, 4}, 1), r({6, 4}, 2)},
+      [=](const Vars& v) { return Vars{linear_cross_entropy(v[0], v[1], targets, Reduction::sum, row_weights)}; });
   put("concat", {r({2, 3}, 1), r({2, 1}, 2)}, [](const Vars& v) { return Vars{concat({v[0], v[1], v[0]}, 1)}; });
   put("narrow", {r({2, 5, 3}, 1)}, [](const Vars& v) { return Vars{narrow(v[0], 1, 1, 4)}; });
   put("index_rows", {r({4, 2, 3}, 1)}, [=](const Vars& v) { return Vars{index_rows(v[0], ids)}; });

@@ -102,6 +102,23 @@ TEST_CASE("A sample's retrieval sequence depends on seed, step and sample alone"
   CHECK(row(f.batch(3, 8, true, 1.0).ids, 0) != row(f.batch(2, 8, true, 1.0).ids, 0));
 }
 
+TEST_CASE("With an answer weight, an answer's tokens count so many times and nothing else changes") {
+  const Fixture f;
+  const SampleChooser chooser(f.corpus, {.window = kWindow, .seed = 5});
+  const std::vector<Region> where = chooser.choose(4, 0, 40);
+  Batch batch = make_batch(f.corpus, where, contiguous_spans(40, kWindow), {.bos = 0});
+  const RetrievalMix mix(*f.tokenizer, {.share = 0.3, .answer_weight = 5, .window = kWindow, .seed = 5});
+  const std::vector<RetrievalRow> rows = mix.apply(f.corpus, where, 0, 4, 0, batch);
+  REQUIRE(rows.size() > 2);
+  CHECK(batch.weight == static_cast<double>(40 * kWindow + static_cast<int64_t>(rows.size()) * 5 * 4));
+  double sum = 0;
+  for (double w : batch.weights.to_vector()) sum += w;
+  CHECK(sum == batch.weight);
+  const RetrievalRow& r = rows[1];
+  CHECK(batch.weights.to_vector()[static_cast<size_t>(r.row * kWindow + r.answer_begin)] == 5);
+  CHECK(batch.weights.to_vector()[static_cast<size_t>(r.row * kWindow + r.answer_begin - 1)] == 1);
+}
+
 TEST_CASE("A window too small for needle and question, or a share above 1, is refused") {
   const Fixture f;
   CHECK_THROWS_WITH_AS(RetrievalMix(*f.tokenizer, {.share = 0.1, .window = 16}), doctest::Contains("window is 16"),

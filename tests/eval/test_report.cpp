@@ -196,6 +196,17 @@ TEST_CASE("A run folder is read as train and eval leave it") {
   CHECK(run.base_inv_freq[2] / run.inv_freq[2] == doctest::Approx(4));
   CHECK(run.trained_window == 64);
   CHECK(run.target_window == 256);
+  CHECK(run.positions.size() == 3);  // drawn again from the recipe
+  CHECK(run.positions[0].size() == 64);
+  CHECK(run.positions[0].front() == 0);
+  CHECK(position_corners(run.positions[0]).size() <= 4);  // a chunk's end and the next one's beginning
+  write("cost.json", R"({"seconds": 9, "tokens": 5000, "peak_memory_bytes": 1048576})");
+  write("frequencies.json", R"({"length": 256, "attention_scale": 1.25, "inv_freq": [1, 0.2, 0.03, 0.004]})");
+  const ReportRun whole = load_run(folder.path("pose"));
+  CHECK(whole.cost.tokens == 5000);
+  CHECK(whole.cost.peak_memory_bytes == 1048576);
+  CHECK(whole.inv_freq[3] == 0.004);
+  CHECK(whole.attention_scale == 1.25);
   write("recipe.toml", "method = \"plain\"\nrope_scaling = \"null\"\n");
   CHECK(load_run(folder.path("pose")).baseline);
   write("eval-ppl.json", "{\"kind\"");

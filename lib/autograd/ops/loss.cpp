@@ -97,6 +97,23 @@ Tensor reduce(const Tensor& nll, double factor) {
   return y;
 }
 
+/// y[r,c] = x[r,c] s[r]; y may be x.
+void scale_rows(const Tensor& x, const Tensor& s, const Tensor& y) {
+  if (x.numel() == 0) return;
+  if (x.is_cuda()) return cuda::scale_rows(x, s, y);
+  const int64_t columns = x.numel() / s.numel();
+  dispatch_float(x.dtype(), "scale_rows", [&](auto zero) {
+    using T = decltype(zero);
+    const T* px = x.data<T>();
+    T* py = y.data<T>();
+    const float* ps = s.data<float>();
+    parallel_for(s.numel(), 64, [=](int64_t begin, int64_t end) {
+      for (int64_t i = begin * columns; i < end * columns; ++i)
+        py[i] = static_cast<T>(static_cast<Acc<T>>(px[i]) * static_cast<Acc<T>>(ps[i / columns]));
+    });
+  });
+}
+
 /// factor * scalar * x as a new tensor of dtype `dtype`.
 void add_scaled(const Tensor& to, const Tensor& from, double factor, const Tensor& scalar) {
   if (to.is_cuda()) return cuda::add_scaled(to, from, factor, scalar);
@@ -193,7 +210,8 @@ Var cross_entropy(const Var& logits, const Tensor& targets, Reduction reduction)
   return out;
 }
 
-Var linear_cross_entropy(const Var& x, const Var& weight, const Tensor& targets, Reduction reduction) {
+Var linear_cross_entropy(const Var& x, const Var& weight, const Tensor& targets, Reduction reduction,
+                         const Tensor& row_weights) {
   const char* op = "linear_cross_entropy";
   check(reduction != Reduction::none, op, "reduction must be sum or mean; token_nll gives the rows");
   check(weight.rank() == 2, op, "weight must have shape [V, C], got ", weight.shape());
@@ -202,12 +220,21 @@ Var linear_cross_entropy(const Var& x, const Var& weight, const Tensor& targets,
   check_same(op, "x", x.value(), "weight", weight.value());
   const int64_t vocab = weight.size(0), columns = weight.size(1), n = x.numel() / columns;
   check_targets(op, targets, n, vocab, x.device());
+  const bool weighted = row_weights.defined();
+  if (weighted) {
+    check(reduction == Reduction::sum && row_weights.dtype() == DType::f32, op, "row weights are f32 and need a sum");
+    check_shape(op, "row_weights", row_weights, {n});
+    check(row_weights.device() == x.device(), op, "row weights are on ", row_weights.device(), ", x on ", x.device());
+  }
   const Tensor rows = x.value().view({n, columns});
   const bool recorded = records(x, weight);
   const bool want_x = recorded && x.requires_grad(), want_w = recorded && weight.requires_grad();
   const Tensor dx = want_x ? Tensor::empty_like(rows) : Tensor();
   const Tensor dw = want_w ? Tensor::empty(weight.shape(), wide(weight.dtype()), x.device()) : Tensor();
   const Tensor nll = Tensor::empty({n}, wide(x.dtype()), x.device());
+  // dW = G^T diag(w) x: the weights go to the narrow side of the product.
+  Tensor weighted_rows = rows;
+  if (weighted && want_w) scale_rows(rows, row_weights, weighted_rows = Tensor::empty_like(rows));
   const int64_t chunk = std::min(n, chunk_rows(vocab, x.dtype(), x.device()));
   const Tensor buffer = Tensor::empty({chunk, vocab}, x.dtype(), x.device());
   for (int64_t begin = 0; begin < n; begin += chunk) {
@@ -216,9 +243,13 @@ Var linear_cross_entropy(const Var& x, const Var& weight, const Tensor& targets,
     gemm(rows.slice(begin, end), Trans::no, weight.value(), Trans::yes, logits);
     loss_rows(logits, targets.slice(begin, end), recorded, nll.slice(begin, end));
     if (want_x) gemm(logits, Trans::no, weight.value(), Trans::no, dx.slice(begin, end));
-    if (want_w) gemm(logits, Trans::yes, rows.slice(begin, end), Trans::no, dw, 1, begin == 0 ? 0 : 1);
+    if (want_w) gemm(logits, Trans::yes, weighted_rows.slice(begin, end), Trans::no, dw, 1, begin == 0 ? 0 : 1);
   }
   if (want_w && n == 0) dw.zero();
+  if (weighted) {
+    if (want_x) scale_rows(dx, row_weights, dx);
+    scale_rows(nll, row_weights, nll);
+  }
   const double factor = factor_of(reduction, targets);
   Var out(reduce(nll, factor));
   if (recorded) {

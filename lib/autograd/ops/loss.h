@@ -14,8 +14,10 @@ enum class Reduction { none, sum, mean };
 Var cross_entropy(const Var& logits, const Tensor& targets, Reduction reduction = Reduction::mean);
 
 /// cross_entropy(x W^T) in chunks of rows: x [N,C], weight [V,C]. The gradients are made in the same pass, so that only
-/// one chunk of logits ever exists. Reduction sum or mean.
-Var linear_cross_entropy(const Var& x, const Var& weight, const Tensor& targets, Reduction reduction = Reduction::mean);
+/// one chunk of logits ever exists. Reduction sum or mean. `row_weights`, f32 [N], multiply each row's loss and
+/// gradient (with Reduction::sum only).
+Var linear_cross_entropy(const Var& x, const Var& weight, const Tensor& targets, Reduction reduction = Reduction::mean,
+                         const Tensor& row_weights = {});
 
 /// The per-row loss without gradients: f32 (f64 for f64) [N], 0 where ignored.
 Tensor token_nll(const Tensor& x, const Tensor& weight, const Tensor& targets);
