@@ -160,8 +160,8 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
   if (!config.resume) {
     // Two runs would mix: the older one's later steps would be taken for the newest, and resumed.
     const auto earlier = config.save_every > 0 ? latest_checkpoint(config.out) : std::nullopt;
-    check(!earlier.has_value(), "train", "'", config.out, "' holds checkpoints of another run (",
-          earlier.value_or(""), "): go on with it by --resume, or remove them, or name another --out");
+    check(!earlier.has_value(), "train", "'", config.out, "' holds checkpoints of another run (", earlier.value_or(""),
+          "): go on with it by --resume, or remove them, or name another --out");
   }
   if (config.resume) {
     if (const auto folder = latest_checkpoint(config.out)) {
