@@ -27,8 +27,8 @@ void run(const Options& o, const Globals& globals) {
     check(id >= 0 && id < vocab, "eval", "token id ", id, " at position ", t, " is beyond the vocabulary of ", vocab);
   }
   const NoGrad no_grad;
-  const Tensor ids = Tensor::from(o.tokens, {1, count}).to(model->device());                      // [1,T]
-  const Var hidden = model->forward(ids, model->angles(model->plain_positions(0, count), {}));    // [1,T,C]
+  const Tensor ids = Tensor::from(o.tokens, {1, count}).to(model->device());                         // [1,T]
+  const Var hidden = model->forward(ids, model->angles(model->plain_positions(0, count), {}));       // [1,T,C]
   const Tensor logits = model->logits(hidden).value().to(kCpu).to(DType::f32).view({count, vocab});  // [T,V]
   save_safetensors(o.out, {{"ids", Tensor::from(o.tokens, {count})}, {"logits", logits}});
   std::printf("logits %s  tokens %lld  vocabulary %lld\n", o.out.c_str(), static_cast<long long>(count),
@@ -42,7 +42,9 @@ void add_eval_logits(CLI::App& eval, Globals& globals) {
   auto& o = *options;
   CLI::App* sub = eval.add_subcommand("logits", "raw output for given token ids, to compare with other programs");
   sub->add_option("--model", o.model, "model folder")->required();
-  sub->add_option("--tokens", o.tokens, "token ids, e.g. 1,15043,29892; nothing is put in front")->delimiter(',')->required();
+  sub->add_option("--tokens", o.tokens, "token ids, e.g. 1,15043,29892; nothing is put in front")
+      ->delimiter(',')
+      ->required();
   sub->add_option("--out", o.out, "safetensors file: logits f32 [T,V] and ids i32 [T]")->required();
   sub->add_option("--rope", o.rope, "another rope_scaling for this call, as a JSON object");
   sub->add_option("--dtype", o.dtype, "what the model computes in: f32, f64 or bf16 (f64 on the CPU only)")

@@ -12,13 +12,13 @@
  * printed, nothing exits, no C++ exception comes out. After an error the model is as it was and may be used on.
  *
  * Threads: one model may be used by one thread at a time; different models, by different threads at once.
- * ropewalk_tokenize, ropewalk_detokenize and the questions (vocab_size ...) may be called on one model from many threads
- * at once, also while another generates with it. The last error belongs to the thread that made it.
+ * ropewalk_tokenize, ropewalk_detokenize and the questions (vocab_size ...) may be called on one model from many
+ * threads at once, also while another generates with it. The last error belongs to the thread that made it.
  *
  * Text is UTF-8 by convention, with its length in bytes; it need not be valid and may hold zero bytes.
  *
- * Stability: functions and values are only added. Structs begin with `size`, so that a program compiled against an older
- * header runs with a newer library. */
+ * Stability: functions and values are only added. Structs begin with `size`, so that a program compiled against an
+ * older header runs with a newer library. */
 #ifndef ROPEWALK_H
 #define ROPEWALK_H
 
@@ -40,10 +40,10 @@ typedef struct ropewalk_model ropewalk_model;
 typedef enum ropewalk_status {
   ROPEWALK_OK = 0,
   ROPEWALK_ERROR_ARGUMENT = 1, /* a null pointer, a number out of range, a struct of unknown size */
-  ROPEWALK_ERROR_INPUT = 2,    /* a file is missing, unreadable or garbled, or does not fit; an id beyond the vocabulary */
-  ROPEWALK_ERROR_MEMORY = 3,   /* host or device memory ran out */
-  ROPEWALK_ERROR_BUFFER = 4,   /* the buffer is too small; the size that is needed has been written */
-  ROPEWALK_ERROR_INTERNAL = 5  /* anything else: a defect of the library, or of a callback that threw */
+  ROPEWALK_ERROR_INPUT = 2, /* a file is missing, unreadable or garbled, or does not fit; an id beyond the vocabulary */
+  ROPEWALK_ERROR_MEMORY = 3,  /* host or device memory ran out */
+  ROPEWALK_ERROR_BUFFER = 4,  /* the buffer is too small; the size that is needed has been written */
+  ROPEWALK_ERROR_INTERNAL = 5 /* anything else: a defect of the library, or of a callback that threw */
 } ropewalk_status;
 
 /* "0.1.0". Never null; owned by the library. */
@@ -82,8 +82,8 @@ ROPEWALK_API int32_t ropewalk_eos(const ropewalk_model* model);
 #define ROPEWALK_PARSE_SPECIAL 2u /* a special token spelled out in the text ("<s>") becomes its id */
 
 /* Writes the ids of `text` (`bytes` long; may be NULL if 0) to `ids`, which has room for `capacity` of them, and their
- * number to *count. If they do not fit, nothing but *count is written and ERROR_BUFFER is returned, so a first call with
- * ids = NULL and capacity = 0 asks for the size. Errors: ARGUMENT, INPUT, BUFFER, MEMORY. */
+ * number to *count. If they do not fit, nothing but *count is written and ERROR_BUFFER is returned, so a first call
+ * with ids = NULL and capacity = 0 asks for the size. Errors: ARGUMENT, INPUT, BUFFER, MEMORY. */
 ROPEWALK_API ropewalk_status ropewalk_tokenize(const ropewalk_model* model, const char* text, size_t bytes,
                                                uint32_t flags, int32_t* ids, size_t capacity, size_t* count);
 

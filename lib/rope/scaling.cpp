@@ -82,9 +82,8 @@ std::unique_ptr<RopeScaling> make_default_rope(const RopeConfig& config) {
 
 std::unique_ptr<RopeScaling> make_rope_scaling(const RopeConfig& config) {
   const Kind& kind = kind_of(config.rope_type);
-  check(config.head_dim >= 2 && config.head_dim <= kMostHeadDim && config.partial_rotary_factor > 0 &&
-            config.partial_rotary_factor <= 1,
-        "rope_scaling", "head_dim must be 2 to ", kMostHeadDim, " and partial_rotary_factor in (0, 1], got ",
+  check(config.head_dim <= kMostHeadDim && config.partial_rotary_factor > 0 && config.partial_rotary_factor <= 1,
+        "rope_scaling", "head_dim must be at most ", kMostHeadDim, " and partial_rotary_factor in (0, 1], got ",
         config.head_dim, " and ", config.partial_rotary_factor);
   check(config.original_window() >= 1, "rope_scaling", "the window must be at least 1, got ", config.original_window());
   check(config.logn == LogN::none || config.original_window() >= 2, "rope_scaling",

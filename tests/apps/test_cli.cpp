@@ -194,6 +194,12 @@ TEST_CASE("logits are written for given tokens, and ids beyond the vocabulary ar
   refuses(command + "0,258", "258 at position 1");
 }
 
+TEST_CASE("sizes beyond all measure are refused by the option's name") {
+  for (const std::string option : {"--hidden", "--layers", "--heads", "--kv-heads", "--head-dim", "--ffn", "--window",
+                                   "--batch", "--accumulate", "--steps", "--max-factor"})
+    refuses("train --out nowhere " + option + " 9000000000000000000", option + " must be");
+}
+
 TEST_CASE("a loss that is not finite stops the run, names the step and keeps the last checkpoint") {
   const test::TempDir dir;
   write(dir.path("t.txt"), text_of(6000));

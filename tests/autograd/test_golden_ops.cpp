@@ -56,7 +56,8 @@ void compare(const std::string& name, const std::function<Var(const Inputs&, DTy
     backward(y, load("dout").view(y.shape()));
     for (const auto& leaf : in) {  // (clang 14 cannot capture a structured binding)
       CAPTURE(leaf.first);
-      CHECK(test::relative_error(leaf.second.grad(), load("grad." + leaf.first + ".f64")) < (dtype == DType::f64 ? 1e-8 : 1e-5));
+      CHECK(test::relative_error(leaf.second.grad(), load("grad." + leaf.first + ".f64")) <
+            (dtype == DType::f64 ? 1e-8 : 1e-5));
     }
   }
 }

@@ -27,7 +27,8 @@ void in_threads(int count, F&& f) {
 /// Gradients of a small network over shared inputs; the seed makes each thread's weights its own.
 std::vector<double> gradients(const Tensor& x, const Tensor& targets, uint64_t seed, int rounds) {
   const MemoryTag tag("a thread's own");
-  const Var w = Var::leaf(test::randn({48, 16}, seed, DType::f32)), g = Var::leaf(test::randn({16}, seed + 1, DType::f32));
+  const Var w = Var::leaf(test::randn({48, 16}, seed, DType::f32)),
+            g = Var::leaf(test::randn({16}, seed + 1, DType::f32));
   const Var head = Var::leaf(test::randn({11, 16}, seed + 2, DType::f32));
   for (int round = 0; round < rounds; ++round) {
     w.clear_grad(), g.clear_grad(), head.clear_grad();
@@ -56,8 +57,11 @@ TEST_CASE("threads that differentiate side by side get the gradients that each g
   const Tensor targets = Tensor::from(ids, {18});
   constexpr int kThreads = 4;
   std::vector<std::vector<double>> alone(kThreads), together(kThreads);
-  for (int i = 0; i < kThreads; ++i) alone[static_cast<size_t>(i)] = gradients(x, targets, 10u * static_cast<uint64_t>(i), 1);
-  in_threads(kThreads, [&](int i) { together[static_cast<size_t>(i)] = gradients(x, targets, 10u * static_cast<uint64_t>(i), 8); });
+  for (int i = 0; i < kThreads; ++i)
+    alone[static_cast<size_t>(i)] = gradients(x, targets, 10u * static_cast<uint64_t>(i), 1);
+  in_threads(kThreads, [&](int i) {
+    together[static_cast<size_t>(i)] = gradients(x, targets, 10u * static_cast<uint64_t>(i), 8);
+  });
   CHECK(alone == together);
   CHECK(alone[0] != alone[1]);
 }

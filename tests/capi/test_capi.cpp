@@ -96,7 +96,8 @@ TEST_CASE("a llama2.c file loads with the tokenizer beside it or the one that is
   const test::TempDir dir;
   const std::string file = dir.path("tiny.bin");
   {
-    const int32_t header[7] = {8, 12, 1, 2, 1, 512, 16};  // dim, hidden_dim, layers, heads, kv heads, vocabulary, window
+    const int32_t header[7] = {8, 12,  1, 2,
+                               1, 512, 16};  // dim, hidden_dim, layers, heads, kv heads, vocabulary, window
     const int64_t floats = 512 * 8 + 8 + 64 + 32 + 32 + 64 + 8 + 3 * 96 + 8 + 16 * 4;
     std::vector<float> weights(static_cast<size_t>(floats));
     for (size_t i = 0; i < weights.size(); ++i) weights[i] = std::sin(static_cast<float>(i) * 0.7f);

@@ -1,10 +1,10 @@
 /* A plain C99 program against ropewalk.h: everything a binding needs, with every status looked at. */
+#include "use_from_c.h"
+
 #include <ropewalk.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "use_from_c.h"
 
 struct text {
   char* bytes;
@@ -19,13 +19,13 @@ static int append(void* user, int32_t id, const char* piece, size_t bytes) {
   return 0;
 }
 
-#define TRY(call)                                              \
-  do {                                                         \
-    if ((call) != ROPEWALK_OK) {                               \
+#define TRY(call)                                             \
+  do {                                                        \
+    if ((call) != ROPEWALK_OK) {                              \
       fprintf(stderr, #call ": %s\n", ropewalk_last_error()); \
-      line = __LINE__;                                         \
-      goto done;                                               \
-    }                                                          \
+      line = __LINE__;                                        \
+      goto done;                                              \
+    }                                                         \
   } while (0)
 
 int use_from_c(const char* model_path, const char* text, int tokens, char* out, size_t capacity) {

@@ -1,6 +1,8 @@
 /* What test_capi.cpp asks of the C program: see use_from_c.c. */
 #ifndef USE_FROM_C_H
 #define USE_FROM_C_H
+#include <stddef.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif

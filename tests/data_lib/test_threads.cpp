@@ -44,7 +44,8 @@ TEST_CASE("Many threads encode and decode with one tokenizer of each kind") {
   }
 }
 
-TEST_CASE("Many threads load batches from one corpus, in memory and from a file, and each batch is the one of its step") {
+TEST_CASE(
+    "Many threads load batches from one corpus, in memory and from a file, and each batch is the one of its step") {
   const test::TempDir folder;
   const auto tokenizer = make_byte_tokenizer();
   const TokenCorpus memory = tokenize_corpus(make_demo_corpus(2, 5, 4000), *tokenizer);
@@ -55,8 +56,13 @@ TEST_CASE("Many threads load batches from one corpus, in memory and from a file,
     const auto sampler = make_position_sampler({.kind = "pose"});
     const auto batch_of = [&](uint64_t step) {
       const std::vector<Region> where = chooser.choose(step, 0, 3);
-      SampleSpec spec{.seed = 5, .step = static_cast<int64_t>(step), .sample_ids = {0, 1, 2}, .window = 32, .target = 256,
-                      .original_window = 32, .document_lengths = available(where)};
+      SampleSpec spec{.seed = 5,
+                      .step = static_cast<int64_t>(step),
+                      .sample_ids = {0, 1, 2},
+                      .window = 32,
+                      .target = 256,
+                      .original_window = 32,
+                      .document_lengths = available(where)};
       const PositionBatch positions = sampler->sample(spec);
       const Batch batch = make_batch(corpus, where, positions.content);
       std::vector<double> all = batch.ids.to_vector();
@@ -68,7 +74,8 @@ TEST_CASE("Many threads load batches from one corpus, in memory and from a file,
     std::vector<std::vector<double>> alone(kSteps), together(kSteps);
     for (int s = 0; s < kSteps; ++s) alone[static_cast<size_t>(s)] = batch_of(static_cast<uint64_t>(s));
     in_threads(kThreads, [&](int i) {
-      for (int s = kSteps - 1 - i; s >= 0; s -= kThreads) together[static_cast<size_t>(s)] = batch_of(static_cast<uint64_t>(s));
+      for (int s = kSteps - 1 - i; s >= 0; s -= kThreads)
+        together[static_cast<size_t>(s)] = batch_of(static_cast<uint64_t>(s));
     });
     CHECK(alone == together);
   }
@@ -80,10 +87,11 @@ TEST_CASE("Many threads tokenize corpora at once, and the progress they report i
   in_threads(3, [&](int i) {
     int64_t last = 0;
     bool ordered = true;
-    const TokenCorpus corpus = tokenize_corpus(make_demo_corpus(static_cast<uint64_t>(i), 4, 2000), *tokenizer, [&](int64_t done, int64_t total) {
-      ordered &= done > last && done <= total;
-      last = done;
-    });
+    const TokenCorpus corpus = tokenize_corpus(make_demo_corpus(static_cast<uint64_t>(i), 4, 2000), *tokenizer,
+                                               [&](int64_t done, int64_t total) {
+                                                 ordered &= done > last && done <= total;
+                                                 last = done;
+                                               });
     totals[static_cast<size_t>(i)] = ordered ? corpus.total_tokens() : -1;
   });
   for (const int64_t total : totals) CHECK(total > 0);

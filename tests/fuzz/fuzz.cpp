@@ -41,9 +41,8 @@ void check_size(size_t size) {
 #include <sanitizer/allocator_interface.h>
 
 namespace {
-const int hooked =
-    __sanitizer_install_malloc_and_free_hooks([](const volatile void*, size_t size) { check_size(size); },
-                                              [](const volatile void*) {});
+const int hooked = __sanitizer_install_malloc_and_free_hooks(
+    [](const volatile void*, size_t size) { check_size(size); }, [](const volatile void*) {});
 }  // namespace
 
 #else
@@ -90,7 +89,8 @@ void run(std::string_view input) {
 
 std::string file(const std::string& name, std::string_view bytes) {
   static const std::string folder = [] {
-    std::string pattern = std::filesystem::exists("/dev/shm") ? "/dev/shm" : std::filesystem::temp_directory_path().string();
+    std::string pattern =
+        std::filesystem::exists("/dev/shm") ? "/dev/shm" : std::filesystem::temp_directory_path().string();
     pattern += "/ropewalk-fuzz-XXXXXX";
     if (!::mkdtemp(pattern.data())) std::abort();
     static const std::string made = pattern;

@@ -9,6 +9,8 @@ void fuzz_one(std::string_view input) {
 }
 
 std::vector<std::string> fuzz_seeds() {
-  return {"{\"text\": \"Call me Ishmael.\", \"name\": \"whale\"}\n{\"text\":\"b\",\"id\":5}\n\n{\"title\":\"t\",\"text\":\"\\u00e9\\ud83d\\ude00\\n\"}\n",
-          "{\"text\":\"\"}\r\n{\"text\":\"x\",\"more\":[1,2.5,null,{\"a\":true}]}", "{\"text\": \"one\"}"};
+  return {
+      "{\"text\": \"Call me Ishmael.\", \"name\": "
+      "\"whale\"}\n{\"text\":\"b\",\"id\":5}\n\n{\"title\":\"t\",\"text\":\"\\u00e9\\ud83d\\ude00\\n\"}\n",
+      "{\"text\":\"\"}\r\n{\"text\":\"x\",\"more\":[1,2.5,null,{\"a\":true}]}", "{\"text\": \"one\"}"};
 }

@@ -16,10 +16,11 @@ void fuzz_one(std::string_view input) {
 std::vector<std::string> fuzz_seeds() {
   std::vector<std::string> seeds;
   const auto add = [&](std::vector<int32_t> header) {
-    const int64_t dim = header[0], ffn = header[1], layers = header[2], heads = header[3], kv = header[4], vocab = std::abs(header[5]),
-                  window = header[6], head = dim / heads;
-    const int64_t floats = vocab * dim * (header[5] > 0 ? 1 : 2) + layers * (2 * dim + 2 * dim * dim + 2 * kv * head * dim + 3 * dim * ffn) +
-                           dim + window * head;
+    const int64_t dim = header[0], ffn = header[1], layers = header[2], heads = header[3], kv = header[4],
+                  vocab = std::abs(header[5]), window = header[6], head = dim / heads;
+    const int64_t floats = vocab * dim * (header[5] > 0 ? 1 : 2) +
+                           layers * (2 * dim + 2 * dim * dim + 2 * kv * head * dim + 3 * dim * ffn) + dim +
+                           window * head;
     std::string bytes(reinterpret_cast<const char*>(header.data()), 28);
     for (int64_t i = 0; i < floats; ++i) {
       const float value = std::sin(static_cast<float>(i));

@@ -27,7 +27,8 @@ void fuzz_one(std::string_view input) {
   add_globals(app, globals);
   const std::shared_ptr<TrainConfig> config = add_train(app, globals);
   app.get_subcommand("train")->callback([] {});
-  std::vector<std::string> words = {"out", "--out", "train", fuzz::file("recipe.toml", input), "--config"};  // last first
+  std::vector<std::string> words = {"out", "--out", "train", fuzz::file("recipe.toml", input),
+                                    "--config"};  // last first
   try {
     app.parse(words);
   } catch (const CLI::ParseError&) {
@@ -41,9 +42,13 @@ void fuzz_one(std::string_view input) {
 }
 
 std::vector<std::string> fuzz_seeds() {
-  return {"# a recipe\nquiet = true\n[train]\nhidden = 16\nlayers = 1\nheads = 2\nbatch = 2\nwindow = 16\nsteps = 9\nlr = 1e-3\ndata = [\"a.txt\", \"b.jsonl\"]\n",
-          "[train]\nfrom = \"base\"\nmethod = \"pose\"\nscaling = \"yarn\"\ntarget = 128\nwindow = 32\nchunks = 2\nmask-seams = true\n",
-          "[train]\nfrom=base\nmethod=clex\nmax-factor=4\ncontinuous-t=true\nsteps=3\n",
-          "[train]\nfrom = 'base'\nmethod = 'full'\nscaling = '{\"rope_type\":\"linear\",\"factor\":4}'\ntarget = 64\nseed = 7\nschedule = \"cosine\"\n",
-          "[train]\nfrom = \"base\"\nmethod = \"e2\"\nmax-factor = 8\nper-step = false\nwarmup = 10\n"};
+  return {
+      "# a recipe\nquiet = true\n[train]\nhidden = 16\nlayers = 1\nheads = 2\nbatch = 2\nwindow = 16\nsteps = 9\nlr = "
+      "1e-3\ndata = [\"a.txt\", \"b.jsonl\"]\n",
+      "[train]\nfrom = \"base\"\nmethod = \"pose\"\nscaling = \"yarn\"\ntarget = 128\nwindow = 32\nchunks = "
+      "2\nmask-seams = true\n",
+      "[train]\nfrom=base\nmethod=clex\nmax-factor=4\ncontinuous-t=true\nsteps=3\n",
+      "[train]\nfrom = 'base'\nmethod = 'full'\nscaling = '{\"rope_type\":\"linear\",\"factor\":4}'\ntarget = 64\nseed "
+      "= 7\nschedule = \"cosine\"\n",
+      "[train]\nfrom = \"base\"\nmethod = \"e2\"\nmax-factor = 8\nper-step = false\nwarmup = 10\n"};
 }

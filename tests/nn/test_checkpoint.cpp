@@ -104,7 +104,8 @@ TEST_CASE("every damaged byte of a trainer state is noticed") {
     write_file_atomic(path, bad);
     CAPTURE(bad);
     CHECK_FALSE(latest_checkpoint(dir.path()).has_value());
-    CHECK(test::error_of([&] { load_checkpoint(folder, model, optimizer); }).find("trainer_state") != std::string::npos);
+    CHECK(test::error_of([&] { load_checkpoint(folder, model, optimizer); }).find("trainer_state") !=
+          std::string::npos);
     ++looked_at;
   }
   CHECK(looked_at > 100);
@@ -124,7 +125,8 @@ TEST_CASE("what a killed process left under temporary names is removed, and noth
   AdamW optimizer(model.arena(), {});
   save_checkpoint(dir.path(), model, optimizer, {.step = 1}, 0);
   fs::create_directories(dir.path(".tmp-checkpoint-000002"));
-  for (const char* name : {".tmp-checkpoint-000002/model.safetensors", "model.safetensors.tmp-123-0", "notes.tmp", "my.tmp-file"})
+  for (const char* name :
+       {".tmp-checkpoint-000002/model.safetensors", "model.safetensors.tmp-123-0", "notes.tmp", "my.tmp-file"})
     std::ofstream(dir.path(name)) << "x";
   remove_unfinished(dir.path());
   CHECK_FALSE(fs::exists(dir.path(".tmp-checkpoint-000002")));

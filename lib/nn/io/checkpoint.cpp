@@ -125,12 +125,12 @@ std::string save_checkpoint(const std::string& out, const Llama& model, const Ad
     files[entry.path().filename().string()] = {{"bytes", fs::file_size(path)}, {"fnv1a", file_checksum(path)}};
   }
   json text = {{"format", 1},
-                     {"step", state.step},
-                     {"tokens", state.tokens},
-                     {"seed", state.seed},
-                     {"optimizer_steps", optimizer.steps()},
-                     {"recipe", state.recipe},
-                     {"files", files}};
+               {"step", state.step},
+               {"tokens", state.tokens},
+               {"seed", state.seed},
+               {"optimizer_steps", optimizer.steps()},
+               {"recipe", state.recipe},
+               {"files", files}};
   text["fnv1a"] = own_checksum(text);
   write_file_atomic(temporary + "/trainer_state.json", text.dump(1) + "\n");
   fs::remove_all(final_path, error);  // an older one of the same step, from before a resume
