@@ -481,11 +481,11 @@ class Graph final : public DecoderGraph {
     partial_ = Tensor::empty({m.n_heads * splits * (m.head_dim + 2)}, DType::f32, device);
     arrived_ = Tensor::zeros({m.n_kv_heads * parts}, DType::i32, device);
     void* pinned = nullptr;
-    check_cuda(cudaHostAlloc(&pinned, sizeof(State) + sizeof(float) * static_cast<size_t>(m.vocab), 0),
+    check_cuda(cudaHostAlloc(&pinned, kSlots * sizeof(State) + sizeof(float) * static_cast<size_t>(m.vocab), 0),
                "cudaHostAlloc");
     host_state_ = static_cast<State*>(pinned);
-    host_logits_ = reinterpret_cast<float*>(host_state_ + 1);
-    check_cuda(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming), "cudaEventCreate");
+    host_logits_ = reinterpret_cast<float*>(host_state_ + kSlots);
+    for (cudaEvent_t& e : done_) check_cuda(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "cudaEventCreate");
     graph_ = capture(false);
     greedy_graph_ = capture(true);
   }
@@ -493,41 +493,50 @@ class Graph final : public DecoderGraph {
     cudaStreamSynchronize(stream());  // a step may be running ahead
     cudaGraphExecDestroy(graph_);
     cudaGraphExecDestroy(greedy_graph_);
-    cudaEventDestroy(done_);
+    for (cudaEvent_t e : done_) cudaEventDestroy(e);
     cudaFreeHost(host_state_);
   }
 
   void run(int32_t id, int64_t position, float* logits) override {
-    ahead_ = -1;
+    in_flight_ = 0;
     launch("decoder_state", set_state_kernel, 1, 1, 0, state(), id, static_cast<int32_t>(position));
     check_cuda(cudaGraphLaunch(graph_, stream()), "cudaGraphLaunch");
     check_cuda(cudaStreamSynchronize(stream()), "decoder");
     std::memcpy(logits, host_logits_, sizeof(float) * static_cast<size_t>(m_.vocab));
   }
 
+  /// The step after this one is enqueued before this one's result is known: the card takes the token from its own
+  /// memory, and never waits for the host.
   int32_t greedy(int32_t id, int64_t position, bool ahead) override {
-    if (ahead_ != id || ahead_position_ != position) {  // not what was started: begin anew
+    if (in_flight_ == 0 || ahead_id_ != id || ahead_position_ != position) {  // not what was started: begin anew
+      in_flight_ = 0;
       launch("decoder_state", set_state_kernel, 1, 1, 0, state(), id, static_cast<int32_t>(position));
       start_greedy();
     }
-    ahead_ = -1;
-    check_cuda(cudaEventSynchronize(done_), "decoder");
-    const int32_t best = host_state_->best;
+    if (ahead) start_greedy();
+    const int slot = (next_slot_ - in_flight_ + kSlots) % kSlots;
+    --in_flight_;
+    check_cuda(cudaEventSynchronize(done_[slot]), "decoder");
+    const int32_t best = host_state_[slot].best;
     check(best >= 0, "decoder", "a logit after token ", position, " is not a finite number");
-    if (ahead) {
-      ahead_ = best;
-      ahead_position_ = position + 1;
-      start_greedy();
-    }
+    ahead_id_ = best;
+    ahead_position_ = position + 1;
     return best;
   }
 
  private:
+  static constexpr int kSlots = 4;  // results on their way back
+
   State* state() const { return static_cast<State*>(state_.raw()); }
 
   void start_greedy() {
+    const int slot = next_slot_;
+    next_slot_ = (next_slot_ + 1) % kSlots;
+    ++in_flight_;
     check_cuda(cudaGraphLaunch(greedy_graph_, stream()), "cudaGraphLaunch");
-    check_cuda(cudaEventRecord(done_, stream()), "cudaEventRecord");
+    check_cuda(cudaMemcpyAsync(host_state_ + slot, state(), sizeof(State), cudaMemcpyDeviceToHost, stream()),
+               "cudaMemcpyAsync");
+    check_cuda(cudaEventRecord(done_[slot], stream()), "cudaEventRecord");
   }
 
   cudaGraphExec_t capture(bool greedy) {
@@ -538,7 +547,6 @@ class Graph final : public DecoderGraph {
     if (greedy) {
       launch_overlapping("argmax", argmax_kernel, dim3(1), kArgmaxThreads, 0, state(), as<float>(logits_),
                          static_cast<int>(m_.vocab));
-      check_cuda(cudaMemcpyAsync(host_state_, state(), sizeof(State), cudaMemcpyDeviceToHost, stream()), "decoder");
     } else {
       check_cuda(cudaMemcpyAsync(host_logits_, logits_.raw(), sizeof(float) * static_cast<size_t>(m_.vocab),
                                  cudaMemcpyDeviceToHost, stream()),
@@ -610,9 +618,10 @@ class Graph final : public DecoderGraph {
   Tensor state_, x_, q_, o_, h_, logits_, cos_sin_, partial_, arrived_;
   State* host_state_ = nullptr;  // pinned, with the logits behind it
   float* host_logits_ = nullptr;
-  cudaEvent_t done_ = nullptr;
+  cudaEvent_t done_[kSlots] = {};
   cudaGraphExec_t graph_ = nullptr, greedy_graph_ = nullptr;
-  int32_t ahead_ = -1;  // the token whose step was started before it was asked for
+  int next_slot_ = 0, in_flight_ = 0;  // greedy steps that were started and not asked for
+  int32_t ahead_id_ = -1;              // the token that the oldest of them runs
   int64_t ahead_position_ = 0;
 };
 

@@ -373,6 +373,7 @@ __global__ void __launch_bounds__(C::threads, 1)
 __global__ void __launch_bounds__(256) finish_kernel(Arguments a, Heads<bf> dq) {
   __shared__ bf rows[C::W][C::D + 8];
   const int tiles = a.pitch / C::W, bh = blockIdx.x / tiles, t = blockIdx.x % tiles * C::W;
+  if (t >= a.s.tq) return;  // rows of the pitch alone
   const float* from = a.dq_sums + int64_t(blockIdx.x) * (C::W * C::D);
   for (int i = threadIdx.x; i < C::W * C::D / 4; i += 256) {
     const float4 x = reinterpret_cast<const float4*>(from)[i];
