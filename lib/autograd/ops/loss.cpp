@@ -2,7 +2,6 @@
 
 #include <cmath>
 
-#include <cstdlib>
 #include "autograd/ops/cuda_ops.h"
 #include "autograd/tape.h"
 #include "tensor/gemm.h"
@@ -175,8 +174,7 @@ struct LinearCrossEntropyNode : Node {  // saved: d(sum)/dx [N,C], d(sum)/dweigh
 
 /// Rows of logits that are alive at once: about 16 MiB on the CPU, 512 MiB on a GPU.
 int64_t chunk_rows(int64_t vocab, DType dtype, Device device) {
-  static const int64_t mib = std::getenv("RW_CHUNK") ? std::atoi(std::getenv("RW_CHUNK")) : 512;
-  const int64_t bytes = device.is_cuda() ? mib << 20 : int64_t{16} << 20;
+  const int64_t bytes = device.is_cuda() ? int64_t{512} << 20 : int64_t{16} << 20;
   return std::max<int64_t>(64, bytes / (vocab * size_of(dtype)) / 64 * 64);
 }
 
