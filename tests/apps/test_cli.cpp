@@ -28,8 +28,7 @@ const std::string kTiny = " --hidden 16 --layers 1 --heads 2 --batch 2 --window 
 
 TEST_CASE("every verb has help that names its options") {
   for (const std::string verb : {"train", "eval ppl", "generate", "tokenizer train", "convert llama2c", "convert hf",
-                                 "bench cpu", "bench ops", "profile", "demo", "report", "theory pictures",
-                                 "compare"}) {
+                                 "bench cpu", "bench ops", "profile", "demo", "report", "theory pictures", "compare"}) {
     CAPTURE(verb);
     const Answer a = ropewalk(verb + " --help");
     CHECK(a.code == 0);

@@ -11,7 +11,6 @@
 #include "data/demo_corpus.h"
 #include "support.h"
 #include "tensor/file.h"
-#include "tensor/parallel.h"
 
 using namespace rw;
 using Ids = std::vector<int32_t>;

@@ -123,11 +123,12 @@ TEST_CASE("the GPU decoder gives the logits of the whole forward for every head 
     const char* scaling;
     RopeLayout layout;
   };
-  for (const Case& k : std::vector<Case>{{4, 4, 16, R"({"rope_type":"default"})", RopeLayout::half},
-                                         {8, 1, 48, R"({"rope_type":"yarn","factor":4.0})", RopeLayout::half},
-                                         {6, 2, 64, R"({"rope_type":"default","logn":"position"})", RopeLayout::half},
-                                         {10, 2, 128, R"({"rope_type":"linear","factor":4.0})", RopeLayout::interleaved},
-                                         {3, 3, 256, R"({"rope_type":"default"})", RopeLayout::half}}) {
+  for (const Case& k :
+       std::vector<Case>{{4, 4, 16, R"({"rope_type":"default"})", RopeLayout::half},
+                         {8, 1, 48, R"({"rope_type":"yarn","factor":4.0})", RopeLayout::half},
+                         {6, 2, 64, R"({"rope_type":"default","logn":"position"})", RopeLayout::half},
+                         {10, 2, 128, R"({"rope_type":"linear","factor":4.0})", RopeLayout::interleaved},
+                         {3, 3, 256, R"({"rope_type":"default"})", RopeLayout::half}}) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       LlamaConfig c = small(k.heads, k.kv_heads, k.head_dim);
       c.rope_layout = k.layout;
@@ -150,8 +151,8 @@ TEST_CASE("the GPU decoder gives the logits of the whole forward for every head 
       double worst = 0;
       for (int64_t t = 9; t < total; ++t) {
         const std::vector<float>& got = decoder->step(ids.data<int32_t>()[t]);
-        worst = std::max(worst, test::relative_error(std::vector<double>(got.begin(), got.end()),
-                                                     want.slice(t, t + 1).to_vector()));
+        worst = std::max(
+            worst, test::relative_error(std::vector<double>(got.begin(), got.end()), want.slice(t, t + 1).to_vector()));
       }
       CAPTURE(k.head_dim);
       CAPTURE(dtype);

@@ -29,7 +29,8 @@ Tensor shifted(const Tensor& labels) {
   Tensor targets = Tensor::full(labels.shape(), kIgnoreIndex, DType::i32);
   const int64_t length = labels.size(1);
   for (int64_t b = 0; b < labels.size(0); ++b)
-    for (int64_t t = 0; t + 1 < length; ++t) targets.data<int32_t>()[b * length + t] = labels.data<int32_t>()[b * length + t + 1];
+    for (int64_t t = 0; t + 1 < length; ++t)
+      targets.data<int32_t>()[b * length + t] = labels.data<int32_t>()[b * length + t + 1];
   return targets;
 }
 
@@ -92,7 +93,8 @@ TEST_CASE("the reference LLaMA on the GPU in f32: logits, loss and all gradients
 
 TEST_CASE("200 steps on the GPU follow the CPU's losses in f32, and bf16 stays within one percent") {
   if (!test::has_gpu()) return;
-  const std::vector<double> cpu = train(DType::f32, kCpu, 200), gpu = train(DType::f32, kGpu, 200), bf16 = train(DType::bf16, kGpu, 200);
+  const std::vector<double> cpu = train(DType::f32, kCpu, 200), gpu = train(DType::f32, kGpu, 200),
+                            bf16 = train(DType::bf16, kGpu, 200);
   double worst = 0;
   for (size_t i = 0; i < cpu.size(); ++i) worst = std::max(worst, std::abs(cpu[i] - gpu[i]));
   CHECK(cpu.back() < 0.8 * cpu.front());
@@ -104,13 +106,17 @@ TEST_CASE("200 steps on the GPU follow the CPU's losses in f32, and bf16 stays w
 
 TEST_CASE("generation over a KV cache on the GPU equals the whole forward") {
   if (!test::has_gpu()) return;
-  for (const std::string scaling : {R"(null)", R"({"rope_type":"dynamic","factor":2.0})", R"({"rope_type":"yarn","factor":4.0,"original_max_position_embeddings":16})"}) {
+  for (const std::string scaling : {R"(null)", R"({"rope_type":"dynamic","factor":2.0})",
+                                    R"({"rope_type":"yarn","factor":4.0,"original_max_position_embeddings":16})"}) {
     LlamaConfig c = config();
     c.rope = rope_config_from_json(cat(R"({"head_dim":16,"max_position_embeddings":16,"rope_scaling":)", scaling, "}"));
     Llama model(c, DType::f32, kGpu, 3);
     const Tensor ids = learnable(1, 40, 1).to(kGpu);
     const NoGrad no_grad;
-    const Tensor want = model.forward(ids, model.angles(model.plain_positions(0, 40), {.length = 40})).value().view({40, 64}).slice(39, 40);
+    const Tensor want = model.forward(ids, model.angles(model.plain_positions(0, 40), {.length = 40}))
+                            .value()
+                            .view({40, 64})
+                            .slice(39, 40);
     KvCache cache = model.make_cache(1, 40);
     model.extend(ids.view({40}).slice(0, 9).view({1, 9}), cache);
     Tensor last;
