@@ -42,12 +42,19 @@ now() { date +%s%N; }
 losses "$work/whole" >"$work/whole.losses"
 [ "$(wc -l <"$work/whole.losses")" = "$steps" ] || die "the uninterrupted run logged $(wc -l <"$work/whole.losses") of $steps losses"
 
-# How long a start takes, and a step with its checkpoint: the moments are drawn from both.
-begin=$(now)
-(train "$work/timing" --save-every "$save_every") >"$work/log" 2>&1 || die "the timing run failed"
-whole_ns=$(($(now) - begin))
-longest_ms=$((whole_ns / 1000000 * 12 / steps + 60))   # about a dozen steps
-rm -rf "$work/timing"
+# How long a start takes (a GPU's is seconds), and a step with its checkpoint: the moments are drawn from both, from
+# shortly before the first step on.
+milliseconds() {  # of a run: its steps, and between saves
+  local begin; begin=$(now)
+  (steps=$1; train "$work/timing" --save-every "$2") >"$work/log" 2>&1 || die "the timing run failed"
+  rm -rf "$work/timing"
+  echo $((($(now) - begin) / 1000000))
+}
+whole_ms=$(milliseconds "$steps" "$save_every")
+start_ms=$(milliseconds 1 0)
+if [ "$start_ms" -gt "$whole_ms" ]; then start_ms=$whole_ms; fi
+earliest_ms=$((start_ms > 60 ? start_ms - 60 : 0))
+span_ms=$((start_ms - earliest_ms + (whole_ms - start_ms) * 12 / steps + 60))   # about a dozen steps
 
 killed=0 in_save=0 runs=0 furthest=0 early=0
 run=$work/run
@@ -56,7 +63,7 @@ while [ "$killed" -lt "$kills" ] || [ -e "$run" ]; do
   train "$run" --save-every "$save_every" --resume >"$work/log" 2>&1 &
   pid=$!
   if [ "$killed" -lt "$kills" ]; then
-    delay=$((RANDOM * 32768 + RANDOM)); delay=$((delay % (longest_ms * 1000)))
+    delay=$((RANDOM * 32768 + RANDOM)); delay=$((earliest_ms * 1000 + delay % (span_ms * 1000)))
     sleep "$(printf '%d.%06d' $((delay / 1000000)) $((delay % 1000000)))"
     kill -9 "$pid" 2>/dev/null || true
   fi
