@@ -11,6 +11,7 @@
 #include "data/demo_corpus.h"
 #include "support.h"
 #include "tensor/file.h"
+#include "tensor/threads.h"
 
 using namespace rw;
 using Ids = std::vector<int32_t>;
