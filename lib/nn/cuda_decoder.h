@@ -25,14 +25,14 @@ struct DecoderModel {
   std::vector<DecoderLayer> layers;
 };
 
-class DecoderGraph {
+class DeviceDecoder {
  public:
-  virtual ~DecoderGraph() = default;
+  virtual ~DeviceDecoder() = default;
   /// Runs token `id` at `position`; logits f32 [V] on the host.
   virtual void run(int32_t id, int64_t position, float* logits) = 0;
   /// The most likely next token. The step after it is started at once with that token, if `ahead`.
   virtual int32_t greedy(int32_t id, int64_t position, bool ahead) = 0;
 };
-std::unique_ptr<DecoderGraph> make_decoder_graph(const DecoderModel& model);
+std::unique_ptr<DeviceDecoder> make_decoder(const DecoderModel& model);
 
 }  // namespace rw::cuda

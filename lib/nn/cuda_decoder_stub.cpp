@@ -2,7 +2,7 @@
 #include "nn/cuda_decoder.h"
 
 namespace rw::cuda {
-std::unique_ptr<DecoderGraph> make_decoder_graph(const DecoderModel&) {
+std::unique_ptr<DeviceDecoder> make_decoder(const DecoderModel&) {
   fail("cuda", "this build has no CUDA support (configure with -DROPEWALK_CUDA=ON)");
 }
 }  // namespace rw::cuda

@@ -250,19 +250,19 @@ class CudaDecoder final : public Decoder {
                           weight(p + "self_attn.o_proj.weight"), weight(p + "post_attention_layernorm.weight"),
                           stacked(p + "mlp.gate_proj.weight", 2), weight(p + "mlp.down_proj.weight"), kv.k, kv.v});
     }
-    graph_ = cuda::make_decoder_graph(m);
+    device_ = cuda::make_decoder(m);
   }
 
  private:
   void run(int32_t id, std::vector<float>& logits) override {
     logits.resize(static_cast<size_t>(model_.config().vocab_size));
-    graph_->run(id, cache_.length, logits.data());
+    device_->run(id, cache_.length, logits.data());
   }
   int32_t run_greedy(int32_t id) override {
-    return graph_->greedy(id, cache_.length, cache_.length + 1 < cache_.capacity);
+    return device_->greedy(id, cache_.length, cache_.length + 1 < cache_.capacity);
   }
 
-  std::unique_ptr<cuda::DecoderGraph> graph_;
+  std::unique_ptr<cuda::DeviceDecoder> device_;
 };
 
 }  // namespace

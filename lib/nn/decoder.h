@@ -5,8 +5,8 @@
 //   qkv = W_qkv norm(x) | o = attention(rope(q), cache + rope(k), v) | x += W_o o | h = swiglu(W_gu norm(x)) | x += W_d
 //   h
 //
-// On the CPU all threads walk through the passes together and meet after each (decoder.cpp); on a GPU the passes are
-// kernels in one CUDA graph (decoder.cu). generate() uses it by itself.
+// On the CPU all threads walk through the passes together and meet after each (decoder.cpp); on a GPU all blocks of one
+// kernel do (decoder.cu). generate() uses it by itself.
 #pragma once
 #include <memory>
 #include <vector>
