@@ -155,8 +155,8 @@ TEST_CASE("books30m gives its oracle's loss per document, plain and under linear
   const std::string archive = test::shared_data("books/test.tar.xz");
   if (folder.empty() || archive.empty()) return;
   const auto oracle = nlohmann::json::parse(read_file(folder + "/eval_oracle.json"));
-  // A document is 131,000 tokens to read, about a minute on two cores; ROPEWALK_SLOW_TESTS=N reads N of the sixteen (at
-  // least two), and all of them under PI as well.
+  // A document is 131,000 tokens to read, about a minute on two cores, a second on a GPU; ROPEWALK_SLOW_TESTS=N reads N
+  // of the sixteen (at least two), and all of them under PI as well.
   const char* slow = std::getenv("ROPEWALK_SLOW_TESTS");
   const int64_t documents = slow ? std::clamp(std::atoi(slow), 2, 16) : 1;
   const test::TempDir books;
@@ -175,11 +175,12 @@ TEST_CASE("books30m gives its oracle's loss per document, plain and under linear
   const auto tokenizer = load_tokenizer(folder);
   const TokenCorpus corpus = tokenize_corpus(load_corpus(paths), *tokenizer);
   for (const bool interpolated : {false, true}) {
-    const auto model = load_hf(folder, {.adjust = [&](LlamaConfig& c) {
-                                 if (!interpolated) return;
-                                 c.rope.rope_type = "linear";
-                                 c.rope.factor = 8;
-                               }});
+    const auto model = load_hf(folder, {.device = cuda_device_count() > 0 ? Device{DeviceType::cuda, 0} : kCpu,
+                                        .adjust = [&](LlamaConfig& c) {
+                                          if (!interpolated) return;
+                                          c.rope.rope_type = "linear";
+                                          c.rope.factor = 8;
+                                        }});
     LlamaScorer scorer(*model);
     const auto result = evaluate_perplexity(
         scorer, corpus, {.windows = {512}, .max_tokens = 16384, .documents = documents, .bos = tokenizer->bos_id()});
