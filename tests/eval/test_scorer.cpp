@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -174,13 +176,18 @@ TEST_CASE("books30m gives its oracle's loss per document, plain and under linear
   REQUIRE(std::system(("tar -xJf '" + archive + "' -C '" + books.path() + "'" + wanted).c_str()) == 0);
   const auto tokenizer = load_tokenizer(folder);
   const TokenCorpus corpus = tokenize_corpus(load_corpus(paths), *tokenizer);
+  // The same files under a config.json that asks for PI.
+  const test::TempDir interpolating;
+  for (const auto& file : std::filesystem::directory_iterator(folder))
+    std::filesystem::create_symlink(std::filesystem::absolute(file), interpolating.path(file.path().filename()));
+  auto config = nlohmann::json::parse(read_file(folder + "/config.json"));
+  config["rope_scaling"] = {{"rope_type", "linear"}, {"factor", 8.0}};
+  std::filesystem::remove(interpolating.path("config.json"));
+  std::ofstream(interpolating.path("config.json")) << config;
+  const Device device = cuda_device_count() > 0 ? Device{DeviceType::cuda, 0} : kCpu;
   for (const bool interpolated : {false, true}) {
-    const auto model = load_hf(folder, {.device = cuda_device_count() > 0 ? Device{DeviceType::cuda, 0} : kCpu,
-                                        .adjust = [&](LlamaConfig& c) {
-                                          if (!interpolated) return;
-                                          c.rope.rope_type = "linear";
-                                          c.rope.factor = 8;
-                                        }});
+    const auto model = load_hf(interpolated ? interpolating.path() : folder, {.device = device});
+    CHECK(model->config().rope.rope_type == (interpolated ? "linear" : "default"));
     LlamaScorer scorer(*model);
     const auto result = evaluate_perplexity(
         scorer, corpus, {.windows = {512}, .max_tokens = 16384, .documents = documents, .bos = tokenizer->bos_id()});
