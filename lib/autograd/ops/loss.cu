@@ -10,11 +10,17 @@
 namespace rw::cuda {
 namespace {
 
-/// e^x for x <= 0. bf16 results need no more than the fast one (2 ulp and the rounding of x log2 e).
+/// e^x for x <= 0. bf16 results need no more than the fast one (2 ulp and the rounding of x log2 e; 0 below 2^-126, which
+/// spares four of its seven instructions: they, and not memory, would bound the kernels here).
 template <class T>
 __device__ __forceinline__ float exponential(float x) {
-  if constexpr (std::is_same_v<T, b16>) return __expf(x);
-  return expf(x);
+  if constexpr (std::is_same_v<T, b16>) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.44269504f));
+    return y;
+  } else {
+    return expf(x);
+  }
 }
 
 /// log(sum exp(x)) of some of a row's elements, as their maximum and the sum of exp(x - max): nothing overflows.
@@ -141,13 +147,19 @@ __global__ void __launch_bounds__(THREADS, THREADS <= 512 ? 1024 / THREADS : 1)
     for (int v = 0; v < V; ++v) {
       const int p = v * THREADS + threadIdx.x;
       if (p >= pieces) continue;
+      const auto probability = [&](int i) { return exponential<T>(mine[v][i] - top) * inverse; };
       const int hit = target - p * kCount;  // where in this piece the target is, if it is
       Piece<T> out;
+      if (ignored) {
 #pragma unroll
-      for (int i = 0; i < kCount; i += 2) {
-        const float a = exponential<T>(mine[v][i] - top) * inverse - (hit == i ? 1.f : 0.f);
-        const float b = exponential<T>(mine[v][i + 1] - top) * inverse - (hit == i + 1 ? 1.f : 0.f);
-        out.set(i, ignored ? 0.f : a, ignored ? 0.f : b);
+        for (int i = 0; i < kCount; i += 2) out.set(i, 0.f, 0.f);
+      } else if (hit >= 0 && hit < kCount) {
+#pragma unroll
+        for (int i = 0; i < kCount; i += 2)
+          out.set(i, probability(i) - (hit == i ? 1.f : 0.f), probability(i + 1) - (hit == i + 1 ? 1.f : 0.f));
+      } else {
+#pragma unroll
+        for (int i = 0; i < kCount; i += 2) out.set(i, probability(i), probability(i + 1));
       }
       *reinterpret_cast<Piece<T>*>(line + static_cast<int64_t>(p) * kCount) = out;
     }
