@@ -135,7 +135,7 @@ TEST_CASE("the GPU decoder gives the logits of the whole forward for every head 
       c.rope = rope_config_from_json(
           cat(R"({"max_position_embeddings":64,"head_dim":)", k.head_dim, R"(,"rope_scaling":)", k.scaling, "}"));
       Llama model(c, dtype, kGpu, 3);
-      const int64_t total = 330;
+      const int64_t total = test::repetitions(330, 80);  // more than one stretch of the cache
       const Tensor ids = input(1, total, 9).ids;
       const NoGrad no_grad;
       const Tensor want =
