@@ -104,6 +104,12 @@ std::string model_folder(const std::string& path) {
   fail("model", "'", path, "' is not a model folder (no config.json and no whole checkpoint in it)");
 }
 
+void make_folder(const char* op, const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  check(!error, op, "cannot make folder '", path, "': ", error.message());
+}
+
 bool is_token_file(const std::string& path) {
   char head[8] = {};
   std::ifstream(path, std::ios::binary).read(head, sizeof head);

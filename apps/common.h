@@ -58,6 +58,10 @@ LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& glo
 LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json,
                                      rw::DType dtype);
 
+/// Makes a folder and those above it; one that is there already is fine. Errors: it cannot be made, in the name of
+/// `op`.
+void make_folder(const char* op, const std::string& path);
+
 /// True if the file is one that write_token_file has made.
 bool is_token_file(const std::string& path);
 
