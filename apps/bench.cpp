@@ -5,6 +5,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
+#include "autograd/fast_atomics.h"
 #include "autograd/ops/attention.h"
 #include "autograd/ops/reduce.h"
 #include "autograd/tape.h"
@@ -26,7 +27,7 @@ struct Options {
   std::vector<int> threads;
   std::string json, only;
   double seconds = 3;
-  bool eager = false;
+  bool eager = false, fast_atomics = false;
 };
 
 struct Timing {
@@ -200,6 +201,7 @@ void bench_decode_cuda(Device device) {
 void run_cuda(const Options& o, const Globals& globals) {
   use(globals);
   check(cuda_device_count() > 0, "bench", "there is no GPU (", cuda_device_name(), ")");
+  set_fast_atomics(o.fast_atomics);
   std::printf("training step on %s, bf16 with f32 master weights, no recomputation; MFU of 989 TFLOP/s\n",
               cuda_device_name().c_str());
   for (const ModelShape& s : model_shapes()) {
@@ -246,6 +248,7 @@ void add_bench(CLI::App& app, Globals& globals) {
       sub->add_subcommand("cuda", "Training steps and decoding of the S, M, L and X shapes on a GPU in bf16");
   cuda->add_option("--only", o.only, "with commas: " + model_shape_names() + ", decode");
   cuda->add_flag("--eager", o.eager, "launch every kernel from the host instead of replaying a CUDA graph");
+  add_fast_atomics(*cuda, o.fast_atomics);
   cuda->add_option("--seconds", o.seconds, "time for each row")->capture_default_str();
   cuda->callback([options, &globals] { run_cuda(*options, globals); });
   add_bench_ops(*sub, globals);

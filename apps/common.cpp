@@ -98,6 +98,11 @@ Device use(const Globals& globals) {
   return parse_device(globals.device);
 }
 
+void add_fast_atomics(CLI::App& app, bool& on) {
+  app.add_flag("--fast-atomics", on,
+               "GPU: add up some gradients in whatever order they come: faster, but no two runs give the same bits");
+}
+
 std::string model_folder(const std::string& path) {
   if (std::filesystem::exists(path + "/config.json")) return path;
   if (const auto checkpoint = latest_checkpoint(path)) return *checkpoint;

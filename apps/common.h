@@ -40,6 +40,9 @@ std::string duration(double seconds);
 /// Applies --threads and --device. Errors: no such device.
 rw::Device use(const Globals& globals);
 
+/// Declares --fast-atomics (lib/autograd/fast_atomics.h); whoever declares it passes it to set_fast_atomics.
+void add_fast_atomics(CLI::App& app, bool& on);
+
 /// The folder of a model: `path` itself if it has a config.json, else its newest whole checkpoint. Errors: neither.
 std::string model_folder(const std::string& path);
 

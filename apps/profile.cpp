@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "autograd/fast_atomics.h"
 #include "autograd/tape.h"
 #include "common.h"
 #include "eval/profile_report.h"
@@ -19,7 +20,7 @@ struct Options {
   std::string shape, out, dtype = "auto";
   int64_t hidden = 0, layers = 0, heads = 0, kv_heads = 0, ffn = 0, vocab = 32000, window = 0, batch = 0;
   int warmup = 3, steps = 5, rows = 40;
-  bool recompute = false, untied = false;
+  bool recompute = false, untied = false, fast_atomics = false;
   double peak_tflops = 989, copy_gbs = 0, gemm_tflops = 0;
 };
 
@@ -144,6 +145,7 @@ class Step {
 
 void run(const Options& o, const Globals& globals) {
   const Device device = use(globals);
+  set_fast_atomics(o.fast_atomics);
   const ModelShape p = shape_of(o, device);
   const DType dtype = o.dtype == "bf16" || (o.dtype == "auto" && device.is_cuda()) ? DType::bf16 : DType::f32;
   ProfileSubject s;
@@ -203,6 +205,7 @@ void add_profile(CLI::App& app, Globals& globals) {
   sub->add_option("--batch", o.batch, "samples");
   sub->add_flag("--untied", o.untied, "an output head of its own");
   sub->add_flag("--recompute", o.recompute, "recompute each block in backward");
+  add_fast_atomics(*sub, o.fast_atomics);
   sub->add_option("--dtype", o.dtype, "f32, bf16 or auto (bf16 on a GPU)")
       ->check(CLI::IsMember({"auto", "f32", "bf16"}))
       ->capture_default_str();

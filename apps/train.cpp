@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "autograd/fast_atomics.h"
 #include "common.h"
 #include "data/batch.h"
 #include "data/demo_corpus.h"
@@ -198,6 +199,7 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
 
   ProgressBar progress("train", config.steps, globals);
   TrainResult result;
+  set_fast_atomics(config.fast_atomics);
   TrainStep step(*model, optimizer, !config.eager);
   const double start = now();
   double previous = start;
