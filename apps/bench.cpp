@@ -141,8 +141,37 @@ void bench_attention(Table& table) {
 
 constexpr double kPeakFlops = 989e12;  // dense bf16 of an H100 or H200 by its datasheet
 
-/// Training steps on the GPU in bf16 with f32 master weights: time, model FLOP utilisation, peak memory.
-void bench_training(const Options& o, const ModelShape& s, Device device) {
+/// A row of `bench cuda`: a shape, or M at its usual batch with blocks recomputed or its samples in several forwards.
+struct TrainingRow {
+  std::string name;
+  ModelShape shape;
+  int64_t micro_batches = 1;
+};
+std::vector<TrainingRow> training_rows() {
+  std::vector<TrainingRow> rows;
+  for (const ModelShape& s : model_shapes()) {
+    rows.push_back({s.name, s});
+    if (rows.back().name != "M") continue;
+    ModelShape recomputed = s;
+    recomputed.recompute = true;
+    rows.push_back({"M-recompute", recomputed});
+    rows.push_back({"M-accumulate", s, 4});
+    rows.push_back({"M-both", recomputed, 4});
+  }
+  return rows;
+}
+std::string training_row_names() {
+  std::string all;
+  for (const TrainingRow& row : training_rows()) all += row.name + ", ";
+  return all;
+}
+
+/// Training steps on the GPU in bf16 with f32 master weights: time, model FLOP utilisation, peak memory. What is
+/// recomputed does not count as work of the model.
+void bench_training(const Options& o, const TrainingRow& row, Device device) {
+  const ModelShape& s = row.shape;
+  check(s.batch % row.micro_batches == 0, "bench", row.name, ": ", s.batch, " samples in ", row.micro_batches);
+  const int64_t batch = s.batch / row.micro_batches;
   release_cached_memory(device);
   reset_peak_memory(device);
   Llama model(s.config(kVocab), DType::bf16, device, 1);
@@ -151,28 +180,30 @@ void bench_training(const Options& o, const ModelShape& s, Device device) {
   const double tokens = static_cast<double>(s.batch * s.window);
   model.set_recompute(s.recompute);
   TrainStep step(model, optimizer, !o.eager);
-  const StepInput input{random_ids(s.batch, s.window, kVocab, 1),
-                        random_ids(s.batch, s.window, kVocab, 2),
+  const StepInput input{random_ids(batch, s.window, kVocab, 1),
+                        random_ids(batch, s.window, kVocab, 2),
                         model.plain_positions(0, s.window),
                         {},
                         {},
-                        s.batch * s.window};
-  for (int i = 0; i < 2; ++i) {  // the second one is recorded
-    step.add(input);
+                        batch * s.window};
+  const auto enqueue = [&] {
+    for (int64_t i = 0; i < row.micro_batches; ++i) step.add(input);
     step.update(3e-4, 1.0);
+  };
+  for (int i = 0; i < 2; ++i) {  // the second one is recorded, or has been
+    enqueue();
     step.result();
   }
-  step.add(input);
-  step.update(3e-4, 1.0);
+  enqueue();
   const Timing t = measure(o.seconds, [&] {
-    step.add(input);
-    step.update(3e-4, 1.0);
+    enqueue();
     step.result();  // of the step before: the host stays ahead of the card
   });
   step.result();
   const double per_token = s.training_flops_per_token(kVocab);
-  std::printf("%-8s T %6lld  B %4lld  %12s tok/s  MFU %5.1f %%  %9.2f ms (%.2f to %.2f)  peak %.1f GiB\n", s.name,
-              static_cast<long long>(s.window), static_cast<long long>(s.batch),
+  std::printf("%-12s T %6lld  B %4lld x %lld%s  %12s tok/s  MFU %5.1f %%  %9.2f ms (%.2f to %.2f)  peak %.1f GiB\n",
+              row.name.c_str(), static_cast<long long>(s.window), static_cast<long long>(batch),
+              static_cast<long long>(row.micro_batches), s.recompute ? " recomputed" : "           ",
               with_commas(std::llround(tokens / t.median)).c_str(), 100 * per_token * tokens / t.median / kPeakFlops,
               t.median * 1e3, t.fastest * 1e3, t.slowest * 1e3,
               static_cast<double>(memory_stats(device).peak_bytes) / (1 << 30));
@@ -202,11 +233,10 @@ void run_cuda(const Options& o, const Globals& globals) {
   use(globals);
   check(cuda_device_count() > 0, "bench", "there is no GPU (", cuda_device_name(), ")");
   set_fast_atomics(o.fast_atomics);
-  std::printf("training step on %s, bf16 with f32 master weights, no recomputation; MFU of 989 TFLOP/s\n",
-              cuda_device_name().c_str());
-  for (const ModelShape& s : model_shapes()) {
-    if (o.only.empty() || ("," + o.only + ",").find(cat(",", s.name, ",")) != std::string::npos)
-      bench_training(o, s, {DeviceType::cuda, 0});
+  std::printf("training step on %s, bf16 with f32 master weights; MFU of 989 TFLOP/s\n", cuda_device_name().c_str());
+  for (const TrainingRow& row : training_rows()) {
+    if (o.only.empty() || ("," + o.only + ",").find("," + row.name + ",") != std::string::npos)
+      bench_training(o, row, {DeviceType::cuda, 0});
   }
   if (o.only.empty() || ("," + o.only + ",").find(",decode,") != std::string::npos)
     bench_decode_cuda({DeviceType::cuda, 0});
@@ -246,7 +276,7 @@ void add_bench(CLI::App& app, Globals& globals) {
   cpu->callback([options, &globals] { run_cpu(*options, globals); });
   CLI::App* cuda =
       sub->add_subcommand("cuda", "Training steps and decoding of the S, M, L and X shapes on a GPU in bf16");
-  cuda->add_option("--only", o.only, "with commas: " + model_shape_names() + ", decode");
+  cuda->add_option("--only", o.only, "with commas: " + training_row_names() + "decode");
   cuda->add_flag("--eager", o.eager, "launch every kernel from the host instead of replaying a CUDA graph");
   add_fast_atomics(*cuda, o.fast_atomics);
   cuda->add_option("--seconds", o.seconds, "time for each row")->capture_default_str();
