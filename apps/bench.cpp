@@ -5,10 +5,12 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
+#include "autograd/fast_atomics.h"
 #include "autograd/ops/attention.h"
 #include "autograd/ops/reduce.h"
 #include "autograd/tape.h"
 #include "common.h"
+#include "model_shapes.h"
 #include "nn/adamw.h"
 #include "nn/decoder.h"
 #include "nn/generate.h"
@@ -25,7 +27,7 @@ struct Options {
   std::vector<int> threads;
   std::string json, only;
   double seconds = 3;
-  bool eager = false;
+  bool eager = false, fast_atomics = false;
 };
 
 struct Timing {
@@ -46,21 +48,7 @@ Timing measure(double budget, const std::function<void()>& f) {
   return {times[times.size() / 2], times.front(), times.back()};
 }
 
-/// S: d 288, 6 layers, 6 heads, ffn 768, vocabulary 32000 tied: llama2.c's stories15M shape.
-LlamaConfig shape_s() {
-  LlamaConfig c;
-  c.vocab_size = 32000, c.hidden_size = 288, c.intermediate_size = 768, c.num_hidden_layers = 6,
-  c.num_attention_heads = 6;
-  c.rope.max_position_embeddings = 256;
-  return c;
-}
-
-Tensor random_ids(int64_t batch, int64_t length, int64_t vocab, uint64_t seed) {
-  Random random(seed, Purpose::test);
-  std::vector<int32_t> ids(static_cast<size_t>(batch * length));
-  for (int32_t& id : ids) id = static_cast<int32_t>(random.below(vocab));
-  return Tensor::from(ids, {batch, length});
-}
+constexpr int64_t kVocab = 32000;  // of every model here: llama2.c's
 
 class Table {
  public:
@@ -103,11 +91,11 @@ void bench_gemm(Table& table, double budget) {
 
 void bench_model(Table& table, double budget) {
   const int64_t length = 256;
-  Llama model(shape_s(), DType::f32, kCpu, 1);
+  Llama model(model_shape("bench", "S").config(kVocab), DType::f32, kCpu, 1);
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
   model.enable_grad();
   for (const int64_t batch : {1, 8}) {
-    const Tensor ids = random_ids(batch, length, 32000, 1), targets = random_ids(batch, length, 32000, 2);
+    const Tensor ids = random_ids(batch, length, kVocab, 1), targets = random_ids(batch, length, kVocab, 2);
     const double tokens = static_cast<double>(batch * length);
     const auto forward = [&] {
       const NoGrad no_grad;
@@ -124,7 +112,7 @@ void bench_model(Table& table, double budget) {
 }
 
 void bench_decode(Table& table) {
-  Llama model(shape_s(), DType::f32, kCpu, 1);
+  Llama model(model_shape("bench", "S").config(kVocab), DType::f32, kCpu, 1);
   const GenerateOptions options{.tokens = 256, .sampling = {.temperature = 0}, .stop = {}};
   const auto decode = [&] { generate(model, {1}, options, [](int32_t) { return true; }); };
   Timing t = measure(1.0, decode);
@@ -151,60 +139,71 @@ void bench_attention(Table& table) {
   table.rows.back()["peak_mib"] = peak;
 }
 
-/// The shapes of docs/results.md.
-struct Shape4 {
-  const char* name;
-  int64_t hidden, layers, heads, kv_heads, ffn;
-  bool tied;
-  int64_t length, batch;
-  bool recompute = false;
-};
-constexpr Shape4 kShapes[] = {
-    {"S", 288, 6, 6, 6, 768, true, 256, 512},         {"S-small", 288, 6, 6, 6, 768, true, 256, 32},
-    {"M", 768, 12, 12, 12, 2048, true, 1024, 64},     {"M-8k", 768, 12, 12, 12, 2048, true, 8192, 4},
-    {"M-32k", 768, 12, 12, 12, 2048, true, 32768, 4}, {"M-128k", 768, 12, 12, 12, 2048, true, 131072, 1, true},
-    {"L", 2048, 22, 32, 4, 5632, false, 2048, 16},    {"X", 4096, 32, 32, 32, 11008, false, 2048, 2}};
 constexpr double kPeakFlops = 989e12;  // dense bf16 of an H100 or H200 by its datasheet
 
-/// Training steps on the GPU in bf16 with f32 master weights: time, model FLOP utilisation, peak memory.
-void bench_training(const Options& o, const Shape4& s, Device device) {
-  LlamaConfig c;
-  c.vocab_size = 32000, c.hidden_size = s.hidden, c.intermediate_size = s.ffn, c.num_hidden_layers = s.layers;
-  c.num_attention_heads = s.heads, c.num_key_value_heads = s.kv_heads, c.tie_word_embeddings = s.tied;
-  c.rope.max_position_embeddings = s.length;
+/// A row of `bench cuda`: a shape, or M at its usual batch with blocks recomputed or its samples in several forwards.
+struct TrainingRow {
+  std::string name;
+  ModelShape shape;
+  int64_t micro_batches = 1;
+};
+std::vector<TrainingRow> training_rows() {
+  std::vector<TrainingRow> rows;
+  for (const ModelShape& s : model_shapes()) {
+    rows.push_back({s.name, s});
+    if (rows.back().name != "M") continue;
+    ModelShape recomputed = s;
+    recomputed.recompute = true;
+    rows.push_back({"M-recompute", recomputed});
+    rows.push_back({"M-accumulate", s, 4});
+    rows.push_back({"M-both", recomputed, 4});
+  }
+  return rows;
+}
+std::string training_row_names() {
+  std::string all;
+  for (const TrainingRow& row : training_rows()) all += row.name + ", ";
+  return all;
+}
+
+/// Training steps on the GPU in bf16 with f32 master weights: time, model FLOP utilisation, peak memory. What is
+/// recomputed does not count as work of the model.
+void bench_training(const Options& o, const TrainingRow& row, Device device) {
+  const ModelShape& s = row.shape;
+  check(s.batch % row.micro_batches == 0, "bench", row.name, ": ", s.batch, " samples in ", row.micro_batches);
+  const int64_t batch = s.batch / row.micro_batches;
   release_cached_memory(device);
   reset_peak_memory(device);
-  Llama model(c, DType::bf16, device, 1);
+  Llama model(s.config(kVocab), DType::bf16, device, 1);
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
   model.enable_grad();
-  const double tokens = static_cast<double>(s.batch * s.length);
+  const double tokens = static_cast<double>(s.batch * s.window);
   model.set_recompute(s.recompute);
   TrainStep step(model, optimizer, !o.eager);
-  const StepInput input{random_ids(s.batch, s.length, 32000, 1),
-                        random_ids(s.batch, s.length, 32000, 2),
-                        model.plain_positions(0, s.length),
+  const StepInput input{random_ids(batch, s.window, kVocab, 1),
+                        random_ids(batch, s.window, kVocab, 2),
+                        model.plain_positions(0, s.window),
                         {},
                         {},
-                        s.batch * s.length};
-  for (int i = 0; i < 2; ++i) {  // the second one is recorded
-    step.add(input);
+                        batch * s.window};
+  const auto enqueue = [&] {
+    for (int64_t i = 0; i < row.micro_batches; ++i) step.add(input);
     step.update(3e-4, 1.0);
+  };
+  for (int i = 0; i < 2; ++i) {  // the second one is recorded, or has been
+    enqueue();
     step.result();
   }
-  step.add(input);
-  step.update(3e-4, 1.0);
+  enqueue();
   const Timing t = measure(o.seconds, [&] {
-    step.add(input);
-    step.update(3e-4, 1.0);
+    enqueue();
     step.result();  // of the step before: the host stays ahead of the card
   });
   step.result();
-  // 6 N (without the embedding's lookup) and attention, causal counted at half
-  const double n =
-      static_cast<double>(model.arena().parameter_count()) - (s.tied ? 0.0 : 32000.0 * static_cast<double>(s.hidden));
-  const double per_token = 6 * n + 6 * static_cast<double>(s.layers * s.length * s.hidden);
-  std::printf("%-8s T %6lld  B %4lld  %12s tok/s  MFU %5.1f %%  %9.2f ms (%.2f to %.2f)  peak %.1f GiB\n", s.name,
-              static_cast<long long>(s.length), static_cast<long long>(s.batch),
+  const double per_token = s.training_flops_per_token(kVocab);
+  std::printf("%-12s T %6lld  B %4lld x %lld%s  %12s tok/s  MFU %5.1f %%  %9.2f ms (%.2f to %.2f)  peak %.1f GiB\n",
+              row.name.c_str(), static_cast<long long>(s.window), static_cast<long long>(batch),
+              static_cast<long long>(row.micro_batches), s.recompute ? " recomputed" : "           ",
               with_commas(std::llround(tokens / t.median)).c_str(), 100 * per_token * tokens / t.median / kPeakFlops,
               t.median * 1e3, t.fastest * 1e3, t.slowest * 1e3,
               static_cast<double>(memory_stats(device).peak_bytes) / (1 << 30));
@@ -213,16 +212,11 @@ void bench_training(const Options& o, const Shape4& s, Device device) {
 
 /// Decoding with L's weights, batch 1: the whole loop of generate(), prompt of 16 tokens.
 void bench_decode_cuda(Device device) {
-  const Shape4& s = kShapes[std::size(kShapes) - 2];
-  LlamaConfig c;
-  c.vocab_size = 32000, c.hidden_size = s.hidden, c.intermediate_size = s.ffn, c.num_hidden_layers = s.layers;
-  c.num_attention_heads = s.heads, c.num_key_value_heads = s.kv_heads, c.tie_word_embeddings = s.tied;
-  c.rope.max_position_embeddings = 2048;
   release_cached_memory(device);
-  const Llama model(c, DType::bf16, device, 1);
+  const Llama model(model_shape("bench", "L").config(kVocab), DType::bf16, device, 1);
   for (const int64_t tokens : {256, 1024}) {
     KvCache cache = model.make_cache(1, 16 + tokens);
-    model.extend(random_ids(1, 16, 32000, 1).to(device), cache);
+    model.extend(random_ids(1, 16, kVocab, 1).to(device), cache);
     const auto decoder = Decoder::make(model, cache);
     const Timing t = measure(1.0, [&] {
       cache.length = 16;
@@ -238,11 +232,11 @@ void bench_decode_cuda(Device device) {
 void run_cuda(const Options& o, const Globals& globals) {
   use(globals);
   check(cuda_device_count() > 0, "bench", "there is no GPU (", cuda_device_name(), ")");
-  std::printf("training step on %s, bf16 with f32 master weights, no recomputation; MFU of 989 TFLOP/s\n",
-              cuda_device_name().c_str());
-  for (const Shape4& s : kShapes) {
-    if (o.only.empty() || ("," + o.only + ",").find(cat(",", s.name, ",")) != std::string::npos)
-      bench_training(o, s, {DeviceType::cuda, 0});
+  set_fast_atomics(o.fast_atomics);
+  std::printf("training step on %s, bf16 with f32 master weights; MFU of 989 TFLOP/s\n", cuda_device_name().c_str());
+  for (const TrainingRow& row : training_rows()) {
+    if (o.only.empty() || ("," + o.only + ",").find("," + row.name + ",") != std::string::npos)
+      bench_training(o, row, {DeviceType::cuda, 0});
   }
   if (o.only.empty() || ("," + o.only + ",").find(",decode,") != std::string::npos)
     bench_decode_cuda({DeviceType::cuda, 0});
@@ -282,8 +276,9 @@ void add_bench(CLI::App& app, Globals& globals) {
   cpu->callback([options, &globals] { run_cpu(*options, globals); });
   CLI::App* cuda =
       sub->add_subcommand("cuda", "Training steps and decoding of the S, M, L and X shapes on a GPU in bf16");
-  cuda->add_option("--only", o.only, "with commas: S, S-small, M, M-8k, M-32k, M-128k, L, X, decode");
+  cuda->add_option("--only", o.only, "with commas: " + training_row_names() + "decode");
   cuda->add_flag("--eager", o.eager, "launch every kernel from the host instead of replaying a CUDA graph");
+  add_fast_atomics(*cuda, o.fast_atomics);
   cuda->add_option("--seconds", o.seconds, "time for each row")->capture_default_str();
   cuda->callback([options, &globals] { run_cuda(*options, globals); });
   add_bench_ops(*sub, globals);

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "autograd/fast_atomics.h"
 #include "autograd/ops/cuda_ops.h"
 #include "common.h"
 #include "tensor/cuda.h"
@@ -120,6 +121,7 @@ namespace {
 void run(const OpsOptions& o, const Globals& globals) {
   const Device device = use(globals);
   check(device.is_cuda(), "bench", "there is no GPU (", cuda_device_name(), ")");
+  set_fast_atomics(o.fast_atomics);
   OpsBench b(o, device);
   std::printf("%s; cold L2, medians of device events\n", cuda_device_name(device.index).c_str());
   const std::pair<const char*, void (*)(OpsBench&)> sections[] = {{"gemm", bench_gemm_shapes},
@@ -161,6 +163,7 @@ void add_bench_ops(CLI::App& bench, Globals& globals) {
   list("--ce-tokens", o.ce_tokens, "rows of cross-entropy");
   list("--gemm", o.gemm, "MxNxK products instead of those of the S, M and L models");
   sub->add_option("--vocab", o.vocab, "vocabulary of the losses and the embedding")->capture_default_str();
+  add_fast_atomics(*sub, o.fast_atomics);
   sub->add_option("--seconds", o.seconds, "timed calls of a row")->capture_default_str();
   sub->add_option("--json", o.json, "also write the rows here");
   sub->callback([options, &globals] { run(*options, globals); });

@@ -14,6 +14,7 @@ struct OpsOptions {
   std::vector<int64_t> lengths = {1024, 2048, 4096, 8192, 16384, 32768};
   std::vector<std::string> heads = {"12x64", "32x64", "16x128"}, gemm;
   std::string only, json;
+  bool fast_atomics = false;
 };
 
 struct Times {

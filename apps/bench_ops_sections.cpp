@@ -13,6 +13,7 @@
 #include "autograd/ops/swiglu.h"
 #include "autograd/tape.h"
 #include "bench_ops.h"
+#include "model_shapes.h"
 #include "nn/cuda_optim.h"
 #include "tensor/gemm.h"
 
@@ -68,19 +69,28 @@ void forward_backward(OpsBench& b, const OpWork& w, const std::vector<Tensor>& i
         w.backward_flops, w.ceiling);
 }
 
-/// S, M and L of docs/results.md.
-struct ModelShape {
-  const char* name;
-  int64_t dim, layers, heads, kv_heads, head_dim, ffn, tokens;
-  bool tied;
-  int64_t parameters(int64_t vocab) const {
-    const int64_t block = 2 * dim * heads * head_dim + 2 * dim * kv_heads * head_dim + 3 * dim * ffn + 2 * dim;
-    return (tied ? 1 : 2) * vocab * dim + layers * block + dim;
-  }
+/// The shapes whose products and optimizer are timed, with the tokens of a step.
+struct TimedModel {
+  ModelShape shape;
+  int64_t tokens;
 };
-constexpr ModelShape kModels[] = {{"S", 288, 6, 6, 6, 48, 768, 32768, true},
-                                  {"M", 768, 12, 12, 12, 64, 2048, 32768, true},
-                                  {"L", 2048, 22, 32, 4, 64, 5632, 16384, false}};
+std::vector<TimedModel> timed_models() {
+  std::vector<TimedModel> models;
+  for (const auto& [name, tokens] : {std::pair{"S", 32768}, std::pair{"M", 32768}, std::pair{"L", 16384}})
+    models.push_back({model_shape("bench", name), tokens});
+  return models;
+}
+
+/// Weight [n, k] of a linear layer.
+struct Layer {
+  const char* name;
+  int64_t n, k;
+};
+/// The products of one block as they are packed, and the head.
+std::array<Layer, 5> layers_of(const ModelShape& c, int64_t vocab) {
+  return {Layer{"qkv", (c.heads + 2 * c.kv_heads) * c.head_dim(), c.hidden}, Layer{"o", c.hidden, c.hidden},
+          Layer{"gate_up", 2 * c.ffn, c.hidden}, Layer{"down", c.hidden, c.ffn}, Layer{"head", vocab, c.hidden}};
+}
 
 Times time_product(OpsBench& b, const Tensor& x, const Tensor& w, const Tensor& y) {
   return b.time([&] { gemm(x, Trans::no, w, Trans::yes, y); });
@@ -133,15 +143,10 @@ void bench_gemm_shapes(OpsBench& b) {
   }
   if (!b.options().gemm.empty()) return;
   linear_rows(b, "square 8192", 8192, 8192, 8192);
-  for (const ModelShape& c : kModels) {
-    const int64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
-    const std::tuple<const char*, int64_t, int64_t> layers[] = {{"qkv", q + 2 * kv, c.dim},
-                                                                {"o", c.dim, q},
-                                                                {"gate_up", 2 * c.ffn, c.dim},
-                                                                {"down", c.dim, c.ffn},
-                                                                {"head", b.options().vocab, c.dim}};
-    for (const auto& [layer, n, k] : layers)
-      linear_rows(b, cat(c.name, " ", layer, " M=", c.tokens, " N=", n, " K=", k), c.tokens, n, k);
+  for (const auto& [c, tokens] : timed_models()) {
+    for (const Layer& layer : layers_of(c, b.options().vocab))
+      linear_rows(b, cat(c.name, " ", layer.name, " M=", tokens, " N=", layer.n, " K=", layer.k), tokens, layer.n,
+                  layer.k);
     release_cached_memory(b.device());
   }
 }
@@ -283,7 +288,7 @@ void bench_losses(OpsBench& b) {
 
 void bench_optimizer(OpsBench& b) {
   b.heading("optimizer, f32 arena (AdamW reads p, g, m, v; writes p, m, v, the zeroed g and the bf16 copy)");
-  for (const ModelShape& c : kModels) {
+  for (const auto& [c, tokens] : timed_models()) {
     if (c.name[0] == 'S') continue;
     const int64_t n = c.parameters(b.options().vocab) / 64 * 64;
     const Device device = b.device();
@@ -356,23 +361,17 @@ void bench_attention_shapes(OpsBench& b) {
 
 void bench_decoding(OpsBench& b) {
   b.heading("decoding one token of L, bf16 (bytes: the cache or the weights once)");
-  const ModelShape& c = kModels[2];
+  const ModelShape& c = model_shape("bench", "L");
   for (const int64_t length : {1024, 8192, 32768, 131072}) {
-    const Tensor k = b.random({1, length, c.kv_heads, c.head_dim}), v = b.random(k.shape(), DType::bf16, 2),
-                 qkv = b.random({1, 1, c.heads + 2 * c.kv_heads, c.head_dim}, DType::bf16, 3);
+    const Tensor k = b.random({1, length, c.kv_heads, c.head_dim()}), v = b.random(k.shape(), DType::bf16, 2),
+                 qkv = b.random({1, 1, c.heads + 2 * c.kv_heads, c.head_dim()}, DType::bf16, 3);
     const NoGrad no_grad;
     b.row("decode",
-          cat("attention over the cache H", c.heads, "/kv", c.kv_heads, " hd", c.head_dim, " length ", length),
+          cat("attention over the cache H", c.heads, "/kv", c.kv_heads, " hd", c.head_dim(), " length ", length),
           b.time([&] { attention_cached(qkv, c.heads, k, v, length); }), 2 * bytes_of(k),
-          4 * product({c.heads, length, c.head_dim}), Ceiling::copy);
+          4 * product({c.heads, length, c.head_dim()}), Ceiling::copy);
   }
-  const int64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
-  const std::tuple<const char*, int64_t, int64_t> layers[] = {{"qkv", q + 2 * kv, c.dim},
-                                                              {"o", c.dim, q},
-                                                              {"gate_up", 2 * c.ffn, c.dim},
-                                                              {"down", c.dim, c.ffn},
-                                                              {"head", b.options().vocab, c.dim}};
-  for (const auto& [layer, n, k] : layers) {
+  for (const auto& [layer, n, k] : layers_of(c, b.options().vocab)) {
     const Tensor w = b.random({n, k}), x = b.random({1, k}, DType::bf16, 2),
                  y = Tensor::empty({1, n}, DType::bf16, b.device());
     b.row("decode", cat("matvec L ", layer, " N=", n, " K=", k), time_product(b, x, w, y), bytes_of(w),

@@ -98,10 +98,21 @@ Device use(const Globals& globals) {
   return parse_device(globals.device);
 }
 
+void add_fast_atomics(CLI::App& app, bool& on) {
+  app.add_flag("--fast-atomics", on,
+               "GPU: add up some gradients in whatever order they come: faster, but no two runs give the same bits");
+}
+
 std::string model_folder(const std::string& path) {
   if (std::filesystem::exists(path + "/config.json")) return path;
   if (const auto checkpoint = latest_checkpoint(path)) return *checkpoint;
   fail("model", "'", path, "' is not a model folder (no config.json and no whole checkpoint in it)");
+}
+
+void make_folder(const char* op, const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  check(!error, op, "cannot make folder '", path, "': ", error.message());
 }
 
 bool is_token_file(const std::string& path) {

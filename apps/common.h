@@ -40,6 +40,9 @@ std::string duration(double seconds);
 /// Applies --threads and --device. Errors: no such device.
 rw::Device use(const Globals& globals);
 
+/// Declares --fast-atomics (lib/autograd/fast_atomics.h); whoever declares it passes it to set_fast_atomics.
+void add_fast_atomics(CLI::App& app, bool& on);
+
 /// The folder of a model: `path` itself if it has a config.json, else its newest whole checkpoint. Errors: neither.
 std::string model_folder(const std::string& path);
 
@@ -57,6 +60,10 @@ LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& glo
 /// As above, with the dtype given.
 LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json,
                                      rw::DType dtype);
+
+/// Makes a folder and those above it; one that is there already is fine. Errors: it cannot be made, in the name of
+/// `op`.
+void make_folder(const char* op, const std::string& path);
 
 /// True if the file is one that write_token_file has made.
 bool is_token_file(const std::string& path);

@@ -65,12 +65,6 @@ void mark_done(const std::string& folder, const Settings& settings) {
   write_file_atomic(folder + "/stage.toml", to_toml(settings));
 }
 
-void make_folder(const std::string& path) {
-  std::error_code error;
-  fs::create_directories(path, error);
-  check(!error, kOp, "cannot make folder '", path, "': ", error.message());
-}
-
 /// True if `name` fits a pattern in which * stands for anything.
 bool fits(const std::string& pattern, const std::string& name) {
   if (pattern.empty()) return name.empty();
@@ -118,7 +112,7 @@ class Comparison {
     const double start = now();
     std::signal(SIGINT, on_interrupt);
     use(globals_);
-    make_folder(out_);
+    make_folder(kOp, out_);
     std::vector<const CompareArm*> arms;
     for (const CompareArm& arm : recipe_.arms) {
       if (wanted(arm)) arms.push_back(&arm);
@@ -184,7 +178,7 @@ class Comparison {
     ProgressBar bar("merges", recipe_.vocab, globals_);
     const auto tokenizer = train_bpe(documents(), recipe_.vocab, {}, [&](int64_t done, int64_t) { bar.update(done); });
     bar.finish();
-    make_folder(to);
+    make_folder(kOp, to);
     tokenizer->save(to);
     mark_done(to, settings);
     say("tokenizer", cat("vocabulary ", tokenizer->vocab_size(), "  ", duration(now() - start)));
@@ -206,7 +200,7 @@ class Comparison {
     const std::string to = folder("text");
     if (text_file() != to + "/train.tokens" || is_done(to, recipe_.base_settings)) return;
     const double start = now();
-    make_folder(to);
+    make_folder(kOp, to);
     const auto tok = tokenizer();
     int64_t bytes = 0;
     for (const Document& d : documents()) bytes += static_cast<int64_t>(d.text.size());
@@ -236,7 +230,7 @@ class Comparison {
       else config.tokenizer = recipe_.tokenizer;
       train("base", config, recipe_.base_settings);
     } else if (!is_done(folder("base"), recipe_.base_settings)) {
-      make_folder(folder("base"));
+      make_folder(kOp, folder("base"));
       write_file_atomic(folder("base") + "/config.json", read_file(model_folder(recipe_.model) + "/config.json"));
       mark_done(folder("base"), recipe_.base_settings);
     }
@@ -275,7 +269,7 @@ class Comparison {
   void prepare_zero_shot(const CompareArm& arm) {
     if (is_done(folder(arm.name), arm.settings)) return;
     const Recipe recipe = recipe_of(arm);
-    make_folder(folder(arm.name));
+    make_folder(kOp, folder(arm.name));
     auto config = nlohmann::json::parse(read_file(model_folder(base_folder()) + "/config.json"));
     config.erase("rope_parameters");
     config["rope_scaling"] = nlohmann::json::parse(rope_scaling_to_json(recipe.model.rope));

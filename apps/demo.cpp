@@ -3,7 +3,6 @@
 //   a tokenizer -> a small LLaMA with a window of 128 -> direct extrapolation to 512 fails -> PI and PoSE extend it
 //   -> perplexity by window for each -> out/demo/report.html -> a sample
 #include <cstdio>
-#include <filesystem>
 
 #include "common.h"
 #include "data/bpe_train.h"
@@ -72,7 +71,7 @@ std::vector<PerplexityTotal> evaluate(const std::string& name, const std::string
   options.bos = m.tokenizer->bos_id();
   const PerplexityResult result = evaluate_perplexity(scorer, corpus, options);
   bar.finish();
-  std::filesystem::create_directories(results);
+  make_folder("demo", results);
   write_file_atomic(results + "/eval-ppl.json", to_json(to_eval_result(result, options)) + "\n");
   return result.totals;
 }
@@ -93,14 +92,12 @@ std::string sample(const std::string& folder, const std::string& prompt, const G
 
 void run(const Options& o, const Globals& globals) {
   const double start = now();
-  std::error_code error;
-  std::filesystem::create_directories(o.out, error);
-  check(!error, "demo", "cannot make folder '", o.out, "': ", error.message());
+  make_folder("demo", o.out);
   const std::vector<Document> train = make_demo_corpus(o.seed, 200, 12000),
                               held_out = make_demo_corpus(o.seed + 1000, 6, 12000);
 
   say("tokenizer: byte-level BPE of 640 tokens");
-  std::filesystem::create_directories(o.out + "/tokenizer");
+  make_folder("demo", o.out + "/tokenizer");
   train_bpe(train, 640)->save(o.out + "/tokenizer");
 
   say(cat("base model: window ", kWindow, ", ", o.steps, " steps"));

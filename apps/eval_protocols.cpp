@@ -16,13 +16,18 @@ namespace {
 // Their messages name both ends, unlike CLI11's own.
 const CLI::Range kPositive(int64_t{1}, int64_t{1} << 40), kCount(int64_t{0}, int64_t{1} << 40);
 
-void add_common(CLI::App& sub, EvalOptions& o, bool needs_data) {
-  CLI::Option* data = sub.add_option("--data", o.data, "text: files, folders, .jsonl, or a token file");
-  if (needs_data) data->required();
+void add_common(CLI::App& sub, EvalOptions& o) {
   sub.add_option("--batch-tokens", o.batch_tokens, "tokens of one forward (0: 4096 on the CPU, 65536 on a GPU)")
       ->check(kCount);
   sub.add_option("--seed", o.seed, "of everything drawn: intervals, keys, depths")->capture_default_str();
   sub.add_flag("--no-bos", o.no_bos, "do not begin with the beginning-of-text token");
+}
+
+/// The text that losses are measured on, and add_common's.
+void add_text(CLI::App& sub, EvalOptions& o) {
+  sub.add_option("--data", o.data, "text: files, folders, .jsonl, or a token file")->required();
+  sub.add_option("--documents", o.documents, "only the first N documents that are long enough (0: all)")->check(kCount);
+  add_common(sub, o);
 }
 
 /// A progress bar that learns its total with the first report.
@@ -54,9 +59,7 @@ class Ppl : public EvalProtocol {
   bool needs_data() const override { return true; }
 
   void add_options(CLI::App& sub) override {
-    add_common(sub, options, true);
-    sub.add_option("--documents", options.documents, "only the first N documents that are long enough (0: all)")
-        ->check(kCount);
+    add_text(sub, options);
     sub.add_option("--max-tokens", options.max_tokens, "only the first N tokens of each document (0: all)")
         ->check(kCount);
     sub.add_option("--window", windows_, "tokens of a window, BOS included, e.g. 512,2048 (default: the trained one)")
@@ -113,9 +116,7 @@ class LastK : public EvalProtocol {
   bool needs_data() const override { return true; }
 
   void add_options(CLI::App& sub) override {
-    add_common(sub, options, true);
-    sub.add_option("--documents", options.documents, "only the first N documents that are long enough (0: all)")
-        ->check(kCount);
+    add_text(sub, options);
     sub.add_option("--window,--context", windows_, "contexts, e.g. 128,512,2048 (default: 1/4 to 4 trained windows)")
         ->delimiter(',')
         ->check(kPositive);
@@ -153,9 +154,7 @@ class Bins : public EvalProtocol {
   bool needs_data() const override { return true; }
 
   void add_options(CLI::App& sub) override {
-    add_common(sub, options, true);
-    sub.add_option("--documents", options.documents, "only the first N documents that are long enough (0: all)")
-        ->check(kCount);
+    add_text(sub, options);
     sub.add_option("--window", window_, "tokens read of each document (default: 4 trained windows)")->check(kPositive);
     sub.add_option("--bin", bin_, "token indices in one bin (default: 1/8 of the trained window)")->check(kPositive);
   }
@@ -193,8 +192,8 @@ class Passkey : public EvalProtocol {
   }
 
   void add_options(CLI::App& sub) override {
-    add_common(sub, options, false);
-    sub.get_option("--data")->description("take the filler from these documents instead of the template's sentence");
+    sub.add_option("--data", options.data, "take the filler from these documents instead of the template's sentence");
+    add_common(sub, options);
     sub.add_option("--window,--length", lengths_, "prompt lengths, e.g. 512,2048 (default: 1/2 to 4 trained windows)")
         ->delimiter(',')
         ->check(kPositive);
@@ -268,8 +267,7 @@ class Tasks : public EvalProtocol {
   const char* help() const override { return "retrieval and variable tracking in RULER's form"; }
 
   void add_options(CLI::App& sub) override {
-    add_common(sub, options, false);
-    sub.remove_option(sub.get_option("--data"));
+    add_common(sub, options);
     sub.add_option("--task", own_.tasks, "single, multikey, vt")
         ->delimiter(',')
         ->check(CLI::IsMember({"single", "multikey", "vt"}));
@@ -310,8 +308,7 @@ class LongBench : public EvalProtocol {
   const char* help() const override { return "questions on long texts, generated answers (for larger models)"; }
 
   void add_options(CLI::App& sub) override {
-    add_common(sub, options, false);
-    sub.remove_option(sub.get_option("--data"));
+    add_common(sub, options);
     sub.add_option("file", file_, "LongBench .jsonl: context, input, answers")->required();
     sub.add_option("--documents", options.documents, "only the first N items (0: all)")->check(kCount);
     sub.add_option("--prompt", prompt_file_, "file with the prompt: {context} and {input} are put in");

@@ -1,11 +1,12 @@
 // `ropewalk profile`: one training step, kernel by kernel (on the CPU op by op).
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
 
+#include "autograd/fast_atomics.h"
 #include "autograd/tape.h"
 #include "common.h"
 #include "eval/profile_report.h"
+#include "model_shapes.h"
 #include "nn/adamw.h"
 #include "tensor/cuda.h"
 #include "tensor/file.h"
@@ -15,31 +16,17 @@ using namespace rw;
 
 namespace {
 
-/// The models of docs/results.md, with the batch that fills a large GPU.
-struct Preset {
-  const char* name;
-  int64_t hidden, layers, heads, kv_heads, ffn;
-  bool tied;
-  int64_t window, batch;
-};
-constexpr Preset kPresets[] = {
-    {"S", 288, 6, 6, 6, 768, true, 256, 512},         {"S-small", 288, 6, 6, 6, 768, true, 256, 32},
-    {"M", 768, 12, 12, 12, 2048, true, 1024, 64},     {"M-8k", 768, 12, 12, 12, 2048, true, 8192, 4},
-    {"M-32k", 768, 12, 12, 12, 2048, true, 32768, 4}, {"L", 2048, 22, 32, 4, 5632, false, 2048, 16}};
-
 struct Options {
   std::string shape, out, dtype = "auto";
   int64_t hidden = 0, layers = 0, heads = 0, kv_heads = 0, ffn = 0, vocab = 32000, window = 0, batch = 0;
   int warmup = 3, steps = 5, rows = 40;
-  bool recompute = false, untied = false;
+  bool recompute = false, untied = false, fast_atomics = false;
   double peak_tflops = 989, copy_gbs = 0, gemm_tflops = 0;
 };
 
-Preset preset_of(const Options& o, Device device) {
+ModelShape shape_of(const Options& o, Device device) {
   const std::string name = o.shape.empty() ? (device.is_cuda() ? "M" : "S") : o.shape;
-  const auto* found = std::find_if(std::begin(kPresets), std::end(kPresets), [&](auto& p) { return name == p.name; });
-  check(found != std::end(kPresets), "profile", "no model shape '", name, "': S, S-small, M, M-8k, M-32k or L");
-  Preset p = *found;
+  ModelShape p = model_shape("profile", name);
   if (!device.is_cuda()) p.batch = 2;
   const auto replace = [](int64_t& to, int64_t with) {
     if (with > 0) to = with;
@@ -53,6 +40,7 @@ Preset preset_of(const Options& o, Device device) {
   replace(p.window, o.window);
   replace(p.batch, o.batch);
   p.tied = p.tied && !o.untied;
+  p.recompute = p.recompute || o.recompute;
   return p;
 }
 
@@ -103,28 +91,20 @@ void set_ceilings(ProfileSubject& s, const Options& o, Device device) {
   release_cached_memory(device);
 }
 
-Tensor random_ids(int64_t batch, int64_t length, int64_t vocab, uint64_t seed) {
-  Random random(seed, Purpose::test);
-  std::vector<int32_t> ids(static_cast<size_t>(batch * length));
-  for (int32_t& id : ids) id = static_cast<int32_t>(random.below(vocab));
-  return Tensor::from(ids, {batch, length});
-}
-
 /// Model, optimizer and one batch; eager, without a CUDA graph.
 class Step {
  public:
-  Step(const Options& o, const Preset& p, DType dtype, Device device)
-      : device_(device), model_(config(o, p), dtype, device, 1), optimizer_(model_.arena(), {.weight_decay = 0.1}) {
+  Step(const Options& o, const ModelShape& p, DType dtype, Device device)
+      : device_(device),
+        model_(p.config(o.vocab), dtype, device, 1),
+        optimizer_(model_.arena(), {.weight_decay = 0.1}) {
     model_.enable_grad();
-    model_.set_recompute(o.recompute);
+    model_.set_recompute(p.recompute);
     ids_ = random_ids(p.batch, p.window, o.vocab, 1).to(device);
     targets_ = random_ids(p.batch, p.window, o.vocab, 2).to(device);
     positions_ = model_.plain_positions(0, p.window);
     tokens_ = static_cast<double>(p.batch * p.window);
-    // 6 N without the embedding's lookup, and attention with its causal half
-    const double n = static_cast<double>(model_.arena().parameter_count()) -
-                     (p.tied ? 0.0 : static_cast<double>(o.vocab * p.hidden));
-    flops_ = tokens_ * (6 * n + 6 * static_cast<double>(p.layers * p.window * p.hidden));
+    flops_ = tokens_ * p.training_flops_per_token(o.vocab);
   }
 
   void run() {
@@ -156,14 +136,6 @@ class Step {
   double flops() const { return flops_; }
 
  private:
-  static LlamaConfig config(const Options& o, const Preset& p) {
-    LlamaConfig c;
-    c.vocab_size = o.vocab, c.hidden_size = p.hidden, c.intermediate_size = p.ffn, c.num_hidden_layers = p.layers;
-    c.num_attention_heads = p.heads, c.num_key_value_heads = p.kv_heads, c.tie_word_embeddings = p.tied;
-    c.rope.max_position_embeddings = p.window;
-    return c;
-  }
-
   Device device_;
   Llama model_;
   AdamW optimizer_;
@@ -173,11 +145,12 @@ class Step {
 
 void run(const Options& o, const Globals& globals) {
   const Device device = use(globals);
-  const Preset p = preset_of(o, device);
+  set_fast_atomics(o.fast_atomics);
+  const ModelShape p = shape_of(o, device);
   const DType dtype = o.dtype == "bf16" || (o.dtype == "auto" && device.is_cuda()) ? DType::bf16 : DType::f32;
   ProfileSubject s;
   s.title = cat("Training step of ", p.layers, " x ", p.hidden, ", T ", p.window, ", batch ", p.batch, ", ",
-                name_of(dtype), o.recompute ? ", recomputing" : "");
+                name_of(dtype), p.recompute ? ", recomputing" : "");
   s.device = device.is_cuda() ? cuda_device_name(device.index) : "the CPU";
   set_ceilings(s, o, device);
 
@@ -201,9 +174,7 @@ void run(const Options& o, const Globals& globals) {
 
   std::fputs(profile_text(s, static_cast<size_t>(o.rows)).c_str(), stdout);
   if (o.out.empty()) return;
-  std::error_code error;
-  std::filesystem::create_directories(o.out, error);
-  check(!error, "profile", "cannot make folder '", o.out, "': ", error.message());
+  make_folder("profile", o.out);
   write_file_atomic(o.out + "/kernels.csv", profile_csv(s));
   write_file_atomic(o.out + "/records.csv", profile_records_csv(s.profile));
   write_file_atomic(o.out + "/timeline.html", profile_html(s));
@@ -223,7 +194,7 @@ void add_profile(CLI::App& app, Globals& globals) {
       "On the CPU ops are timed by the clock.\n\n"
       "  ropewalk profile --model-shape M --out profile-m\n"
       "  ropewalk profile --hidden 512 --layers 8 --heads 8 --ffn 1408 --window 2048 --batch 8");
-  sub->add_option("--model-shape", o.shape, "S, S-small, M, M-8k, M-32k or L (default: M on a GPU, S on the CPU)");
+  sub->add_option("--model-shape", o.shape, model_shape_names() + " (default: M on a GPU, S on the CPU)");
   sub->add_option("--hidden", o.hidden, "instead of the shape's: hidden size");
   sub->add_option("--layers", o.layers, "blocks");
   sub->add_option("--heads", o.heads, "attention heads");
@@ -234,6 +205,7 @@ void add_profile(CLI::App& app, Globals& globals) {
   sub->add_option("--batch", o.batch, "samples");
   sub->add_flag("--untied", o.untied, "an output head of its own");
   sub->add_flag("--recompute", o.recompute, "recompute each block in backward");
+  add_fast_atomics(*sub, o.fast_atomics);
   sub->add_option("--dtype", o.dtype, "f32, bf16 or auto (bf16 on a GPU)")
       ->check(CLI::IsMember({"auto", "f32", "bf16"}))
       ->capture_default_str();

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <filesystem>
 
 #include "common.h"
 #include "plot.h"
@@ -22,14 +21,8 @@ struct Options {
   uint64_t seed = 1;
 };
 
-void make_folder(const std::string& out) {
-  std::error_code error;
-  std::filesystem::create_directories(out, error);
-  check(!error, "theory", "cannot make folder '", out, "': ", error.message());
-}
-
 void bound(const Options& o) {
-  make_folder(o.out);
+  make_folder("theory", o.out);
   const CurveTable curve = bound_table(o.d, o.base, o.target);
   const auto least =
       std::min_element(curve.rows.begin(), curve.rows.end(), [](const auto& a, const auto& b) { return a[1] < b[1]; });
@@ -89,7 +82,7 @@ void bound(const Options& o) {
 }
 
 void coverage(const Options& o) {
-  make_folder(o.out);
+  make_folder("theory", o.out);
   check(o.chunks == 2, "theory", "the exact coverage is for two chunks, got ", o.chunks);
   PositionConfig config;
   config.kind = "pose";

@@ -2,7 +2,6 @@
 // 64 elements, a window of 512 and a target of 4096.
 #include <cmath>
 #include <cstdio>
-#include <filesystem>
 #include <memory>
 
 #include "common.h"
@@ -136,9 +135,7 @@ std::vector<Curve> by_length(const RopeConfig& config, const std::vector<int64_t
 }
 
 void pictures(const std::string& out) {
-  std::error_code error;
-  std::filesystem::create_directories(out, error);
-  check(!error, "theory", "cannot make folder '", out, "': ", error.message());
+  make_folder("theory", out);
   const auto save = [&](const std::string& name, const std::string& text) {
     write_file_atomic(out + "/" + name + ".svg", text);
   };

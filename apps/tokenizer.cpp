@@ -2,7 +2,6 @@
 #include "data/tokenizer.h"
 
 #include <cstdio>
-#include <filesystem>
 #include <iostream>
 #include <iterator>
 
@@ -29,9 +28,7 @@ void train(const Options& o, const Globals& globals) {
   const auto tokenizer = train_bpe(documents, o.vocab, {.individual_digits = !o.whole_digits},
                                    [&](int64_t done, int64_t) { bar.update(done); });
   bar.finish();
-  std::error_code error;
-  std::filesystem::create_directories(o.out, error);
-  check(!error, "tokenizer", "cannot make folder '", o.out, "': ", error.message());
+  make_folder("tokenizer", o.out);
   tokenizer->save(o.out);
   int64_t bytes = 0, tokens = 0;
   for (const Document& d : documents) {

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "autograd/fast_atomics.h"
 #include "common.h"
 #include "data/batch.h"
 #include "data/demo_corpus.h"
@@ -174,9 +175,7 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
   description["dtype"] = dtype == DType::bf16 ? "bf16" : "f32";
   description["data"] = fingerprint(corpus);
   TrainerState state{.step = 0, .tokens = 0, .seed = config.seed, .recipe = description};
-  std::error_code error;
-  fs::create_directories(config.out, error);
-  check(!error, "train", "cannot make folder '", config.out, "': ", error.message());
+  make_folder("train", config.out);
   remove_unfinished(config.out);
   if (!config.resume) {
     // Two runs would mix: the older one's later steps would be taken for the newest, and resumed.
@@ -200,6 +199,7 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
 
   ProgressBar progress("train", config.steps, globals);
   TrainResult result;
+  set_fast_atomics(config.fast_atomics);
   TrainStep step(*model, optimizer, !config.eager);
   const double start = now();
   double previous = start;

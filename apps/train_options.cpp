@@ -78,6 +78,7 @@ void add_train_options(CLI::App& app, TrainConfig& config) {
       ->capture_default_str();
   sub->add_flag("--recompute", c.recompute, "recompute each block in backward: less memory, about a third more time");
   sub->add_flag("--eager", c.eager, "GPU: launch every kernel from the host instead of replaying a CUDA graph");
+  add_fast_atomics(*sub, c.fast_atomics);
   sub->add_flag("--mask-seams", c.mask_seams, "pose: no loss where one chunk ends and another begins");
   sub->add_flag("--no-bos", c.no_bos, "no beginning-of-text token in front of samples");
   sub->add_flag("--packed", c.packed, "join documents with end-of-text tokens (for corpora of short ones)");

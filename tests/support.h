@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tensor/safetensors.h"
@@ -38,6 +39,14 @@ class TempDir {
  private:
   std::string path_;
 };
+
+/// Calls f(i) for i in [0, count), each in a thread of its own, and waits for all of them.
+template <class F>
+void in_threads(int count, F&& f) {
+  std::vector<std::thread> threads;
+  for (int i = 0; i < count; ++i) threads.emplace_back([&f, i] { f(i); });
+  for (std::thread& t : threads) t.join();
+}
 
 /// The message of the rw::Error that `f` throws; fails the test if it throws nothing.
 std::string error_of(const std::function<void()>& f);

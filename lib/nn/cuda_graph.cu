@@ -30,7 +30,10 @@ class Graph final : public RecordedWork {
     cudaStreamSynchronize(stream());
     cudaGraphExecDestroy(executable_);
   }
-  void replay() override { check_cuda(cudaGraphLaunch(executable_, stream()), "cudaGraphLaunch"); }
+  void replay() override {
+    const Timed timed("replay of a CUDA graph");  // a profile does not see its kernels one by one
+    check_cuda(cudaGraphLaunch(executable_, stream()), "cudaGraphLaunch");
+  }
 
  private:
   PrivatePool memory_;
@@ -57,11 +60,13 @@ class PinnedStaging final : public Staging {
     return at(slot, 0);
   }
   void to_device(int slot, int64_t offset, const Tensor& to) override {
+    const Timed timed({"copy host to device", to.bytes()});
     check_cuda(
         cudaMemcpyAsync(to.raw(), at(slot, offset), static_cast<size_t>(to.bytes()), cudaMemcpyHostToDevice, stream()),
         "cudaMemcpyAsync");
   }
   void from_device(int slot, int64_t offset, const Tensor& from) override {
+    const Timed timed({"copy device to host", from.bytes()});
     check_cuda(cudaMemcpyAsync(at(slot, offset), from.raw(), static_cast<size_t>(from.bytes()), cudaMemcpyDeviceToHost,
                                stream()),
                "cudaMemcpyAsync");

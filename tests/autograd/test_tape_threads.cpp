@@ -1,7 +1,5 @@
 // Threads that differentiate side by side: every one has its own tape, and what they share (tensors that are read, the
 // allocator) may be shared. The preset "tsan" runs this under ThreadSanitizer.
-#include <thread>
-
 #include "autograd/checkpoint.h"
 #include "autograd/ops/attention.h"
 #include "autograd/ops/elementwise.h"
@@ -14,15 +12,9 @@
 #include "tensor/allocator.h"
 
 using namespace rw;
+using test::in_threads;
 
 namespace {
-
-template <class F>
-void in_threads(int count, F&& f) {
-  std::vector<std::thread> threads;
-  for (int i = 0; i < count; ++i) threads.emplace_back([&f, i] { f(i); });
-  for (std::thread& t : threads) t.join();
-}
 
 /// Gradients of a small network over shared inputs; the seed makes each thread's weights its own.
 std::vector<double> gradients(const Tensor& x, const Tensor& targets, uint64_t seed, int rounds) {

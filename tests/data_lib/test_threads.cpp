@@ -3,7 +3,6 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
-#include <thread>
 
 #include "data/batch.h"
 #include "data/bpe_train.h"
@@ -13,17 +12,7 @@
 #include "tensor/file.h"
 
 using namespace rw;
-
-namespace {
-
-template <class F>
-void in_threads(int count, F&& f) {
-  std::vector<std::thread> threads;
-  for (int i = 0; i < count; ++i) threads.emplace_back([&f, i] { f(i); });
-  for (std::thread& t : threads) t.join();
-}
-
-}  // namespace
+using test::in_threads;
 
 TEST_CASE("Many threads encode and decode with one tokenizer of each kind") {
   const std::vector<Document> documents = make_demo_corpus(1, 6, 3000);

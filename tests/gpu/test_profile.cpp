@@ -5,6 +5,7 @@
 #include "gpu.h"
 #include "nn/adamw.h"
 #include "nn/llama.h"
+#include "nn/train_step.h"
 #include "tensor/profile.h"
 
 using namespace rw;
@@ -64,4 +65,36 @@ TEST_CASE("a profiled step names every kernel, with plausible counts, times and 
   CHECK(calls["optimizer: adamw"] == 1);
   step();
   CHECK_FALSE(profiling());
+}
+
+TEST_CASE("a profile shows what TrainStep sends and fetches, and a replayed graph as one piece") {
+  if (!test::has_gpu()) return;
+  LlamaConfig c;
+  c.vocab_size = 64, c.hidden_size = 64, c.intermediate_size = 96, c.num_hidden_layers = 1;
+  c.num_attention_heads = 2;
+  c.rope.max_position_embeddings = 16;
+  Llama model(c, DType::bf16, kGpu, 1);
+  AdamW optimizer(model.arena(), {});
+  model.enable_grad();
+  TrainStep step(model, optimizer);
+  const Tensor ids = Tensor::zeros({2, 16}, DType::i32);
+  const auto update = [&] {
+    step.add({ids, ids, model.plain_positions(0, 16), {}, {}, 32});
+    step.update(1e-3, 1.0);
+    step.result();
+  };
+  update();
+  update();  // recorded, and replayed for the first time
+  start_profile();
+  update();
+  const Profile p = stop_profile();
+  REQUIRE(step.replayed());
+  std::map<std::string, int> calls;
+  for (const ProfileRecord& r : p.kernels) {
+    ++calls[r.name];
+    if (r.name.rfind("copy", 0) == 0) CHECK(r.work.bytes > 0);
+  }
+  CHECK(calls["copy host to device"] >= 4);  // ids, targets, positions, frequencies
+  CHECK(calls["copy device to host"] >= 2);  // loss and gradient norm
+  CHECK(calls["replay of a CUDA graph"] == 1);
 }

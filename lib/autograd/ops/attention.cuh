@@ -1,8 +1,9 @@
-// What the attention kernels share. Three implementations of one contract (cuda_ops.h), from plain to fast:
+// What the attention kernels share. Three implementations of one contract (cuda_ops.h), from plain to fast, between
+// which attention.cu chooses:
 //
-//   attention.cu            general: f32 and bf16, any head dim up to 256, f32 FMA on shared-memory tiles; and the
-//   dispatch attention_mma.cu        bf16, head dim a multiple of 16 up to 128: mma.sync tensor cores, cp.async (sm_80
-//   and later) attention_sm90_*.cu     bf16, head dim 64 or 128: wgmma fed by TMA, warp-specialised (sm_90a only)
+//   attention_general.cu    f32 and bf16, any head dim up to 256: f32 FMA on tiles in shared memory
+//   attention_mma*.cu       bf16, head dim a multiple of 16 up to 128: mma.sync tensor cores, cp.async (sm_80 and
+//   later) attention_sm90_*.cu     bf16, head dim 64 or 128: wgmma fed by TMA, warp-specialised (sm_90a only)
 //
 // All of them compute, per (batch, head), with i over queries and j over keys:
 //
@@ -13,7 +14,8 @@
 //
 // The backward runs as three kernels: delta; dK and dV (a block owns keys and walks the queries of every head of its
 // group); dQ (a block owns queries and walks the keys). S and dP are computed twice, 7 matrix products instead of 5:
-// the price of sums in a fixed order without atomics.
+// the price of sums in a fixed order without atomics. Where set_fast_atomics allows it, the kernel of dK and dV adds
+// its part of dQ to an f32 workspace, too: 5 products, and one more kernel that rounds the workspace to dQ.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
@@ -106,7 +108,18 @@ struct RowVectors {
 };
 RowVectors prepare_backward(const AttentionShape& s, const HeadView& o, const Tensor& lse, const HeadView& d_o);
 
-// Each path: can it take these arguments, and the two passes.
+/// f32 [B*H,Tq,D] of zeros: what blocks of keys add their parts of dQ / scale to.
+Tensor dq_workspace(const AttentionShape& s, Device device);
+/// dq = scale * sums.
+void finish_dq(const AttentionShape& s, const Tensor& sums, const HeadView& dq);
+
+// Each path: can it take these arguments, and the two passes. The general one takes what check_arguments lets pass.
+void general_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v,
+                     const HeadView& o, float* lse);
+void general_backward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v,
+                      const Tensor& lse, const RowVectors& rows, const HeadView& d_o, const HeadView& dq,
+                      const HeadView& dk, const HeadView& dv);
+
 bool mma_takes(const AttentionShape& s, std::initializer_list<const HeadView*> views);
 void mma_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o,
                  float* lse);

@@ -11,9 +11,12 @@
 // only when blocks 0 .. n - 1 have (a counter per tile). Items are taken in an order where block n - 1 of a head always
 // comes before block n, so nobody waits for work that has not started; and as block n starts its walk further down than
 // block n - 1, it follows without catching up. A last kernel turns the workspace into bf16.
+//
+// Where set_fast_atomics allows it, the workspace starts at 0, nobody waits for a turn, and blocks add as they come.
 #include <algorithm>
 #include <atomic>
 
+#include "autograd/fast_atomics.h"
 #include "autograd/ops/attention_sm90.cuh"
 
 namespace rw::cuda::attn {
@@ -37,7 +40,7 @@ struct Arguments {
   TileOrder order;
   const float *lse2, *delta;  // [B*H, pitch]
   float* dq_sums;             // [B*H, pitch / 64][dq_tile]
-  unsigned* turns;            // [B*H, pitch / 64]: how many key blocks have added to the tile
+  unsigned* turns;            // [B*H, pitch / 64]: how many key blocks have added to the tile; null: any order
   int pitch;
 
   __host__ __device__ int64_t tile(int64_t bh, int t) const { return bh * (pitch / C::W) + t / C::W; }
@@ -158,14 +161,18 @@ __device__ void fence_all_proxies() { asm volatile("fence.proxy.async;" ::: "mem
 
 /// One thread per buffer of dQ: adds every third dQ tile to the workspace at its block's turn, and passes the turn on
 /// when the sum is in memory; that takes longer than a tile's arithmetic, hence three. The first also stores dK and dV
-/// of each item.
+/// of each item. ordered = false: without turns, on a workspace of zeros.
+template <bool ordered>
 __device__ void store_results(const Arguments& a, const Maps& maps, const Shared& shared, int storer) {
   Ring<C::storers> buffers;
   const char* dq = shared.dq + storer * C::dq_bytes;
   for (Ring<2> slots;; slots.next()) {
     barrier_wait(shared.r_full + slots.stage, slots.parity);
     const int item = shared.item[slots.stage];
-    if (item < 0) return;
+    if (item < 0) {
+      if constexpr (!ordered) asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+      return;
+    }
     const Place place(a, item);
     const unsigned block = place.block;
     for (int h = place.head; h < place.head + place.heads; ++h)
@@ -174,19 +181,23 @@ __device__ void store_results(const Arguments& a, const Maps& maps, const Shared
         const int64_t tile = a.tile(int64_t(place.b) * a.s.n_heads + h, t);
         float* to = a.dq_sums + tile * (C::W * C::D);
         barrier_wait(shared.dq_full + storer, buffers.parity);
-        if (block == 0) {
+        if (ordered && block == 0) {
           bulk_store(to, dq, C::dq_bytes);
         } else {
-          while (load_acquire(a.turns + tile) < block) {
+          if constexpr (ordered) {
+            while (load_acquire(a.turns + tile) < block) {
+            }
+            fence_all_proxies();
           }
-          fence_all_proxies();
           bulk_add(to, dq, C::dq_bytes);
         }
         tma_store_wait();  // it has read the buffer
         barrier_arrive(shared.dq_empty + storer);
-        asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
-        fence_all_proxies();
-        store_release(a.turns + tile, block + 1);
+        if constexpr (ordered) {
+          asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+          fence_all_proxies();
+          store_release(a.turns + tile, block + 1);
+        }
       }
     if (storer == 0) {
       barrier_wait(shared.sum_full + slots.stage, slots.parity);
@@ -350,6 +361,7 @@ __device__ void consume(const Arguments& a, const Shared& shared) {
 
 #endif  // ROPEWALK_SM90A
 
+template <bool ordered>
 __global__ void __launch_bounds__(C::threads, 1)
     backward_kernel(const __grid_constant__ Arguments a, const __grid_constant__ Maps maps) {
 #ifdef ROPEWALK_SM90A
@@ -361,7 +373,7 @@ __global__ void __launch_bounds__(C::threads, 1)
     registers_keep<C::producer_registers>();
     if (threadIdx.x % 128 == 0) produce(a, maps, shared);
     const int warp = threadIdx.x / 32 % 4;
-    if (warp > 0 && threadIdx.x % 32 == 0) store_results(a, maps, shared, warp - 1);
+    if (warp > 0 && threadIdx.x % 32 == 0) store_results<ordered>(a, maps, shared, warp - 1);
   } else {
     registers_take<C::consumer_registers>();
     consume(a, shared);
@@ -398,14 +410,15 @@ std::atomic<Fusion> fusion{Fusion::automatic};
 void set_backward_fusion(Fusion f) { fusion = f; }
 
 /// Waiting for turns costs a block about 64 tiles' time for each other block of its head at work; the pass must be much
-/// longer than that. Below 2048 queries the workspace's traffic outweighs the two products saved.
+/// longer than that, unless blocks need not wait. Below 2048 queries the workspace's traffic outweighs the two products
+/// saved.
 bool sm90_fuses(const AttentionShape& shape) {
   if (shape.head_dim != C::D) return false;
   if (fusion != Fusion::automatic) return fusion == Fusion::always;
   const int64_t heads = shape.batch * shape.n_kv_heads, group = shape.n_heads / shape.n_kv_heads,
                 blocks = multiprocessors();
   const int64_t tiles = heads * group * (shape.k_length / C::R) * (shape.q_length / C::W) / (shape.causal ? 2 : 1);
-  return shape.q_length >= 2048 && tiles / blocks >= 6 * 64 * blocks / heads;
+  return shape.q_length >= 2048 && (fast_atomics() || tiles / blocks >= 6 * 64 * blocks / heads);
 }
 
 /// 10 B H Tq Tk D FLOPs (half if causal). The workspace takes 4 B H Tq D bytes; per 128 keys each of its tiles is added
@@ -417,25 +430,23 @@ void sm90_backward_fused(const AttentionShape& shape, const HeadView& q, const H
                 tk = shape.k_length;
   const int64_t tiles = b * heads * (rows.pitch / C::W);
   const Device device = q.owner->device();
-  const Tensor sums = Tensor::empty({tiles, C::W * C::D}, DType::f32, device),
-               turns = Tensor::empty({tiles}, DType::i32, device);
-  turns.zero();
+  const Tensor sums = Tensor::empty({tiles, C::W * C::D}, DType::f32, device);
+  const bool ordered = !fast_atomics();
+  Tensor turns;
+  if (ordered) turns = Tensor::empty({tiles}, DType::i32, device);
+  (ordered ? turns : sums).zero();
 
-  Arguments a{Shape(shape),
-              {},
-              rows.lse2.data<float>(),
-              rows.delta.data<float>(),
-              sums.data<float>(),
-              static_cast<unsigned*>(turns.raw()),
-              rows.pitch};
+  Arguments a{Shape(shape),        {},        rows.lse2.data<float>(), rows.delta.data<float>(), sums.data<float>(),
+              as<unsigned>(turns), rows.pitch};
   // Blocks of one head that work at a time wait for each other: about three of each head, so sections of a third of the
   // blocks.
   const int all = static_cast<int>(b * kv_heads), sections = std::max(1, all / (multiprocessors() / 3));
   a.order = {ceil_div(a.s.tk, C::R), all, ceil_div(all, sections)};
   const auto on_keys = [&](const HeadView& x) { return tensor_map(x, b, tk, kv_heads, C::D, 64); };
   const auto on_queries = [&](const HeadView& x) { return tensor_map(x, b, tq, heads, C::D, 64); };
-  launch({"attention backward (sm_90)", work_of(shape, 5, 3, 4, 2)}, backward_kernel,
-         std::min(multiprocessors(), a.order.count()), C::threads, C::shared_bytes, a,
+  launch({ordered ? "attention backward (sm_90)" : "attention backward (sm_90, atomics)", work_of(shape, 5, 3, 4, 2)},
+         ordered ? backward_kernel<true> : backward_kernel<false>, std::min(multiprocessors(), a.order.count()),
+         C::threads, C::shared_bytes, a,
          Maps{on_keys(k), on_keys(v), on_queries(q), on_queries(d_o), on_keys(dk), on_keys(dv)});
   launch({"attention backward, dq to bf16", work_of(shape, 0, 3, 0, 2).bytes}, finish_kernel, tiles, 256, 0, a,
          Heads<bf>(dq));

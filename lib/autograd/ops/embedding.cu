@@ -4,9 +4,18 @@
 // order) and the sorted list is cut into chunks. A block adds up its chunk's rows; a run of equal ids that lies inside
 // one chunk goes straight to dweight, the pieces of a run that crosses chunks are added up in order by a second kernel.
 // However skewed the ids are, no block has more than one chunk of rows to read.
+//
+// Where set_fast_atomics allows it, every token's row is added to its place by atomics: one kernel instead of the sort
+// and the two after it.
+// CUB goes by a name of our own: a program that brings another version of it shares none of its functions with us. Its
+// ranges for profilers are left out: ours are around it.
+#define THRUST_CUB_WRAPPED_NAMESPACE rw
+#define CCCL_DISABLE_NVTX
 #include <bit>
 #include <cub/device/device_radix_sort.cuh>
 
+#include "autograd/fast_atomics.h"
+#include "autograd/ops/atomic_add.cuh"
 #include "autograd/ops/cuda_ops.h"
 #include "tensor/launch.cuh"
 
@@ -165,6 +174,34 @@ __global__ void __launch_bounds__(kScatterThreads* kJoinRows)
   store_float<N>(to, total);
 }
 
+// --- backward in any order ------------------------------------------------------------------------------------------
+
+/// A thread adds N columns of one token to the row of its id. Bytes: dy once, and two accesses to dweight for each
+/// token, most of them in L2; a very frequent id makes its row's additions wait for each other there.
+template <int N, class T>
+__global__ void __launch_bounds__(kThreads)
+    atomic_scatter_kernel(int64_t n, int vocab, uint32_t columns, const int32_t* __restrict__ ids,
+                          const T* __restrict__ dy, float* dweight) {
+  const int64_t i = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * N;
+  const int64_t token = i / columns;
+  if (token >= n) return;
+  const int32_t id = ids[token];
+  if (id < 0 || id >= vocab) return;
+  atomic_add<N>(dweight + static_cast<int64_t>(id) * columns + i % columns, load_float<N>(dy + i));
+}
+
+void embedding_backward_by_atomics(const Tensor& ids, const Tensor& dy, const Tensor& dweight) {
+  const int64_t n = ids.numel(), vocab = dweight.size(0), columns = dweight.size(1);
+  dispatch(dy.dtype(), "embedding_backward", [&](auto zero) {
+    using T = decltype(zero);
+    dispatch_width(columns % 8 == 0 && aligned16(as<T>(dy), as<float>(dweight)), [&](auto width) {
+      launch({"embedding_backward (atomics)", bytes_of(dy, dweight)}, atomic_scatter_kernel<width(), T>,
+             ceil_div(n * columns, kThreads * width()), kThreads, 0, n, vocab, columns, as<int32_t>(ids), as<T>(dy),
+             as<float>(dweight));
+    });
+  });
+}
+
 }  // namespace
 
 void embedding_forward(const Tensor& ids, const Tensor& weight, const Tensor& out) {
@@ -183,6 +220,7 @@ void embedding_backward(const Tensor& ids, const Tensor& dy, const Tensor& dweig
   const int64_t n = ids.numel(), vocab = dweight.size(0), columns = dweight.size(1);
   if (n == 0 || columns == 0) return;
   check(n <= INT32_MAX - kThreads && vocab < INT32_MAX, "embedding", n, " tokens, ", vocab, " ids");
+  if (fast_atomics() && dweight.dtype() == DType::f32) return embedding_backward_by_atomics(ids, dy, dweight);
   const Device device = dy.device();
   const auto ints = [&](int64_t count) { return Tensor::empty({count}, DType::i32, device); };
   const Tensor key_in = ints(n), key_out = ints(n), token_in = ints(n), token_out = ints(n);
