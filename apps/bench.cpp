@@ -12,7 +12,9 @@
 #include "nn/adamw.h"
 #include "nn/decoder.h"
 #include "nn/generate.h"
+#include "nn/parallel/data_parallel.h"
 #include "nn/train_step.h"
+#include "parallel.h"
 #include "tensor/file.h"
 #include "tensor/gemm.h"
 #include "tensor/threads.h"
@@ -32,12 +34,13 @@ struct Timing {
   double median, fastest, slowest;  // seconds
 };
 
-/// Runs f for about `budget` seconds, at least five times after one warm-up.
-Timing measure(double budget, const std::function<void()>& f) {
+/// Runs f for about `budget` seconds, at least five times after one warm-up. With `comm` as often as rank 0 says.
+Timing measure(double budget, const std::function<void()>& f, Communicator* comm = nullptr) {
+  const auto agreed = [&](bool more) { return comm ? comm->broadcast(more ? 1.0 : 0.0) != 0 : more; };
   f();
   std::vector<double> times;
   const double start = now();
-  while (times.size() < 5 || (now() - start < budget && times.size() < 200)) {
+  while (agreed(times.size() < 5 || (now() - start < budget && times.size() < 200))) {
     const double before = now();
     f();
     times.push_back(now() - before);
@@ -166,8 +169,9 @@ constexpr Shape4 kShapes[] = {
     {"L", 2048, 22, 32, 4, 5632, false, 2048, 16},    {"X", 4096, 32, 32, 32, 11008, false, 2048, 2}};
 constexpr double kPeakFlops = 989e12;  // dense bf16 of an H100 or H200 by its datasheet
 
-/// Training steps on the GPU in bf16 with f32 master weights: time, model FLOP utilisation, peak memory.
-void bench_training(const Options& o, const Shape4& s, Device device) {
+/// Training steps on the GPU in bf16 with f32 master weights: time, model FLOP utilisation, peak memory. With `comm`
+/// each rank has the shape's whole batch, and tokens of all are counted.
+void bench_training(const Options& o, const Shape4& s, Device device, Communicator* comm) {
   LlamaConfig c;
   c.vocab_size = 32000, c.hidden_size = s.hidden, c.intermediate_size = s.ffn, c.num_hidden_layers = s.layers;
   c.num_attention_heads = s.heads, c.num_key_value_heads = s.kv_heads, c.tie_word_embeddings = s.tied;
@@ -175,11 +179,14 @@ void bench_training(const Options& o, const Shape4& s, Device device) {
   release_cached_memory(device);
   reset_peak_memory(device);
   Llama model(c, DType::bf16, device, 1);
+  std::optional<DataParallel> parallel;
+  if (comm) parallel.emplace(*comm, model.arena());
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
   model.enable_grad();
-  const double tokens = static_cast<double>(s.batch * s.length);
+  const int ranks = comm ? comm->size() : 1;
+  const double tokens = static_cast<double>(s.batch * s.length * ranks);
   model.set_recompute(s.recompute);
-  TrainStep step(model, optimizer, !o.eager);
+  TrainStep step(model, optimizer, !o.eager, parallel ? &*parallel : nullptr);
   const StepInput input{random_ids(s.batch, s.length, 32000, 1),
                         random_ids(s.batch, s.length, 32000, 2),
                         model.plain_positions(0, s.length),
@@ -187,27 +194,29 @@ void bench_training(const Options& o, const Shape4& s, Device device) {
                         {},
                         s.batch * s.length};
   for (int i = 0; i < 2; ++i) {  // the second one is recorded
-    step.add(input);
+    step.add(input, true);
     step.update(3e-4, 1.0);
     step.result();
   }
-  step.add(input);
+  step.add(input, true);
   step.update(3e-4, 1.0);
-  const Timing t = measure(o.seconds, [&] {
-    step.add(input);
+  const auto one_more = [&] {
+    step.add(input, true);
     step.update(3e-4, 1.0);
     step.result();  // of the step before: the host stays ahead of the card
-  });
+  };
+  const Timing t = measure(o.seconds, one_more, comm);
   step.result();
+  if (comm && !comm->root()) return;
   // 6 N (without the embedding's lookup) and attention, causal counted at half
   const double n =
       static_cast<double>(model.arena().parameter_count()) - (s.tied ? 0.0 : 32000.0 * static_cast<double>(s.hidden));
   const double per_token = 6 * n + 6 * static_cast<double>(s.layers * s.length * s.hidden);
   std::printf("%-8s T %6lld  B %4lld  %12s tok/s  MFU %5.1f %%  %9.2f ms (%.2f to %.2f)  peak %.1f GiB\n", s.name,
               static_cast<long long>(s.length), static_cast<long long>(s.batch),
-              with_commas(std::llround(tokens / t.median)).c_str(), 100 * per_token * tokens / t.median / kPeakFlops,
-              t.median * 1e3, t.fastest * 1e3, t.slowest * 1e3,
-              static_cast<double>(memory_stats(device).peak_bytes) / (1 << 30));
+              with_commas(std::llround(tokens / t.median)).c_str(),
+              100 * per_token * tokens / t.median / kPeakFlops / ranks, t.median * 1e3, t.fastest * 1e3,
+              t.slowest * 1e3, static_cast<double>(memory_stats(device).peak_bytes) / (1 << 30));
   std::fflush(stdout);
 }
 
@@ -236,16 +245,22 @@ void bench_decode_cuda(Device device) {
 }
 
 void run_cuda(const Options& o, const Globals& globals) {
-  use(globals);
+  Globals own = globals;
   check(cuda_device_count() > 0, "bench", "there is no GPU (", cuda_device_name(), ")");
-  std::printf("training step on %s, bf16 with f32 master weights, no recomputation; MFU of 989 TFLOP/s\n",
-              cuda_device_name().c_str());
+  const auto comm = join_ranks(own);
+  const Device device = use(own);
+  check(device.is_cuda(), "bench", "bench cuda runs on a GPU, not on ", device);
+  if (comm) comm->use(device);
+  if (!comm || comm->root()) {
+    std::printf("training step on %d x %s, bf16 with f32 master weights, no recomputation; MFU of 989 TFLOP/s\n",
+                comm ? comm->size() : 1, cuda_device_name().c_str());
+  }
   for (const Shape4& s : kShapes) {
     if (o.only.empty() || ("," + o.only + ",").find(cat(",", s.name, ",")) != std::string::npos)
-      bench_training(o, s, {DeviceType::cuda, 0});
+      bench_training(o, s, device, comm.get());
   }
-  if (o.only.empty() || ("," + o.only + ",").find(",decode,") != std::string::npos)
-    bench_decode_cuda({DeviceType::cuda, 0});
+  if (comm) return comm->close();
+  if (o.only.empty() || ("," + o.only + ",").find(",decode,") != std::string::npos) bench_decode_cuda(device);
 }
 
 void run_cpu(const Options& o, const Globals& globals) {
@@ -282,6 +297,7 @@ void add_bench(CLI::App& app, Globals& globals) {
   cpu->callback([options, &globals] { run_cpu(*options, globals); });
   CLI::App* cuda =
       sub->add_subcommand("cuda", "Training steps and decoding of the S, M, L and X shapes on a GPU in bf16");
+  cuda->footer("Started by torchrun, mpirun or srun: data-parallel training, each rank with the shape's whole batch.");
   cuda->add_option("--only", o.only, "with commas: S, S-small, M, M-8k, M-32k, M-128k, L, X, decode");
   cuda->add_flag("--eager", o.eager, "launch every kernel from the host instead of replaying a CUDA graph");
   cuda->add_option("--seconds", o.seconds, "time for each row")->capture_default_str();
