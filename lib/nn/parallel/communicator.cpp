@@ -91,6 +91,7 @@ void Communicator::gather_to_root(const Tensor& part, const Tensor& whole, std::
 
 cuda::Collectives& Communicator::gpu(const Tensor& t) const {
   check(nccl_ != nullptr, "parallel", "a tensor on ", t.device(), ", but use() was not called for it");
+  check_alive();
   return *nccl_;
 }
 

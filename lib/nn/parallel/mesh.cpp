@@ -85,7 +85,7 @@ Mesh::Mesh(World world, MeshOptions options) : world_(std::move(world)), options
 
 void Mesh::meet(net::Deadline deadline) {
   const net::Address master = net::resolve(world_.master);
-  const net::Listener data = net::listen_on(0, net::is_loopback(master));
+  const net::Listener data = net::listen_on(0, net::is_localhost(master));
   if (world_.rank == 0) {
     meet_as_root(data, deadline);
   } else {
@@ -98,7 +98,7 @@ void Mesh::meet(net::Deadline deadline) {
 }
 
 void Mesh::meet_as_root(const net::Listener& data, net::Deadline deadline) {
-  const net::Listener listener = net::listen_on(world_.port, net::is_loopback(net::resolve(world_.master)));
+  const net::Listener listener = net::listen_on(world_.port, net::is_localhost(net::resolve(world_.master)));
   peers_[0].host = this_host();
   peers_[0].port = data.port;
   for (int missing = world_.size - 1; missing > 0;) {

@@ -4,7 +4,10 @@
 #include <nccl.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
+#include <cstring>
+#include <mutex>
 #include <thread>
 
 #include "nn/parallel/cuda_nccl.h"
@@ -116,28 +119,33 @@ class Nccl final : public Collectives {
     check_cuda(cudaEventRecord(joined_, own_), "cudaEventRecord");
     check_cuda(cudaStreamWaitEvent(stream(), joined_, 0), "cudaStreamWaitEvent");
   }
-  void begin_group() override { check_nccl(nccl().group_start(), "ncclGroupStart"); }
-  void end_group() override { check_nccl(nccl().group_end(), "ncclGroupEnd"); }
-
+  void begin_group() override {
+    call("ncclGroupStart", [] { return nccl().group_start(); });
+  }
+  void end_group() override {
+    call("ncclGroupEnd", [] { return nccl().group_end(); });
+  }
   void reduce(const Tensor& t, int root) override {
     if (t.numel() == 0) return;
-    check_nccl(nccl().reduce(t.raw(), t.raw(), count(t), type_of(t.dtype()), ncclSum, root, comm_, own_), "ncclReduce");
+    call("ncclReduce",
+         [&] { return nccl().reduce(t.raw(), t.raw(), count(t), type_of(t.dtype()), ncclSum, root, comm_, own_); });
   }
   void all_reduce(const Tensor& t) override {
     if (t.numel() == 0) return;
-    check_nccl(nccl().all_reduce(t.raw(), t.raw(), count(t), type_of(t.dtype()), ncclSum, comm_, own_),
-               "ncclAllReduce");
+    call("ncclAllReduce",
+         [&] { return nccl().all_reduce(t.raw(), t.raw(), count(t), type_of(t.dtype()), ncclSum, comm_, own_); });
   }
   void broadcast(const Tensor& t, int root) override {
     if (t.numel() == 0) return;
-    check_nccl(nccl().broadcast(t.raw(), t.raw(), count(t), type_of(t.dtype()), root, comm_, own_), "ncclBroadcast");
+    call("ncclBroadcast",
+         [&] { return nccl().broadcast(t.raw(), t.raw(), count(t), type_of(t.dtype()), root, comm_, own_); });
   }
   void all_gather(const Tensor& t) override {
     if (t.numel() == 0) return;
     const int64_t part = t.numel() / size_;
     const char* own = static_cast<const char*>(t.raw()) + rank_ * part * size_of(t.dtype());
-    check_nccl(nccl().all_gather(own, t.raw(), static_cast<size_t>(part), type_of(t.dtype()), comm_, own_),
-               "ncclAllGather");
+    call("ncclAllGather",
+         [&] { return nccl().all_gather(own, t.raw(), static_cast<size_t>(part), type_of(t.dtype()), comm_, own_); });
   }
 
   void abort() noexcept override {
@@ -146,17 +154,26 @@ class Nccl final : public Collectives {
     // more.
     aborter_ = std::thread([this] {
       cudaSetDevice(device_);
+      // Later calls do nothing. One that is under way is waited for, unless it hangs, before NCCL takes all apart.
+      if (calls_.try_lock_for(std::chrono::seconds(1))) calls_.unlock();
       nccl().abort(comm_);
     });
   }
 
  private:
   static size_t count(const Tensor& t) { return static_cast<size_t>(t.numel()); }
+  /// Nothing once aborted: the communicator is gone then.
+  template <class F>
+  void call(const char* name, const F& f) {
+    const std::lock_guard lock(calls_);
+    if (!aborted_) check_nccl(f(), name);
+  }
 
   int rank_, size_, device_ = 0;
   cudaStream_t own_ = nullptr;
   cudaEvent_t forked_ = nullptr, joined_ = nullptr;
   ncclComm_t comm_ = nullptr;
+  std::timed_mutex calls_;
   std::atomic<bool> aborted_{false};
   std::thread aborter_;
 };

@@ -96,6 +96,7 @@ std::string to_text(Address address) {
 }
 
 bool is_loopback(Address address) { return (ntohl(address) >> 24) == 127; }
+bool is_localhost(Address address) { return ntohl(address) == INADDR_LOOPBACK; }
 
 Address resolve(const std::string& host) {
   addrinfo hints{}, *found = nullptr;

@@ -36,7 +36,10 @@ class Socket {
 /// An IPv4 address, in network byte order; 0: none.
 using Address = uint32_t;
 std::string to_text(Address address);
-bool is_loopback(Address address);
+bool is_loopback(Address address);  // 127.x.x.x
+/// 127.0.0.1: the run stays on this host, and nobody else may connect. A host's own name may be another loopback
+/// address on that host, and still a real one elsewhere.
+bool is_localhost(Address address);
 /// Errors: the name has no IPv4 address.
 Address resolve(const std::string& host);
 /// Of the other end.
