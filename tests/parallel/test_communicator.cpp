@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "parallel/ranks.h"
+#include "tensor/random.h"
 
 using namespace rw;
 
