@@ -14,7 +14,9 @@
 #include "nn/adamw.h"
 #include "nn/decoder.h"
 #include "nn/generate.h"
+#include "nn/parallel/data_parallel.h"
 #include "nn/train_step.h"
+#include "parallel.h"
 #include "tensor/file.h"
 #include "tensor/gemm.h"
 #include "tensor/threads.h"
@@ -34,12 +36,13 @@ struct Timing {
   double median, fastest, slowest;  // seconds
 };
 
-/// Runs f for about `budget` seconds, at least five times after one warm-up.
-Timing measure(double budget, const std::function<void()>& f) {
+/// Runs f for about `budget` seconds, at least five times after one warm-up. With `comm` as often as rank 0 says.
+Timing measure(double budget, const std::function<void()>& f, Communicator* comm = nullptr) {
+  const auto agreed = [&](bool more) { return comm ? comm->broadcast(more ? 1.0 : 0.0) != 0 : more; };
   f();
   std::vector<double> times;
   const double start = now();
-  while (times.size() < 5 || (now() - start < budget && times.size() < 200)) {
+  while (agreed(times.size() < 5 || (now() - start < budget && times.size() < 200))) {
     const double before = now();
     f();
     times.push_back(now() - before);
@@ -167,19 +170,23 @@ std::string training_row_names() {
 }
 
 /// Training steps on the GPU in bf16 with f32 master weights: time, model FLOP utilisation, peak memory. What is
-/// recomputed does not count as work of the model.
-void bench_training(const Options& o, const TrainingRow& row, Device device) {
+/// recomputed does not count as work of the model. With `comm` each rank has the row's whole batch, and tokens of all are
+/// counted.
+void bench_training(const Options& o, const TrainingRow& row, Device device, Communicator* comm) {
   const ModelShape& s = row.shape;
   check(s.batch % row.micro_batches == 0, "bench", row.name, ": ", s.batch, " samples in ", row.micro_batches);
   const int64_t batch = s.batch / row.micro_batches;
   release_cached_memory(device);
   reset_peak_memory(device);
   Llama model(s.config(kVocab), DType::bf16, device, 1);
+  std::optional<DataParallel> parallel;
+  if (comm) parallel.emplace(*comm, model.arena());
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
   model.enable_grad();
-  const double tokens = static_cast<double>(s.batch * s.window);
+  const int ranks = comm ? comm->size() : 1;
+  const double tokens = static_cast<double>(s.batch * s.window * ranks);
   model.set_recompute(s.recompute);
-  TrainStep step(model, optimizer, !o.eager);
+  TrainStep step(model, optimizer, !o.eager, parallel ? &*parallel : nullptr);
   const StepInput input{random_ids(batch, s.window, kVocab, 1),
                         random_ids(batch, s.window, kVocab, 2),
                         model.plain_positions(0, s.window),
@@ -187,7 +194,7 @@ void bench_training(const Options& o, const TrainingRow& row, Device device) {
                         {},
                         batch * s.window};
   const auto enqueue = [&] {
-    for (int64_t i = 0; i < row.micro_batches; ++i) step.add(input);
+    for (int64_t i = 0; i < row.micro_batches; ++i) step.add(input, i + 1 == row.micro_batches);
     step.update(3e-4, 1.0);
   };
   for (int i = 0; i < 2; ++i) {  // the second one is recorded, or has been
@@ -195,16 +202,18 @@ void bench_training(const Options& o, const TrainingRow& row, Device device) {
     step.result();
   }
   enqueue();
-  const Timing t = measure(o.seconds, [&] {
+  const auto one_more = [&] {
     enqueue();
     step.result();  // of the step before: the host stays ahead of the card
-  });
+  };
+  const Timing t = measure(o.seconds, one_more, comm);
   step.result();
+  if (comm && !comm->root()) return;
   const double per_token = s.training_flops_per_token(kVocab);
   std::printf("%-12s T %6lld  B %4lld x %lld%s  %12s tok/s  MFU %5.1f %%  %9.2f ms (%.2f to %.2f)  peak %.1f GiB\n",
               row.name.c_str(), static_cast<long long>(s.window), static_cast<long long>(batch),
               static_cast<long long>(row.micro_batches), s.recompute ? " recomputed" : "           ",
-              with_commas(std::llround(tokens / t.median)).c_str(), 100 * per_token * tokens / t.median / kPeakFlops,
+              with_commas(std::llround(tokens / t.median)).c_str(), 100 * per_token * tokens / t.median / kPeakFlops / ranks,
               t.median * 1e3, t.fastest * 1e3, t.slowest * 1e3,
               static_cast<double>(memory_stats(device).peak_bytes) / (1 << 30));
   std::fflush(stdout);
@@ -230,16 +239,23 @@ void bench_decode_cuda(Device device) {
 }
 
 void run_cuda(const Options& o, const Globals& globals) {
-  use(globals);
+  Globals own = globals;
   check(cuda_device_count() > 0, "bench", "there is no GPU (", cuda_device_name(), ")");
   set_fast_atomics(o.fast_atomics);
-  std::printf("training step on %s, bf16 with f32 master weights; MFU of 989 TFLOP/s\n", cuda_device_name().c_str());
+  const auto comm = join_ranks(own);
+  const Device device = use(own);
+  check(device.is_cuda(), "bench", "bench cuda runs on a GPU, not on ", device);
+  if (comm) comm->use(device);
+  if (!comm || comm->root()) {
+    std::printf("training step on %d x %s, bf16 with f32 master weights; MFU of 989 TFLOP/s\n",
+                comm ? comm->size() : 1, cuda_device_name().c_str());
+  }
   for (const TrainingRow& row : training_rows()) {
     if (o.only.empty() || ("," + o.only + ",").find("," + row.name + ",") != std::string::npos)
-      bench_training(o, row, {DeviceType::cuda, 0});
+      bench_training(o, row, device, comm.get());
   }
-  if (o.only.empty() || ("," + o.only + ",").find(",decode,") != std::string::npos)
-    bench_decode_cuda({DeviceType::cuda, 0});
+  if (comm) return comm->close();
+  if (o.only.empty() || ("," + o.only + ",").find(",decode,") != std::string::npos) bench_decode_cuda(device);
 }
 
 void run_cpu(const Options& o, const Globals& globals) {
@@ -276,6 +292,7 @@ void add_bench(CLI::App& app, Globals& globals) {
   cpu->callback([options, &globals] { run_cpu(*options, globals); });
   CLI::App* cuda =
       sub->add_subcommand("cuda", "Training steps and decoding of the S, M, L and X shapes on a GPU in bf16");
+  cuda->footer("Started by torchrun, mpirun or srun: data-parallel training, each rank with the shape's whole batch.");
   cuda->add_option("--only", o.only, "with commas: " + training_row_names() + "decode");
   cuda->add_flag("--eager", o.eager, "launch every kernel from the host instead of replaying a CUDA graph");
   add_fast_atomics(*cuda, o.fast_atomics);

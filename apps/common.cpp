@@ -95,7 +95,9 @@ void add_globals(CLI::App& app, Globals& globals) {
 
 Device use(const Globals& globals) {
   if (globals.threads > 0) set_thread_count(globals.threads);
-  return parse_device(globals.device);
+  const Device device = parse_device(globals.device);
+  use_device(device);
+  return device;
 }
 
 void add_fast_atomics(CLI::App& app, bool& on) {

@@ -1,6 +1,7 @@
 // ropewalk: train small LLaMAs, stretch their context window, and look at what comes out.
 #include <cstdio>
 
+#include "nn/parallel/mesh.h"
 #include "tensor/error.h"
 #include "verbs.h"
 
@@ -41,6 +42,9 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "ropewalk: %s\n", e.what());
     return 2;
   } catch (const rw::OutOfMemory& e) {
+    std::fprintf(stderr, "ropewalk: %s\n", e.what());
+    return 1;
+  } catch (const rw::RankLost& e) {
     std::fprintf(stderr, "ropewalk: %s\n", e.what());
     return 1;
   } catch (const rw::Error& e) {

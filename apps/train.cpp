@@ -14,7 +14,9 @@
 #include "data/retrieval_mix.h"
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
+#include "nn/parallel/data_parallel.h"
 #include "nn/train_step.h"
+#include "parallel.h"
 #include "recipe.h"
 #include "tensor/allocator.h"
 #include "tensor/file.h"
@@ -56,8 +58,10 @@ class Metrics {
 class Loader {
  public:
   Loader(const TrainConfig& config, const Recipe& recipe, const Tokenizer& tokenizer, TokenCorpus corpus,
-         std::optional<int32_t> bos)
+         std::optional<int32_t> bos, const Communicator* comm)
       : config_(config),
+        share_(config.batch / (comm ? comm->size() : 1)),
+        before_(comm ? comm->rank() * share_ : 0),
         recipe_(recipe),
         corpus_(std::move(corpus)),
         bos_(bos),
@@ -76,9 +80,9 @@ class Loader {
     PositionBatch positions;  // f32 [B,T], t [B]
   };
   Item next(int64_t step, int64_t micro) const {
-    const int64_t first = micro * config_.batch;
+    const int64_t first = micro * config_.batch + before_;
     const std::vector<Region> where =
-        chooser_.choose(static_cast<uint64_t>(step), static_cast<uint64_t>(first), config_.batch);
+        chooser_.choose(static_cast<uint64_t>(step), static_cast<uint64_t>(first), share_);
     SampleSpec spec{.seed = config_.seed,
                     .step = step,
                     .sample_ids = {},
@@ -86,7 +90,7 @@ class Loader {
                     .target = recipe_.target,
                     .original_window = recipe_.original_window,
                     .document_lengths = {}};
-    for (int64_t b = 0; b < config_.batch; ++b) {
+    for (int64_t b = 0; b < share_; ++b) {
       spec.sample_ids.push_back(first + b);
       spec.document_lengths.push_back(where[static_cast<size_t>(b)].available);
     }
@@ -99,6 +103,7 @@ class Loader {
 
  private:
   const TrainConfig& config_;
+  int64_t share_, before_;  // samples of a batch that are this rank's, and those of the ranks before it
   const Recipe& recipe_;
   TokenCorpus corpus_;
   std::optional<int32_t> bos_;
@@ -152,13 +157,17 @@ std::string fingerprint(const TokenCorpus& corpus) {
 
 }  // namespace
 
-TrainResult run_training(const TrainConfig& config, const Globals& globals, const std::vector<Document>& documents) {
+TrainResult run_training(const TrainConfig& config, const Globals& globals, const std::vector<Document>& documents,
+                         Communicator* comm) {
   const Device device = use(globals);
+  const bool root = !comm || comm->root();
+  check(!comm || config.batch % comm->size() == 0, "train", "--batch ", config.batch, " does not divide by ",
+        comm ? comm->size() : 1, " ranks");
   const std::unique_ptr<Tokenizer> tokenizer = choose_tokenizer(config);
   const Recipe recipe = make_recipe(config, *tokenizer);
   const TokenCorpus corpus = tokens_of(config, documents, *tokenizer, globals);
   const std::optional<int32_t> bos = config.no_bos ? std::nullopt : tokenizer->bos_id();
-  const Loader loader(config, recipe, *tokenizer, corpus, bos);
+  const Loader loader(config, recipe, *tokenizer, corpus, bos, comm);
 
   const DType dtype = config.dtype == "bf16" || (config.dtype == "auto" && device.is_cuda()) ? DType::bf16 : DType::f32;
   std::unique_ptr<Llama> model =
@@ -167,6 +176,11 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
                                                                 .device = device,
                                                                 .adjust = [&](LlamaConfig& c) { c = recipe.model; },
                                                                 .seed = config.seed});
+  std::optional<DataParallel> parallel;
+  if (comm) {
+    comm->use(device);
+    parallel.emplace(*comm, model->arena());
+  }
   model->enable_grad();
   model->set_recompute(config.recompute);
   AdamW optimizer(model->arena(), config.adamw);
@@ -175,9 +189,12 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
   description["dtype"] = dtype == DType::bf16 ? "bf16" : "f32";
   description["data"] = fingerprint(corpus);
   TrainerState state{.step = 0, .tokens = 0, .seed = config.seed, .recipe = description};
-  make_folder("train", config.out);
-  remove_unfinished(config.out);
-  if (!config.resume) {
+  if (root) {
+    make_folder("train", config.out);
+    remove_unfinished(config.out);
+  }
+  if (comm) check_same_on_all(*comm, "recipe or text", to_toml(description));  // and the folder is there for all
+  if (root && !config.resume) {
     // Two runs would mix: the older one's later steps would be taken for the newest, and resumed.
     const auto earlier = config.save_every > 0 ? latest_checkpoint(config.out) : std::nullopt;
     check(!earlier.has_value(), "train", "'", config.out, "' holds checkpoints of another run (", earlier.value_or(""),
@@ -191,16 +208,24 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
             "' was trained with: ", difference(state.recipe, recipe_now));
     }
   }
+  if (comm && config.resume) {
+    check_same_on_all(*comm, "checkpoint (is --out on a file system that all hosts share?)", cat(state.step));
+    parallel->share_weights();
+  }
+  std::optional<RunState> run;
+  if (comm) run.emplace(*comm);
+  if (run && state.step > 0) run->set_checkpoint(checkpoint_folder(config.out, state.step));
   Schedule schedule = config.schedule;
   schedule.steps = config.steps;
-  Metrics metrics(config.out + "/metrics.jsonl", state.step);
+  std::optional<Metrics> metrics;
+  if (root) metrics.emplace(config.out + "/metrics.jsonl", state.step);
   const auto save_tokenizer = [&](const std::string& folder) { tokenizer->save(folder); };
   const bool per_sample_t = recipe.model.rope.rope_type == "clex";
 
   ProgressBar progress("train", config.steps, globals);
   TrainResult result;
   set_fast_atomics(config.fast_atomics);
-  TrainStep step(*model, optimizer, !config.eager);
+  TrainStep step(*model, optimizer, !config.eager, parallel ? &*parallel : nullptr);
   const double start = now();
   double previous = start;
   int64_t seen = state.step;    // steps whose result was looked at: on a GPU one behind
@@ -216,15 +241,25 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
     previous = moment;
     result.losses.push_back(r.loss);
     result.tokens += tokens;
-    if (seen % config.log_every == 0) metrics.write(seen, r.loss, schedule(seen), r.grad_norm, rate, moment - start);
+    if (metrics && seen % config.log_every == 0)
+      metrics->write(seen, r.loss, schedule(seen), r.grad_norm, rate, moment - start);
     ++seen;
     char note[80];
     std::snprintf(note, sizeof note, "loss %.4f  %s tok/s", r.loss, with_commas(std::llround(rate)).c_str());
     progress.update(seen, note);
   };
-  const int64_t behind = device.is_cuda() ? 1 : 0;
-  while (state.step < config.steps) {
-    int64_t tokens = 0;
+  const auto save = [&] {
+    WholeMoments moments;
+    if (parallel) {
+      parallel->gather_master();
+      moments = parallel->gather_moments();
+    }
+    if (root) save_checkpoint(config.out, *model, optimizer, state, config.keep, save_tokenizer, moments);
+    if (comm) comm->barrier();
+    if (run) run->set_checkpoint(checkpoint_folder(config.out, state.step));
+  };
+  const auto one_step = [&] {
+    const int64_t behind = device.is_cuda() ? 1 : 0;
     for (int64_t micro = 0; micro < config.accumulate; ++micro) {
       const Loader::Item item = loader.next(state.step, micro);
       step.add({item.batch.ids,
@@ -234,21 +269,29 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
                 per_sample_t ? item.positions.t : std::vector<double>{},
                 item.batch.scored,
                 item.batch.weights,
-                item.batch.weight});
-      tokens += item.batch.scored;
+                item.batch.weight},
+               micro + 1 == config.accumulate);
     }
-    step.update(schedule(state.step), config.clip);
+    const int64_t tokens = step.update(schedule(state.step), config.clip);
     state.tokens += tokens;
     waiting.push_back(tokens);
     ++state.step;
     while (step.pending() > behind) look();
     if (config.save_every > 0 && state.step % config.save_every == 0) {
       while (step.pending() > 0) look();  // nothing is saved that was not found finite
-      save_checkpoint(config.out, *model, optimizer, state, config.keep, save_tokenizer);
+      save();
     }
+    if (run) run->set_step(state.step);
+  };
+  try {
+    while (state.step < config.steps) one_step();
+    while (step.pending() > 0) look();
+    result.seconds = now() - start;
+    if (parallel) parallel->gather_master();
+  } catch (const RankLost& e) {
+    run->leave(e.what());
   }
-  while (step.pending() > 0) look();
-  result.seconds = now() - start;
+  if (!root) return result;
   save_tokenizer(config.out);
   write_file_atomic(config.out + "/recipe.toml", to_toml(description));
   save_hf(config.out, *model);
@@ -260,10 +303,11 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
 }
 
 TrainResult run_training_and_record(const TrainConfig& config, const Globals& globals,
-                                    const std::vector<Document>& documents) {
+                                    const std::vector<Document>& documents, Communicator* comm) {
   const Device device = use(globals);
   reset_peak_memory(device);
-  const TrainResult result = run_training(config, globals, documents);
+  const TrainResult result = run_training(config, globals, documents, comm);
+  if (comm && !comm->root()) return result;
   const nlohmann::json cost = {{"steps", result.losses.size()},
                                {"tokens", result.tokens},
                                {"seconds", result.seconds},

@@ -46,6 +46,10 @@ struct TrainConfig {
   int64_t save_every = 0, keep = 2, log_every = 1;
 };
 
+namespace rw {
+class Communicator;
+}
+
 struct TrainResult {
   std::vector<double> losses;  // nats per scored token, one per step of this run
   double seconds = 0;
@@ -54,14 +58,15 @@ struct TrainResult {
 
 /// Trains and leaves a model folder at config.out: weights, tokenizer, the whole RoPE recipe, metrics.jsonl.
 /// `documents` replaces config.data when it is not empty. Errors: combinations without meaning, bad data, a loss that
-/// is not finite.
+/// is not finite. With `comm` this process is one of several ranks, which all make this call: rank 0 writes, each has a
+/// part of every batch, and the result is that of one process but for rounding; losing a rank ends the process.
 TrainResult run_training(const TrainConfig& config, const Globals& globals,
-                         const std::vector<rw::Document>& documents = {});
+                         const std::vector<rw::Document>& documents = {}, rw::Communicator* comm = nullptr);
 
 /// run_training, and what it cost in config.out/cost.json: steps, tokens, seconds and the peak of device memory. A
 /// resumed run counts from where it was resumed.
 TrainResult run_training_and_record(const TrainConfig& config, const Globals& globals,
-                                    const std::vector<rw::Document>& documents = {});
+                                    const std::vector<rw::Document>& documents = {}, rw::Communicator* comm = nullptr);
 
 /// Declares the options of `ropewalk train` that fill `config`.
 void add_train_options(CLI::App& app, TrainConfig& config);

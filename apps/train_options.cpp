@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "common.h"
+#include "parallel.h"
 #include "train.h"
 
 void add_train_options(CLI::App& app, TrainConfig& config) {
@@ -59,7 +60,7 @@ void add_train_options(CLI::App& app, TrainConfig& config) {
                   "wording of those: default, short, or a JSON file with task, filler, needle, question")
       ->capture_default_str();
   sub->add_option("--steps", c.steps, "optimizer steps")->capture_default_str();
-  sub->add_option("--batch", c.batch, "samples of a forward")->capture_default_str();
+  sub->add_option("--batch", c.batch, "samples of a forward, over all ranks")->capture_default_str();
   sub->add_option("--accumulate", c.accumulate, "forwards of a step, weighted by scored tokens")->capture_default_str();
   sub->add_option("--lr", c.schedule.lr, "peak learning rate")->capture_default_str();
   sub->add_option("--schedule", c.schedule.kind, "constant, linear or cosine")->capture_default_str();
@@ -102,6 +103,8 @@ std::shared_ptr<TrainConfig> add_train(CLI::App& app, Globals& globals) {
       "  e2        E2-LLM: random scale and offset per sample; serves every window up to max-factor times the base's\n"
       "  clex      learned frequencies by a neural ODE\n"
       "OUT becomes a model folder with the whole RoPE recipe in config.json; eval and generate need no flags for it.\n"
+      "Started by torchrun, mpirun or srun, each process is one rank with a GPU of its own and a part of every batch\n"
+      "(docs/parallel.md); the run is the same on any number of GPUs.\n"
       "Every option may stand in a TOML file under [train], given by --config; the command line wins.\n\n"
       "  ropewalk train --data books/ --out base --window 512 --steps 2000\n"
       "  ropewalk train --data books/ --from base --out long --method pose --scaling yarn --target 4096 --steps 500 "
@@ -109,7 +112,11 @@ std::shared_ptr<TrainConfig> add_train(CLI::App& app, Globals& globals) {
   add_train_options(*sub, *config);
   sub->get_option("--out")->required();
   sub->callback([config, &globals] {
-    const TrainResult result = run_training_and_record(*config, globals);
+    Globals own = globals;
+    const auto comm = join_ranks(own);
+    const TrainResult result = run_training_and_record(*config, own, {}, comm.get());
+    if (comm) comm->close();
+    if (comm && !comm->root()) return;
     if (!result.losses.empty()) {
       std::printf("model %s  steps %zu  tokens %s  time %s  loss %.4f\n", config->out.c_str(), result.losses.size(),
                   with_commas(result.tokens).c_str(), duration(result.seconds).c_str(), result.losses.back());

@@ -9,6 +9,12 @@ namespace {
 thread_local Tape* current_tape = nullptr;
 thread_local bool enabled = true;
 
+struct Marker : Node {
+  std::function<void()> f;
+  const char* name() const override { return "marker"; }
+  void backward() override { f(); }
+};
+
 template <class To, class From>
 void accumulate_cpu(To* to, const From* from, int64_t n) {
   parallel_for(n, 1 << 16, [=](int64_t begin, int64_t end) {
@@ -76,7 +82,7 @@ void Tape::backward(const std::vector<Var>& roots, const std::vector<Tensor>& se
   while (!nodes.empty()) {
     const std::unique_ptr<Node> node = std::move(nodes.back());
     nodes.pop_back();
-    bool reached = false;
+    bool reached = node->outputs.empty();  // a marker
     for (const GradSlotPtr& out : node->outputs) reached |= out->grad.defined();
     if (!reached) continue;
     if (on_backward) on_backward(*node);
@@ -87,6 +93,12 @@ void Tape::backward(const std::vector<Var>& roots, const std::vector<Tensor>& se
     }
     for (const GradSlotPtr& out : node->outputs) out->grad = Tensor();
   }
+}
+
+void Tape::when_reached(std::function<void()> f) {
+  auto marker = std::make_unique<Marker>();
+  marker->f = std::move(f);
+  record(std::move(marker), {}, {});
 }
 
 void Tape::clear() {

@@ -30,6 +30,8 @@ class Tape {
   /// The same from several roots at once.
   void backward(const std::vector<Var>& roots, const std::vector<Tensor>& seeds);
   void clear();
+  /// Calls f in backward, once everything that is recorded from here on has run backward.
+  void when_reached(std::function<void()> f);
 
   size_t size() const { return nodes_.size(); }
   const std::vector<std::unique_ptr<Node>>& nodes() const { return nodes_; }

@@ -67,11 +67,17 @@ double AdamW::step(double lr, double grad_scale, double clip) {
 
 double AdamW::step_cpu(double lr, double grad_scale, double clip) {
   ParamArena& a = arena_;
-  const int64_t n = a.master().numel();
+  const int64_t begin = a.own_begin(), end = a.own_end();
   double norm = 0;
   const auto run = [&](auto zero) {
     using T = decltype(zero);
-    norm = std::sqrt(squared_norm(a.grad().data<T>(), n)) * std::abs(grad_scale);
+    double square = squared_norm(a.grad().data<T>() + begin, end - begin);
+    if (norm_sum_) {
+      const Tensor sum = Tensor::full({1}, square, DType::f64);
+      norm_sum_(sum);
+      square = sum.item();
+    }
+    norm = std::sqrt(square) * std::abs(grad_scale);
     if (!std::isfinite(norm)) return a.zero_grad();
     const double factor = clip > 0 ? std::min(1.0, clip / (norm + 1e-6)) : 1.0;
     const double t = static_cast<double>(steps_ + 1);
@@ -84,10 +90,12 @@ double AdamW::step_cpu(double lr, double grad_scale, double clip) {
                         1 - std::pow(config_.beta1, t),
                         1 - std::pow(config_.beta2, t),
                         config_.eps};
-      const int64_t o = s.offset;
-      update(a.master().data<T>() + o, a.grad().data<T>() + o, a.m().data<T>() + o, a.v().data<T>() + o, s.numel,
-             rates);
+      const int64_t o = std::max(s.offset, begin), n = std::min(s.offset + s.numel, end) - o;
+      if (n <= 0) continue;
+      update(a.master().data<T>() + o, a.grad().data<T>() + o, a.m().data<T>() + (o - begin),
+             a.v().data<T>() + (o - begin), n, rates);
     }
+    zero_rest();
   };
   if (a.master().dtype() == DType::f64) {
     run(double{});
@@ -98,16 +106,28 @@ double AdamW::step_cpu(double lr, double grad_scale, double clip) {
   return norm;
 }
 
+/// Gradients of elements that others own.
+void AdamW::zero_rest() const {
+  const Tensor& grad = arena_.grad();
+  if (arena_.owns_all()) return;
+  grad.slice(0, arena_.own_begin()).zero();
+  grad.slice(arena_.own_end(), grad.numel()).zero();
+}
+
 Tensor AdamW::enqueue(double lr, double grad_scale, double clip) {
   const ParamArena& a = arena_;
   check(a.master().is_cuda(), "adamw", "enqueue() is for a GPU; use step()");
   const Device device = a.master().device();
+  const int64_t begin = a.own_begin(), end = a.own_end();
   if (!scalars_.defined()) {
     std::vector<cuda::AdamWSegment> segments;
     for (const ParamArena::Segment& s : a.segments()) {
-      segments.push_back({s.offset, s.spec.decay ? 1.0f : 0.0f, static_cast<float>(s.spec.lr_scale)});
+      const int64_t offset = std::max<int64_t>(s.offset - begin, 0);
+      if (s.offset >= end) break;
+      if (!segments.empty() && offset == 0) segments.pop_back();  // ends before the owned part begins
+      segments.push_back({offset, s.spec.decay ? 1.0f : 0.0f, static_cast<float>(s.spec.lr_scale)});
     }
-    table_ = cuda::adamw_table(segments, a.master().numel(), device);
+    if (begin < end) table_ = cuda::adamw_table(segments, end - begin, device);
     scalars_ = Tensor::empty({cuda::kAdamWScalars}, DType::f32, device);
     squared_norm_ = Tensor::empty({1}, DType::f64, device);
   }
@@ -123,9 +143,15 @@ Tensor AdamW::enqueue(double lr, double grad_scale, double clip) {
   values.grad_scale = static_cast<float>(grad_scale);
   values.clip = static_cast<float>(clip);
   cuda::set_adamw_scalars(values, scalars_);
-  cuda::squared_norm(a.grad(), squared_norm_);
+  const auto owned = [&](const Tensor& whole) { return whole.slice(begin, end); };
+  cuda::squared_norm(owned(a.grad()), squared_norm_);
+  if (norm_sum_) norm_sum_(squared_norm_);
   const bool copy = !a.compute().aliases(a.master());
-  cuda::adamw(a.master(), a.grad(), a.m(), a.v(), copy ? a.compute() : Tensor(), table_, scalars_, squared_norm_);
+  if (begin < end) {
+    cuda::adamw(owned(a.master()), owned(a.grad()), a.m(), a.v(), copy ? owned(a.compute()) : Tensor(), table_,
+                scalars_, squared_norm_);
+  }
+  zero_rest();
   a.touch();
   ++steps_;
   return squared_norm_;

@@ -14,7 +14,8 @@ struct AdamWConfig {
   double weight_decay = 0.0;  // on parameters whose spec says decay
 };
 
-/// Keeps the step count; moments are in the arena. Thread safety: none; one thread per arena.
+/// Keeps the step count; moments are in the arena, of which the owned elements are updated. Thread safety: none; one
+/// thread per arena.
 class AdamW {
  public:
   AdamW(ParamArena& arena, AdamWConfig config) : arena_(arena), config_(config) { arena.enable_grad(); }
@@ -28,6 +29,10 @@ class AdamW {
   /// clipping. If it turns out not to be finite, the update did nothing, but counts as a step.
   Tensor enqueue(double lr, double grad_scale = 1.0, double clip = 0.0);
 
+  /// For an arena of which this process owns a part: `sum` adds up the squares f64 [1], on the arena's device, of all
+  /// owners' gradients. Undone by an empty function.
+  void set_norm_sum(std::function<void(const Tensor& square)> sum) { norm_sum_ = std::move(sum); }
+
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
   const AdamWConfig& config() const { return config_; }
@@ -35,10 +40,12 @@ class AdamW {
 
  private:
   double step_cpu(double lr, double grad_scale, double clip);
+  void zero_rest() const;
 
   ParamArena& arena_;
   AdamWConfig config_;
   int64_t steps_ = 0;
+  std::function<void(const Tensor&)> norm_sum_;
   cuda::AdamWTable table_;         // GPU: rates by segment
   Tensor scalars_, squared_norm_;  // GPU: f32 [kAdamWScalars], f64 [1]
 };

@@ -9,11 +9,12 @@ namespace {
 
 class Graph final : public RecordedWork {
  public:
-  Graph(Device device, const std::function<void()>& work) : memory_(device) {
+  Graph(Device device, const std::function<void()>& work, const Graph* other)
+      : memory_(other ? other->memory_ : std::make_shared<PrivatePool>(device)) {
     cudaGraph_t graph = nullptr;
     check_cuda(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
     try {
-      const PrivatePool::Scope scope(memory_);
+      const PrivatePool::Scope scope(*memory_);
       work();
     } catch (...) {
       cudaStreamEndCapture(stream(), &graph);
@@ -36,7 +37,7 @@ class Graph final : public RecordedWork {
   }
 
  private:
-  PrivatePool memory_;
+  std::shared_ptr<PrivatePool> memory_;
   cudaGraphExec_t executable_ = nullptr;
 };
 
@@ -90,8 +91,8 @@ class PinnedStaging final : public Staging {
 
 }  // namespace
 
-std::unique_ptr<RecordedWork> record_work(Device device, const std::function<void()>& work) {
-  return std::make_unique<Graph>(device, work);
+std::unique_ptr<RecordedWork> record_work(Device device, const std::function<void()>& work, const RecordedWork* other) {
+  return std::make_unique<Graph>(device, work, static_cast<const Graph*>(other));
 }
 std::unique_ptr<Staging> make_staging(int64_t bytes, int slots) {
   return std::make_unique<PinnedStaging>(bytes, slots);

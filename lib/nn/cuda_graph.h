@@ -16,8 +16,10 @@ class RecordedWork {
   virtual void replay() = 0;
 };
 /// Runs `work` in recording mode: its kernels do not run yet. It must not wait for the card, nor leave tensors behind
-/// that it allocated. Errors: what `work` throws; a call that cannot be recorded.
-std::unique_ptr<RecordedWork> record_work(Device device, const std::function<void()>& work);
+/// that it allocated. It may work in the memory of `other`, if the two are never replayed at once (nullptr: has its
+/// own). Errors: what `work` throws; a call that cannot be recorded.
+std::unique_ptr<RecordedWork> record_work(Device device, const std::function<void()>& work,
+                                          const RecordedWork* other = nullptr);
 
 /// Pinned host memory, shared out in `slots` that are used in turn.
 class Staging {

@@ -6,7 +6,7 @@ namespace {
 [[noreturn]] void absent() { fail("cuda", "this build has no CUDA support (configure with -DROPEWALK_CUDA=ON)"); }
 }  // namespace
 
-std::unique_ptr<RecordedWork> record_work(Device, const std::function<void()>&) { absent(); }
+std::unique_ptr<RecordedWork> record_work(Device, const std::function<void()>&, const RecordedWork*) { absent(); }
 std::unique_ptr<Staging> make_staging(int64_t, int) { absent(); }
 
 }  // namespace rw::cuda

@@ -8,6 +8,7 @@
 #include "autograd/ops/loss.h"
 #include "autograd/ops/matmul.h"
 #include "autograd/ops/norm.h"
+#include "autograd/tape.h"
 
 namespace rw {
 
@@ -16,12 +17,15 @@ Llama::Llama(LlamaConfig config) : config_(std::move(config)) {
   scaling_ = make_rope_scaling(config_.rope);
   const auto init = normal_init(config_.initializer_range);
   embedding_index_ = arena_.add({"model.embed_tokens.weight", {config_.vocab_size, config_.hidden_size}, init});
-  for (int64_t i = 0; i < config_.num_hidden_layers; ++i) blocks_.emplace_back(config_, i, arena_);
+  for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
+    block_index_.push_back(arena_.size());
+    blocks_.emplace_back(config_, i, arena_);
+  }
   norm_index_ = arena_.add({"model.norm.weight", {config_.hidden_size}, constant_init(1), false});
   if (!config_.tie_word_embeddings)
     head_index_ = arena_.add({"lm_head.weight", {config_.vocab_size, config_.hidden_size}, init});
   rope_index_ = arena_.size();
-  for (const ParameterSpec& spec : scaling_->parameter_specs()) arena_.add(spec);
+  for (const ParameterSpec& spec : scaling_->parameter_specs()) arena_.set_reads_master(arena_.add(spec));
 }
 
 Llama::Llama(LlamaConfig config, DType compute, Device device, std::optional<uint64_t> seed)
@@ -91,9 +95,16 @@ Tensor Llama::plain_positions(int64_t first, int64_t count) const {
   return p;
 }
 
+void Llama::mark_gradients(size_t first, size_t last) const {
+  if (!gradient_hook_ || !grad_enabled()) return;
+  Tape::current().when_reached([hook = gradient_hook_, first, last] { hook(first, last); });
+}
+
 Var Llama::run(const Tensor& ids, const ForwardContext& context) const {
   Block::Stream stream{embedding(ids, embedding_), Var()};  // [B,T,C]
-  for (const Block& block : blocks_) {
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    const Block& block = blocks_[i];
+    mark_gradients(block_index_[i], i + 1 < blocks_.size() ? block_index_[i + 1] : norm_index_);
     if (recompute_ && grad_enabled() && stream.pending.defined()) {
       const std::vector<Var> out = checkpoint(
           [&block, context](const std::vector<Var>& in) {
@@ -106,6 +117,7 @@ Var Llama::run(const Tensor& ids, const ForwardContext& context) const {
       stream = block.forward(stream, context);
     }
   }
+  mark_gradients(norm_index_, rope_index_);
   return residual_rms_norm(stream.pending, stream.residual, norm_, config_.rms_norm_eps).second;  // [B,T,C]
 }
 

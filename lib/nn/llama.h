@@ -6,6 +6,7 @@
 //
 // Thread safety: none; one thread per model. Several models may run in several threads.
 #pragma once
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -61,6 +62,10 @@ class Llama {
   bool use_compact_weights(bool lossy = false);
   /// Recompute each block in backward instead of keeping its activations.
   void set_recompute(bool on) { recompute_ = on; }
+  /// Calls f in the backward pass of what is recorded from now on, when parameters [first, last) of the arena have
+  /// their whole gradient: norm and head first, then block after block down to the first. The embedding and what RoPE
+  /// learns have theirs when backward is over. An empty function ends it.
+  void set_gradient_hook(std::function<void(size_t first, size_t last)> f) { gradient_hook_ = std::move(f); }
   /// Swaps the RoPE recipe of an existing model (to extend its window). Call before enable_grad(). Errors: a recipe
   /// with parameters of its own on a model that was built without them; build the model with that recipe instead.
   void set_rope(const RopeConfig& rope);
@@ -70,6 +75,7 @@ class Llama {
   Var run(const Tensor& ids, const ForwardContext& context) const;
   Tensor extend_with(const Tensor& ids, KvCache& cache, int64_t total) const;
   void bind();
+  void mark_gradients(size_t first, size_t last) const;
   Var head() const { return config_.tie_word_embeddings ? embedding_ : head_; }
 
   LlamaConfig config_;
@@ -79,6 +85,8 @@ class Llama {
   std::unique_ptr<RopeScaling> scaling_;
   size_t embedding_index_ = 0, norm_index_ = 0, head_index_ = 0, rope_index_ = 0;
   std::vector<Block> blocks_;
+  std::vector<size_t> block_index_;  // first parameter of each block
+  std::function<void(size_t, size_t)> gradient_hook_;
   Var embedding_, norm_, head_;  // [V,C], [C], [V,C]
   bool recompute_ = false;
 };

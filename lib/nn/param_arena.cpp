@@ -43,6 +43,13 @@ void ParamArena::allocate(DType compute, Device device, std::optional<uint64_t> 
   for (const Segment& s : segments_) vars_.push_back(make_var(s.offset, s.numel, s.spec.shape));
 }
 
+void ParamArena::own(int64_t begin, int64_t end) {
+  check(!grad_.defined(), "param_arena", "own() after enable_grad()");
+  check(begin >= 0 && begin <= end && end <= total_, "param_arena", "elements [", begin, ", ", end, ") of ", total_);
+  own_begin_ = begin;
+  own_end_ = end;
+}
+
 void ParamArena::enable_grad() {
   check(master_.defined(), "param_arena", "enable_grad() before allocate()");
   if (grad_.defined()) return;
@@ -52,8 +59,8 @@ void ParamArena::enable_grad() {
     grad_ = Tensor::zeros(master_.shape(), master_.dtype(), master_.device());
   }
   const MemoryTag tag("optimizer");
-  m_ = Tensor::zeros(master_.shape(), master_.dtype(), master_.device());
-  v_ = Tensor::zeros(master_.shape(), master_.dtype(), master_.device());
+  m_ = Tensor::zeros({own_end() - own_begin()}, master_.dtype(), master_.device());
+  v_ = Tensor::zeros({own_end() - own_begin()}, master_.dtype(), master_.device());
   vars_.clear();
   for (const Segment& s : segments_) vars_.push_back(make_var(s.offset, s.numel, s.spec.shape));
 }

@@ -28,15 +28,25 @@ class ParamArena {
     ParameterSpec spec;
     int64_t offset = 0;  // elements
     int64_t numel = 0;
+    bool reads_master = false;  // the model computes with the master values, also beside a bf16 copy
   };
 
   /// Declares a parameter. `joined`: it lies directly behind the one before, so that stacked() may span both.
   size_t add(ParameterSpec spec, bool joined = false);
+  /// The model computes with the master values of parameter i, also where the others have a bf16 copy.
+  void set_reads_master(size_t i) { segments_.at(i).reads_master = true; }
 
   /// Allocates and initialises. `compute` is what Vars hold: f32 or f64 (the master itself) or bf16 (a copy beside an
   /// f32 master). Values depend on (seed, index of the parameter) alone; without a seed they are zero (weights to be
   /// loaded).
   void allocate(DType compute, Device device, std::optional<uint64_t> seed);
+  /// Elements [begin, end) are those that this process's optimizer updates: m and v then cover only them. Without it,
+  /// all. Errors: gradients are enabled already; a range outside the arena.
+  void own(int64_t begin, int64_t end);
+  int64_t own_begin() const { return own_begin_; }
+  int64_t own_end() const { return own_end_ < 0 ? total_ : own_end_; }
+  bool owns_all() const { return own_begin() == 0 && own_end() == total_; }
+
   /// Gives every Var a gradient. Call before the first recorded forward.
   void enable_grad();
 
@@ -54,7 +64,7 @@ class ParamArena {
   const std::vector<Segment>& segments() const { return segments_; }
   /// Number of parameters in the elements sense, padding left out.
   int64_t parameter_count() const;
-  /// Flat tensors, padding included. grad, m and v are undefined until enable_grad().
+  /// Flat tensors, padding included. grad, m and v are undefined until enable_grad(); m and v have the owned elements.
   const Tensor& master() const { return master_; }
   const Tensor& grad() const { return grad_; }
   const Tensor& m() const { return m_; }
@@ -77,7 +87,7 @@ class ParamArena {
   Var make_var(int64_t offset, int64_t numel, const Shape& shape) const;
 
   std::vector<Segment> segments_;
-  int64_t total_ = 0;
+  int64_t total_ = 0, own_begin_ = 0, own_end_ = -1;
   Tensor master_, grad_, m_, v_, compute_, compact_;
   std::vector<Var> vars_;
   mutable int64_t version_ = 0;

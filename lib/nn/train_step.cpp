@@ -5,6 +5,7 @@
 
 #include "autograd/tape.h"
 #include "nn/cuda_graph.h"
+#include "nn/parallel/data_parallel.h"
 #include "tensor/cuda.h"
 
 namespace rw {
@@ -27,7 +28,8 @@ class TrainStep::Gpu {
                       weights.defined() == in.weights.defined();
     if (!same) {
       const MemoryTag tag("input");
-      recorded.reset();
+      recorded[0].reset();
+      recorded[1].reset();
       ids = Tensor::empty(in.ids.shape(), DType::i32, device);
       targets = Tensor::empty(in.ids.shape(), DType::i32, device);
       weights = in.weights.defined() ? Tensor::empty(in.ids.shape(), DType::f32, device) : Tensor();
@@ -59,28 +61,76 @@ class TrainStep::Gpu {
   double scale = 0;
   Tensor nll;  // f64 [1]: of all micro-batches since the last update
   std::unique_ptr<cuda::Staging> inputs, results;
-  std::unique_ptr<cuda::RecordedWork> recorded;
+  // Without and with the sums over ranks. The second one to be made works in the first one's memory.
+  std::unique_ptr<cuda::RecordedWork> recorded[2];
 };
 
-TrainStep::TrainStep(Llama& model, AdamW& optimizer, bool graph) : model_(model), optimizer_(optimizer) {
+TrainStep::TrainStep(Llama& model, AdamW& optimizer, bool graph, DataParallel* parallel)
+    : model_(model), optimizer_(optimizer), parallel_(parallel) {
   if (model.device().is_cuda()) gpu_ = std::make_unique<Gpu>(graph, model.device());
+  if (!parallel_) return;
+  check(&parallel->arena() == &optimizer.arena(), "train_step", "the ranks share another model's arena");
+  optimizer.set_norm_sum([this](const Tensor& square) {
+    if (gpu_) {
+      parallel_->sum({square, gpu_->nll});
+    } else {
+      parallel_->sum({square});
+    }
+  });
 }
-TrainStep::~TrainStep() = default;
+TrainStep::~TrainStep() {
+  if (parallel_) optimizer_.set_norm_sum({});
+}
 
-void TrainStep::add(const StepInput& in) {
+namespace {
+/// Runs `work`, a forward and backward pass, with the sums over ranks in it: bucket by bucket as backward leaves them.
+template <class Work>
+void with_sums(Llama& model, DataParallel& parallel, const Work& work) {
+  parallel.start();
+  model.set_gradient_hook([&](size_t first, size_t last) { parallel.ready(first, last); });
+  try {
+    work();
+  } catch (...) {
+    model.set_gradient_hook({});
+    throw;
+  }
+  model.set_gradient_hook({});
+  parallel.finish();
+}
+}  // namespace
+
+void TrainStep::add(const StepInput& in, bool last) {
+  check(!reduced_, "train_step", "add() after the last micro-batch of an update");
+  if (parallel_) parallel_->comm().check_alive();
   check(in.ids.defined() && in.ids.rank() == 2 && in.ids.dtype() == DType::i32, "train_step", "ids must be i32 [B, T]");
   check_shape("train_step", "targets", in.targets, in.ids.shape());
   check(in.positions.rank() == 2 && in.positions.size(1) == in.ids.size(1), "train_step",
         "positions must be f32 [B, T], got ", in.positions.shape(), " for ids ", in.ids.shape());
   if (in.weights.defined()) check_shape("train_step", "weights", in.weights, in.ids.shape());
   weight_ += in.weight > 0 ? in.weight : static_cast<double>(in.scored);
+  scored_ += in.scored;
   replayed_ = false;
+  reduced_ = parallel_ != nullptr && last;
+  forward_backward(in, reduced_);
+}
+
+void TrainStep::forward_backward(const StepInput& in, bool reduce) {
+  const auto run = [&](const auto& work) {
+    if (reduce) {
+      with_sums(model_, *parallel_, work);
+    } else {
+      work();
+    }
+  };
   const bool learned = !in.t.empty() || !model_.scaling().parameter_specs().empty();
   if (!gpu_ || learned || !model_.scaling().query_scale(0, 1).empty()) {
-    const RopeAngles angles = model_.angles(in.positions, in.context, in.t);
-    const Var loss = model_.loss(in.ids.to(model_.device()), in.targets.to(model_.device()), angles,
-                                 in.weights.defined() ? in.weights.to(model_.device()) : Tensor());
-    backward(loss);
+    Var loss;
+    run([&] {
+      const RopeAngles angles = model_.angles(in.positions, in.context, in.t);
+      loss = model_.loss(in.ids.to(model_.device()), in.targets.to(model_.device()), angles,
+                         in.weights.defined() ? in.weights.to(model_.device()) : Tensor());
+      backward(loss);
+    });
     if (gpu_) {
       cuda::accumulate(gpu_->nll.raw(), DType::f64, loss.value().raw(), loss.dtype(), 1);
     } else {
@@ -93,18 +143,35 @@ void TrainStep::add(const StepInput& in) {
   if (context.length == 0) context.length = in.ids.size(1);
   const bool same = g.upload(in, model_.scaling().table(context));
   const auto work = [&] {
-    const RopeAngles angles = rope_angles(g.positions, Var(g.inv_freq), g.scale, model_.dtype(), g.device);
-    const Var loss = model_.loss(g.ids, g.targets, angles, g.weights);
-    backward(loss);
-    cuda::accumulate(g.nll.raw(), DType::f64, loss.value().raw(), loss.dtype(), 1);
+    run([&] {
+      const RopeAngles angles = rope_angles(g.positions, Var(g.inv_freq), g.scale, model_.dtype(), g.device);
+      const Var loss = model_.loss(g.ids, g.targets, angles, g.weights);
+      backward(loss);
+      cuda::accumulate(g.nll.raw(), DType::f64, loss.value().raw(), loss.dtype(), 1);
+    });
   };
   if (!g.graph || !same) return work();  // the first of a shape: fills the memory pool and chooses products
-  if (!g.recorded) g.recorded = cuda::record_work(g.device, work);
-  g.recorded->replay();
+  auto& recorded = g.recorded[reduce];
+  if (!recorded) recorded = cuda::record_work(g.device, work, g.recorded[!reduce].get());
+  recorded->replay();
   replayed_ = true;
 }
 
-void TrainStep::update(double lr, double clip) {
+int64_t TrainStep::update(double lr, double clip) {
+  if (parallel_) {
+    if (!reduced_) {
+      parallel_->start();
+      parallel_->finish();
+    }
+    const double own[3] = {weight_, static_cast<double>(scored_), nll_};
+    double all[3] = {};
+    for (const auto& rank : parallel_->comm().gather({own, own + 3})) {
+      for (size_t i = 0; i < 3; ++i) all[i] += rank[i];
+    }
+    weight_ = all[0];
+    scored_ = static_cast<int64_t>(all[1]);
+    nll_ = all[2];
+  }
   check(weight_ > 0, "train_step", "update() without a scored token");
   Pending p;
   p.scale = 1 / weight_;
@@ -120,9 +187,14 @@ void TrainStep::update(double lr, double clip) {
     p.nll = nll_;
     p.norm = optimizer_.step(lr, p.scale, clip);
   }
+  if (parallel_) parallel_->gather_weights();
+  const int64_t scored = scored_;
   nll_ = 0;
   weight_ = 0;
+  scored_ = 0;
+  reduced_ = false;
   results_.push_back(p);
+  return scored;
 }
 
 StepResult TrainStep::result() {
@@ -131,6 +203,7 @@ StepResult TrainStep::result() {
   results_.pop_front();
   if (gpu_) {
     const double* values = static_cast<const double*>(gpu_->results->wait(p.slot));
+    if (parallel_) parallel_->comm().check_alive();
     p.nll = values[0];
     p.norm = std::sqrt(values[1]) * p.scale;
   }

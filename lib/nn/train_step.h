@@ -18,6 +18,8 @@
 
 namespace rw {
 
+class DataParallel;
+
 /// One micro-batch, on the CPU.
 struct StepInput {
   Tensor ids, targets;    // i32 [B,T]
@@ -32,22 +34,25 @@ struct StepInput {
 struct StepResult {
   double loss = 0;       // mean over the scored tokens of all micro-batches, weighted as they are
   double grad_norm = 0;  // before clipping; if it is not finite, nothing was updated
-};
+};                       // over all ranks of a data-parallel run, and the same on each
 
 /// Thread safety: none.
 class TrainStep {
  public:
-  /// `graph`: replay a CUDA graph where possible.
-  TrainStep(Llama& model, AdamW& optimizer, bool graph = true);
+  /// `graph`: replay a CUDA graph where possible. `parallel`: this process is one rank of several, each of which adds
+  /// its own micro-batches; made for the model's arena before its gradients.
+  TrainStep(Llama& model, AdamW& optimizer, bool graph = true, DataParallel* parallel = nullptr);
   ~TrainStep();
   TrainStep(const TrainStep&) = delete;
   TrainStep& operator=(const TrainStep&) = delete;
 
-  /// Forward and backward; the gradients add up.
-  void add(const StepInput& input);
-  /// The optimizer's update with the mean gradient over all scored tokens since the last one. Errors: nothing added.
-  void update(double lr, double clip);
-  /// Waits for the oldest update whose result was not asked for. Errors: there is none.
+  /// Forward and backward; the gradients add up. `last`: update() comes next, so with several ranks the gradients
+  /// travel while backward goes on, and not after it.
+  void add(const StepInput& input, bool last = false);
+  /// The optimizer's update with the mean gradient over all scored tokens since the last one, which it counts: of all
+  /// ranks. Errors: nothing added.
+  int64_t update(double lr, double clip);
+  /// Waits for the oldest update whose result was not asked for. Errors: there is none; a rank was lost.
   StepResult result();
   int64_t pending() const { return static_cast<int64_t>(results_.size()); }
   /// Whether the last add() was a replay.
@@ -55,6 +60,7 @@ class TrainStep {
 
  private:
   class Gpu;
+  void forward_backward(const StepInput& input, bool reduce);
   struct Pending {
     double nll = 0, norm = 0;  // CPU: the values
     double scale = 1;
@@ -62,8 +68,11 @@ class TrainStep {
   };
   Llama& model_;
   AdamW& optimizer_;
+  DataParallel* parallel_;
   std::unique_ptr<Gpu> gpu_;
   double nll_ = 0, weight_ = 0;  // of the micro-batches since the last update
+  int64_t scored_ = 0;
+  bool reduced_ = false;  // the gradients are added up over the ranks
   bool replayed_ = false;
   std::deque<Pending> results_;
 };

@@ -64,6 +64,8 @@ std::string device_name(int index) {
   return properties.name;
 }
 
+void set_device(int index) { check_cuda(cudaSetDevice(index), "cudaSetDevice"); }
+
 void synchronize() {
   if (device_count() > 0) check_cuda(cudaStreamSynchronize(stream()), "cudaStreamSynchronize");
 }

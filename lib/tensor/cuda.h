@@ -10,6 +10,8 @@ namespace rw::cuda {
 
 int device_count();
 std::string device_name(int index);
+/// The device that this thread's work goes to. Errors: there is none of that number.
+void set_device(int index);
 /// Raw device memory; nullptr when there is none left.
 void* device_malloc(int64_t bytes, int index);
 void device_free(void* pointer, int index) noexcept;

@@ -9,6 +9,7 @@ namespace {
 
 int device_count() { return 0; }
 std::string device_name(int) { return "built without CUDA"; }
+void set_device(int) { absent(); }
 void* device_malloc(int64_t, int) { absent(); }
 void device_free(void*, int) noexcept {}
 void copy(void*, const void*, int64_t, CopyKind) { absent(); }

@@ -27,4 +27,8 @@ Device parse_device(std::string_view text) {
   return {DeviceType::cuda, index};
 }
 
+void use_device(Device device) {
+  if (device.is_cuda()) cuda::set_device(device.index);
+}
+
 }  // namespace rw

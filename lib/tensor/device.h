@@ -31,5 +31,7 @@ int cuda_device_count();
 std::string cuda_device_name(int index = 0);
 /// "cpu", "cuda" (first GPU), "cuda:1" or "auto" (the GPU if there is one). Errors: no such device.
 Device parse_device(std::string_view text);
+/// Makes a GPU the one that this thread's work runs on; nothing for the CPU. The first GPU is it unless told otherwise.
+void use_device(Device device);
 
 }  // namespace rw

@@ -99,13 +99,17 @@ std::string file_checksum(const std::string& path) {
   return in_hex(fnv1a(map.data, map.size));
 }
 
+std::string checkpoint_folder(const std::string& out, int64_t step) { return out + "/" + folder_name(step); }
+
 std::string save_checkpoint(const std::string& out, const Llama& model, const AdamW& optimizer,
                             const TrainerState& state, int64_t keep,
-                            const std::function<void(const std::string&)>& extra) {
+                            const std::function<void(const std::string&)>& extra, const WholeMoments& moments) {
+  const ParamArena& arena = optimizer.arena();
+  check(moments.m.defined() || arena.owns_all(), "checkpoint", "this rank has only a part of the moments");
   std::error_code error;
   fs::create_directories(out, error);
   check(!error, "checkpoint", "cannot make folder '", out, "': ", error.message());
-  const std::string final_path = out + "/" + folder_name(state.step),
+  const std::string final_path = checkpoint_folder(out, state.step),
                     temporary = out + "/.tmp-" + folder_name(state.step);
   fs::remove_all(temporary, error);
   struct Cleanup {
@@ -117,7 +121,8 @@ std::string save_checkpoint(const std::string& out, const Llama& model, const Ad
   } cleanup{temporary};
 
   save_hf(temporary, model, {.dtype = model.arena().master().dtype(), .max_shard_bytes = INT64_MAX});
-  save_safetensors(temporary + "/optimizer.safetensors", {{"m", optimizer.arena().m()}, {"v", optimizer.arena().v()}});
+  save_safetensors(temporary + "/optimizer.safetensors", {{"m", moments.m.defined() ? moments.m : arena.m()},
+                                                          {"v", moments.v.defined() ? moments.v : arena.v()}});
   if (extra) extra(temporary);
   json files = json::object();
   for (const auto& entry : fs::directory_iterator(temporary)) {
@@ -173,8 +178,8 @@ TrainerState load_checkpoint(const std::string& folder, Llama& model, AdamW& opt
   const ParamArena& arena = optimizer.arena();
   for (const auto& [name, target] : {std::pair{"m", arena.m()}, std::pair{"v", arena.v()}}) {
     const Tensor value = moments.load(name);
-    check_shape("checkpoint", name, value, target.shape());
-    target.copy_from(value);
+    check_shape("checkpoint", name, value, arena.master().shape());
+    target.copy_from(value.slice(arena.own_begin(), arena.own_end()));
   }
   TrainerState state;
   try {

@@ -15,6 +15,7 @@
 
 #include "nn/adamw.h"
 #include "nn/llama.h"
+#include "nn/parallel/data_parallel.h"
 
 namespace rw {
 
@@ -25,11 +26,16 @@ struct TrainerState {
   std::map<std::string, std::string> recipe;
 };
 
+/// OUT/checkpoint-<step>, as save_checkpoint names it.
+std::string checkpoint_folder(const std::string& out, int64_t step);
+
 /// Writes OUT/checkpoint-<step> and removes all but the newest `keep` ones (0: keeps all). `extra` adds files (a
-/// tokenizer's) to the folder it is given. Errors: unwritable or full disk; earlier checkpoints stay as they were.
+/// tokenizer's) to the folder it is given. `moments` replaces the optimizer's. Errors: unwritable or full disk; earlier
+/// checkpoints stay as they were.
 std::string save_checkpoint(const std::string& out, const Llama& model, const AdamW& optimizer,
                             const TrainerState& state, int64_t keep,
-                            const std::function<void(const std::string& folder)>& extra = {});
+                            const std::function<void(const std::string& folder)>& extra = {},
+                            const WholeMoments& moments = {});
 
 /// The newest checkpoint of a run whose files all match their checksums; nullopt if there is none.
 std::optional<std::string> latest_checkpoint(const std::string& out);
@@ -38,8 +44,8 @@ std::optional<std::string> latest_checkpoint(const std::string& out);
 /// that writes there, before it starts.
 void remove_unfinished(const std::string& out);
 
-/// Restores master weights, moments and counters. Errors: files missing or not fitting the model, a trainer state whose
-/// checksum is wrong.
+/// Restores master weights, moments (of the elements that the arena owns) and counters. Errors: files missing or not
+/// fitting the model, a trainer state whose checksum is wrong.
 TrainerState load_checkpoint(const std::string& folder, Llama& model, AdamW& optimizer);
 
 /// 64-bit FNV-1a over a file's bytes, in 16 hex digits.
