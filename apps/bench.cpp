@@ -170,8 +170,8 @@ std::string training_row_names() {
 }
 
 /// Training steps on the GPU in bf16 with f32 master weights: time, model FLOP utilisation, peak memory. What is
-/// recomputed does not count as work of the model. With `comm` each rank has the row's whole batch, and tokens of all are
-/// counted.
+/// recomputed does not count as work of the model. With `comm` each rank has the row's whole batch, and tokens of all
+/// are counted.
 void bench_training(const Options& o, const TrainingRow& row, Device device, Communicator* comm) {
   const ModelShape& s = row.shape;
   check(s.batch % row.micro_batches == 0, "bench", row.name, ": ", s.batch, " samples in ", row.micro_batches);
@@ -213,9 +213,9 @@ void bench_training(const Options& o, const TrainingRow& row, Device device, Com
   std::printf("%-12s T %6lld  B %4lld x %lld%s  %12s tok/s  MFU %5.1f %%  %9.2f ms (%.2f to %.2f)  peak %.1f GiB\n",
               row.name.c_str(), static_cast<long long>(s.window), static_cast<long long>(batch),
               static_cast<long long>(row.micro_batches), s.recompute ? " recomputed" : "           ",
-              with_commas(std::llround(tokens / t.median)).c_str(), 100 * per_token * tokens / t.median / kPeakFlops / ranks,
-              t.median * 1e3, t.fastest * 1e3, t.slowest * 1e3,
-              static_cast<double>(memory_stats(device).peak_bytes) / (1 << 30));
+              with_commas(std::llround(tokens / t.median)).c_str(),
+              100 * per_token * tokens / t.median / kPeakFlops / ranks, t.median * 1e3, t.fastest * 1e3,
+              t.slowest * 1e3, static_cast<double>(memory_stats(device).peak_bytes) / (1 << 30));
   std::fflush(stdout);
 }
 
@@ -247,8 +247,8 @@ void run_cuda(const Options& o, const Globals& globals) {
   check(device.is_cuda(), "bench", "bench cuda runs on a GPU, not on ", device);
   if (comm) comm->use(device);
   if (!comm || comm->root()) {
-    std::printf("training step on %d x %s, bf16 with f32 master weights; MFU of 989 TFLOP/s\n",
-                comm ? comm->size() : 1, cuda_device_name().c_str());
+    std::printf("training step on %d x %s, bf16 with f32 master weights; MFU of 989 TFLOP/s\n", comm ? comm->size() : 1,
+                cuda_device_name().c_str());
   }
   for (const TrainingRow& row : training_rows()) {
     if (o.only.empty() || ("," + o.only + ",").find("," + row.name + ",") != std::string::npos)

@@ -184,16 +184,23 @@ TEST_CASE("books30m gives its oracle's loss per document, plain and under linear
   config["rope_scaling"] = {{"rope_type", "linear"}, {"factor", 8.0}};
   std::filesystem::remove(interpolating.path("config.json"));
   std::ofstream(interpolating.path("config.json")) << config;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  constexpr int64_t kTokens = 1024;  // the same code; an hour for all of them
+  MESSAGE("SKIPPED: comparing with the oracle, under a sanitizer");
+#else
+  constexpr int64_t kTokens = 16384;  // of each document, as the oracle's
+#endif
   const Device device = cuda_device_count() > 0 ? Device{DeviceType::cuda, 0} : kCpu;
   for (const bool interpolated : {false, true}) {
     const auto model = load_hf(interpolated ? interpolating.path() : folder, {.device = device});
     CHECK(model->config().rope.rope_type == (interpolated ? "linear" : "default"));
     LlamaScorer scorer(*model);
     const auto result = evaluate_perplexity(
-        scorer, corpus, {.windows = {512}, .max_tokens = 16384, .documents = documents, .bos = tokenizer->bos_id()});
+        scorer, corpus, {.windows = {512}, .max_tokens = kTokens, .documents = documents, .bos = tokenizer->bos_id()});
     const auto& want = oracle["arms"][interpolated ? "zs-pi8" : "none"]["nll_doc"]["512"];
     for (size_t d = 0; d < result.rows.size(); ++d) {
-      CHECK(result.rows[d].tokens == 16384);
+      CHECK(result.rows[d].tokens == kTokens);
+      if (kTokens < 16384) continue;
       MESSAGE("document " << result.rows[d].document << ": " << result.rows[d].nll() << ", oracle " << want[d]);
       CHECK(std::abs(result.rows[d].nll() - want[d].get<double>()) < 3e-3);
     }
