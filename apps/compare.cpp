@@ -282,9 +282,10 @@ class Comparison {
     mark_done(folder(arm.name), arm.settings);
   }
 
+  /// The evaluation's text. One that needs none and names none gets none, whatever was evaluated before it.
   const TokenCorpus& text_of(const CompareEval& e, const Tokenizer& tok) {
     const std::vector<std::string>& paths = e.protocol->options.data;
-    const std::string key = e.settings.at("data");
+    const std::string key = paths.empty() && !e.protocol->needs_data() ? "no text" : "text " + e.settings.at("data");
     if (const auto known = texts_.find(key); known != texts_.end()) return known->second;
     TokenCorpus corpus;
     if (!paths.empty()) corpus = load_tokens(paths, tok, globals_);

@@ -32,12 +32,17 @@ check_links() {
   others=$(ldd "$1" | awk '{ print $1 }' | sed 's|.*/||' | grep -vE "^($allowed)\.so" || true)
   [ -z "$others" ] || die "$1 is linked with more than it should: $others"
 }
-# Every external symbol is ours (namespace rw, the C API), the C++ standard library's or the compiler's own.
+# What the link line put into a program, apart from the C and C++ runtime.
+linked_with() { readelf -d "$1" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | grep -vE '^(libstdc\+\+|libm|libc|libgcc_s|ld-linux.*)\.so' | sort | tr '\n' ' '; }
+# Every external symbol is ours (namespace rw, the C API), the C++ standard library's or the compiler's own; with CUDA also
+# its C++ library's (namespace cuda, inline functions of a version of their own), nvcc's stubs of our kernels, and NVTX's
+# hooks, which every program that includes its header shares by design.
 check_symbols() {
   local ours='^_Z(GV|GR|TV|TI|TS|TC|TT|TW|TH|Z|Th[n0-9]+_|Tv[n0-9]+_[n0-9]+_|L)*N?[VKRO]*2rw' c_api='^_ZN?K?14ropewalk_model|^ropewalk_'
   local standard='^_Z(GV|GR|TV|TI|TS|TC|TT|Z|L)*P?N?[VKRO]*(S[tabsiod]|9__gnu_cxx|10__cxxabiv1)|^_Zn[wa]|^_Zd[la]'
   local compiler='^DW\.ref\.(__gxx_personality_v0$|_ZTI)|^_init$|^_fini$|^__bss_start$|^_edata$|^_end$'
-  [ -n "$with_cuda" ] && compiler+='|^__fatbinwrap|^__cudaRegister|^fatbinData|^__nv_'
+  [ -n "$with_cuda" ] && compiler+='|^__fatbinwrap|^__cudaRegister|^fatbinData|^__nv_|^_Z[0-9]+__device_stub__ZN2rw'
+  [ -n "$with_cuda" ] && standard+='|^_Z(GV|TI|TS|TV|Z|L)*N?K?4cuda|^(_ZZ[0-9]+)?nvtx[A-Z]|^InitializeInjectionNvtx2_fnptr$'
   nm "${@:2}" --extern-only --defined-only -P "$1" 2>/dev/null | awk 'NF > 1 { print $1 }' | sort -u >"$work/symbols"
   [ "$(grep -cE "$ours" "$work/symbols")" -gt 200 ] || die "nm found too few symbols in $1"
   grep -vE "$ours|$c_api|$standard|$compiler" "$work/symbols" >"$work/others" || true
@@ -57,7 +62,7 @@ case $library in
   *.a) check_symbols "$library"; kind=static ;;
   *) check_symbols "$library" -D; kind=shared; export LD_LIBRARY_PATH=$(dirname "$library") ;;
 esac
-say "symbols of the installed library ($kind): namespace rw, the C API and the standard library only"
+say "symbols of the installed library ($kind): namespace rw, the C API and the standard library${with_cuda:+, and what nvcc and NVTX add,} only"
 [ -z "$(find "$work/prefix" -name '*.cuh' -o -name '*.cpp')" ] || die "sources were installed"
 if grep -rlE '#include [<"](Eigen|nlohmann|CLI|cuda_runtime|cublas)' "$work/prefix/include"; then die "a header needs more than a C++20 compiler"; fi
 
@@ -65,7 +70,7 @@ quietly cmake -S "$source/tests/example" -B "$work/package" -DHOW=package -DCMAK
 quietly cmake --build "$work/package"
 check_run "$work/package/example"
 check_links "$work/package/example" $kind
-say "find_package"
+say "find_package; linked with $(linked_with "$work/package/example")"
 
 quietly sh -c "c++ '$source/tests/example/main.cpp' \$(pkg-config --cflags --libs ropewalk) -o '$work/by-pkg-config'"
 check_run "$work/by-pkg-config"
@@ -77,7 +82,7 @@ int main(void) { return printf("%s\n", ropewalk_version()) < 0; }
 C
 quietly sh -c "cc -std=c99 -Wall -Wextra -Werror -pedantic '$work/version.c' \$(pkg-config --cflags --libs ropewalk-c) -o '$work/version'"
 [ "$("$work/version")" = "$(pkg-config --modversion ropewalk)" ] || die "ropewalk_version() and ropewalk.pc differ"
-say "pkg-config, from C++ and from C"
+say "pkg-config, from C++ and from C; linked with $(linked_with "$work/by-pkg-config")"
 
 # One build folder for all three: FetchContent and the shared library use the same objects, so they cost a link each.
 quietly cmake -S "$source/tests/example" -B "$work/source" -DHOW=subdirectory -DROPEWALK_SOURCE="$source" "$@"
