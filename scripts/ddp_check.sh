@@ -126,11 +126,11 @@ if [[ $parts == *c* ]] && [ "$device" = cuda ]; then
 fi
 
 if [[ $parts == *d* ]]; then
-  run 2 $train --steps $steps --save-every $every --keep 0 --out "$work/whole"
+  run 2 $train --dtype f32 --steps $steps --save-every $every --keep 0 --out "$work/whole"
   for victim in 1 0; do
     survivor=$((1 - victim))
     rm -rf "$work/killed"
-    start 2 $train --steps $steps --save-every $every --out "$work/killed"
+    start 2 $train --dtype f32 --steps $steps --save-every $every --out "$work/killed"
     begin=$(now_ms)
     until compgen -G "$work/killed/checkpoint-*" >/dev/null; do
       kill -0 "${pids[0]}" 2>/dev/null || die "d: rank 0 ended before its first checkpoint"
@@ -152,18 +152,22 @@ if [[ $parts == *d* ]]; then
       bad "not the message that was expected"
     [ -e "${message##*: }/trainer_state.json" ] || bad "the checkpoint that it names is not there"
     cp -r "$work/killed" "$work/killed1"
-    run 2 $train --steps $steps --save-every $every --out "$work/killed" --resume
-    run 1 $train --steps $steps --save-every $every --out "$work/killed1" --resume
+    run 2 $train --dtype f32 --steps $steps --save-every $every --out "$work/killed" --resume
+    run 1 $train --dtype f32 --steps $steps --save-every $every --out "$work/killed1" --resume
     for r in whole killed killed1; do field "$work/$r" loss >"$work/$r.loss"; done
-    same=differ
-    if cmp -s "$work/killed/model.safetensors" "$work/whole/model.safetensors" && cmp -s "$work/killed.loss" "$work/whole.loss"; then
-      same="are the same bits"
-    elif [ "$device" = cpu ]; then
+    same="are the same bits"
+    if ! cmp -s "$work/killed/model.safetensors" "$work/whole/model.safetensors" || ! cmp -s "$work/killed.loss" "$work/whole.loss"; then
+      same=differ
       bad "the resumed run's weights and losses are not those of the run without a kill"
     fi
-    echo "d  resumed on 2 ranks: weights and losses $same as without the kill (largest relative difference of a loss" \
-      "$(difference "$work/killed.loss" "$work/whole.loss")); on 1 rank $(difference "$work/killed1.loss" "$work/whole.loss")"
-    if above "$(difference "$work/killed1.loss" "$work/whole.loss")" 5e-2; then bad "the run resumed on one rank differs"; fi
+    # One rank adds the same numbers in another order. The first steps show whether it goes on from the right state;
+    # some hundred steps later two such runs have parted, on one GPU, too.
+    early=$((10#${message##*checkpoint-} + 30))
+    for r in whole killed1; do head -n $early "$work/$r.loss" >"$work/$r.early"; done
+    one=$(difference "$work/killed1.early" "$work/whole.early")
+    echo "d  resumed on 2 ranks: weights and losses $same as without the kill; on 1 rank the largest relative difference" \
+      "of the first 30 losses is $one"
+    if above "$one" 1e-3; then bad "the run resumed on one rank differs"; fi
     rm -rf "$work/killed1"
   done
 fi

@@ -1,5 +1,6 @@
 // The GPU at the level of bytes: devices, the compute stream, memory, and conversion between dtypes.
 #include <array>
+#include <cstdlib>
 #include <mutex>
 
 #include "tensor/cuda.h"
@@ -38,6 +39,14 @@ const DeviceState& state() {
 }  // namespace
 
 cudaStream_t stream() { return state().stream; }
+void announce_write(void* p, int64_t bytes) {
+  static const bool on = [] {
+    const char* set = std::getenv("ROPEWALK_INITCHECK");
+    return set && *set;
+  }();
+  if (on) check_cuda(cudaMemsetAsync(p, 0, static_cast<size_t>(bytes), stream()), "cudaMemsetAsync");
+}
+
 int multiprocessors() { return state().multiprocessors; }
 int max_shared_bytes() { return state().shared_bytes; }
 

@@ -314,6 +314,7 @@ void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, double alpha, const
                        2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k)});
   if (profiling()) label.name = keep_name(cat("gemm ", ta ? "T" : "N", tb ? "T" : "N", " ", m, "x", n, "x", k));
   const Timed timed(label);
+  if (beta == 0.0) announce_write(c, m * n * size_of(c_type));
   const float alpha32 = static_cast<float>(alpha), beta32 = static_cast<float>(beta);
   check_lt(cublasLtMatmul(lt.handle, plan.operation, &alpha32, b, plan.left, a, plan.right, &beta32, c, plan.out, c,
                           plan.out, &plan.algorithm, lt.workspace, static_cast<size_t>(kWorkspace), stream()),

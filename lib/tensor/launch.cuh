@@ -60,6 +60,10 @@ class Timed {
   bool on_;
 };
 
+/// For compute-sanitizer's initcheck, which does not see what bulk copies and some of cuBLASLt's kernels write: with
+/// ROPEWALK_INITCHECK in the environment, zeroes memory that one of those is going to fill. Otherwise nothing.
+void announce_write(void* p, int64_t bytes);
+
 /// Blocks of a launch: a number, or up to three of them.
 struct Grid {
   int64_t x, y = 1, z = 1;

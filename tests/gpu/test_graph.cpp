@@ -46,6 +46,8 @@ StepInput input(int64_t batch, int64_t length, uint64_t step) {
   return in;
 }
 
+const auto kSteps = static_cast<uint64_t>(test::repetitions(12, 3));
+
 struct Run {
   std::vector<double> losses, norms, weights;
   int64_t replays = 0;
@@ -63,9 +65,9 @@ Run train(DType dtype, bool graph, bool recompute = false) {
     run.losses.push_back(r.loss);
     run.norms.push_back(r.grad_norm);
   };
-  for (uint64_t s = 0; s < 12; ++s) {
+  for (uint64_t s = 0; s < kSteps; ++s) {
     for (uint64_t micro = 0; micro < 2; ++micro) {
-      step.add(input(3, s < 8 ? 40 : 24, 2 * s + micro));  // another shape in the middle
+      step.add(input(3, s < 2 * kSteps / 3 ? 40 : 24, 2 * s + micro));  // another shape in the middle
       run.replays += step.replayed();
     }
     step.update(1e-3, 1.0);
@@ -88,11 +90,11 @@ TEST_CASE("a training step as a CUDA graph equals the eager one bit for bit, wit
       CAPTURE(recompute);
       const Run eager = train(dtype, false, recompute), graph = train(dtype, true, recompute);
       CHECK(eager.replays == 0);
-      CHECK(graph.replays == 22);  // all but the first micro-batch of each shape
+      CHECK(graph.replays == static_cast<int64_t>(2 * kSteps) - 2);  // all but the first micro-batch of each shape
       CHECK(graph.losses == eager.losses);
       CHECK(graph.norms == eager.norms);
       CHECK(graph.weights == eager.weights);
-      CHECK(eager.losses.size() == 12);
+      CHECK(eager.losses.size() == kSteps);
     }
   }
 }
@@ -136,6 +138,7 @@ TEST_CASE("the GPU decoder gives the logits of the whole forward for every head 
           cat(R"({"max_position_embeddings":64,"head_dim":)", k.head_dim, R"(,"rope_scaling":)", k.scaling, "}"));
       Llama model(c, dtype, kGpu, 3);
       const int64_t total = test::repetitions(330, 80);  // more than one stretch of the cache
+      const int64_t first = test::repetitions(9, total - 4);
       const Tensor ids = input(1, total, 9).ids;
       const NoGrad no_grad;
       const Tensor want =
@@ -145,11 +148,11 @@ TEST_CASE("the GPU decoder gives the logits of the whole forward for every head 
               .to(DType::f32)
               .view({total, 512});
       KvCache cache = model.make_cache(1, total);
-      model.extend(ids.view({total}).slice(0, 9).view({1, 9}).to(kGpu), cache);
+      model.extend(ids.view({total}).slice(0, first).view({1, first}).to(kGpu), cache);
       REQUIRE(Decoder::supports(model, cache));
       const auto decoder = Decoder::make(model, cache);
       double worst = 0;
-      for (int64_t t = 9; t < total; ++t) {
+      for (int64_t t = first; t < total; ++t) {
         const std::vector<float>& got = decoder->step(ids.data<int32_t>()[t]);
         worst = std::max(
             worst, test::relative_error(std::vector<double>(got.begin(), got.end()), want.slice(t, t + 1).to_vector()));

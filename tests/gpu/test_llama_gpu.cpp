@@ -93,7 +93,7 @@ TEST_CASE("the reference LLaMA on the GPU in f32: logits, loss and all gradients
 
 TEST_CASE("200 steps on the GPU follow the CPU's losses in f32, and bf16 stays within one percent") {
   if (!test::has_gpu()) return;
-  const int64_t steps = test::repetitions(200, 12);
+  const int64_t steps = test::repetitions(200, 4);
   const std::vector<double> cpu = train(DType::f32, kCpu, steps), gpu = train(DType::f32, kGpu, steps),
                             bf16 = train(DType::bf16, kGpu, steps);
   double worst = 0;

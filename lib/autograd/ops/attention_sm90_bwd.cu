@@ -140,16 +140,14 @@ __device__ void produce(const Arguments& a, const Maps& maps, const Shared<C>& s
         Barrier *full0 = shared.w0_full + ring.stage, *full1 = shared.w1_full + ring.stage;
         barrier_wait(shared.w_empty + ring.stage, ring.parity ^ 1);
         constexpr int vector_bytes = C::keys ? C::W * 4 : 0;
+        const int64_t row = (int64_t(place.b) * a.s.n_heads + h) * a.pitch + t;
+        float* vectors = shared.vectors + ring.stage * 2 * C::W;
         barrier_arrive_expect(full0, C::w_bytes + vector_bytes);
+        if constexpr (C::keys) bulk_load(vectors, a.lse2 + row, vector_bytes, full0);
         tma_load_tile<C::D>(to, C::w_panel, maps.w0, h, t, place.b, full0);
         barrier_arrive_expect(full1, C::w_bytes + vector_bytes);
+        if constexpr (C::keys) bulk_load(vectors + C::W, a.delta + row, vector_bytes, full1);
         tma_load_tile<C::D>(to + C::w_bytes, C::w_panel, maps.w1, h, t, place.b, full1);
-        if constexpr (C::keys) {
-          const int64_t row = (int64_t(place.b) * a.s.n_heads + h) * a.pitch + t;
-          float* vectors = shared.vectors + ring.stage * 2 * C::W;
-          bulk_load(vectors, a.lse2 + row, vector_bytes, full0);
-          bulk_load(vectors + C::W, a.delta + row, vector_bytes, full1);
-        }
         ring.next();
       }
     item = next;

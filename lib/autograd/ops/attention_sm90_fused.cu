@@ -435,6 +435,7 @@ void sm90_backward_fused(const AttentionShape& shape, const HeadView& q, const H
   Tensor turns;
   if (ordered) turns = Tensor::empty({tiles}, DType::i32, device);
   (ordered ? turns : sums).zero();
+  announce_write(sums.raw(), sums.bytes());
 
   Arguments a{Shape(shape),        {},        rows.lse2.data<float>(), rows.delta.data<float>(), sums.data<float>(),
               as<unsigned>(turns), rows.pitch};
