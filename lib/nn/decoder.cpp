@@ -277,7 +277,9 @@ bool Decoder::supports(const Llama& model, const KvCache& cache) {
   if (cache.raw_keys || cache.layers.empty() || cache.layers[0].k.size(0) != 1) return false;
   if (!model.device().is_cuda()) return t == DType::f32;
   const bool whole = c.hidden_size % 8 == 0 && c.intermediate_size % 8 == 0 && c.head_dim % 8 == 0;
-  return (t == DType::bf16 || t == DType::f32) && whole && c.head_dim <= 256;
+  const int64_t widest = std::max({c.hidden_size, c.intermediate_size, c.num_attention_heads * c.head_dim});
+  return (t == DType::bf16 || t == DType::f32) && whole && c.head_dim <= 256 &&
+         cuda::decoder_fits(t, widest, c.head_dim, c.num_hidden_layers);
 }
 
 std::unique_ptr<Decoder> Decoder::make(const Llama& model, KvCache& cache) {

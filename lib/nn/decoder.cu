@@ -212,6 +212,21 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 // --- the host -------------------------------------------------------------------------------------------------------
 
+constexpr int kShallow = 2;  // slots of a warp's ring
+template <class T>
+constexpr int kDeep = sizeof(T) == 2 ? 5 : kShallow;
+constexpr int64_t kOwnSharedBytes = 8 * 1024;  // what the kernel declares beside the dynamic part, and a reserve
+
+int lanes_for(int64_t head_dim) { return head_dim <= 64 ? 8 : head_dim <= 128 ? 16 : 32; }
+/// Shared floats for the activations: of a product's input, or of attention.
+int64_t vector_floats_for(int64_t widest, int64_t head_dim) {
+  return std::max(widest, attention_floats(lanes_for(head_dim)));
+}
+template <class T>
+bool fits(int slots, int64_t n_layers, int64_t vector_floats) {
+  return shared_bytes<T>(slots, n_layers, vector_floats) + kOwnSharedBytes <= max_shared_bytes();
+}
+
 template <class T>
 class Decoder final : public DeviceDecoder {
  public:
@@ -222,9 +237,8 @@ class Decoder final : public DeviceDecoder {
     // As many stretches of the cache as there are blocks for, but none shorter than it should be.
     const int64_t splits =
         std::clamp<int64_t>(std::min(multiprocessors() / units, ceil_div(m.capacity, kShortest)), 1, kMaxSplits);
-    lanes_ = m.head_dim <= 64 ? 8 : m.head_dim <= 128 ? 16 : 32;
-    const int64_t widest = std::max({m.hidden, m.ffn, m.n_heads * m.head_dim});
-    const int64_t vector_floats = std::max(widest, attention_floats(lanes_));
+    lanes_ = lanes_for(m.head_dim);
+    const int64_t vector_floats = vector_floats_for(std::max({m.hidden, m.ffn, m.n_heads * m.head_dim}), m.head_dim);
 
     std::vector<Layer<T>> layers;
     for (const DecoderLayer& l : m.layers) {
@@ -272,12 +286,10 @@ class Decoder final : public DeviceDecoder {
               m.attention_scale,
               m.layout == RopeLayout::half};
     // The deepest ring that fits beside the rest.
-    const auto bytes = [&](int slots) { return shared_bytes<T>(slots, model_.n_layers, vector_floats); };
-    const int64_t room = max_shared_bytes() - kOwnSharedBytes;
-    slots_ = bytes(kDeep) <= room ? kDeep : kShallow;
-    shared_ = bytes(slots_);
-    check(shared_ <= room, "decoder", "a model of this size needs ", shared_, " bytes of shared memory per block, and ",
-          room, " are there");
+    slots_ = fits<T>(kDeep<T>, model_.n_layers, vector_floats) ? kDeep<T> : kShallow;
+    shared_ = shared_bytes<T>(slots_, model_.n_layers, vector_floats);
+    check(fits<T>(slots_, model_.n_layers, vector_floats), "decoder", "a model of this size needs ", shared_,
+          " bytes of shared memory per block, and ", max_shared_bytes() - kOwnSharedBytes, " are there");
 
     void* pinned = nullptr;
     check_cuda(cudaHostAlloc(&pinned, sizeof(int32_t) * kResults + sizeof(float) * static_cast<size_t>(m.vocab), 0),
@@ -321,9 +333,6 @@ class Decoder final : public DeviceDecoder {
   }
 
  private:
-  static constexpr int kShallow = 2, kDeep = sizeof(T) == 2 ? 5 : kShallow;  // slots of a warp's ring
-  static constexpr int64_t kOwnSharedBytes =
-      8 * 1024;                       // what the kernel declares beside the dynamic part, and a reserve
   static constexpr int kResults = 4;  // on their way back
 
   void start(int32_t id, int64_t position) {
@@ -336,7 +345,7 @@ class Decoder final : public DeviceDecoder {
     if (slots_ == kShallow) {
       with_lanes(std::integral_constant<int, kShallow>{});
     } else {
-      with_lanes(std::integral_constant<int, kDeep>{});
+      with_lanes(std::integral_constant<int, kDeep<T>>{});
     }
     check_cuda(cudaEventRecord(done_[next_], stream()), "cudaEventRecord");
     next_ = (next_ + 1) % kResults;
@@ -364,7 +373,7 @@ class Decoder final : public DeviceDecoder {
   DecoderModel m_;
   Model<T> model_{};
   Tensor layers_, meeting_, heads_arrived_, x_, q_, o_, h_, logits_, partial_;
-  int lanes_ = 8, slots_ = kDeep;
+  int lanes_ = 8, slots_ = kShallow;
   int64_t shared_ = 0, weight_bytes_ = 0;
   int32_t* results_ = nullptr;  // pinned, with the logits behind them
   float* host_logits_ = nullptr;
@@ -376,6 +385,12 @@ class Decoder final : public DeviceDecoder {
 
 }  // namespace
 }  // namespace decode
+
+bool decoder_fits(DType dtype, int64_t widest, int64_t head_dim, int64_t n_layers) {
+  const int64_t vector_floats = decode::vector_floats_for(widest, head_dim);
+  return dtype == DType::bf16 ? decode::fits<b16>(decode::kShallow, n_layers, vector_floats)
+                              : decode::fits<float>(decode::kShallow, n_layers, vector_floats);
+}
 
 std::unique_ptr<DeviceDecoder> make_decoder(const DecoderModel& model) {
   if (model.embedding.dtype() == DType::bf16) return std::make_unique<decode::Decoder<b16>>(model);

@@ -19,7 +19,8 @@ namespace rw {
 class Decoder {
  public:
   /// What a Decoder can do: batch 1, f32 or bf16 on a GPU, f32 on the CPU (with compact weights or without), a cache of
-  /// rotated keys, sizes that are multiples of 8. Anything else goes through Llama::extend.
+  /// rotated keys, sizes that are multiples of 8 and, on a GPU, small enough for its shared memory. Anything else goes
+  /// through Llama::extend.
   static bool supports(const Llama& model, const KvCache& cache);
 
   /// Goes on behind what `cache` holds. Both must outlive the decoder. Errors: not supported.
