@@ -38,7 +38,9 @@ void check_size(size_t size) {
 
 #ifdef FUZZ_WITH_ASAN
 
-#include <sanitizer/allocator_interface.h>
+// Of the sanitizer's run-time library; GCC comes without the header that declares it.
+extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*allocated)(const volatile void*, size_t),
+                                                         void (*freed)(const volatile void*));
 
 namespace {
 const int hooked = __sanitizer_install_malloc_and_free_hooks(
