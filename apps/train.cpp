@@ -163,6 +163,8 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
   const bool root = !comm || comm->root();
   check(!comm || config.batch % comm->size() == 0, "train", "--batch ", config.batch, " does not divide by ",
         comm ? comm->size() : 1, " ranks");
+  std::optional<RunState> run;
+  if (comm) run.emplace(*comm);
   const std::unique_ptr<Tokenizer> tokenizer = choose_tokenizer(config);
   const Recipe recipe = make_recipe(config, *tokenizer);
   const TokenCorpus corpus = tokens_of(config, documents, *tokenizer, globals);
@@ -212,8 +214,6 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
     check_same_on_all(*comm, "checkpoint (is --out on a file system that all hosts share?)", cat(state.step));
     parallel->share_weights();
   }
-  std::optional<RunState> run;
-  if (comm) run.emplace(*comm);
   if (run && state.step > 0) run->set_checkpoint(checkpoint_folder(config.out, state.step));
   Schedule schedule = config.schedule;
   schedule.steps = config.steps;
