@@ -31,8 +31,8 @@ inline bool has_gpu() {
   return found;
 }
 
-/// Of the tests that repeat one thing many times, fewer repetitions: for compute-sanitizer, under which kernels run 10 to
-/// 100 times slower. The same code runs.
+/// Of the tests that repeat one thing many times, fewer repetitions: for compute-sanitizer, under which kernels run 10
+/// to 100 times slower. The same code runs.
 inline int64_t repetitions(int64_t all, int64_t few) { return std::getenv("ROPEWALK_FEW_REPETITIONS") ? few : all; }
 
 inline bool same_bits(const rw::Tensor& a, const rw::Tensor& b) {

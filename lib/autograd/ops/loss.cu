@@ -10,8 +10,8 @@
 namespace rw::cuda {
 namespace {
 
-/// e^x for x <= 0. bf16 results need no more than the fast one (2 ulp and the rounding of x log2 e; 0 below 2^-126, which
-/// spares four of its seven instructions: they, and not memory, would bound the kernels here).
+/// e^x for x <= 0. bf16 results need no more than the fast one (2 ulp and the rounding of x log2 e; 0 below 2^-126,
+/// which spares four of its seven instructions: they, and not memory, would bound the kernels here).
 template <class T>
 __device__ __forceinline__ float exponential(float x) {
   if constexpr (std::is_same_v<T, b16>) {
