@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <thread>
 
+#include "tensor/hash.h"
 #include "tensor/threads.h"
 
 using namespace rw;
@@ -60,8 +61,7 @@ void RunState::leave(const std::string& why) const {
 }
 
 void check_same_on_all(Communicator& comm, const std::string& what, const std::string& text) {
-  uint64_t hash = 0xcbf29ce484222325u;
-  for (const char c : text) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3u;
+  const uint64_t hash = fnv1a<char>(text);
   const double low = static_cast<double>(hash & 0xffffffffu), high = static_cast<double>(hash >> 32);
   const auto all = comm.gather({low, high});
   for (size_t r = 0; r < all.size(); ++r) {

@@ -20,6 +20,7 @@
 #include "recipe.h"
 #include "tensor/allocator.h"
 #include "tensor/file.h"
+#include "tensor/hash.h"
 
 using namespace rw;
 namespace fs = std::filesystem;
@@ -141,13 +142,13 @@ TokenCorpus tokens_of(const TrainConfig& config, const std::vector<Document>& gi
 
 /// Which text: a resume with other data, or another tokenizer, would go on with other batches.
 std::string fingerprint(const TokenCorpus& corpus) {
-  uint64_t hash = 0xcbf29ce484222325u;
+  uint64_t hash = kFnvBegin;
   std::vector<int32_t> part;
   for (int64_t d = 0; d < corpus.documents(); ++d) {
     for (int64_t at = 0; at < corpus.length(d); at += static_cast<int64_t>(part.size())) {
       part.resize(static_cast<size_t>(std::min<int64_t>(corpus.length(d) - at, 1 << 16)));
       corpus.read(d, at, part);
-      for (const int32_t id : part) hash = (hash ^ static_cast<uint32_t>(id)) * 0x100000001b3u;
+      hash = fnv1a<int32_t>(part, hash);
     }
   }
   char hex[17];

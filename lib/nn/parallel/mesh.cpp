@@ -10,6 +10,8 @@
 #include <cstring>
 #include <fstream>
 
+#include "tensor/hash.h"
+
 namespace rw {
 namespace {
 
@@ -44,9 +46,8 @@ uint64_t this_host() {
   ::gethostname(name, sizeof name - 1);
   std::string text = name, boot;
   std::ifstream("/proc/sys/kernel/random/boot_id") >> boot;
-  uint64_t hash = 0xcbf29ce484222325u;
-  for (const char c : text + boot) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3u;
-  return hash;
+  text += boot;
+  return fnv1a<char>(text);
 }
 
 Hello hello_of(const World& w, uint64_t host, int port) {
