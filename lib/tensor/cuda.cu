@@ -39,12 +39,15 @@ const DeviceState& state() {
 }  // namespace
 
 cudaStream_t stream() { return state().stream; }
-void announce_write(void* p, int64_t bytes) {
+void announce_write(void* p, int64_t bytes, int64_t rows, int64_t pitch) {
   static const bool on = [] {
     const char* set = std::getenv("ROPEWALK_INITCHECK");
     return set && *set;
   }();
-  if (on) check_cuda(cudaMemsetAsync(p, 0, static_cast<size_t>(bytes), stream()), "cudaMemsetAsync");
+  if (!on) return;
+  check_cuda(cudaMemset2DAsync(p, static_cast<size_t>(rows > 1 ? pitch : bytes), 0, static_cast<size_t>(bytes),
+                               static_cast<size_t>(rows), stream()),
+             "cudaMemset2DAsync");
 }
 
 int multiprocessors() { return state().multiprocessors; }

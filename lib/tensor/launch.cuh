@@ -61,8 +61,9 @@ class Timed {
 };
 
 /// For compute-sanitizer's initcheck, which does not see what bulk copies and some of cuBLASLt's kernels write: with
-/// ROPEWALK_INITCHECK in the environment, zeroes memory that one of those is going to fill. Otherwise nothing.
-void announce_write(void* p, int64_t bytes);
+/// ROPEWALK_INITCHECK in the environment, zeroes memory that one of those is going to fill: rows of `bytes` bytes,
+/// `pitch` bytes apart. Otherwise nothing.
+void announce_write(void* p, int64_t bytes, int64_t rows = 1, int64_t pitch = 0);
 
 /// Blocks of a launch: a number, or up to three of them.
 struct Grid {

@@ -79,6 +79,14 @@ void check_arguments(const AttentionShape& s, const HeadView& q) {
 
 void set_fastest_path(Path path) { fastest_path = path; }
 
+void announce_view(const HeadView& view, int64_t batch, int64_t length, int64_t heads, int64_t head_dim) {
+  const int64_t element = size_of(view.owner->dtype());
+  for (int64_t b = 0; b < batch; ++b) {
+    announce_write(static_cast<char*>(view.data) + b * view.batch * element, heads * head_dim * element, length,
+                   view.row * element);
+  }
+}
+
 /// Reads O and dO once: 2 B H T D elements in, 8 B H T bytes out.
 RowVectors prepare_backward(const AttentionShape& shape, const HeadView& o, const Tensor& lse, const HeadView& d_o) {
   const Shape s(shape);

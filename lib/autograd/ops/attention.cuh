@@ -97,6 +97,9 @@ inline Work work_of(const AttentionShape& s, int products, int q_sized, int k_si
   return {(q_sized * rows + k_sized * keys) * d * static_cast<double>(element_bytes), 2.0 * products * pairs * d};
 }
 
+/// announce_write for a view [B, T, heads, D]: of what leaves by the copy engine.
+void announce_view(const HeadView& view, int64_t batch, int64_t length, int64_t heads, int64_t head_dim);
+
 /// Largest multiple that the row vectors of the backward are padded to (the tile of any kernel).
 constexpr int kRowPad = 128;
 

@@ -73,6 +73,11 @@ __device__ inline void barrier_arrive_expect(Barrier* b, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(b)), "r"(bytes)
                : "memory");
 }
+/// One arrival for a warp, after the reads and writes of all its lanes. Every lane calls it.
+__device__ inline void warp_arrive(Barrier* b) {
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) barrier_arrive(b);
+}
 /// Waits until the phase of this parity is complete.
 __device__ inline void barrier_wait(Barrier* b, int parity) {
   const unsigned address = shared_address(b);

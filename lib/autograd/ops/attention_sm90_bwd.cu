@@ -206,7 +206,7 @@ struct Walk {
     if (!C::keys) high = min(high, ceil_div(s.keys_until(first + 64), C::W));
   }
   __device__ void release(int stage) const {
-    if (stage >= 0 && threadIdx.x % 32 == 0) barrier_arrive(shared.w_empty + stage);
+    if (stage >= 0) warp_arrive(shared.w_empty + stage);
   }
   __device__ bool next(Walked& w) {
     while (heads > 0) {
@@ -395,8 +395,7 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
     stage_rows<D>(reinterpret_cast<bf*>(rows0), C::r_panel, sum0, s.scale, s.scale);
     if constexpr (C::keys) stage_rows<D>(reinterpret_cast<bf*>(rows1), C::r_panel, sum1, 1.f, 1.f);
     fence_async();
-    __syncwarp();
-    if (lane == 0) barrier_arrive(shared.sum_full + slots.stage);
+    warp_arrive(shared.sum_full + slots.stage);
   }
 }
 
@@ -435,6 +434,7 @@ void launch_backward(const char* name, const AttentionShape& shape, const RowVec
                        C::keys ? 1 : a.s.group, walked_bytes);
   const auto resident = [&](const HeadView& v) { return tensor_map(v, b, r_length, r_heads, C::D, 64); };
   const auto walk = [&](const HeadView& v) { return tensor_map(v, b, w_length, w_heads, C::D, C::W); };
+  for (const HeadView* sum : {&sum0, &sum1}) announce_view(*sum, b, r_length, r_heads, C::D);
   launch({name, C::keys ? work_of(shape, 4, 2, 4, 2) : work_of(shape, 3, 3, 2, 2)}, backward_kernel<C>,
          std::min(multiprocessors(), a.order.count()), C::threads, C::shared_bytes, a,
          Maps{resident(r0), resident(r1), walk(w0), walk(w1), resident(sum0), resident(sum1)});

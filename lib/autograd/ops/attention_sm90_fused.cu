@@ -221,9 +221,6 @@ __device__ void consume(const Arguments& a, const Shared& shared) {
   const Shape& s = a.s;
   const float c = s.scale * kLog2e;
   const uint64_t walked = descriptor(shared.walked, 0), ds_across = descriptor(shared.ds, 0);
-  const auto arrive = [&](Barrier* b) {
-    if (lane == 0) barrier_arrive(b);
-  };
 
   Ring<C::stages> ring;
   Ring<2> buffers;              // of dS
@@ -259,14 +256,13 @@ __device__ void consume(const Arguments& a, const Shared& shared) {
     };
     const auto finish_dq = [&] {
       arrived(dq);
-      arrive(shared.ds_empty + previous.stage);
+      warp_arrive(shared.ds_empty + previous.stage);
       barrier_wait(shared.dq_empty + dq_buffers.stage, dq_buffers.parity ^ 1);
       float4* to = reinterpret_cast<float4*>(shared.dq + dq_buffers.stage * C::dq_bytes) + wg * 512 + threadIdx.x % 128;
 #pragma unroll
       for (int j = 0; j < 4; ++j) to[j * 128] = make_float4(dq[4 * j], dq[4 * j + 1], dq[4 * j + 2], dq[4 * j + 3]);
       fence_async();
-      __syncwarp();
-      arrive(shared.dq_full + dq_buffers.stage);
+      warp_arrive(shared.dq_full + dq_buffers.stage);
       dq_buffers.next();
     };
 
@@ -287,7 +283,7 @@ __device__ void consume(const Arguments& a, const Shared& shared) {
       if constexpr (pending_dq) start_dq();
       wgmma_wait<1 + pending_dq>();  // S, and dV and dK of the tile before
       arrived(sc);
-      if (unreleased >= 0) arrive(shared.w_empty + unreleased);
+      if (unreleased >= 0) warp_arrive(shared.w_empty + unreleased);
       unreleased = stage;
 
       if (s.causal && first + 63 > t + s.offset) {
@@ -328,8 +324,7 @@ __device__ void consume(const Arguments& a, const Shared& shared) {
       barrier_wait(shared.ds_empty + buffers.stage, buffers.parity ^ 1);
       store_packed(shared.ds + buffers.stage * C::ds_bytes + wg * 64 * 128, packed_ds);
       fence_async();
-      __syncwarp();
-      arrive(shared.ds_full + buffers.stage);
+      warp_arrive(shared.ds_full + buffers.stage);
       wgmma_wait<1>();  // dQ of the tile before, and dV, which frees P's registers before the next products need them
       if constexpr (pending_dq) finish_dq();
       previous = buffers;
@@ -347,15 +342,14 @@ __device__ void consume(const Arguments& a, const Shared& shared) {
     wgmma_wait<0>();
     arrived(dk);
     arrived(dv);
-    arrive(shared.w_empty + unreleased);
+    warp_arrive(shared.w_empty + unreleased);
     finish_dq();
     // dK and dV leave through K's and V's rows; dQ of both warpgroups still reads all of K's.
     named_sync(8, 128 * C::WGS);
     stage_rows<D>(reinterpret_cast<bf*>(k_rows), 0, dk, s.scale, s.scale);
     stage_rows<D>(reinterpret_cast<bf*>(v_rows), 0, dv, 1.f, 1.f);
     fence_async();
-    __syncwarp();
-    arrive(shared.sum_full + slots.stage);
+    warp_arrive(shared.sum_full + slots.stage);
   }
 }
 
@@ -436,6 +430,7 @@ void sm90_backward_fused(const AttentionShape& shape, const HeadView& q, const H
   if (ordered) turns = Tensor::empty({tiles}, DType::i32, device);
   (ordered ? turns : sums).zero();
   announce_write(sums.raw(), sums.bytes());
+  for (const HeadView* sum : {&dk, &dv}) announce_view(*sum, b, tk, kv_heads, C::D);
 
   Arguments a{Shape(shape),        {},        rows.lse2.data<float>(), rows.delta.data<float>(), sums.data<float>(),
               as<unsigned>(turns), rows.pitch};

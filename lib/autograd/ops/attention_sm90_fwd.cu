@@ -202,9 +202,6 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
   const uint64_t k = descriptor(shared.k, 0), v = descriptor(shared.v, C::kv_panel);
   const auto my_turn = [&] { named_sync(1 + wg, 256); };
   const auto pass_turn = [&] { named_arrive(1 + (wg + 1) % C::WGS, 256); };
-  const auto release = [&](Barrier* empty) {
-    if (lane == 0) barrier_arrive(empty);
-  };
   if (wg == C::WGS - 1) pass_turn();  // the first turn is warpgroup 0's
 
   Ring<C::stages> k_ring, v_ring;
@@ -243,7 +240,7 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
       pass_turn();
       wgmma_wait<0>();
       arrived(sc);
-      release(shared.k_empty + k_ring.stage);
+      warp_arrive(shared.k_empty + k_ring.stage);
       k_ring.next();
       mask(0);
       softmax.step(sc, c, shrink);
@@ -260,13 +257,13 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
         pass_turn();
         wgmma_wait<1>();
         arrived(sc);
-        release(shared.k_empty + k_ring.stage);
+        warp_arrive(shared.k_empty + k_ring.stage);
         k_ring.next();
         mask(n * BN);
         softmax.step(sc, c, shrink);
         wgmma_wait<0>();
         arrived(acc);
-        release(shared.v_empty + v_ring.stage);
+        warp_arrive(shared.v_empty + v_ring.stage);
         v_ring.next();
 #pragma unroll
         for (int i = 0; i < D / 2; ++i) acc[i] *= shrink[i / 2 % 2];
@@ -278,17 +275,17 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
       wgmma_commit();
       wgmma_wait<0>();
       arrived(acc);
-      release(shared.v_empty + v_ring.stage);
+      warp_arrive(shared.v_empty + v_ring.stage);
       v_ring.next();
     }
     for (int n = steps; n < place.steps; ++n) {  // tiles that only the warpgroups further down see
       my_turn();
       pass_turn();
       barrier_wait(shared.k_full + k_ring.stage, k_ring.parity);
-      release(shared.k_empty + k_ring.stage);
+      warp_arrive(shared.k_empty + k_ring.stage);
       k_ring.next();
       barrier_wait(shared.v_full + v_ring.stage, v_ring.parity);
-      release(shared.v_empty + v_ring.stage);
+      warp_arrive(shared.v_empty + v_ring.stage);
       v_ring.next();
     }
 
@@ -304,8 +301,7 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
     named_sync(8 + wg, 128);
     stage_rows<D>(reinterpret_cast<bf*>(q_rows), C::q_panel, acc, inverse[0], inverse[1]);
     fence_async();
-    __syncwarp();
-    release(shared.o_full + slots.stage);
+    warp_arrive(shared.o_full + slots.stage);
   }
 }
 
@@ -339,6 +335,7 @@ void launch_forward(const AttentionShape& shape, const HeadView& q, const HeadVi
   Arguments a{Shape(shape), {}, lse};
   a.order = tile_order(ceil_div(a.s.tq, C::BM), a.s.batch * a.s.n_heads, a.s.group, 4 * shape.k_length * C::D);
   const int64_t kv_heads = shape.n_kv_heads;
+  announce_view(o, shape.batch, shape.q_length, shape.n_heads, C::D);
   launch({"attention forward (sm_90)", work_of(shape, 2, 2, 2, 2)}, forward_kernel<C>,
          std::min(multiprocessors(), a.order.count()), C::threads, C::shared_bytes, a,
          tensor_map(q, shape.batch, shape.q_length, shape.n_heads, C::D, 64),
