@@ -1,7 +1,9 @@
 // `ropewalk compare RECIPE`: trains a base model, extends it by every arm of the recipe, evaluates all of them alike
 // and writes one table and one report. Every finished stage leaves a file, so that the same command goes on where it
 // was stopped: OUT/<arm>/stage.toml stands when the arm is trained, OUT/<arm>/eval-<name>.json when that evaluation is
-// done.
+// done. Several processes with the same OUT, one per GPU, share the arms among them.
+#include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -72,6 +74,27 @@ bool fits(const std::string& pattern, const std::string& name) {
   return !name.empty() && name[0] == pattern[0] && fits(pattern.substr(1), name.substr(1));
 }
 
+/// A folder in which one process works at a time. The system forgets the lock when the process ends, however it ends.
+class FolderLock {
+ public:
+  /// `wait`: until the other process is through; otherwise held() says whether there is none.
+  FolderLock(const std::string& folder, bool wait) {
+    make_folder(kOp, folder);
+    const std::string path = folder + "/.lock";
+    file_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    check(file_ >= 0, kOp, "cannot write '", path, "'");
+    held_ = ::flock(file_, LOCK_EX | (wait ? 0 : LOCK_NB)) == 0;
+  }
+  ~FolderLock() { ::close(file_); }
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+  bool held() const { return held_; }
+
+ private:
+  int file_ = -1;
+  bool held_ = false;
+};
+
 extern "C" void on_interrupt(int) {
   constexpr char text[] = "\nropewalk: interrupted; the same command goes on from here\n";
   static_cast<void>(!::write(STDERR_FILENO, text, sizeof text - 1));
@@ -121,6 +144,11 @@ class Comparison {
     prepare_base();
     for (const CompareArm* arm : arms) {
       ++stage_;
+      const FolderLock lock(folder(arm->name), false);
+      if (!lock.held()) {
+        say(arm->name, "another process is at it");
+        continue;
+      }
       if (arm->zero_shot) prepare_zero_shot(*arm);
       else train(arm->name, arm->train, arm->settings);
       evaluate(arm->name, arm->zero_shot ? base_folder() : folder(arm->name), arm->zero_shot ? rope_of(*arm) : "");
@@ -221,6 +249,7 @@ class Comparison {
 
   void prepare_base() {
     ++stage_;
+    const FolderLock lock(folder("base"), true);
     prepare_tokenizer();
     if (trains()) prepare_text();
     documents_.clear();

@@ -86,6 +86,34 @@ TEST_CASE("compare, killed and called again, ends with what an undisturbed run g
   CHECK(changed.err.find("lr was 1e-3, now 2e-3") != std::string::npos);
 }
 
+TEST_CASE("compare, started twice with one folder, divides the arms between the two processes") {
+  const test::TempDir dir;
+  const std::string recipe = tiny(dir), out = dir.path("out"), log = dir.path("log-");
+  std::string command;
+  for (const char* number : {"1", "2"}) {
+    command += "env OMP_NUM_THREADS=1 '" + std::string(ROPEWALK_BINARY_DIR) + "/bin/ropewalk' --quiet compare '" +
+               recipe + "' --out '" + out + "' >" + log + number + " 2>&1 & ";
+  }
+  REQUIRE(std::system((command + "wait").c_str()) == 0);
+  const std::string said = rw::read_file(log + "1") + rw::read_file(log + "2");
+  CAPTURE(said);
+  const auto times = [&](const std::string& what) {
+    int count = 0;
+    for (size_t at = said.find(what); at != std::string::npos; at = said.find(what, at + 1)) ++count;
+    return count;
+  };
+  CHECK(times("another process is at it") >= 1);
+  for (const std::string arm : {"base ", "pi ", "pose-seed1 ", "pose-seed2 ", "clex "}) {
+    CAPTURE(arm);
+    CHECK(fs::exists(out + "/" + arm.substr(0, arm.size() - 1) + "/eval-bins.json"));
+  }
+  CHECK(times(" steps  loss ") == 5);  // each trained once
+  const Answer again = compare(recipe, out);
+  CHECK(again.code == 0);
+  CHECK(again.out.find("] ") == std::string::npos);  // nothing was left
+  CHECK(rw::read_file(out + "/table.md").find("| clex |") != std::string::npos);
+}
+
 TEST_CASE("compare takes another comparison's base, only some arms, and drops weights if asked") {
   const test::TempDir dir;
   const std::string recipe = tiny(dir), out = dir.path("out");
