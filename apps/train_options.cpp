@@ -44,7 +44,8 @@ void add_train_options(CLI::App& app, TrainConfig& config) {
       ->capture_default_str();
   sub->add_flag("--fixed-g{false}", c.positions.augment_g, "e2: always the largest scale (the paper's ablation)");
   sub->add_flag("--fixed-t{false}", c.positions.augment_t, "e2: no offset (the paper's ablation)");
-  sub->add_option("--spread", c.positions.spread, "clex: positions of a sample: random, or multiply (m t)")
+  sub->add_option("--spread", c.positions.spread,
+                  "clex: positions of a sample: random, multiply (m t), or skip (two chunks)")
       ->capture_default_str();
   sub->add_option("--max-factor", c.positions.max_factor, "e2, clex: largest scale factor")->capture_default_str();
   sub->add_flag("--continuous-t", c.positions.continuous, "clex: t uniform on [1, max-factor] instead of integers");

@@ -35,13 +35,14 @@ struct PositionConfig {
   double cream_sigma = 0.25;  // of the middle chunk's start, as a share of its range
 
   // e2, clex: the scale factor
-  int64_t max_factor = 16;        // E2's G_max (paper 20), CLEX's largest t
-  bool per_step = false;          // one draw for all samples of a step (both papers' code) instead of one each
-  int64_t sink_tokens = 4;        // e2: tokens whose offset stays 0
-  bool augment_g = true;          // e2: draw g (false: g = max_factor), ablation of the paper
-  bool augment_t = true;          // e2: draw the offset t (false: 0), ablation of the paper
-  bool continuous = false;        // clex: t uniform on [1, max_factor] (paper) instead of integers (published code)
-  std::string spread = "random";  // clex: "random": sorted distinct | "multiply": m * t (the paper's other option)
+  int64_t max_factor = 16;  // E2's G_max (paper 20), CLEX's largest t
+  bool per_step = false;    // one draw for all samples of a step (both papers' code) instead of one each
+  int64_t sink_tokens = 4;  // e2: tokens whose offset stays 0
+  bool augment_g = true;    // e2: draw g (false: g = max_factor), ablation of the paper
+  bool augment_t = true;    // e2: draw the offset t (false: 0), ablation of the paper
+  bool continuous = false;  // clex: t uniform on [1, max_factor] (paper) instead of integers (published code)
+  // clex: "random": sorted distinct | "multiply": m * t (the paper's other option) | "skip": two chunks, as PoSE's
+  std::string spread = "random";
 };
 
 /// What the sampler must know of a batch.

@@ -2,6 +2,9 @@
 // drawn scale factor and sf = max(1, floor(n / L)),
 //   random:    p = {0, sorted distinct draws of {1 .. n t - 2}, n t - 1} / sf
 //   multiply:  p = m t / sf
+//   skip:      p = {0 .. l-1, u+l .. u+n-1} / sf, l in 1..n-1 and u in 0..n t - n: PoSE's two chunks (arXiv 2309.10400)
+//              in place of scattered tokens, so that neighbours keep the distance 1 that they have in any text read
+//              later
 // so positions lie in [0, L t). The published code pins the last one to floor(n t / sf) - 1, which for sf > 1 is below
 // the ones before it; here the sequence stays increasing.
 #include <algorithm>
@@ -28,10 +31,15 @@ class ClexSampler : public PositionSampler {
     s.t = config().continuous ? 1 + random.uniform() * static_cast<double>(config().max_factor - 1)
                               : static_cast<double>(random.between(1, config().max_factor));
     const double sf = static_cast<double>(std::max<int64_t>(1, s.window / s.original_window));
+    const auto range = static_cast<int64_t>(std::floor(static_cast<double>(s.window) * s.t));
     if (config().spread == "multiply") {
       for (int64_t m = 0; m < s.window; ++m) s.positions[m] = static_cast<float>(static_cast<double>(m) * s.t / sf);
+    } else if (config().spread == "skip") {
+      const int64_t first = random.between(1, s.window - 1), skip = random.between(0, range - s.window);
+      for (int64_t m = 0; m < s.window; ++m) {
+        s.positions[m] = static_cast<float>(static_cast<double>(m < first ? m : m + skip) / sf);
+      }
     } else {
-      const auto range = static_cast<int64_t>(std::floor(static_cast<double>(s.window) * s.t));
       std::vector<int64_t> p = sorted_subset(random, s.window - 2, range - 2);
       for (int64_t& x : p) x += 1;
       p.insert(p.begin(), 0);
@@ -48,8 +56,8 @@ class ClexSampler : public PositionSampler {
 
 std::unique_ptr<PositionSampler> make_clex_sampler(const PositionConfig& config) {
   check(config.max_factor >= 1, "clex", "max_factor must be at least 1, got ", config.max_factor);
-  check(config.spread == "random" || config.spread == "multiply", "clex", "spread must be random or multiply, got \"",
-        config.spread, "\"");
+  check(config.spread == "random" || config.spread == "multiply" || config.spread == "skip", "clex",
+        "spread must be random, multiply or skip, got \"", config.spread, "\"");
   return std::make_unique<ClexSampler>(config);
 }
 

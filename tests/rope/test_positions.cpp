@@ -47,6 +47,7 @@ std::vector<std::pair<std::string, PositionConfig>> all_samplers() {
   vary("e2 without t", "e2", [](auto& c) { c.augment_t = false; });
   vary("clex continuous", "clex", [](auto& c) { c.continuous = true; });
   vary("clex multiply", "clex", [](auto& c) { c.spread = "multiply", c.continuous = true; });
+  vary("clex skip", "clex", [](auto& c) { c.spread = "skip", c.continuous = true; });
   vary("clex per step", "clex", [](auto& c) { c.per_step = true; });
   return all;
 }
@@ -293,6 +294,26 @@ TEST_CASE("CLEX pins both ends, draws every t, and leaves t = 1 contiguous") {
   c.spread = "multiply";
   const PositionBatch multiplied = make_position_sampler(c)->sample(spec(5));
   for (int64_t b = 0; b < 5; ++b) CHECK(row(multiplied, b)[10] == float(10 * multiplied.t[static_cast<size_t>(b)]));
+}
+
+TEST_CASE("CLEX in two chunks jumps once at most and reaches the whole of L t") {
+  PositionConfig c = config("clex");
+  c.spread = "skip";
+  const PositionBatch batch = make_position_sampler(c)->sample(spec(3000));
+  int64_t single = 0, far = 0;
+  for (int64_t b = 0; b < 3000; ++b) {
+    const float* p = row(batch, b);
+    const double t = batch.t[static_cast<size_t>(b)];
+    int64_t jumps = 0;
+    for (int64_t m = 1; m < 32; ++m) jumps += p[m] != p[m - 1] + 1;
+    REQUIRE(p[0] == 0);
+    REQUIRE(jumps <= 1);
+    REQUIRE(p[31] < 32 * t);
+    single += jumps == 1;
+    far += p[31] > 0.9 * (32 * t - 1);
+  }
+  CHECK(single > 2700);
+  CHECK(far > 300);
 }
 
 TEST_CASE("The window scale factor says which window a sample imitates") {
