@@ -239,10 +239,16 @@ void check_odd_lengths(int64_t d) {
   TEST_CASE("GPU attention agrees with f64 for lengths that fill no tile, head dim " #d) { \
     if (!no_gpu()) check_odd_lengths(d);                                                   \
   }
+ODD_LENGTHS(8)
 ODD_LENGTHS(16)
+ODD_LENGTHS(40)
 ODD_LENGTHS(48)
+ODD_LENGTHS(56)
 ODD_LENGTHS(64)
+ODD_LENGTHS(72)
 ODD_LENGTHS(80)
+ODD_LENGTHS(96)
+ODD_LENGTHS(112)
 ODD_LENGTHS(128)
 ODD_LENGTHS(256)
 
@@ -254,6 +260,14 @@ TEST_CASE("GPU attention agrees with f64 at a thousand tokens, head dim 64") {
 TEST_CASE("GPU attention agrees with f64 at a thousand tokens, head dim 128") {
   if (no_gpu()) return;
   for (const DType dtype : {DType::f32, DType::bf16}) check_case({1, 2, 2, 1000, 1000, 128, true, 0}, dtype);
+}
+
+// From here on tiles of Hopper's forward are 192 queries, below mostly 128.
+TEST_CASE("GPU attention agrees with f64 beyond 512 queries") {
+  if (no_gpu()) return;
+  check_case({1, 2, 1, 530, 530, 48, true, 0}, DType::bf16);
+  check_case({1, 2, 2, 530, 700, 64, true, 0}, DType::bf16);
+  check_case({1, 2, 1, 580, 70, 64, false, 0}, DType::bf16);
 }
 
 TEST_CASE("GPU attention agrees with f64 with one kv head and with many") {
@@ -277,6 +291,7 @@ void check_more_keys_than_queries(int64_t d) {
   }
 MORE_KEYS(48)
 MORE_KEYS(64)
+MORE_KEYS(96)
 MORE_KEYS(128)
 
 void check_no_mask(int64_t d) {
@@ -291,6 +306,7 @@ void check_no_mask(int64_t d) {
     if (!no_gpu()) check_no_mask(d);                                              \
   }
 NO_MASK(16)
+NO_MASK(48)
 NO_MASK(64)
 NO_MASK(128)
 NO_MASK(256)
@@ -319,7 +335,7 @@ TEST_CASE("GPU attention reads and writes packed qkv as it does separate tensors
   if (no_gpu()) return;
   const int64_t b = 2, t = 150, h = 4, kv = 2;
   for (const DType dtype : {DType::f32, DType::bf16})
-    for (const int64_t d : {48, 64, 128}) {
+    for (const int64_t d : {40, 48, 64, 96, 128}) {
       const AttentionShape s{b, h, kv, t, t, d, true, 0.125};
       const Tensor qkv = test::randn({b, t, h + 2 * kv, d}, 5, dtype), packed = qkv.to(kGpu);
       const auto heads = [&](const Tensor& from, int64_t first, int64_t count) {  // a copy of some heads
@@ -348,6 +364,46 @@ TEST_CASE("GPU attention reads and writes packed qkv as it does separate tensors
       CHECK(same_bits(heads(host, 0, h), apart.dq));
       CHECK(same_bits(heads(host, h, kv), apart.dk));
       CHECK(same_bits(heads(host, h + kv, kv), apart.dv));
+    }
+}
+
+// Kernels that pad the head dim would read or write the head beside theirs. Here that head is NaN before and after, and
+// nobody else's result can cover what was written there.
+TEST_CASE("GPU attention neither reads nor writes the heads beside its own") {
+  if (no_gpu()) return;
+  const int64_t t = 150;
+  for (const int64_t d : {8, 40, 48, 64, 72, 120, 128})
+    for (const Way& way : kWays) {
+      const WayGuard guard(way);
+      const AttentionShape s{1, 2, 1, t, t, d, true, 0.125};
+      const Gpu alone(s, DType::bf16, 1.0);
+      const auto between = [&](const Tensor& x) {  // a head of NaN on either side
+        const Tensor host = x.to(kCpu);
+        const int64_t heads = x.size(2), bytes = d * size_of(DType::bf16);
+        Tensor to = Tensor::full({s.batch, t, heads + 2, d}, NAN, DType::bf16);
+        for (int64_t i = 0; i < s.batch * t; ++i)
+          std::memcpy(static_cast<char*>(to.raw()) + (i * (heads + 2) + 1) * bytes,
+                      static_cast<char*>(host.raw()) + i * heads * bytes, static_cast<size_t>(heads * bytes));
+        return to.to(kGpu);
+      };
+      const auto empty = [&](const Tensor& x) {
+        return Tensor::full({s.batch, t, x.size(2) + 2, d}, NAN, DType::bf16).to(kGpu);
+      };
+      const Tensor q = between(alone.q), k = between(alone.k), v = between(alone.v), d_o = between(alone.d_o);
+      const Tensor o = empty(alone.q), dq = empty(alone.q), dk = empty(alone.k), dv = empty(alone.k);
+      const Tensor lse = Tensor::full(alone.lse.shape(), NAN, DType::f32, kGpu);
+      cuda::attention_forward(s, part(q, 1), part(k, 1), part(v, 1), part(o, 1), lse);
+      cuda::attention_backward(s, part(q, 1), part(k, 1), part(v, 1), part(o, 1), lse, part(d_o, 1), part(dq, 1),
+                               part(dk, 1), part(dv, 1));
+      CAPTURE(static_cast<int>(way.path));
+      CAPTURE(static_cast<int>(way.fusion));
+      CAPTURE(way.atomics);
+      CAPTURE(t);
+      CAPTURE(d);
+      CHECK(same_bits(o, between(alone.o)));
+      if (!way.atomics) CHECK(same_bits(dq, between(alone.dq)));
+      CHECK(same_bits(dk, between(alone.dk)));
+      CHECK(same_bits(dv, between(alone.dv)));
     }
 }
 

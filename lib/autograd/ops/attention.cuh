@@ -2,8 +2,9 @@
 // which attention.cu chooses:
 //
 //   attention_general.cu    f32 and bf16, any head dim up to 256: f32 FMA on tiles in shared memory
-//   attention_mma*.cu       bf16, head dim a multiple of 16 up to 128: mma.sync tensor cores, cp.async (sm_80 and
-//   later) attention_sm90_*.cu     bf16, head dim 64 or 128: wgmma fed by TMA, warp-specialised (sm_90a only)
+//   attention_mma*.cu       bf16, head dim 16, 32, 48, 64, 80, 96 or 128: mma.sync tensor cores, cp.async (sm_80 on)
+//   attention_sm90_*.cu     bf16, head dim a multiple of 8 up to 128, padded to 64 or 128 (sm90_pads says which are
+//                           worth it): wgmma fed by TMA, warp-specialised (sm_90a only)
 //
 // All of them compute, per (batch, head), with i over queries and j over keys:
 //
@@ -123,6 +124,8 @@ void general_backward(const AttentionShape& s, const HeadView& q, const HeadView
                       const Tensor& lse, const RowVectors& rows, const HeadView& d_o, const HeadView& dq,
                       const HeadView& dk, const HeadView& dv);
 
+/// Whether there are kernels for the head dim.
+bool mma_has(int64_t head_dim);
 bool mma_takes(const AttentionShape& s, std::initializer_list<const HeadView*> views);
 void mma_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o,
                  float* lse);
@@ -130,6 +133,8 @@ void mma_backward(const AttentionShape& s, const HeadView& q, const HeadView& k,
                   const RowVectors& rows, const HeadView& d_o, const HeadView& dq, const HeadView& dk,
                   const HeadView& dv);
 
+/// Whether the kernels take the head dim, as it is or padded, and should.
+bool sm90_pads(int64_t head_dim);
 bool sm90_takes(const AttentionShape& s, std::initializer_list<const HeadView*> views);
 void sm90_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o,
                   float* lse);
@@ -137,7 +142,7 @@ void sm90_backward(const AttentionShape& s, const HeadView& q, const HeadView& k
                    const RowVectors& rows, const HeadView& d_o, const HeadView& dq, const HeadView& dk,
                    const HeadView& dv);
 
-/// The same in one pass, for head dim 64, and where that is faster.
+/// The same in one pass, for head dims up to 64, and where that is faster.
 bool sm90_fuses(const AttentionShape& s);
 void sm90_backward_fused(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v,
                          const RowVectors& rows, const HeadView& d_o, const HeadView& dq, const HeadView& dk,

@@ -114,9 +114,12 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 }  // namespace
 
+bool mma_has(int64_t head_dim) {
+  return with_head_dim(head_dim, [](auto) {});
+}
+
 bool mma_takes(const AttentionShape& s, std::initializer_list<const HeadView*> views) {
-  if (s.scale <= 0 || !with_head_dim(s.head_dim, [](auto) {}))
-    return false;  // the maximum of S is that of scale S only if scale > 0
+  if (s.scale <= 0 || !mma_has(s.head_dim)) return false;  // the maximum of S is that of scale S only if scale > 0
   if (s.q_length > 65535 * 64 || s.k_length > 65535 * 64) return false;  // grid limits
   for (const HeadView* v : views)
     if (v->owner->dtype() != DType::bf16 || reinterpret_cast<uintptr_t>(v->data) % 16 != 0 || v->row % 8 != 0 ||

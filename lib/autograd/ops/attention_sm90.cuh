@@ -3,15 +3,16 @@
 //
 // Vocabulary of the two files that use it:
 //   panel     [rows][64] bf16 in shared memory, 128 bytes a row, with TMA's 128-byte swizzle: the 16-byte chunk c of
-//   row r lies at
-//             chunk c ^ (r % 8). A tile of head dim 128 is two panels, one after the other. Panels start at multiples
-//             of 1024 bytes.
-//   warpgroup 4 warps that issue one wgmma together: D[64 x N] += A[64 x 16] B[16 x N]. Warp w of it holds rows 16 w ..
-//   16 w + 15 of
-//             D; within the warp the layout is that of mma.m16n8k16: a lane holds rows lane/4 and lane/4 + 8, columns
-//             8 j + 2 (lane % 4) + {0, 1}: element 4 j + 2 half + e of its array.
-//   full      a barrier that TMA completes when a tile has landed; `empty`, one that consumers complete when they have
-//   read it.
+//             row r lies at chunk c ^ (r % 8). A tile of head dim 128 is two panels, one after the other. Panels start
+//             at multiples of 1024 bytes.
+//   warpgroup 4 warps that issue one wgmma together: D[64 x N] += A[64 x 16] B[16 x N]. Warp w of it holds rows
+//             16 w .. 16 w + 15 of D; within the warp the layout is that of mma.m16n8k16: a lane holds rows lane/4 and
+//             lane/4 + 8, columns 8 j + 2 (lane % 4) + {0, 1}: element 4 j + 2 half + e of its array.
+//   padding   head dims other than the compiled 64 and 128 run in the next larger kernel. The tensor maps end at the
+//             true head dim: TMA fills the rest of a box with zeros, which add nothing to any product, and stores
+//             nothing of it, so that the next head's elements are neither read nor touched.
+//   full      a barrier that TMA completes when a tile has landed; `empty`, one that consumers complete when they
+//             have read it.
 #pragma once
 #include <cuda.h>  // CUtensorMap only: the driver is reached through the runtime, never linked
 
@@ -26,8 +27,13 @@ namespace rw::cuda::attn {
 
 using bf = __nv_bfloat16;
 
-/// Tensor map of a view [B, T, heads, D] for boxes of `rows` tokens x 64 elements of one head. Tokens beyond T read as
-/// zeros and are not written.
+/// Head dim of the kernel that takes a head dim.
+constexpr int kernel_head_dim(int64_t head_dim) { return head_dim <= 64 ? 64 : 128; }
+
+/// Tensor map of a view [B, T, heads, D] for boxes of `rows` tokens x 64 elements of one head. Tokens beyond T and
+/// elements beyond D read as zeros and are not written. A load completes its barrier by the bytes of the whole box,
+/// wherever it lies, so what barriers expect does not depend on T or D. D must be a multiple of 8: strides between
+/// heads are multiples of 16 bytes.
 CUtensorMap tensor_map(const HeadView& view, int64_t batch, int64_t length, int64_t heads, int64_t head_dim, int rows);
 
 /// The order in which blocks take tiles: heads in sections whose walked tensors fit in L2 together; within a section
@@ -112,7 +118,8 @@ __device__ inline void named_arrive(int id, int threads) {
 
 // --- copies
 
-/// Box at (element d, head h, token t, sample b) into shared memory; its bytes count towards `full`.
+/// Box at (element d, head h, token t, sample b) into shared memory; all its bytes count towards `full`, those filled
+/// with zeros too.
 __device__ inline void tma_load(void* to, const CUtensorMap& map, int d, int h, int t, int b, Barrier* full) {
   asm volatile(
       "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], "
@@ -137,7 +144,7 @@ __device__ inline void bulk_load(void* to, const void* from, int bytes, Barrier*
                "l"(from), "r"(bytes), "r"(shared_address(full))
                : "memory");
 }
-/// All panels of a tile of head dim D.
+/// All panels of a tile of the kernel's head dim D; the last may be partly beyond the tensor's.
 template <int D>
 __device__ inline void tma_load_tile(char* to, int panel_bytes, const CUtensorMap& map, int h, int t, int b,
                                      Barrier* full) {

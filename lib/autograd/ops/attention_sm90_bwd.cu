@@ -1,4 +1,4 @@
-// Attention backward on Hopper: wgmma fed by TMA, for bf16 and head dim 64 or 128.
+// Attention backward on Hopper: wgmma fed by TMA, for bf16 and head dims up to 64 or 128, padded with zeros.
 //
 // Both halves of the backward (attention.cuh) are one loop. A block holds 128 rows of a resident pair, a warpgroup 64
 // of them, and walks tiles of the other pair, which a producer warpgroup keeps coming:
@@ -425,16 +425,16 @@ void launch_backward(const char* name, const AttentionShape& shape, const RowVec
                      const HeadView& r1, const HeadView& w0, const HeadView& w1, const HeadView& sum0,
                      const HeadView& sum1) {
   Arguments a{Shape(shape), {}, rows.lse2.data<float>(), rows.delta.data<float>(), rows.pitch};
-  const int64_t b = shape.batch, r_heads = C::keys ? shape.n_kv_heads : shape.n_heads,
+  const int64_t b = shape.batch, d = shape.head_dim, r_heads = C::keys ? shape.n_kv_heads : shape.n_heads,
                 w_heads = C::keys ? shape.n_heads : shape.n_kv_heads;
   const int64_t r_length = C::keys ? shape.k_length : shape.q_length,
                 w_length = C::keys ? shape.q_length : shape.k_length;
-  const int64_t walked_bytes = 4 * w_length * C::D * (C::keys ? a.s.group : 1);
+  const int64_t walked_bytes = 4 * w_length * d * (C::keys ? a.s.group : 1);
   a.order = tile_order(ceil_div(static_cast<int>(r_length), C::R), static_cast<int>(b * r_heads),
                        C::keys ? 1 : a.s.group, walked_bytes);
-  const auto resident = [&](const HeadView& v) { return tensor_map(v, b, r_length, r_heads, C::D, 64); };
-  const auto walk = [&](const HeadView& v) { return tensor_map(v, b, w_length, w_heads, C::D, C::W); };
-  for (const HeadView* sum : {&sum0, &sum1}) announce_view(*sum, b, r_length, r_heads, C::D);
+  const auto resident = [&](const HeadView& v) { return tensor_map(v, b, r_length, r_heads, d, 64); };
+  const auto walk = [&](const HeadView& v) { return tensor_map(v, b, w_length, w_heads, d, C::W); };
+  for (const HeadView* sum : {&sum0, &sum1}) announce_view(*sum, b, r_length, r_heads, d);
   launch({name, C::keys ? work_of(shape, 4, 2, 4, 2) : work_of(shape, 3, 3, 2, 2)}, backward_kernel<C>,
          std::min(multiprocessors(), a.order.count()), C::threads, C::shared_bytes, a,
          Maps{resident(r0), resident(r1), walk(w0), walk(w1), resident(sum0), resident(sum1)});
@@ -451,7 +451,7 @@ void sm90_backward(const AttentionShape& s, const HeadView& q, const HeadView& k
     launch_backward<decltype(queries)>("attention backward dq (sm_90)", s, rows, q, d_o, k, v, dq, dq);
   };
   if (sm90_fuses(s)) return sm90_backward_fused(s, q, k, v, rows, d_o, dq, dk, dv);
-  if (s.head_dim == 64) return run(Config<64, true, 64, 4, false>{}, Config<64, false, 64, 4>{});
+  if (kernel_head_dim(s.head_dim) == 64) return run(Config<64, true, 64, 4, false>{}, Config<64, false, 64, 4>{});
   run(Config<128, true, 64, 3>{}, Config<128, false, 64, 3>{});
 }
 

@@ -1,5 +1,5 @@
-// Attention backward on Hopper in one pass, for bf16 and head dim 64: dQ with dK and dV, five products a tile instead
-// of seven.
+// Attention backward on Hopper in one pass, for bf16 and head dims up to 64 (padded with zeros): dQ with dK and dV,
+// five products a tile instead of seven.
 //
 // The keys kernel of attention_sm90_bwd.cu has dS^T [128 keys x 64 queries] in registers; here it also goes to shared
 // memory, and
@@ -389,10 +389,10 @@ __global__ void __launch_bounds__(256) finish_kernel(Arguments a, Heads<bf> dq) 
     *reinterpret_cast<__nv_bfloat162*>(&rows[r + 8][c]) = __floats2bfloat162_rn(x.z * a.s.scale, x.w * a.s.scale);
   }
   __syncthreads();
-  bf* head = dq.head(bh / a.s.n_heads, bh % a.s.n_heads, C::D);
+  bf* head = dq.head(bh / a.s.n_heads, bh % a.s.n_heads, a.s.head_dim);
   for (int i = threadIdx.x; i < C::W * C::D / 8; i += 256) {
     const int r = i / 8, c = i % 8 * 8;
-    if (t + r < a.s.tq)
+    if (t + r < a.s.tq && c < a.s.head_dim)  // the columns beyond are padding
       *reinterpret_cast<uint4*>(head + (t + r) * dq.row + c) = *reinterpret_cast<const uint4*>(&rows[r][c]);
   }
 }
@@ -407,7 +407,7 @@ void set_backward_fusion(Fusion f) { fusion = f; }
 /// longer than that, unless blocks need not wait. Below 2048 queries the workspace's traffic outweighs the two products
 /// saved.
 bool sm90_fuses(const AttentionShape& shape) {
-  if (shape.head_dim != C::D) return false;
+  if (kernel_head_dim(shape.head_dim) != C::D) return false;
   if (fusion != Fusion::automatic) return fusion == Fusion::always;
   const int64_t heads = shape.batch * shape.n_kv_heads, group = shape.n_heads / shape.n_kv_heads,
                 blocks = multiprocessors();
@@ -415,13 +415,13 @@ bool sm90_fuses(const AttentionShape& shape) {
   return shape.q_length >= 2048 && (fast_atomics() || tiles / blocks >= 6 * 64 * blocks / heads);
 }
 
-/// 10 B H Tq Tk D FLOPs (half if causal). The workspace takes 4 B H Tq D bytes; per 128 keys each of its tiles is added
-/// to once, in L2.
+/// 10 B H Tq Tk D FLOPs (half if causal). The workspace takes 4 B H Tq 64 bytes; per 128 keys each of its tiles is
+/// added to once, in L2.
 void sm90_backward_fused(const AttentionShape& shape, const HeadView& q, const HeadView& k, const HeadView& v,
                          const RowVectors& rows, const HeadView& d_o, const HeadView& dq, const HeadView& dk,
                          const HeadView& dv) {
   const int64_t b = shape.batch, heads = shape.n_heads, kv_heads = shape.n_kv_heads, tq = shape.q_length,
-                tk = shape.k_length;
+                tk = shape.k_length, d = shape.head_dim;
   const int64_t tiles = b * heads * (rows.pitch / C::W);
   const Device device = q.owner->device();
   const Tensor sums = Tensor::empty({tiles, C::W * C::D}, DType::f32, device);
@@ -430,7 +430,7 @@ void sm90_backward_fused(const AttentionShape& shape, const HeadView& q, const H
   if (ordered) turns = Tensor::empty({tiles}, DType::i32, device);
   (ordered ? turns : sums).zero();
   announce_write(sums.raw(), sums.bytes());
-  for (const HeadView* sum : {&dk, &dv}) announce_view(*sum, b, tk, kv_heads, C::D);
+  for (const HeadView* sum : {&dk, &dv}) announce_view(*sum, b, tk, kv_heads, d);
 
   Arguments a{Shape(shape),        {},        rows.lse2.data<float>(), rows.delta.data<float>(), sums.data<float>(),
               as<unsigned>(turns), rows.pitch};
@@ -438,8 +438,8 @@ void sm90_backward_fused(const AttentionShape& shape, const HeadView& q, const H
   // blocks.
   const int all = static_cast<int>(b * kv_heads), sections = std::max(1, all / (multiprocessors() / 3));
   a.order = {ceil_div(a.s.tk, C::R), all, ceil_div(all, sections)};
-  const auto on_keys = [&](const HeadView& x) { return tensor_map(x, b, tk, kv_heads, C::D, 64); };
-  const auto on_queries = [&](const HeadView& x) { return tensor_map(x, b, tq, heads, C::D, 64); };
+  const auto on_keys = [&](const HeadView& x) { return tensor_map(x, b, tk, kv_heads, d, 64); };
+  const auto on_queries = [&](const HeadView& x) { return tensor_map(x, b, tq, heads, d, 64); };
   launch({ordered ? "attention backward (sm_90)" : "attention backward (sm_90, atomics)", work_of(shape, 5, 3, 4, 2)},
          ordered ? backward_kernel<true> : backward_kernel<false>, std::min(multiprocessors(), a.order.count()),
          C::threads, C::shared_bytes, a,

@@ -1,4 +1,4 @@
-// Attention forward on Hopper: wgmma fed by TMA, for bf16 and head dim 64 or 128.
+// Attention forward on Hopper: wgmma fed by TMA, for bf16 and head dims up to 64 or 128, padded with zeros.
 //
 //   O = softmax(scale Q K^T) V by the online softmax (attention.cuh), 64 queries per warpgroup
 //
@@ -332,16 +332,24 @@ __global__ void __launch_bounds__(C::threads, 1)
 template <class C>
 void launch_forward(const AttentionShape& shape, const HeadView& q, const HeadView& k, const HeadView& v,
                     const HeadView& o, float* lse) {
+  const int64_t d = shape.head_dim, kv_heads = shape.n_kv_heads;
   Arguments a{Shape(shape), {}, lse};
-  a.order = tile_order(ceil_div(a.s.tq, C::BM), a.s.batch * a.s.n_heads, a.s.group, 4 * shape.k_length * C::D);
-  const int64_t kv_heads = shape.n_kv_heads;
-  announce_view(o, shape.batch, shape.q_length, shape.n_heads, C::D);
+  a.order = tile_order(ceil_div(a.s.tq, C::BM), a.s.batch * a.s.n_heads, a.s.group, 4 * shape.k_length * d);
+  announce_view(o, shape.batch, shape.q_length, shape.n_heads, d);
   launch({"attention forward (sm_90)", work_of(shape, 2, 2, 2, 2)}, forward_kernel<C>,
          std::min(multiprocessors(), a.order.count()), C::threads, C::shared_bytes, a,
-         tensor_map(q, shape.batch, shape.q_length, shape.n_heads, C::D, 64),
-         tensor_map(k, shape.batch, shape.k_length, kv_heads, C::D, C::BN),
-         tensor_map(v, shape.batch, shape.k_length, kv_heads, C::D, C::BN),
-         tensor_map(o, shape.batch, shape.q_length, shape.n_heads, C::D, 64));
+         tensor_map(q, shape.batch, shape.q_length, shape.n_heads, d, 64),
+         tensor_map(k, shape.batch, shape.k_length, kv_heads, d, C::BN),
+         tensor_map(v, shape.batch, shape.k_length, kv_heads, d, C::BN),
+         tensor_map(o, shape.batch, shape.q_length, shape.n_heads, d, 64));
+}
+
+/// Whether tiles of 128 queries beat tiles of 192 at head dim 64. Three warpgroups hide more of the exponentials'
+/// latency, but of few queries a last tile of 192 may be mostly empty: 256 queries fill two tiles of 128 and one and a
+/// third of 192. A row's sums run in the same order either way.
+bool short_tiles(int64_t q_length) {
+  const auto rows = [&](int64_t tile) { return (q_length + tile - 1) / tile * tile; };
+  return q_length <= 512 && rows(128) < rows(192);
 }
 
 using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
@@ -392,9 +400,17 @@ CUtensorMap tensor_map(const HeadView& view, int64_t batch, int64_t length, int6
   return map;
 }
 
+/// Padding to 64 or 128 costs the kernels' products their share of zeros: a third more at 48 and 96, which the faster
+/// tensor cores' path returns several times over. At 16, 32 and 80 it would be 4, 2 and 1.6 times the products, so they
+/// stay where mma.sync has kernels of just that size. Where it has none (8, 24, 40, 56, 72, ...) all else is slower
+/// still.
+bool sm90_pads(int64_t head_dim) {
+  if (head_dim < 8 || head_dim > 128 || head_dim % 8 != 0) return false;
+  return 2 * kernel_head_dim(head_dim) <= 3 * head_dim || !mma_has(head_dim);
+}
+
 bool sm90_takes(const AttentionShape& s, std::initializer_list<const HeadView*> views) {
-  if (s.scale <= 0 || (s.head_dim != 64 && s.head_dim != 128))
-    return false;  // the maximum of S is that of scale S only if scale > 0
+  if (s.scale <= 0 || !sm90_pads(s.head_dim)) return false;  // the maximum of S is that of scale S only if scale > 0
   for (const HeadView* v : views)
     if (v->owner->dtype() != DType::bf16 || reinterpret_cast<uintptr_t>(v->data) % 16 != 0 || v->row % 8 != 0 ||
         v->batch % 8 != 0)
@@ -404,8 +420,9 @@ bool sm90_takes(const AttentionShape& s, std::initializer_list<const HeadView*> 
 
 void sm90_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o,
                   float* lse) {
-  if (s.head_dim == 64) return launch_forward<Config<64, 3, 128, 3>>(s, q, k, v, o, lse);
-  launch_forward<Config<128, 2, 128, 2>>(s, q, k, v, o, lse);
+  if (kernel_head_dim(s.head_dim) == 128) return launch_forward<Config<128, 2, 128, 2>>(s, q, k, v, o, lse);
+  if (short_tiles(s.q_length)) return launch_forward<Config<64, 2, 128, 4>>(s, q, k, v, o, lse);
+  launch_forward<Config<64, 3, 128, 3>>(s, q, k, v, o, lse);
 }
 
 }  // namespace rw::cuda::attn
