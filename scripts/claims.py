@@ -98,6 +98,7 @@ def self_test() -> int:
         for seed, shift in ((1, 0.19), (2, 0.21)):  # two seeds, no spread over documents
             arm(f"pi-256-1000steps-seed{seed}", {64: base, 256: [x + shift for x in base]})
         arm("clex", {64: [1.2, 1.9, 3.2, 3.8]})
+        arm("zero-256-linear", {256: base[:3]})  # other documents than the base's
         rows = {row["claim"]: row for row in all_rows(Results([root], 64))}
     part = {(c, p["part"]): p for c, row in rows.items() for p in row["parts"]}
     p3_late = part["P3", "4L: 1000 steps / 200 steps"]
@@ -111,6 +112,7 @@ def self_test() -> int:
         (part["P6", "s = 4: k_max of PI"]["verdict"], "holds"),
         (rows["P6"]["verdict"], "holds (6 of 8 parts not run)"),
         (part["C4", "L: clex / base"]["verdict"], "does not hold, within noise"),
+        (part["P2", "4L: PI s = 4 / base"]["verdict"], "not run: measured on the same documents"),
         (rows["E4"]["verdict"], "not run"),
         (part["E4", "8L: full / without t"]["verdict"], "not run: arm e2-max-factor16, arm e2-16-fixed-t"),
         (part["P3", "4L: PI, 200 steps / base at L"]["must"], "<= 1.02"),

@@ -6,7 +6,7 @@ import json
 import math
 import random
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable, Iterator, Optional, Sequence
 
@@ -24,6 +24,7 @@ class Estimate:
     draws: Sequence[float] = ()
     bounds: Optional[tuple[float, float]] = None
     missing: str = ""
+    documents: tuple = ()  # what a loss was measured on
 
     def interval(self) -> Optional[tuple[float, float]]:
         if self.bounds or not self.draws:
@@ -35,12 +36,13 @@ class Estimate:
 def combine(f: Callable[..., float], *parts: Estimate) -> Estimate:
     """f of estimates, draw by draw."""
     missing = ", ".join(dict.fromkeys(p.missing for p in parts if p.missing))
-    if missing:
-        return Estimate(missing=missing)
+    texts = {p.documents for p in parts if p.documents}
+    if missing or len(texts) > 1:
+        return Estimate(missing=missing or "measured on the same documents")
     draws: Sequence[float] = ()
     if any(p.draws for p in parts):
         draws = list(map(f, *(p.draws or [p.value] * DRAWS for p in parts)))
-    return Estimate(f(*(p.value for p in parts)), draws)
+    return Estimate(f(*(p.value for p in parts)), draws, documents=next(iter(texts), ()))
 
 
 def ratio(a: Estimate, b: Estimate) -> Estimate:
@@ -105,13 +107,13 @@ def document_draws(documents: tuple[str, ...]) -> list[list[int]]:
 
 
 @functools.lru_cache(maxsize=None)
-def mean_loss(run: Path, kind: str, at: int) -> tuple[float, list[float]]:
+def mean_loss(run: Path, kind: str, at: int) -> Estimate:
     """Loss per token, and the same under every draw of documents."""
     table = losses(run, kind)[at]
     documents = tuple(sorted(table))
     sums, tokens = [table[d][0] for d in documents], [table[d][1] for d in documents]
     draws = [sum(map(sums.__getitem__, d)) / sum(map(tokens.__getitem__, d)) for d in document_draws(documents)]
-    return sum(sums) / sum(tokens), draws
+    return Estimate(sum(sums) / sum(tokens), draws, documents=tuple(zip(documents, tokens)))
 
 
 @functools.lru_cache(maxsize=None)
@@ -159,10 +161,11 @@ class Results:
         if not runs:
             return Estimate(missing=self.absent(names, f"{kind} at {at}"))
         seeds = [mean_loss(r, kind, at) for r in runs]
-        if len(runs) == 1:
-            return Estimate(*seeds[0])
-        draws = [sum(seeds[i][1][j] for i in d) / len(d) for j, d in enumerate(seed_draws(runs))]
-        return Estimate(sum(s[0] for s in seeds) / len(seeds), draws)
+        mean = combine(lambda *x: sum(x) / len(x), *seeds)
+        if len(runs) == 1 or mean.missing:
+            return mean
+        draws = [sum(seeds[i].draws[j] for i in d) / len(d) for j, d in enumerate(seed_draws(runs))]
+        return replace(mean, draws=draws)
 
     def ppl(self, names: str, window: int, kind: str = "ppl") -> Estimate:
         return combine(lambda x: math.exp(min(x, 300.0)), self.loss(names, window, kind))
