@@ -99,7 +99,8 @@ ClexScaling::Solved ClexScaling::solve(std::vector<double> distinct, bool keep_s
   OdeOptions options;
   options.method = "rk4_38";
   options.step = config().clex.time_dt;
-  options.land_on_outputs = true;  // any t, not only multiples of the step, is fourth-order accurate
+  options.land_on_outputs = true;                  // any t, not only multiples of the step, is fourth-order accurate
+  options.grow_with_t = config().clex.grow_steps;  // xi, and with it the frequencies' change, falls as 1 / t
   options.keep_steps = keep_steps;
   Solved solved{dynamics, odeint<double>(*dynamics, z1, distinct, options)};
   evaluations_ = solved.z.evaluations;

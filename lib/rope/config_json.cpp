@@ -107,6 +107,7 @@ void visit_recipe(Config& c, Visitor&& v) {
     v("ntk_input", c.clex.ntk_input, false);
     v("input_base", c.clex.input_base, false);
     v("time_dt", c.clex.time_dt, false);
+    v("grow_steps", c.clex.grow_steps, false);
     v("grad", c.clex.grad, false);
     v("lr_scale", c.clex.lr_scale, false);
   }

@@ -130,10 +130,15 @@ class Integrator {
     if (options().land_on_outputs) {
       points.push_back(t[0]);
       for (size_t i = 1; i < t.size(); ++i) {
+        const double a = t[i - 1], b = t[i];
+        const bool grow = options().grow_with_t && a * b > 0 && std::min(std::abs(a), std::abs(b)) >= 1;
+        const double steps =
+            grow ? std::abs(std::log(b / a)) / std::log1p(options().step) : std::abs(b - a) / options().step;
         // A hair less than the quotient, so that 0.3 / 0.1 is three steps
-        const double parts = std::max(1.0, std::ceil(std::abs(t[i] - t[i - 1]) / options().step * (1 - 1e-12)));
-        for (double p = 1; p < parts; ++p) points.push_back(t[i - 1] + (t[i] - t[i - 1]) * (p / parts));
-        points.push_back(t[i]);
+        const double parts = std::max(1.0, std::ceil(steps * (1 - 1e-12)));
+        for (double p = 1; p < parts; ++p)
+          points.push_back(grow ? a * std::pow(b / a, p / parts) : a + (b - a) * (p / parts));
+        points.push_back(b);
       }
       return points;
     }

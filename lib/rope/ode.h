@@ -76,6 +76,8 @@ struct OdeOptions {
   // Outputs between points are interpolated linearly, an O(h^2) error. true: every output becomes a point instead, each
   // interval between outputs being cut into equal steps of at most `step`.
   bool land_on_outputs = false;
+  // With land_on_outputs: a step that begins at t may be max(1, |t|) times as long, for dynamics that slow down as 1/t.
+  bool grow_with_t = false;
   // adaptive steps: error per step below atol + rtol |y|, in the rms norm
   double rtol = 1e-7, atol = 1e-9;
   double safety = 0.9, max_growth = 10.0, max_shrink = 0.2;

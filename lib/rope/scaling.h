@@ -34,8 +34,9 @@ struct ClexConfig {
   std::string act = "silu";    // "silu" (paper, first release) | "tanh" (published default now)
   std::string prior = "code";  // xi_t: "code" = derivative of NTK with s = 2t - 1 (published) | "paper" = with s = t
   bool ntk_input = true;       // the net sees z + ln theta_NTK(t) (published) | z(t) alone (paper)
-  double input_base = 0;  // base of ln theta_NTK in the input; 0: rope_theta (published: 1e4 whatever rope_theta is)
-  double time_dt = 0.1;   // step of the 3/8 rule; f64 (published: 0.01 in f32)
+  double input_base = 0;   // base of ln theta_NTK in the input; 0: rope_theta (published: 1e4 whatever rope_theta is)
+  double time_dt = 0.1;    // step of the 3/8 rule; f64 (published: 0.01 in f32)
+  bool grow_steps = true;  // it is the step at t = 1, and others are as much longer as t is | the same everywhere
   std::string grad = "backprop";  // through the solver (published): exact, and 4 times faster | "adjoint"
   double lr_scale = 0.1;          // learning rate of the two matrices, times the schedule's
 };

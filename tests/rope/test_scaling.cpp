@@ -243,7 +243,7 @@ TEST_CASE("Every kind's recipe comes back from config.json unchanged") {
         c.beta_fast = 31.5, c.beta_slow = 0.7, c.truncate = false, c.yarn_variant = "revised";
         c.mscale = 0.3, c.mscale_all_dim = 0.4, c.attention_factor = 1.1;
         c.low_freq_factor = 1.5, c.high_freq_factor = 3.5;
-        c.clex = {7, 2, "tanh", "paper", false, 1e5, 0.05, "backprop", 0.25};
+        c.clex = {7, 2, "tanh", "paper", false, 1e5, 0.05, false, "adjoint", 0.25};
         c.logn = LogN::position;
       }
       const RopeConfig back = rope_config_from_json(whole_config(c));
