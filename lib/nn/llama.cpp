@@ -28,11 +28,11 @@ Llama::Llama(LlamaConfig config) : config_(std::move(config)) {
   for (const ParameterSpec& spec : scaling_->parameter_specs()) arena_.set_reads_master(arena_.add(spec));
 }
 
-Llama::Llama(LlamaConfig config, DType compute, Device device, std::optional<uint64_t> seed)
+Llama::Llama(LlamaConfig config, DType compute, Device device, std::optional<uint64_t> seed, ArenaMemory memory)
     : Llama(std::move(config)) {
   compute_ = compute;
   device_ = device;
-  arena_.allocate(compute, device, seed);
+  arena_.allocate(compute, device, seed, memory);
   bind();
 }
 
