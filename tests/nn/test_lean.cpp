@@ -10,6 +10,7 @@
 #include "nn/llama.h"
 #include "nn/split_master.h"
 #include "support.h"
+#include "tensor/allocator.h"
 #include "tensor/file.h"
 
 using namespace rw;
@@ -229,6 +230,17 @@ TEST_CASE("a checkpoint of split masters has the bytes of a plain one and loads 
   const auto loaded = load_hf(dir.path("hf"), {.compute = DType::bf16, .adjust = {}, .memory = ArenaMemory::lean()});
   for (size_t i = 0; i < plain.arena().size(); ++i)
     CHECK(same_bits(loaded->arena().values_of(i), plain.arena().values_of(i).to(DType::bf16).to(DType::f32)));
+}
+
+TEST_CASE("a lean arena takes 14 bytes for each parameter, a plain one 18") {
+  for (const bool lean : {false, true}) {
+    const int64_t before = memory_stats().live_bytes;
+    ParamArena arena;
+    arena.add({"w", {1000, 100}, normal_init(1)});
+    arena.allocate(DType::bf16, kCpu, 1, lean ? ArenaMemory::lean() : ArenaMemory{});
+    const AdamW optimizer(arena, {});
+    CHECK(memory_stats().live_bytes - before == 100000 * (lean ? 14 : 18));
+  }
 }
 
 TEST_CASE("the saving is refused where it cannot be had, and says why") {
