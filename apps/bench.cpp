@@ -144,17 +144,24 @@ void bench_attention(Table& table) {
 
 constexpr double kPeakFlops = 989e12;  // dense bf16 of an H100 or H200 by its datasheet
 
-/// A row of `bench cuda`: a shape, or M at its usual batch with blocks recomputed or its samples in several forwards.
+/// A row of `bench cuda`: a shape, or M at its usual batch with blocks recomputed or its samples in several forwards,
+/// or X with whole masters and f32 gradients.
 struct TrainingRow {
   std::string name;
   ModelShape shape;
   int64_t micro_batches = 1;
+  bool by_name = false;  // only if --only asks for it
 };
 std::vector<TrainingRow> training_rows() {
   std::vector<TrainingRow> rows;
   for (const ModelShape& s : model_shapes()) {
     rows.push_back({s.name, s});
-    if (rows.back().name != "M") continue;
+    if (s.lean) {
+      ModelShape plain = s;
+      plain.lean = false;
+      rows.push_back({cat(s.name, "-plain"), plain, 1, true});
+    }
+    if (std::string(s.name) != "M") continue;
     ModelShape recomputed = s;
     recomputed.recompute = true;
     rows.push_back({"M-recompute", recomputed});
@@ -170,7 +177,8 @@ std::string training_row_names() {
 }
 
 /// Training steps on the GPU in bf16 with f32 master weights: time, model FLOP utilisation, peak memory. What is
-/// recomputed does not count as work of the model. With `comm` each rank has the row's whole batch, and tokens of all
+/// recomputed does not count as work of the model. A lean shape has split masters and bf16 gradients, on one GPU. With
+/// `comm` each rank has the row's whole batch, and tokens of all
 /// are counted.
 void bench_training(const Options& o, const TrainingRow& row, Device device, Communicator* comm) {
   const ModelShape& s = row.shape;
@@ -178,7 +186,8 @@ void bench_training(const Options& o, const TrainingRow& row, Device device, Com
   const int64_t batch = s.batch / row.micro_batches;
   release_cached_memory(device);
   reset_peak_memory(device);
-  Llama model(s.config(kVocab), DType::bf16, device, 1);
+  const bool lean = s.lean && !comm;
+  Llama model(s.config(kVocab), DType::bf16, device, 1, lean ? ArenaMemory::lean() : ArenaMemory{});
   std::optional<DataParallel> parallel;
   if (comm) parallel.emplace(*comm, model.arena());
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
@@ -210,10 +219,10 @@ void bench_training(const Options& o, const TrainingRow& row, Device device, Com
   step.result();
   if (comm && !comm->root()) return;
   const double per_token = s.training_flops_per_token(kVocab);
-  std::printf("%-12s T %6lld  B %4lld x %lld%s  %12s tok/s  MFU %5.1f %%  %9.2f ms (%.2f to %.2f)  peak %.1f GiB\n",
+  std::printf("%-12s T %6lld  B %4lld x %lld%s%s  %12s tok/s  MFU %5.1f %%  %9.2f ms (%.2f to %.2f)  peak %.1f GiB\n",
               row.name.c_str(), static_cast<long long>(s.window), static_cast<long long>(batch),
               static_cast<long long>(row.micro_batches), s.recompute ? " recomputed" : "           ",
-              with_commas(std::llround(tokens / t.median)).c_str(),
+              lean ? " lean" : "     ", with_commas(std::llround(tokens / t.median)).c_str(),
               100 * per_token * tokens / t.median / kPeakFlops / ranks, t.median * 1e3, t.fastest * 1e3,
               t.slowest * 1e3, static_cast<double>(memory_stats(device).peak_bytes) / (1 << 30));
   std::fflush(stdout);
@@ -251,7 +260,7 @@ void run_cuda(const Options& o, const Globals& globals) {
                 cuda_device_name().c_str());
   }
   for (const TrainingRow& row : training_rows()) {
-    if (o.only.empty() || ("," + o.only + ",").find("," + row.name + ",") != std::string::npos)
+    if (o.only.empty() ? !row.by_name : ("," + o.only + ",").find("," + row.name + ",") != std::string::npos)
       bench_training(o, row, device, comm.get());
   }
   if (comm) return comm->close();
@@ -299,4 +308,5 @@ void add_bench(CLI::App& app, Globals& globals) {
   cuda->add_option("--seconds", o.seconds, "time for each row")->capture_default_str();
   cuda->callback([options, &globals] { run_cuda(*options, globals); });
   add_bench_ops(*sub, globals);
+  add_bench_window(*sub, globals);
 }

@@ -308,6 +308,16 @@ void bench_optimizer(OpsBench& b) {
           32.0 * static_cast<double>(n), 0, Ceiling::copy);
     b.row("adamw", "AdamW with bf16 copy " + shape + "34 B/param)", b.time([&] { update(compute); }),
           34.0 * static_cast<double>(n), 0, Ceiling::copy);
+    {
+      // The low halves' bits do not matter: any are a master near its copy.
+      const Tensor narrow = b.random({n}, DType::bf16, 4), low = Tensor::zeros({n / 2}, DType::i32, device);
+      compute.copy_from(master);
+      b.row("adamw", "gradient norm bf16 " + shape + "2 B/param)", b.time([&] { cuda::squared_norm(narrow, norm); }),
+            2.0 * static_cast<double>(n), 0, Ceiling::copy);
+      b.row("adamw", "AdamW lean " + shape + "28 B/param)",
+            b.time([&] { cuda::adamw_split(compute, low, narrow, m, v, table, scalars, norm); }),
+            28.0 * static_cast<double>(n), 0, Ceiling::copy);
+    }
     b.row("adamw", "cast fp32->bf16 weights " + shape + "6 B/param)", b.time([&] { compute.copy_from(master); }),
           6.0 * static_cast<double>(n), 0, Ceiling::copy);
   }

@@ -164,6 +164,7 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
   const bool root = !comm || comm->root();
   check(!comm || config.batch % comm->size() == 0, "train", "--batch ", config.batch, " does not divide by ",
         comm ? comm->size() : 1, " ranks");
+  check(!comm || !config.lean, "train", "--lean is for one process, got ", comm ? comm->size() : 1, " ranks");
   std::optional<RunState> run;
   if (comm) run.emplace(*comm);
   const std::unique_ptr<Tokenizer> tokenizer = choose_tokenizer(config);
@@ -173,12 +174,17 @@ TrainResult run_training(const TrainConfig& config, const Globals& globals, cons
   const Loader loader(config, recipe, *tokenizer, corpus, bos, comm);
 
   const DType dtype = config.dtype == "bf16" || (config.dtype == "auto" && device.is_cuda()) ? DType::bf16 : DType::f32;
+  check(!config.lean || dtype == DType::bf16, "train", "--lean needs --dtype bf16, got ", dtype);
+  check(!config.lean || config.method != "clex", "train",
+        "--lean: the frequencies that clex learns are f32, expected another --method");
+  const ArenaMemory memory = config.lean ? ArenaMemory::lean() : ArenaMemory{};
   std::unique_ptr<Llama> model =
-      config.from.empty() ? std::make_unique<Llama>(recipe.model, dtype, device, config.seed)
+      config.from.empty() ? std::make_unique<Llama>(recipe.model, dtype, device, config.seed, memory)
                           : load_hf(model_folder(config.from), {.compute = dtype,
                                                                 .device = device,
                                                                 .adjust = [&](LlamaConfig& c) { c = recipe.model; },
-                                                                .seed = config.seed});
+                                                                .seed = config.seed,
+                                                                .memory = memory});
   std::optional<DataParallel> parallel;
   if (comm) {
     comm->use(device);

@@ -41,6 +41,7 @@ struct TrainConfig {
   uint64_t seed = 1;
   std::string dtype = "auto";  // f32, bf16; auto: bf16 on a GPU
   bool recompute = false, mask_seams = false, no_bos = false, packed = false;
+  bool lean = false;          // bf16: split masters and bf16 gradients
   bool eager = false;         // GPU: no CUDA graph
   bool fast_atomics = false;  // GPU: gradients in any order
   int64_t save_every = 0, keep = 2, log_every = 1;

@@ -23,7 +23,8 @@ void add_generate(CLI::App& app, Globals& globals);
 void add_tokenizer(CLI::App& app, Globals& globals);
 void add_convert(CLI::App& app, Globals& globals);
 void add_bench(CLI::App& app, Globals& globals);
-void add_bench_ops(CLI::App& bench, Globals& globals);  // one of bench's own verbs
+void add_bench_ops(CLI::App& bench, Globals& globals);  // two of bench's own verbs
+void add_bench_window(CLI::App& bench, Globals& globals);
 void add_profile(CLI::App& app, Globals& globals);
 void add_demo(CLI::App& app, Globals& globals);
 void add_compare(CLI::App& app, Globals& globals);

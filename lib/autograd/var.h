@@ -28,7 +28,7 @@ class Var {
 
   /// A leaf whose gradient is wanted; it is allocated when first needed.
   static Var leaf(Tensor value) { return leaf(std::move(value), Tensor()); }
-  /// A leaf that adds its gradient to `buffer` (same shape; may be f32 for a bf16 value).
+  /// A leaf that adds its gradient to `buffer` (same shape; f32 or bf16 for a bf16 value).
   static Var leaf(Tensor value, Tensor buffer) {
     Var v(std::move(value));
     v.slot_ = std::make_shared<GradSlot>();

@@ -1,7 +1,9 @@
 #include "nn/adamw.h"
 
 #include <cmath>
+#include <cstring>
 
+#include "nn/split_master.h"
 #include "tensor/parallel.h"
 
 namespace rw {
@@ -32,22 +34,64 @@ struct Rates {
   double lr, decay, scale, beta1, beta2, correction1, correction2, eps;
 };
 
+/// One thread's part of the update.
 template <class T>
-void update(T* p, T* g, T* m, T* v, int64_t n, const Rates& r) {
+void update_part(T* p, T* g, T* m, T* v, int64_t n, const Rates& r) {
   const T shrink = static_cast<T>(1 - r.lr * r.decay), scale = static_cast<T>(r.scale);
   const T b1 = static_cast<T>(r.beta1), b2 = static_cast<T>(r.beta2), c1 = static_cast<T>(1 - r.beta1),
           c2 = static_cast<T>(1 - r.beta2);
   const T rate = static_cast<T>(r.lr / r.correction1), root = static_cast<T>(1 / std::sqrt(r.correction2)),
           eps = static_cast<T>(r.eps);
-  parallel_for(n, kBlock, [=](int64_t begin, int64_t end) {
 #pragma omp simd
-    for (int64_t i = begin; i < end; ++i) {
-      const T grad = g[i] * scale;
-      const T mi = b1 * m[i] + c1 * grad, vi = b2 * v[i] + c2 * grad * grad;
-      m[i] = mi;
-      v[i] = vi;
-      p[i] = p[i] * shrink - rate * mi / (std::sqrt(vi) * root + eps);
-      g[i] = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const T grad = g[i] * scale;
+    const T mi = b1 * m[i] + c1 * grad, vi = b2 * v[i] + c2 * grad * grad;
+    m[i] = mi;
+    v[i] = vi;
+    p[i] = p[i] * shrink - rate * mi / (std::sqrt(vi) * root + eps);
+    g[i] = 0;
+  }
+}
+
+template <class T>
+void update(T* p, T* g, T* m, T* v, int64_t n, const Rates& r) {
+  parallel_for(n, kBlock, [=, &r](int64_t begin, int64_t end) {
+    update_part(p + begin, g + begin, m + begin, v + begin, end - begin, r);
+  });
+}
+
+/// The same for elements [offset, offset + n) of an arena with split masters, bf16 gradients or both: in small parts
+/// that are widened to f32, updated and narrowed again.
+void update_lean(const ParamArena& a, int64_t offset, int64_t n, const Rates& r) {
+  constexpr int64_t kPart = 512;
+  const bool split = a.memory().split_master, narrow = a.memory().bf16_gradients;
+  bf16* high = split ? a.compute().data<bf16>() + offset : nullptr;
+  // An int16 for each element; bytes, because it lies in a tensor of another type.
+  char* low = split ? static_cast<char*>(a.low().raw()) + 2 * offset : nullptr;
+  float* master = split ? nullptr : a.master().data<float>() + offset;
+  bf16* half = narrow ? a.grad().data<bf16>() + offset : nullptr;
+  float* grad = narrow ? nullptr : a.grad().data<float>() + offset;
+  float *m = a.m().data<float>() + offset, *v = a.v().data<float>() + offset;
+  parallel_for(n, kBlock, [=, &r](int64_t begin, int64_t end) {
+    float joined[kPart], widened[kPart];
+    for (int64_t at = begin; at < end; at += kPart) {
+      const int64_t count = std::min(kPart, end - at);
+      for (int64_t i = 0; split && i < count; ++i) {
+        SplitFloat s{high[at + i].bits, 0};
+        std::memcpy(&s.low, low + 2 * (at + i), 2);
+        const uint32_t bits = join_float(s);
+        std::memcpy(joined + i, &bits, 4);
+      }
+      for (int64_t i = 0; narrow && i < count; ++i) widened[i] = half[at + i];
+      update_part(split ? joined : master + at, narrow ? widened : grad + at, m + at, v + at, count, r);
+      for (int64_t i = 0; split && i < count; ++i) {
+        uint32_t bits = 0;
+        std::memcpy(&bits, joined + i, 4);
+        const SplitFloat s = split_float(bits);
+        high[at + i].bits = s.high;
+        std::memcpy(low + 2 * (at + i), &s.low, 2);
+      }
+      for (int64_t i = 0; narrow && i < count; ++i) half[at + i] = bf16();
     }
   });
 }
@@ -55,7 +99,7 @@ void update(T* p, T* g, T* m, T* v, int64_t n, const Rates& r) {
 }  // namespace
 
 double AdamW::step(double lr, double grad_scale, double clip) {
-  if (arena_.master().is_cuda()) {
+  if (arena_.device().is_cuda()) {
     const double norm = std::sqrt(enqueue(lr, grad_scale, clip).item()) * std::abs(grad_scale);
     if (!std::isfinite(norm)) --steps_;
     return norm;
@@ -71,7 +115,9 @@ double AdamW::step_cpu(double lr, double grad_scale, double clip) {
   double norm = 0;
   const auto run = [&](auto zero) {
     using T = decltype(zero);
-    double square = squared_norm(a.grad().data<T>() + begin, end - begin);
+    const bool lean = a.memory().split_master || a.memory().bf16_gradients;
+    double square = a.memory().bf16_gradients ? squared_norm(a.grad().data<bf16>() + begin, end - begin)
+                                              : squared_norm(a.grad().data<T>() + begin, end - begin);
     if (norm_sum_) {
       const Tensor sum = Tensor::full({1}, square, DType::f64);
       norm_sum_(sum);
@@ -92,12 +138,16 @@ double AdamW::step_cpu(double lr, double grad_scale, double clip) {
                         config_.eps};
       const int64_t o = std::max(s.offset, begin), n = std::min(s.offset + s.numel, end) - o;
       if (n <= 0) continue;
+      if (lean) {
+        update_lean(a, o, n, rates);
+        continue;
+      }
       update(a.master().data<T>() + o, a.grad().data<T>() + o, a.m().data<T>() + (o - begin),
              a.v().data<T>() + (o - begin), n, rates);
     }
     zero_rest();
   };
-  if (a.master().dtype() == DType::f64) {
+  if (a.master_dtype() == DType::f64) {
     run(double{});
   } else {
     run(float{});
@@ -116,8 +166,8 @@ void AdamW::zero_rest() const {
 
 Tensor AdamW::enqueue(double lr, double grad_scale, double clip) {
   const ParamArena& a = arena_;
-  check(a.master().is_cuda(), "adamw", "enqueue() is for a GPU; use step()");
-  const Device device = a.master().device();
+  check(a.device().is_cuda(), "adamw", "enqueue() is for a GPU; use step()");
+  const Device device = a.device();
   const int64_t begin = a.own_begin(), end = a.own_end();
   if (!scalars_.defined()) {
     std::vector<cuda::AdamWSegment> segments;
@@ -147,7 +197,9 @@ Tensor AdamW::enqueue(double lr, double grad_scale, double clip) {
   cuda::squared_norm(owned(a.grad()), squared_norm_);
   if (norm_sum_) norm_sum_(squared_norm_);
   const bool copy = !a.compute().aliases(a.master());
-  if (begin < end) {
+  if (begin < end && a.memory().split_master) {
+    cuda::adamw_split(a.compute(), a.low(), a.grad(), a.m(), a.v(), table_, scalars_, squared_norm_);
+  } else if (begin < end) {
     cuda::adamw(owned(a.master()), owned(a.grad()), a.m(), a.v(), copy ? owned(a.compute()) : Tensor(), table_,
                 scalars_, squared_norm_);
   }

@@ -14,5 +14,9 @@ void adamw(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Ten
            const Tensor&) {
   absent();
 }
+void adamw_split(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const AdamWTable&,
+                 const Tensor&, const Tensor&) {
+  absent();
+}
 
 }  // namespace rw::cuda

@@ -28,11 +28,11 @@ Llama::Llama(LlamaConfig config) : config_(std::move(config)) {
   for (const ParameterSpec& spec : scaling_->parameter_specs()) arena_.set_reads_master(arena_.add(spec));
 }
 
-Llama::Llama(LlamaConfig config, DType compute, Device device, std::optional<uint64_t> seed)
+Llama::Llama(LlamaConfig config, DType compute, Device device, std::optional<uint64_t> seed, ArenaMemory memory)
     : Llama(std::move(config)) {
   compute_ = compute;
   device_ = device;
-  arena_.allocate(compute, device, seed);
+  arena_.allocate(compute, device, seed, memory);
   bind();
 }
 
@@ -105,13 +105,15 @@ Var Llama::run(const Tensor& ids, const ForwardContext& context) const {
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const Block& block = blocks_[i];
     mark_gradients(block_index_[i], i + 1 < blocks_.size() ? block_index_[i + 1] : norm_index_);
-    if (recompute_ && grad_enabled() && stream.pending.defined()) {
+    if (recompute_ && grad_enabled()) {
+      std::vector<Var> inputs{stream.residual};
+      if (stream.pending.defined()) inputs.push_back(stream.pending);  // all but the first block
       const std::vector<Var> out = checkpoint(
           [&block, context](const std::vector<Var>& in) {
-            const Block::Stream s = block.forward({in[0], in[1]}, context);
+            const Block::Stream s = block.forward({in[0], in.size() > 1 ? in[1] : Var()}, context);
             return std::vector<Var>{s.residual, s.pending};
           },
-          {stream.residual, stream.pending});
+          inputs);
       stream = {out[0], out[1]};
     } else {
       stream = block.forward(stream, context);

@@ -18,8 +18,9 @@ namespace rw {
 class Llama {
  public:
   /// A new model with random weights, or zeros without a seed. `compute`: f32, f64, or bf16 (the master weights are f32
-  /// then). Errors: a config that does not fit together; memory.
-  Llama(LlamaConfig config, DType compute, Device device, std::optional<uint64_t> seed);
+  /// then). `memory`: how its arena keeps them. Errors: a config that does not fit together; ParamArena::allocate's;
+  /// memory.
+  Llama(LlamaConfig config, DType compute, Device device, std::optional<uint64_t> seed, ArenaMemory memory = {});
   /// What a model of this config holds, in the arena's order; allocates no weights. Errors: a config that does not fit
   /// together.
   static std::vector<ParameterSpec> parameter_specs(const LlamaConfig& config);

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "nn/cuda_optim.h"
+#include "nn/split_master.h"
 #include "tensor/launch.cuh"
 
 namespace rw::cuda {
@@ -12,33 +13,40 @@ constexpr int kThreads = 256;
 constexpr int kN = 4;                  // elements per 16-byte access
 constexpr int kBlock = kThreads * kN;  // elements per block of the update
 
-// --- |grad|^2: 4 bytes per parameter --------------------------------------------------------------------------------
+// --- |grad|^2: 4 bytes per parameter, or 2 --------------------------------------------------------------------------
 //
 // f64 from the first square on: a sum of billions of squares, and converting costs nothing beside the reading.
 
 constexpr int kNormBlocks = 1056;  // independent of the card, so that the order of additions is too
 constexpr int kUnroll = 4;
 
+/// N elements are one access of 16 bytes.
+template <int N, class G>
 __global__ void __launch_bounds__(kThreads)
-    squares_kernel(int64_t n, const float* __restrict__ grad, double* __restrict__ partial) {
+    squares_kernel(int64_t n, const G* __restrict__ grad, double* __restrict__ partial) {
   __shared__ double scratch[kThreads / kWarp];
-  const int64_t step = static_cast<int64_t>(gridDim.x) * kBlock;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads * N;
   double sum = 0;
-  int64_t i = static_cast<int64_t>(blockIdx.x) * kBlock + threadIdx.x * kN;
-  const auto add = [&](const Vec<float, kN>& g) {
+  int64_t i = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * N;
+  const auto add = [&](const Vec<G, N>& g) {
 #pragma unroll
-    for (int j = 0; j < kN; ++j) sum = fma(static_cast<double>(g.at[j]), static_cast<double>(g.at[j]), sum);
+    for (int j = 0; j < N; ++j) {
+      const double x = static_cast<double>(to_float(g.at[j]));
+      sum = fma(x, x, sum);
+    }
   };
-  for (; i + (kUnroll - 1) * step + kN <= n; i += kUnroll * step) {
-    Vec<float, kN> g[kUnroll];
+  for (; i + (kUnroll - 1) * step + N <= n; i += kUnroll * step) {
+    Vec<G, N> g[kUnroll];
 #pragma unroll
-    for (int u = 0; u < kUnroll; ++u) g[u] = load<kN>(grad + i + u * step);
+    for (int u = 0; u < kUnroll; ++u) g[u] = load<N>(grad + i + u * step);
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) add(g[u]);
   }
-  for (; i + kN <= n; i += step) add(load<kN>(grad + i));
-  for (; i < n; ++i)
-    sum = fma(static_cast<double>(grad[i]), static_cast<double>(grad[i]), sum);  // the tail: fewer than 4
+  for (; i + N <= n; i += step) add(load<N>(grad + i));
+  for (; i < n; ++i) {  // the tail: fewer than N
+    const double x = static_cast<double>(to_float(grad[i]));
+    sum = fma(x, x, sum);
+  }
   sum = block_reduce<kThreads>(sum, Sum{}, scratch);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
@@ -52,25 +60,39 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) result[0] = sum;
 }
 
-// --- the update: reads 16 bytes per parameter, writes 16 (master, m, v, zeroed gradient) and 2 for the bf16 copy ----
+// --- the update ------------------------------------------------------------------------------------------------------
+//
+// Reads 16 bytes per parameter and writes 16 (master, m, v, zeroed gradient) and 2 for the bf16 copy: 34. A bf16
+// gradient makes it 30, split masters, whose copy is their upper half, 32, both 28.
 
 __global__ void scalars_kernel(AdamWScalars values, AdamWScalars* to) { *to = values; }
 
+__device__ __forceinline__ float joined(uint16_t high, int16_t low) { return __uint_as_float(join_float({high, low})); }
+
+/// SPLIT: masters are `high` and `low`; otherwise `master`, whose rounded copy goes to `high` unless that is null.
+template <bool SPLIT, class G>
 __global__ void __launch_bounds__(kThreads)
-    adamw_kernel(int64_t n, float* __restrict__ master, float* __restrict__ grad, float* __restrict__ m,
-                 float* __restrict__ v, b16* __restrict__ compute, const AdamWSegment* __restrict__ segments,
-                 const int32_t* __restrict__ first_segment, const AdamWScalars* __restrict__ scalars,
-                 const double* __restrict__ squared_norm) {
+    adamw_kernel(int64_t n, float* __restrict__ master, uint16_t* __restrict__ high, int16_t* __restrict__ low,
+                 G* __restrict__ grad, float* __restrict__ m, float* __restrict__ v,
+                 const AdamWSegment* __restrict__ segments, const int32_t* __restrict__ first_segment,
+                 const AdamWScalars* __restrict__ scalars, const double* __restrict__ squared_norm) {
   const int64_t begin = static_cast<int64_t>(blockIdx.x) * kBlock + threadIdx.x * kN;
   if (begin >= n) return;
   const bool whole = begin + kN <= n;
-  Vec<float, kN> p, g, mi, vi;
+  Vec<float, kN> p, mi, vi;
+  Vec<uint16_t, kN> upper;
+  Vec<int16_t, kN> lower;
+  Vec<G, kN> g;
   if (whole) {  // on their way before anything else is looked up
-    p = load<kN>(master + begin), g = load<kN>(grad + begin), mi = load<kN>(m + begin), vi = load<kN>(v + begin);
+    if constexpr (SPLIT) upper = load<kN>(high + begin), lower = load<kN>(low + begin);
+    else p = load<kN>(master + begin);
+    g = load<kN>(grad + begin), mi = load<kN>(m + begin), vi = load<kN>(v + begin);
   } else {
     for (int j = 0; j < kN; ++j) {
       const bool inside = begin + j < n;
-      p.at[j] = inside ? master[begin + j] : 0.f, g.at[j] = inside ? grad[begin + j] : 0.f;
+      if constexpr (SPLIT) upper.at[j] = inside ? high[begin + j] : 0, lower.at[j] = inside ? low[begin + j] : 0;
+      else p.at[j] = inside ? master[begin + j] : 0.f;
+      g.at[j] = inside ? grad[begin + j] : from_float<G>(0.f);
       mi.at[j] = inside ? m[begin + j] : 0.f, vi.at[j] = inside ? v[begin + j] : 0.f;
     }
   }
@@ -80,6 +102,11 @@ __global__ void __launch_bounds__(kThreads)
   const bool finite = isfinite(square);
   const float scale = s.grad_scale * (s.clip > 0.f ? fminf(1.f, s.clip / (norm + 1e-6f)) : 1.f);
   const float root = rsqrtf(s.correction2);
+
+  if constexpr (SPLIT) {
+#pragma unroll
+    for (int j = 0; j < kN; ++j) p.at[j] = joined(upper.at[j], lower.at[j]);
+  }
 
   int at = first_segment[blockIdx.x];
   AdamWSegment segment = segments[at];
@@ -93,21 +120,32 @@ __global__ void __launch_bounds__(kThreads)
     }
     const float lr = s.lr * segment.lr_scale, shrink = 1.f - lr * s.weight_decay * segment.decay,
                 rate = lr / s.correction1;
-    const float d = g.at[j] * scale;
+    const float d = to_float(g.at[j]) * scale;
     mi.at[j] = finite ? s.beta1 * mi.at[j] + (1.f - s.beta1) * d : mi.at[j];
     vi.at[j] = finite ? s.beta2 * vi.at[j] + (1.f - s.beta2) * d * d : vi.at[j];
     out.at[j] = finite ? p.at[j] * shrink - rate * mi.at[j] / (sqrtf(vi.at[j]) * root + s.eps) : p.at[j];
   }
+  if constexpr (SPLIT) {
+#pragma unroll
+    for (int j = 0; j < kN; ++j) {
+      const SplitFloat parts = split_float(__float_as_uint(out.at[j]));
+      upper.at[j] = parts.high, lower.at[j] = parts.low;
+    }
+  }
+  b16* const compute = reinterpret_cast<b16*>(high);
   if (whole) {
-    store<kN>(master + begin, out);
+    if constexpr (SPLIT) store<kN>(high + begin, upper), store<kN>(low + begin, lower);
+    else store<kN>(master + begin, out);
     store<kN>(m + begin, mi);
     store<kN>(v + begin, vi);
-    store<kN>(grad + begin, Vec<float, kN>{});
-    if (compute) store_float<kN>(compute + begin, out);
+    store<kN>(grad + begin, Vec<G, kN>{});
+    if (!SPLIT && compute) store_float<kN>(compute + begin, out);
   } else {
     for (int j = 0; j < kN && begin + j < n; ++j) {
-      master[begin + j] = out.at[j], m[begin + j] = mi.at[j], v[begin + j] = vi.at[j], grad[begin + j] = 0.f;
-      if (compute) compute[begin + j] = from_float<b16>(out.at[j]);
+      if constexpr (SPLIT) high[begin + j] = upper.at[j], low[begin + j] = lower.at[j];
+      else master[begin + j] = out.at[j];
+      m[begin + j] = mi.at[j], v[begin + j] = vi.at[j], grad[begin + j] = from_float<G>(0.f);
+      if (!SPLIT && compute) compute[begin + j] = from_float<b16>(out.at[j]);
     }
   }
 }
@@ -139,30 +177,68 @@ void set_adamw_scalars(const AdamWScalars& values, const Tensor& scalars) {
 }
 
 void squared_norm(const Tensor& grad, const Tensor& result) {
-  check(grad.dtype() == DType::f32 && result.dtype() == DType::f64, "squared_norm", "expected f32 -> f64, got ",
-        grad.dtype(), " -> ", result.dtype());
+  check(result.dtype() == DType::f64, "squared_norm", "expected an f64 result, got ", result.dtype());
   check(aligned16(grad.raw()), "squared_norm", "grad must be 16-byte aligned");
-  const int64_t blocks = std::min<int64_t>(kNormBlocks, std::max<int64_t>(1, ceil_div(grad.numel(), kBlock)));
-  const Tensor partial = Tensor::empty({blocks}, DType::f64, grad.device());
-  launch({"squared_norm", grad.bytes()}, squares_kernel, blocks, kThreads, 0, grad.numel(), as<float>(grad),
-         as<double>(partial));
-  launch("squared_norm_total", squares_total_kernel, 1, kThreads, 0, blocks, as<double>(partial), as<double>(result));
+  dispatch(grad.dtype(), "squared_norm", [&](auto zero) {
+    using G = decltype(zero);
+    constexpr int kEach = 16 / sizeof(G);
+    const int64_t blocks =
+        std::min<int64_t>(kNormBlocks, std::max<int64_t>(1, ceil_div(grad.numel(), kThreads * kEach)));
+    const Tensor partial = Tensor::empty({blocks}, DType::f64, grad.device());
+    launch({"squared_norm", grad.bytes()}, squares_kernel<kEach, G>, blocks, kThreads, 0, grad.numel(), as<G>(grad),
+           as<double>(partial));
+    launch("squared_norm_total", squares_total_kernel, 1, kThreads, 0, blocks, as<double>(partial), as<double>(result));
+  });
 }
+
+namespace {
+
+/// Either form of the update: `master` is undefined for split masters, `low` otherwise.
+template <bool SPLIT>
+void adamw_launch(const Tensor& master, const Tensor& high, const Tensor& low, const Tensor& grad, const Tensor& m,
+                  const Tensor& v, const AdamWTable& table, const Tensor& scalars, const Tensor& squared_norm) {
+  const int64_t n = m.numel();
+  check(aligned16(as<char>(master), as<char>(high), as<char>(low), grad.raw(), m.raw(), v.raw()), "adamw",
+        "the arena must be 16-byte aligned");
+  check(table.first_segment.numel() == ceil_div(n, kBlock), "adamw", "the table was made for another arena");
+  const int64_t bytes = 2 * bytes_of(master, low, grad, m, v) + (SPLIT ? 2 : 1) * bytes_of(high);
+  dispatch(grad.dtype(), "adamw", [&](auto zero) {
+    using G = decltype(zero);
+    launch({"adamw", bytes}, adamw_kernel<SPLIT, G>, ceil_div(n, kBlock), kThreads, 0, n, as<float>(master),
+           as<uint16_t>(high), as<int16_t>(low), as<G>(grad), as<float>(m), as<float>(v),
+           reinterpret_cast<const AdamWSegment*>(table.segments.raw()), as<int32_t>(table.first_segment),
+           reinterpret_cast<const AdamWScalars*>(scalars.raw()), as<double>(squared_norm));
+  });
+}
+
+/// Errors: a tensor of another dtype than `dtype` or length than n.
+void check_flat(const char* argument, const Tensor& t, DType dtype, int64_t n) {
+  check(t.defined() && t.dtype() == dtype && t.numel() == n, "adamw", argument, ": expected ", dtype, " [", n,
+        "], got ", t.dtype(), " ", t.shape());
+}
+
+}  // namespace
 
 void adamw(const Tensor& master, const Tensor& grad, const Tensor& m, const Tensor& v, const Tensor& compute,
            const AdamWTable& table, const Tensor& scalars, const Tensor& squared_norm) {
   const int64_t n = master.numel();
-  for (const Tensor* t : {&master, &grad, &m, &v}) {
-    check(t->dtype() == DType::f32 && t->numel() == n, "adamw", "expected f32 [", n, "], got ", t->dtype(), " ",
-          t->shape());
-  }
-  check(aligned16(master.raw(), grad.raw(), m.raw(), v.raw(), as<b16>(compute)), "adamw",
-        "the arena must be 16-byte aligned");
-  check(table.first_segment.numel() == ceil_div(n, kBlock), "adamw", "the table was made for another arena");
-  launch({"adamw", 8 * master.bytes() + bytes_of(compute)}, adamw_kernel, ceil_div(n, kBlock), kThreads, 0, n,
-         as<float>(master), as<float>(grad), as<float>(m), as<float>(v), as<b16>(compute),
-         reinterpret_cast<const AdamWSegment*>(table.segments.raw()), as<int32_t>(table.first_segment),
-         reinterpret_cast<const AdamWScalars*>(scalars.raw()), as<double>(squared_norm));
+  check_flat("master", master, DType::f32, n);
+  check_flat("m", m, DType::f32, n);
+  check_flat("v", v, DType::f32, n);
+  check_flat("grad", grad, grad.dtype(), n);
+  if (compute.defined()) check_flat("compute", compute, DType::bf16, n);
+  adamw_launch<false>(master, compute, Tensor(), grad, m, v, table, scalars, squared_norm);
+}
+
+void adamw_split(const Tensor& high, const Tensor& low, const Tensor& grad, const Tensor& m, const Tensor& v,
+                 const AdamWTable& table, const Tensor& scalars, const Tensor& squared_norm) {
+  const int64_t n = high.numel();
+  check_flat("high", high, DType::bf16, n);
+  check_flat("low", low, DType::i32, (n + 1) / 2);
+  check_flat("m", m, DType::f32, n);
+  check_flat("v", v, DType::f32, n);
+  check_flat("grad", grad, grad.dtype(), n);
+  adamw_launch<true>(Tensor(), high, low, grad, m, v, table, scalars, squared_norm);
 }
 
 }  // namespace rw::cuda

@@ -1,11 +1,17 @@
 #include "nn/param_arena.h"
 
+#include <algorithm>
+#include <cstring>
+
+#include "nn/split_master.h"
+#include "tensor/cuda.h"
 #include "tensor/parallel.h"
 
 namespace rw {
 namespace {
-constexpr int64_t kAlign = 64;  // elements: keeps 16-byte accesses aligned in every dtype
-}
+constexpr int64_t kAlign = 64;               // elements: keeps 16-byte accesses aligned in every dtype
+constexpr int64_t kPart = int64_t{1} << 24;  // elements that are split or joined at a time
+}  // namespace
 
 std::function<void(const Tensor&, Random&)> normal_init(double std) {
   return [std](const Tensor& t, Random& random) {
@@ -18,7 +24,7 @@ std::function<void(const Tensor&, Random&)> constant_init(double value) {
 }
 
 size_t ParamArena::add(ParameterSpec spec, bool joined) {
-  check(!master_.defined(), "param_arena", "add('", spec.name, "') after allocate()");
+  check(!compute_.defined(), "param_arena", "add('", spec.name, "') after allocate()");
   const int64_t numel = spec.shape.numel();
   if (!joined) total_ = (total_ + kAlign - 1) / kAlign * kAlign;
   segments_.push_back({std::move(spec), total_, numel});
@@ -26,8 +32,15 @@ size_t ParamArena::add(ParameterSpec spec, bool joined) {
   return segments_.size() - 1;
 }
 
-void ParamArena::allocate(DType compute, Device device, std::optional<uint64_t> seed) {
-  check(!master_.defined(), "param_arena", "allocate() called twice");
+void ParamArena::allocate(DType compute, Device device, std::optional<uint64_t> seed, ArenaMemory memory) {
+  check(!compute_.defined(), "param_arena", "allocate() called twice");
+  check(compute == DType::bf16 || !(memory.split_master || memory.bf16_gradients), "param_arena",
+        "split masters and bf16 gradients are for a model that computes in bf16, got ", compute);
+  for (const Segment& s : segments_) {
+    check(!(memory.split_master && s.reads_master), "param_arena", "'", s.spec.name,
+          "' is computed with in f32: its master cannot be split");
+  }
+  memory_ = memory;
   const MemoryTag tag("parameters");
   const DType master = compute == DType::f64 ? DType::f64 : DType::f32;
   const Tensor host = Tensor::zeros({total_}, DType::f32);
@@ -37,8 +50,14 @@ void ParamArena::allocate(DType compute, Device device, std::optional<uint64_t> 
     Random random(*seed, Purpose::init, 0, static_cast<uint64_t>(i));
     s.spec.init(host.slice(s.offset, s.offset + s.numel).view(s.spec.shape), random);
   });
-  master_ = host.to(master).to(device);
-  compute_ = compute == DType::bf16 ? Tensor::empty({total_}, DType::bf16, device) : master_;
+  if (memory.split_master) {
+    compute_ = Tensor::empty({total_}, DType::bf16, device);
+    low_ = Tensor::zeros({(total_ + 1) / 2}, DType::i32, device);
+    split(host, 0);
+  } else {
+    master_ = host.to(master).to(device);
+    compute_ = compute == DType::bf16 ? Tensor::empty({total_}, DType::bf16, device) : master_;
+  }
   refresh();
   for (const Segment& s : segments_) vars_.push_back(make_var(s.offset, s.numel, s.spec.shape));
 }
@@ -46,21 +65,23 @@ void ParamArena::allocate(DType compute, Device device, std::optional<uint64_t> 
 void ParamArena::own(int64_t begin, int64_t end) {
   check(!grad_.defined(), "param_arena", "own() after enable_grad()");
   check(begin >= 0 && begin <= end && end <= total_, "param_arena", "elements [", begin, ", ", end, ") of ", total_);
+  check(!memory_.split_master || (begin == 0 && end == total_), "param_arena",
+        "split masters belong to one process: elements [", begin, ", ", end, ") of ", total_);
   own_begin_ = begin;
   own_end_ = end;
 }
 
 void ParamArena::enable_grad() {
-  check(master_.defined(), "param_arena", "enable_grad() before allocate()");
+  check(compute_.defined(), "param_arena", "enable_grad() before allocate()");
   if (grad_.defined()) return;
   compact_ = Tensor();
   {
     const MemoryTag tag("gradients");
-    grad_ = Tensor::zeros(master_.shape(), master_.dtype(), master_.device());
+    grad_ = Tensor::zeros({total_}, memory_.bf16_gradients ? DType::bf16 : master_dtype(), device());
   }
   const MemoryTag tag("optimizer");
-  m_ = Tensor::zeros({own_end() - own_begin()}, master_.dtype(), master_.device());
-  v_ = Tensor::zeros({own_end() - own_begin()}, master_.dtype(), master_.device());
+  m_ = Tensor::zeros({own_end() - own_begin()}, master_dtype(), device());
+  v_ = Tensor::zeros({own_end() - own_begin()}, master_dtype(), device());
   vars_.clear();
   for (const Segment& s : segments_) vars_.push_back(make_var(s.offset, s.numel, s.spec.shape));
 }
@@ -110,7 +131,69 @@ int64_t ParamArena::parameter_count() const {
 
 Tensor ParamArena::master_of(size_t i) const {
   const Segment& s = segments_.at(i);
+  check(!memory_.split_master, "param_arena", "master_of('", s.spec.name, "'): the masters are split");
   return master_.slice(s.offset, s.offset + s.numel).view(s.spec.shape);
+}
+
+namespace {
+/// The low halves of elements [begin, end), to or from the CPU.
+void copy_low(const Tensor& low, int64_t begin, std::vector<int16_t>& host, cuda::CopyKind kind) {
+  char* arena = static_cast<char*>(low.raw()) + begin * 2;
+  const auto bytes = static_cast<int64_t>(host.size()) * 2;
+  const bool out = kind == cuda::CopyKind::device_to_host;
+  void* to = out ? static_cast<void*>(host.data()) : arena;
+  const void* from = out ? arena : static_cast<const void*>(host.data());
+  if (low.is_cuda()) return cuda::copy(to, from, bytes, kind);
+  std::memcpy(to, from, static_cast<size_t>(bytes));
+}
+}  // namespace
+
+/// Writes f32 values [n] on the CPU to elements [offset, offset + n).
+void ParamArena::split(const Tensor& values, int64_t offset) const {
+  for (int64_t begin = 0; begin < values.numel(); begin += kPart) {
+    const int64_t end = std::min(values.numel(), begin + kPart);
+    const Tensor high = Tensor::empty({end - begin}, DType::bf16);
+    std::vector<int16_t> low(static_cast<size_t>(end - begin));
+    const float* from = values.data<float>() + begin;
+    parallel_for(end - begin, 1 << 16, [&](int64_t b, int64_t e) {
+      for (int64_t i = b; i < e; ++i) {
+        uint32_t bits = 0;
+        std::memcpy(&bits, from + i, 4);
+        const SplitFloat s = split_float(bits);
+        high.data<bf16>()[i].bits = s.high;
+        low[static_cast<size_t>(i)] = s.low;
+      }
+    });
+    compute_.slice(offset + begin, offset + end).copy_from(high);
+    copy_low(low_, offset + begin, low, cuda::CopyKind::host_to_device);
+  }
+}
+
+Tensor ParamArena::values_of(size_t i) const {
+  if (!memory_.split_master) return master_of(i);
+  const Segment& s = segments_.at(i);
+  const Tensor values = Tensor::empty({s.numel});
+  for (int64_t begin = 0; begin < s.numel; begin += kPart) {
+    const int64_t end = std::min(s.numel, begin + kPart);
+    const Tensor high = compute_.slice(s.offset + begin, s.offset + end).to(kCpu);
+    std::vector<int16_t> low(static_cast<size_t>(end - begin));
+    copy_low(low_, s.offset + begin, low, cuda::CopyKind::device_to_host);
+    float* to = values.data<float>() + begin;
+    parallel_for(end - begin, 1 << 16, [&](int64_t b, int64_t e) {
+      for (int64_t j = b; j < e; ++j) {
+        const uint32_t bits = join_float({high.data<bf16>()[j].bits, low[static_cast<size_t>(j)]});
+        std::memcpy(to + j, &bits, 4);
+      }
+    });
+  }
+  return values.view(s.spec.shape);
+}
+
+void ParamArena::set_values(size_t i, const Tensor& values) const {
+  const Segment& s = segments_.at(i);
+  if (!memory_.split_master) return master_of(i).copy_from(values);
+  check_shape("param_arena", "'" + s.spec.name + "'", values, s.spec.shape);
+  split(values.to(kCpu).to(DType::f32).view({s.numel}), s.offset);
 }
 
 size_t ParamArena::index_of(const std::string& name) const {
@@ -125,7 +208,7 @@ void ParamArena::zero_grad() const {
 }
 
 void ParamArena::refresh() const {
-  if (!compute_.aliases(master_)) compute_.copy_from(master_);
+  if (master_.defined() && !compute_.aliases(master_)) compute_.copy_from(master_);
   ++version_;
 }
 

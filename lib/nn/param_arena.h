@@ -5,6 +5,8 @@
 //   arena.allocate(DType::f32, kCpu, /*seed=*/1);
 //   Var weight = arena[w];
 //
+// With ArenaMemory::lean() it takes 14 bytes for each parameter instead of 18.
+//
 // Why flat: one kernel updates everything, one reduction is the gradient norm, one transfer is an all-reduce.
 #pragma once
 #include <optional>
@@ -20,6 +22,20 @@ namespace rw {
 std::function<void(const Tensor&, Random&)> normal_init(double std);
 /// Fills with one value.
 std::function<void(const Tensor&, Random&)> constant_init(double value);
+
+/// What an arena keeps of a parameter beside AdamW's two f32 moments. The usual form has an f32 master, an f32 gradient
+/// and, where the model computes in bf16, the bf16 copy: 18 bytes with the moments. Both parts need bf16 compute.
+struct ArenaMemory {
+  /// Master and copy in 4 bytes instead of 6 (nn/split_master.h). Masters stay exact; values halfway between two bf16
+  /// are rounded away from zero in the copy, not to even.
+  bool split_master = false;
+  /// Gradients in 2 bytes instead of 4. Each product is summed in f32 and rounded once when it is added to the buffer,
+  /// so that every further micro-batch of a step costs another rounding (a relative error of up to 2^-9 each).
+  bool bf16_gradients = false;
+
+  /// Both: 14 bytes for each parameter.
+  static constexpr ArenaMemory lean() { return {true, true}; }
+};
 
 /// Thread safety: none.
 class ParamArena {
@@ -38,10 +54,11 @@ class ParamArena {
 
   /// Allocates and initialises. `compute` is what Vars hold: f32 or f64 (the master itself) or bf16 (a copy beside an
   /// f32 master). Values depend on (seed, index of the parameter) alone; without a seed they are zero (weights to be
-  /// loaded).
-  void allocate(DType compute, Device device, std::optional<uint64_t> seed);
+  /// loaded). Errors: `memory` asks for a saving that f32 or f64 compute cannot have; split masters of a parameter that
+  /// the model reads in f32.
+  void allocate(DType compute, Device device, std::optional<uint64_t> seed, ArenaMemory memory = {});
   /// Elements [begin, end) are those that this process's optimizer updates: m and v then cover only them. Without it,
-  /// all. Errors: gradients are enabled already; a range outside the arena.
+  /// all. Errors: gradients are enabled already; a range outside the arena; a part of one with split masters.
   void own(int64_t begin, int64_t end);
   int64_t own_begin() const { return own_begin_; }
   int64_t own_end() const { return own_end_ < 0 ? total_ : own_end_; }
@@ -64,19 +81,32 @@ class ParamArena {
   const std::vector<Segment>& segments() const { return segments_; }
   /// Number of parameters in the elements sense, padding left out.
   int64_t parameter_count() const;
+  /// Elements, padding included.
+  int64_t numel() const { return total_; }
+  DType master_dtype() const { return compute_.dtype() == DType::f64 ? DType::f64 : DType::f32; }
+  Device device() const { return compute_.device(); }
+  const ArenaMemory& memory() const { return memory_; }
   /// Flat tensors, padding included. grad, m and v are undefined until enable_grad(); m and v have the owned elements.
+  /// master is undefined where masters are split: read values_of().
   const Tensor& master() const { return master_; }
   const Tensor& grad() const { return grad_; }
   const Tensor& m() const { return m_; }
   const Tensor& v() const { return v_; }
   const Tensor& compute() const { return compute_; }
-  /// The master values of parameter i, as a view with its shape.
+  /// The lower half of split masters, whose upper half is compute(): i32 [(N + 1) / 2], an int16 for each element.
+  const Tensor& low() const { return low_; }
+  /// The master values of parameter i, as a view with its shape. Errors: masters are split.
   Tensor master_of(size_t i) const;
+  /// The master values of parameter i with its shape, to be read: a view, or on the CPU where masters are split.
+  Tensor values_of(size_t i) const;
+  /// Sets them from values of any dtype and device, split masters' copy included; otherwise refresh() comes next.
+  /// Errors: another shape.
+  void set_values(size_t i, const Tensor& values) const;
   /// Errors: there is none of that name.
   size_t index_of(const std::string& name) const;
 
   void zero_grad() const;
-  /// Copies master to the bf16 copy, if there is one. After loading and after an optimizer step.
+  /// Copies master to the bf16 copy, if there is one apart. After loading and after an optimizer step.
   void refresh() const;
   /// The master values and their copy were changed by somebody else (an optimizer kernel that writes both).
   void touch() const { ++version_; }
@@ -85,10 +115,12 @@ class ParamArena {
 
  private:
   Var make_var(int64_t offset, int64_t numel, const Shape& shape) const;
+  void split(const Tensor& values, int64_t offset) const;
 
   std::vector<Segment> segments_;
+  ArenaMemory memory_;
   int64_t total_ = 0, own_begin_ = 0, own_end_ = -1;
-  Tensor master_, grad_, m_, v_, compute_, compact_;
+  Tensor master_, low_, grad_, m_, v_, compute_, compact_;
   std::vector<Var> vars_;
   mutable int64_t version_ = 0;
 };

@@ -25,12 +25,14 @@ namespace {
 
 constexpr int64_t kAlignment = 256;
 constexpr int64_t kHugePage = 2 << 20;
+constexpr uint64_t kLargestStep = 32 << 20;
 constexpr int kMaxDevices = 17;  // the CPU and up to 16 GPUs
 
-/// Rounds up to an eighth of the power of two below: 256, 512, ..., then 8 bins per octave.
+/// Rounds up to an eighth of the power of two below: 256, 512, ..., then 8 bins per octave, and beyond 256 MiB to a
+/// multiple of 32 MiB: an eighth of a weight arena would be gigabytes.
 int64_t bin_size(int64_t bytes) {
   const uint64_t n = static_cast<uint64_t>(bytes < kAlignment ? kAlignment : bytes);
-  const uint64_t step = std::max<uint64_t>(std::bit_floor(n) / 8, kAlignment);
+  const uint64_t step = std::clamp<uint64_t>(std::bit_floor(n) / 8, kAlignment, kLargestStep);
   return static_cast<int64_t>((n + step - 1) / step * step);
 }
 

@@ -27,8 +27,9 @@ const std::string kTiny = " --hidden 16 --layers 1 --heads 2 --batch 2 --window 
 }  // namespace
 
 TEST_CASE("every verb has help that names its options") {
-  for (const std::string verb : {"train", "eval ppl", "generate", "tokenizer train", "convert llama2c", "convert hf",
-                                 "bench cpu", "bench ops", "profile", "demo", "report", "theory pictures", "compare"}) {
+  for (const std::string verb :
+       {"train", "eval ppl", "generate", "tokenizer train", "convert llama2c", "convert hf", "bench cpu", "bench ops",
+        "bench window", "profile", "demo", "report", "theory pictures", "compare"}) {
     CAPTURE(verb);
     const Answer a = ropewalk(verb + " --help");
     CHECK(a.code == 0);
@@ -47,6 +48,40 @@ TEST_CASE("unknown options, verbs and missing arguments are one line and code 2"
   refuses("train --out x --steps many", "many");
   refuses("--device cpu bench ops", "GPU");
   refuses("profile --model-shape Q", "'Q'");
+  refuses("--device cpu train --out x --lean --dtype f32", "bf16");
+  refuses("--device cpu train --out x --lean --dtype bf16 --method clex", "clex");
+  refuses("--device cpu bench window --model-shape S-small --targets 64", "64");
+}
+
+TEST_CASE("bench window says which rows do not fit, and goes on with the others") {
+  const test::TempDir dir;
+  const Answer a = ropewalk("--device cpu bench window --model-shape S-small --windows 512 --only full,recompute " +
+                            std::string("--seconds 0 --memory-gib 0.33 --json '") + dir.path("rows") + "'");
+  CAPTURE(a.err);
+  REQUIRE(a.code == 0);
+  CHECK(a.out.find("out of memory") != std::string::npos);
+  std::istringstream lines(rw::read_file(dir.path("rows")));
+  std::vector<nlohmann::json> rows;
+  for (std::string line; std::getline(lines, line);) rows.push_back(nlohmann::json::parse(line));
+  REQUIRE(rows.size() == 2);
+  CHECK(rows[0]["name"] == "full-512-b1");
+  CHECK(rows[0]["seconds"].is_null());
+  CHECK(rows[1]["recompute"] == true);
+  CHECK(rows[1]["seconds"] > 0);
+  CHECK(rows[1]["peak_bytes"] < 0.33 * (1 << 30));
+  CHECK(rows[1]["tokens_per_second"].get<double>() == doctest::Approx(512 / rows[1]["seconds"].get<double>()));
+}
+
+TEST_CASE("a lean run is saved as any other: a plain one goes on from its checkpoint") {
+  const test::TempDir dir;
+  const std::string options =
+      "--device cpu --quiet train --dtype bf16 --hidden 16 --layers 1 --heads 2 --batch 2 "
+      "--window 16 --steps 4 --save-every 2 --out '" +
+      dir.path("run") + "'";
+  REQUIRE(ropewalk(options + " --lean").code == 0);
+  std::filesystem::remove_all(dir.path("run/checkpoint-000004"));
+  CHECK(ropewalk(options + " --resume").code == 0);
+  CHECK(std::filesystem::exists(dir.path("run/checkpoint-000004")));
 }
 
 TEST_CASE("profile times a step and leaves a table, records and a page") {

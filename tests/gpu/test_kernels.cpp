@@ -2,6 +2,8 @@
 #include "autograd/ops/cuda_ops.h"
 #include "gpu.h"
 #include "nn/cuda_optim.h"
+#include "nn/param_arena.h"
+#include "nn/split_master.h"
 #include "tensor/cuda.h"
 #include "tensor/gemm.h"
 
@@ -195,6 +197,117 @@ TEST_CASE("AdamW leaves the parameters as they were when the norm is not finite"
   CHECK(test::same_bits(a.m, before.m));
   CHECK(test::same_bits(a.v, before.v));
   CHECK(a.grad.to_vector() == std::vector<double>(100, 0.0));
+}
+
+namespace {
+
+/// The masters of `values` f32 [n] on the GPU as the two halves that adamw_split() updates.
+struct Halves {
+  Tensor high, low;
+  explicit Halves(const Tensor& values) {
+    const Tensor host = values.to(kCpu);
+    const int64_t n = host.numel();
+    const Tensor upper = Tensor::empty({n}, DType::bf16), lower = Tensor::zeros({(n + 1) / 2}, DType::i32);
+    for (int64_t i = 0; i < n; ++i) {
+      uint32_t bits = 0;
+      std::memcpy(&bits, host.data<float>() + i, 4);
+      const SplitFloat s = split_float(bits);
+      upper.data<bf16>()[i].bits = s.high;
+      std::memcpy(static_cast<char*>(lower.raw()) + 2 * i, &s.low, 2);
+    }
+    high = upper.to(kGpu), low = lower.to(kGpu);
+  }
+  Tensor joined() const {
+    const Tensor upper = high.to(kCpu), lower = low.to(kCpu), values = Tensor::empty({upper.numel()});
+    for (int64_t i = 0; i < values.numel(); ++i) {
+      SplitFloat s{upper.data<bf16>()[i].bits, 0};
+      std::memcpy(&s.low, static_cast<const char*>(lower.raw()) + 2 * i, 2);
+      const uint32_t bits = join_float(s);
+      std::memcpy(values.data<float>() + i, &bits, 4);
+    }
+    return values;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("AdamW with split masters on the GPU makes the weights of the plain update bit for bit") {
+  if (!test::has_gpu()) return;
+  for (const int64_t n : {1, 2, 7, 1024, 5003, 1'000'003}) {
+    for (const DType type : {DType::f32, DType::bf16}) {
+      std::vector<cuda::AdamWSegment> segments = {{0, 1.f, 1.f}};
+      if (n > 5) segments.push_back({3, 0.f, 0.5f}), segments.push_back({5, 1.f, 2.f});
+      const cuda::AdamWTable table = cuda::adamw_table(segments, n, kGpu);
+      const Tensor scalars = Tensor::empty({cuda::kAdamWScalars}, DType::f32, kGpu),
+                   norm = Tensor::empty({1}, DType::f64, kGpu);
+      const Arena a(n, true), b(n, false);
+      const Halves halves(b.master);
+      CHECK(test::same_bits(halves.joined(), b.master));
+      int64_t rounded_otherwise = 0;
+      for (uint64_t step = 0; step < 3; ++step) {
+        const Tensor first = randn({n}, 10 + step, DType::bf16).to(type).to(kGpu), second = first.clone();
+        cuda::squared_norm(first, norm);
+        // A large step, one that leaves most copies as they are, and one whose norm is not finite.
+        cuda::set_adamw_scalars({.lr = step == 1 ? 1e-6f : 1e-2f, .weight_decay = 0.1f, .clip = 1.f}, scalars);
+        if (step == 2) norm.fill(INFINITY);
+        cuda::adamw(a.master, first, a.m, a.v, a.compute, table, scalars, norm);
+        cuda::adamw_split(halves.high, halves.low, second, b.m, b.v, table, scalars, norm);
+        CHECK(test::same_bits(halves.joined(), a.master));
+        CHECK(test::same_bits(a.m, b.m));
+        CHECK(test::same_bits(a.v, b.v));
+        CHECK(second.to_vector() == std::vector<double>(static_cast<size_t>(n), 0.0));
+        const Tensor x = a.compute.to(kCpu), y = halves.high.to(kCpu), master = a.master.to(kCpu);
+        for (int64_t i = 0; i < n; ++i) {
+          uint32_t bits = 0;
+          std::memcpy(&bits, master.data<float>() + i, 4);
+          const bool halfway = (bits & 0xffffu) == 0x8000u;
+          rounded_otherwise += !halfway && x.data<bf16>()[i].bits != y.data<bf16>()[i].bits;
+        }
+      }
+      CHECK(rounded_otherwise == 0);
+    }
+  }
+}
+
+TEST_CASE("AdamW on the GPU with a bf16 gradient is that with the same numbers in f32, and so is the norm") {
+  if (!test::has_gpu()) return;
+  for (const int64_t n : {1, 7, 8, 2047, 5003, 3'000'001}) {
+    const cuda::AdamWTable table = cuda::adamw_table({{0, 1.f, 1.f}}, n, kGpu);
+    const Tensor scalars = Tensor::empty({cuda::kAdamWScalars}, DType::f32, kGpu),
+                 norm = Tensor::empty({1}, DType::f64, kGpu), again = Tensor::empty({1}, DType::f64, kGpu);
+    const Tensor narrow = randn({n}, 9, DType::bf16).to(kGpu), wide = narrow.to(DType::f32);
+    const Arena a(n, true), b(n, true);
+    double want = 0;
+    for (double v : narrow.to_vector()) want += v * v;
+    cuda::squared_norm(narrow, norm);
+    cuda::squared_norm(narrow, again);
+    CHECK(std::abs(norm.item() - want) <= 1e-12 * want);
+    CHECK(test::same_bits(norm, again));
+    cuda::set_adamw_scalars({.lr = 1e-2f, .weight_decay = 0.1f, .clip = 1.f}, scalars);
+    cuda::adamw(a.master, wide, a.m, a.v, a.compute, table, scalars, norm);
+    cuda::adamw(b.master, narrow, b.m, b.v, b.compute, table, scalars, norm);
+    CHECK(test::same_bits(a.master, b.master));
+    CHECK(test::same_bits(a.compute, b.compute));
+    CHECK(test::same_bits(a.m, b.m));
+    CHECK(test::same_bits(a.v, b.v));
+    CHECK(narrow.to_vector() == std::vector<double>(static_cast<size_t>(n), 0.0));
+  }
+}
+
+TEST_CASE("split masters on the GPU hold the values they are given, and those a model on the CPU begins with") {
+  if (!test::has_gpu()) return;
+  ParamArena here, there;
+  for (ParamArena* arena : {&here, &there}) {
+    arena->add({"a", {333}, normal_init(1)});
+    arena->add({"b", {17, 19}, {}});
+  }
+  here.allocate(DType::bf16, kCpu, 3);
+  there.allocate(DType::bf16, kGpu, 3, ArenaMemory::lean());
+  const Tensor values = randn({17, 19}, 1, DType::f32);
+  there.set_values(1, values.to(kGpu));
+  CHECK(test::same_bits(there.values_of(0), here.values_of(0)));
+  CHECK(test::same_bits(there.values_of(1), values));
+  CHECK(test::same_bits(there[1].value(), values.to(DType::bf16)));
 }
 
 TEST_CASE("out of device memory is an OutOfMemory, and the GPU can be used afterwards") {

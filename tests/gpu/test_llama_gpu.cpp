@@ -48,8 +48,8 @@ Tensor learnable(int64_t batch, int64_t length, uint64_t step) {
   return Tensor::from(ids, {batch, length});
 }
 
-std::vector<double> train(DType dtype, Device device, int64_t steps, bool recompute = false) {
-  Llama model(config(), dtype, device, 3);
+std::vector<double> train(DType dtype, Device device, int64_t steps, bool recompute = false, ArenaMemory memory = {}) {
+  Llama model(config(), dtype, device, 3, memory);
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
   model.enable_grad();
   model.set_recompute(recompute);
@@ -103,6 +103,23 @@ TEST_CASE("200 steps on the GPU follow the CPU's losses in f32, and bf16 stays w
   CHECK(std::abs(bf16.back() - gpu.back()) < 0.01 * gpu.back());
   CHECK(gpu == train(DType::f32, kGpu, steps));
   CHECK(bf16 == train(DType::bf16, kGpu, steps, true));  // recomputation changes nothing
+}
+
+TEST_CASE("200 steps with split masters, and with bf16 gradients too, stay within one percent on the GPU") {
+  if (!test::has_gpu()) return;
+  const int64_t steps = test::repetitions(200, 4);
+  const auto end_of = [&](ArenaMemory memory, bool recompute = false) {
+    const std::vector<double> losses = train(DType::bf16, kGpu, steps, recompute, memory);
+    const int64_t last = std::min<int64_t>(steps, 20);
+    double sum = 0;
+    for (int64_t i = steps - last; i < steps; ++i) sum += losses[static_cast<size_t>(i)];
+    return sum / static_cast<double>(last);
+  };
+  const double plain = end_of({}), lean = end_of(ArenaMemory::lean());
+  CHECK(std::abs(end_of({.split_master = true}) - plain) < 0.01 * plain);
+  CHECK(std::abs(lean - plain) < 0.01 * plain);
+  CHECK(end_of(ArenaMemory::lean()) == lean);        // repeats
+  CHECK(end_of(ArenaMemory::lean(), true) == lean);  // recomputation changes nothing
 }
 
 TEST_CASE("generation over a KV cache on the GPU equals the whole forward") {

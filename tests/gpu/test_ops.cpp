@@ -115,6 +115,42 @@ TEST_CASE("a weight gradient buffer that already holds something is added to") {
   CHECK(test::relative_error(run(test::kGpu, DType::bf16, DType::f32), run(kCpu, DType::f64, DType::f64)) < 1e-5);
 }
 
+TEST_CASE("a bf16 gradient buffer gets the rounded f32 gradient of every op that has weights") {
+  if (!test::has_gpu()) return;
+  const int64_t rows = 300, columns = 96, wide = 160;
+  const Tensor x = randn({rows, columns}, 1, DType::bf16).to(test::kGpu);
+  Random random(3, Purpose::test);
+  std::vector<int32_t> drawn;
+  for (int64_t i = 0; i < rows; ++i) drawn.push_back(static_cast<int32_t>(random.below(20)));
+  const Tensor ids = Tensor::from(drawn).to(test::kGpu);
+  const auto gradient = [&](const Shape& shape, DType type, const std::function<Var(const Var&)>& op) {
+    Tape tape;
+    const TapeScope scope(tape);
+    const Tensor buffer = Tensor::zeros(shape, type, test::kGpu);
+    const Var y = op(Var::leaf(randn(shape, 2, DType::bf16).to(test::kGpu), buffer));
+    tape.backward(y, randn(y.shape(), 4, DType::bf16).to(y.dtype()).to(test::kGpu));
+    return buffer;
+  };
+  const auto compare = [&](const char* name, const Shape& shape, const std::function<Var(const Var&)>& op) {
+    CAPTURE(name);
+    CHECK(test::relative_error(gradient(shape, DType::bf16, op), gradient(shape, DType::f32, op)) <
+          0x1p-7);  // the loss rounds twice
+  };
+  compare("rms_norm", {columns}, [&](const Var& w) { return rms_norm(Var(x), w, 1e-5); });
+  compare("linear", {wide, columns}, [&](const Var& w) { return linear(Var(x), w); });
+  compare("embedding", {wide, columns}, [&](const Var& w) { return embedding(ids, w); });
+  compare("linear_cross_entropy", {wide, columns},
+          [&](const Var& w) { return linear_cross_entropy(Var(x), w, ids, Reduction::sum); });
+  // More rows of logits than live at once: their parts are added up in f32.
+  const int64_t many = test::repetitions(9000, 0);
+  if (many == 0) return;
+  const Tensor long_x = randn({many, 64}, 5, DType::bf16).to(test::kGpu),
+               long_ids = Tensor::full({many}, 7, DType::i32, test::kGpu);
+  const auto op = [&](const Var& w) { return linear_cross_entropy(Var(long_x), w, long_ids, Reduction::sum); };
+  const Shape shape{32000, 64};
+  CHECK(test::same_bits(gradient(shape, DType::bf16, op), gradient(shape, DType::f32, op).to(DType::bf16)));
+}
+
 TEST_CASE("SwiGLU on the GPU agrees with the CPU, separate and packed") {
   if (!test::has_gpu()) return;
   for (const Shape& s : kShapes) {

@@ -228,12 +228,16 @@ Var linear_cross_entropy(const Var& x, const Var& weight, const Tensor& targets,
   const bool recorded = records(x, weight);
   const bool want_x = recorded && x.requires_grad(), want_w = recorded && weight.requires_grad();
   const Tensor dx = want_x ? Tensor::empty_like(rows) : Tensor();
-  const Tensor dw = want_w ? Tensor::empty(weight.shape(), wide(weight.dtype()), x.device()) : Tensor();
+  const int64_t chunk = std::min(n, chunk_rows(vocab, x.dtype(), x.device()));
+  // Several chunks add up in f32. The product of a single one is rounded to a bf16 gradient here instead of later.
+  DType dw_dtype = wide(weight.dtype());
+  if (want_w && chunk == n && weight.slot()->grad.defined() && weight.slot()->grad.dtype() == DType::bf16)
+    dw_dtype = DType::bf16;
+  const Tensor dw = want_w ? Tensor::empty(weight.shape(), dw_dtype, x.device()) : Tensor();
   const Tensor nll = Tensor::empty({n}, wide(x.dtype()), x.device());
   // dW = G^T diag(w) x: the weights go to the narrow side of the product.
   Tensor weighted_rows = rows;
   if (weighted && want_w) scale_rows(rows, row_weights, weighted_rows = Tensor::empty_like(rows));
-  const int64_t chunk = std::min(n, chunk_rows(vocab, x.dtype(), x.device()));
   const Tensor buffer = Tensor::empty({chunk, vocab}, x.dtype(), x.device());
   for (int64_t begin = 0; begin < n; begin += chunk) {
     const int64_t end = std::min(n, begin + chunk);

@@ -7,7 +7,7 @@ namespace rw {
 /// a [M,K] x b [K,N] -> [M,N]
 Var matmul(const Var& a, const Var& b);
 
-/// y [...,N] = x [...,K] W^T, W [N,K] as HF stores it. A weight with an f32 gradient buffer may be bf16.
+/// y [...,N] = x [...,K] W^T, W [N,K] as HF stores it. The gradient buffer of a bf16 weight may be f32 or bf16.
 Var linear(const Var& x, const Var& weight);
 
 }  // namespace rw

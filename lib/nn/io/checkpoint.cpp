@@ -120,7 +120,7 @@ std::string save_checkpoint(const std::string& out, const Llama& model, const Ad
     }
   } cleanup{temporary};
 
-  save_hf(temporary, model, {.dtype = model.arena().master().dtype(), .max_shard_bytes = INT64_MAX});
+  save_hf(temporary, model, {.dtype = model.arena().master_dtype(), .max_shard_bytes = INT64_MAX});
   save_safetensors(temporary + "/optimizer.safetensors", {{"m", moments.m.defined() ? moments.m : arena.m()},
                                                           {"v", moments.v.defined() ? moments.v : arena.v()}});
   if (extra) extra(temporary);
@@ -178,7 +178,7 @@ TrainerState load_checkpoint(const std::string& folder, Llama& model, AdamW& opt
   const ParamArena& arena = optimizer.arena();
   for (const auto& [name, target] : {std::pair{"m", arena.m()}, std::pair{"v", arena.v()}}) {
     const Tensor value = moments.load(name);
-    check_shape("checkpoint", name, value, arena.master().shape());
+    check_shape("checkpoint", name, value, {arena.numel()});
     target.copy_from(value.slice(arena.own_begin(), arena.own_end()));
   }
   TrainerState state;

@@ -88,7 +88,7 @@ void assign_weights(Llama& model, const std::function<Tensor(const std::string&)
     const Tensor value = find(name);
     if (!value.defined()) continue;
     check_shape("load", "'" + name + "'", value, arena.segments()[i].spec.shape);
-    arena.master_of(i).copy_from(value);
+    arena.set_values(i, value);
   }
   arena.refresh();
 }
@@ -114,7 +114,7 @@ std::unique_ptr<Llama> load_hf(const std::string& folder, const LoadOptions& opt
   const bool fresh =
       std::any_of(rope_parameters.begin(), rope_parameters.end(), [&](const auto& n) { return !files.contains(n); });
   auto model = std::make_unique<Llama>(config, options.compute, options.device,
-                                       fresh ? std::optional(options.seed) : std::nullopt);
+                                       fresh ? std::optional(options.seed) : std::nullopt, options.memory);
   assign_weights(*model, [&](const std::string& name) {
     if (rope_parameters.count(name) && !files.contains(name))
       return Tensor();  // a new method's: keep what it starts with
@@ -131,7 +131,7 @@ void save_hf(const std::string& folder, const Llama& model, const SaveOptions& o
   std::vector<std::vector<NamedTensor>> shards(1);
   int64_t bytes = 0, total = 0;
   for (size_t i = 0; i < arena.size(); ++i) {
-    const Tensor t = arena.master_of(i).to(options.dtype);
+    const Tensor t = arena.values_of(i).to(options.dtype);
     if (bytes > 0 && bytes + t.bytes() > options.max_shard_bytes) {
       shards.emplace_back();
       bytes = 0;

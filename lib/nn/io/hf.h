@@ -15,6 +15,7 @@ struct LoadOptions {
   /// and the files lack are initialised from `seed`.
   std::function<void(LlamaConfig&)> adjust;
   uint64_t seed = 0;
+  ArenaMemory memory = {};  // how the model's arena keeps the weights
 };
 
 /// The config of a model folder. Errors: no config.json, or one that is not a LLaMA's.

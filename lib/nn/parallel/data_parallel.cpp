@@ -8,7 +8,9 @@ constexpr int64_t kAlign = 64;  // elements, as in the arena: a part begins wher
 }
 
 DataParallel::DataParallel(Communicator& comm, ParamArena& arena, int64_t bucket_bytes)
-    : comm_(comm), arena_(arena), bucket_(std::max<int64_t>(1, bucket_bytes / size_of(arena.master().dtype()))) {
+    : comm_(comm), arena_(arena), bucket_(std::max<int64_t>(1, bucket_bytes / size_of(arena.master_dtype()))) {
+  check(!arena.memory().split_master && !arena.memory().bf16_gradients, "parallel",
+        "split masters and bf16 gradients are for one process, expected a plain arena for ", comm.size(), " ranks");
   const int64_t total = arena.master().numel();
   for (const auto& other : comm.gather({static_cast<double>(total), static_cast<double>(arena.master().dtype())})) {
     check(other[0] == static_cast<double>(total) && other[1] == static_cast<double>(arena.master().dtype()), "parallel",

@@ -1,0 +1,201 @@
+// `ropewalk bench window`: what a longer context window costs in training, with text of its whole length and with PoSE.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "autograd/tape.h"
+#include "common.h"
+#include "model_shapes.h"
+#include "nn/adamw.h"
+#include "nn/train_step.h"
+#include "rope/positions.h"
+#include "tensor/allocator.h"
+#include "tensor/file.h"
+
+using namespace rw;
+
+namespace {
+
+constexpr int64_t kVocab = 32000;
+
+struct Options {
+  std::string shape = "X", only, json;
+  std::vector<int64_t> targets = {16384, 32768, 65536, 131072}, windows = {4096, 8192, 16384, 32768, 65536};
+  std::vector<int64_t> batches = {2, 1};
+  double seconds = 1, memory_gib = 0;
+  bool plain = false;
+};
+
+struct Row {
+  const char* method;      // pose, or full
+  int64_t window, target;  // tokens of a sample; the context window it trains for
+  int64_t batch;
+  bool recompute;
+  std::string name() const {
+    std::string s = cat(method, "-", target, "-b", batch);
+    return recompute ? s + "-recompute" : s;
+  }
+};
+
+std::vector<Row> rows_of(const Options& o, const ModelShape& shape) {
+  const auto wanted = [&](const char* part) {
+    return o.only.empty() || ("," + o.only + ",").find(cat(",", part, ",")) != std::string::npos;
+  };
+  std::vector<Row> rows;
+  for (const int64_t batch : o.batches) {
+    for (const int64_t target : o.targets)
+      if (wanted("pose")) rows.push_back({"pose", shape.window, target, batch, false});
+  }
+  for (const bool recompute : {false, true}) {
+    for (const int64_t window : o.windows)
+      if (wanted(recompute ? "recompute" : "full")) rows.push_back({"full", window, window, 1, recompute});
+  }
+  return rows;
+}
+
+/// Steps of one row on a model that every row shares: weights go on from the row before.
+class Steps {
+ public:
+  Steps(Llama& model, AdamW& optimizer, const Row& row)
+      : model_(model), row_(row), step_(model, optimizer, /*graph=*/false) {  // the card never waits for such launches
+    RopeConfig rope = model.config().rope;
+    const int64_t original = rope.original_window();
+    rope.rope_type = "linear";
+    rope.original_max_position_embeddings = original;
+    rope.factor = std::max(1.0, static_cast<double>(row.target) / static_cast<double>(original));
+    model.set_rope(rope);
+    model.set_recompute(row.recompute);
+    PositionConfig positions;
+    if (std::string(row.method) == "pose") positions.kind = "pose";
+    sampler_ = make_position_sampler(positions);
+  }
+
+  /// Seconds of one whole step, from the upload of its input to the end of its update.
+  double run(int64_t i) {
+    SampleSpec spec{.seed = 1, .step = i, .window = row_.window, .target = row_.target};
+    for (int64_t b = 0; b < row_.batch; ++b) spec.sample_ids.push_back(b);
+    const StepInput input{random_ids(row_.batch, row_.window, kVocab, static_cast<uint64_t>(2 * i)),
+                          random_ids(row_.batch, row_.window, kVocab, static_cast<uint64_t>(2 * i + 1)),
+                          sampler_->sample(spec).positions,
+                          {.length = row_.target, .training = true},
+                          {},
+                          row_.batch * row_.window};
+    const double start = now();
+    step_.add(input, true);
+    step_.update(1e-5, 1.0);
+    step_.result();
+    return now() - start;
+  }
+
+ private:
+  Llama& model_;
+  const Row& row_;
+  TrainStep step_;
+  std::unique_ptr<PositionSampler> sampler_;
+};
+
+struct Cost {
+  double seconds;
+  int64_t peak_bytes;
+};
+
+/// Nothing if the row does not fit; the device is free for the next one either way.
+std::optional<Cost> measure(Llama& model, AdamW& optimizer, const Row& row, double budget) {
+  const Device device = model.device();
+  release_cached_memory(device);
+  reset_peak_memory(device);
+  try {
+    Steps steps(model, optimizer, row);
+    steps.run(0);  // chooses products
+    std::vector<double> times;
+    const double start = now();
+    for (int64_t i = 1; times.empty() || now() - start < budget; ++i) times.push_back(steps.run(i));
+    std::sort(times.begin(), times.end());
+    return Cost{times[times.size() / 2], memory_stats(device).peak_bytes};
+  } catch (const Error& e) {
+    // The driver's own words where it is not the allocator that ran out.
+    const bool full =
+        dynamic_cast<const OutOfMemory*>(&e) || std::string(e.what()).find("out of memory") != std::string::npos;
+    if (!full) throw;
+  }
+  Tape::current().clear();
+  model.arena().zero_grad();
+  return std::nullopt;
+}
+
+void run(const Options& o, const Globals& globals) {
+  const Device device = use(globals);
+  const ModelShape& shape = model_shape("bench", o.shape);
+  check(o.memory_gib >= 0 && o.seconds >= 0, "bench", "--memory-gib and --seconds must not be negative");
+  const std::vector<Row> rows = rows_of(o, shape);
+  for (const Row& row : rows) {
+    check(row.window > 0 && row.batch > 0 && row.target >= row.window, "bench", row.name(), ": a window of ",
+          row.window, " tokens cannot train for ", row.target);
+  }
+  set_memory_limit(static_cast<int64_t>(o.memory_gib * (1 << 30)), device);
+  const double begin = now();
+  Llama model(shape.config(kVocab), DType::bf16, device, 1, o.plain ? ArenaMemory{} : ArenaMemory::lean());
+  AdamW optimizer(model.arena(), {.weight_decay = 0.1});
+  model.enable_grad();
+  std::printf("training step of %s (%s parameters) on %s, bf16, %s; weights made in %.0f s\n", shape.name,
+              with_commas(shape.parameters(kVocab)).c_str(),
+              device.is_cuda() ? cuda_device_name(device.index).c_str() : "the CPU",
+              o.plain ? "f32 master weights and gradients" : "split f32 master weights, bf16 gradients", now() - begin);
+  std::string lines;
+  for (const Row& row : rows) {
+    std::printf("%-5s window %6lld  target %6lld  B %2lld%s  ", row.method, static_cast<long long>(row.window),
+                static_cast<long long>(row.target), static_cast<long long>(row.batch),
+                row.recompute ? " recomputed" : "           ");
+    std::fflush(stdout);
+    const std::optional<Cost> cost = measure(model, optimizer, row, o.seconds);
+    const double tokens = static_cast<double>(row.batch * row.window);
+    nlohmann::json line = {{"name", row.name()},           {"window", row.window},       {"target", row.target},
+                           {"batch", row.batch},           {"recompute", row.recompute}, {"seconds", nullptr},
+                           {"tokens_per_second", nullptr}, {"peak_bytes", nullptr}};
+    if (cost) {
+      line["seconds"] = cost->seconds;
+      line["tokens_per_second"] = tokens / cost->seconds;
+      line["peak_bytes"] = cost->peak_bytes;
+      std::printf("%9.3f s  %9s tok/s  peak %6.1f GiB\n", cost->seconds,
+                  with_commas(std::llround(tokens / cost->seconds)).c_str(),
+                  static_cast<double>(cost->peak_bytes) / (1 << 30));
+    } else {
+      std::printf("out of memory\n");
+    }
+    std::fflush(stdout);
+    lines += line.dump() + "\n";
+    if (!o.json.empty()) write_file_atomic(o.json, lines);
+  }
+  set_memory_limit(0, device);
+}
+
+}  // namespace
+
+void add_bench_window(CLI::App& bench, Globals& globals) {
+  auto options = std::make_shared<Options>();
+  auto& o = *options;
+  CLI::App* sub = bench.add_subcommand("window", "Training for longer context windows: time and memory of a step");
+  sub->footer(
+      "PoSE's samples have the shape's window, whatever the target; full-length samples have the target's, first with "
+      "all\n"
+      "activations kept, then with every block recomputed in backward. Linear scaling. What does not fit says so.\n\n"
+      "  ropewalk bench window --json cost.jsonl\n"
+      "  ropewalk bench window --only full,recompute --windows 8192 --memory-gib 75");
+  const auto list = [&](const char* name, auto& to, const char* help) {
+    sub->add_option(name, to, help)->delimiter(',')->capture_default_str();
+  };
+  sub->add_option("--model-shape", o.shape, model_shape_names())->capture_default_str();
+  sub->add_option("--only", o.only, "parts, with commas: pose, full, recompute");
+  list("--targets", o.targets, "context windows that PoSE trains for");
+  list("--batches", o.batches, "samples of PoSE's steps");
+  list("--windows", o.windows, "tokens of full-length samples");
+  sub->add_flag("--plain", o.plain, "f32 gradients, and f32 master weights apart from their bf16 copy");
+  sub->add_option("--memory-gib", o.memory_gib, "use no more than this, as on a smaller card (0: all there is)")
+      ->capture_default_str();
+  sub->add_option("--seconds", o.seconds, "time for each row, after one step that is not timed; at least one step")
+      ->capture_default_str();
+  sub->add_option("--json", o.json, "also write a line of JSON for each row here");
+  sub->callback([options, &globals] { run(*options, globals); });
+}
