@@ -256,7 +256,7 @@ TEST_CASE("a part of the moments is not written as if it were the whole") {
 }
 
 TEST_CASE("an arena with split masters or bf16 gradients is not shared among ranks") {
-  test::run_ranks(1, [](Communicator& comm) {
+  test::run_ranks(2, [](Communicator& comm) {
     for (const ArenaMemory memory : {ArenaMemory{.split_master = true}, ArenaMemory{.bf16_gradients = true}}) {
       ParamArena arena;
       arena.add({"w", {100}, normal_init(1)});
