@@ -19,6 +19,7 @@ using namespace rw;
 namespace {
 
 constexpr int64_t kVocab = 32000;
+constexpr const char* kOutOfMemory = "out of memory";
 
 struct Options {
   std::string shape = "X", only, json;
@@ -101,11 +102,17 @@ struct Cost {
   int64_t peak_bytes;
 };
 
-/// Nothing if the row does not fit; the device is free for the next one either way.
-std::optional<Cost> measure(Llama& model, AdamW& optimizer, const Row& row, double budget) {
+struct Outcome {
+  std::optional<Cost> cost;
+  std::string why;  // there is no cost
+};
+
+/// A row that does not fit leaves the device free for the next one.
+Outcome measure(Llama& model, AdamW& optimizer, const Row& row, double budget) {
   const Device device = model.device();
   release_cached_memory(device);
   reset_peak_memory(device);
+  Outcome outcome;
   try {
     Steps steps(model, optimizer, row);
     steps.run(0);  // chooses products
@@ -113,16 +120,16 @@ std::optional<Cost> measure(Llama& model, AdamW& optimizer, const Row& row, doub
     const double start = now();
     for (int64_t i = 1; times.empty() || now() - start < budget; ++i) times.push_back(steps.run(i));
     std::sort(times.begin(), times.end());
-    return Cost{times[times.size() / 2], memory_stats(device).peak_bytes};
+    return {Cost{times[times.size() / 2], memory_stats(device).peak_bytes}, ""};
   } catch (const Error& e) {
     // The driver's own words where it is not the allocator that ran out.
-    const bool full =
-        dynamic_cast<const OutOfMemory*>(&e) || std::string(e.what()).find("out of memory") != std::string::npos;
-    if (!full) throw;
+    outcome.why = e.what();
+    const bool full = dynamic_cast<const OutOfMemory*>(&e) || outcome.why.find("out of memory") != std::string::npos;
+    if (full) outcome.why = kOutOfMemory;
   }
   Tape::current().clear();
   model.arena().zero_grad();
-  return std::nullopt;
+  return outcome;
 }
 
 void run(const Options& o, const Globals& globals) {
@@ -144,12 +151,13 @@ void run(const Options& o, const Globals& globals) {
               device.is_cuda() ? cuda_device_name(device.index).c_str() : "the CPU",
               o.plain ? "f32 master weights and gradients" : "split f32 master weights, bf16 gradients", now() - begin);
   std::string lines;
+  int failed = 0;
   for (const Row& row : rows) {
     std::printf("%-5s window %6lld  target %6lld  B %2lld%s  ", row.method, static_cast<long long>(row.window),
                 static_cast<long long>(row.target), static_cast<long long>(row.batch),
                 row.recompute ? " recomputed" : "           ");
     std::fflush(stdout);
-    const std::optional<Cost> cost = measure(model, optimizer, row, o.seconds);
+    const auto [cost, why] = measure(model, optimizer, row, o.seconds);
     const double tokens = static_cast<double>(row.batch * row.window);
     nlohmann::json line = {{"name", row.name()},           {"window", row.window},       {"target", row.target},
                            {"batch", row.batch},           {"recompute", row.recompute}, {"seconds", nullptr},
@@ -162,13 +170,15 @@ void run(const Options& o, const Globals& globals) {
                   with_commas(std::llround(tokens / cost->seconds)).c_str(),
                   static_cast<double>(cost->peak_bytes) / (1 << 30));
     } else {
-      std::printf("out of memory\n");
+      std::printf("%s\n", why.c_str());
+      failed += why != kOutOfMemory;
     }
     std::fflush(stdout);
     lines += line.dump() + "\n";
     if (!o.json.empty()) write_file_atomic(o.json, lines);
   }
   set_memory_limit(0, device);
+  check(failed == 0, "bench", failed, " of ", rows.size(), " rows failed");
 }
 
 }  // namespace

@@ -254,3 +254,14 @@ TEST_CASE("a part of the moments is not written as if it were the whole") {
         std::string::npos);
   CHECK_THROWS_AS(model.arena().own(0, 128), Error);
 }
+
+TEST_CASE("an arena with split masters or bf16 gradients is not shared among ranks") {
+  test::run_ranks(2, [](Communicator& comm) {
+    for (const ArenaMemory memory : {ArenaMemory{.split_master = true}, ArenaMemory{.bf16_gradients = true}}) {
+      ParamArena arena;
+      arena.add({"w", {100}, normal_init(1)});
+      arena.allocate(DType::bf16, kCpu, 1, memory);
+      CHECK_THROWS_WITH_AS(DataParallel(comm, arena), doctest::Contains("one process"), Error);
+    }
+  });
+}
