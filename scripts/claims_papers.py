@@ -109,7 +109,9 @@ def s2(r: Results) -> Iterator[Part]:
         x = ratio(r.cost(pose(r, 16), what), r.cost(pose(r, 4), what))
         yield Part(f"{unit}: s = 16 / s = 4", x, "~", 0.05)
         yield Part(f"{unit}, 7B: s = 16 / s = 4", r.ratio7b(rows, skip(16), skip(4)), "~", 0.05, also=True)
-        yield Part(f"{unit}, as many sequences, s = 8: PoSE / full", r.ratio7b(rows, skip(8), full), "<=", 1 / 3)
+        rows = "activations" if what == "peak" else rows
+        label = f"{'activation memory' if what == 'peak' else unit}, 7B, as many sequences, s = 8: PoSE / full"
+        yield Part(label, r.ratio7b(rows, skip(8), full), "<=", 1 / 3)
         x = ratio(r.cost(pose(r, 8), what), r.cost(f"full-linear-{8 * r.L}|{pi(r, 8)}", what))
         yield Part(f"{unit}, as many tokens, s = 8: PoSE / full", x, "<=", 1, also=True)
 

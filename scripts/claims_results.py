@@ -194,11 +194,24 @@ class Results:
         return self.by_seed(names, "cost", lambda r: bool(read(r).get("steps")), lambda r: value(read(r)))
 
     def ratio7b(self, what: str, a: Callable[[dict], bool], b: Callable[[dict], bool]) -> Estimate:
-        """A cost of one row of the 7B table over that of another with the same batch."""
-        pairs = [(x, y) for x in self.cost7b for y in self.cost7b if a(x) and b(y) and x["batch"] == y["batch"]]
+        """A cost of one row of the 7B table over that of another with the same batch. A row with every block computed
+        again stands for one that does not fit otherwise. `activations`: the bytes above those that do not depend on
+        the batch; of a row that does not fit they are at least what the largest row that does fit has."""
+        if what == "activations":
+            value, rows = self.activations7b, [x for x in self.cost7b if not x["recompute"]]
+        else:
+            value, rows = (lambda x: x[what]), [x for x in self.cost7b if x[what] is not None]
+        pairs = [(x, y) for x in rows for y in rows if a(x) and b(y) and x["batch"] == y["batch"]]
         if not pairs:
             return Estimate(missing="see the 7B table")
-        return Estimate(pairs[0][0][what] / pairs[0][1][what])
+        return Estimate(value(pairs[0][0]) / value(pairs[0][1]))
+
+    def activations7b(self, row: dict) -> float:
+        """Peak bytes without weights, gradients and optimizer, which two batches of PoSE tell apart."""
+        peak = {x["batch"]: x["peak_bytes"] for x in self.cost7b if x["name"].startswith("pose")}
+        fixed = (2 * peak[1] - peak[2]) if {1, 2} <= set(peak) else 0
+        most = max(x["peak_bytes"] or 0 for x in self.cost7b)
+        return (row["peak_bytes"] or most) - fixed
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------------
