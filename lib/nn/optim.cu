@@ -123,7 +123,8 @@ __global__ void __launch_bounds__(kThreads)
     const float d = to_float(g.at[j]) * scale;
     mi.at[j] = finite ? s.beta1 * mi.at[j] + (1.f - s.beta1) * d : mi.at[j];
     vi.at[j] = finite ? s.beta2 * vi.at[j] + (1.f - s.beta2) * d * d : vi.at[j];
-    out.at[j] = finite ? p.at[j] * shrink - rate * mi.at[j] / (sqrtf(vi.at[j]) * root + s.eps) : p.at[j];
+    // One rounding, said outright: left to the compiler, it is one or two, depending on the form of the master.
+    out.at[j] = finite ? fmaf(p.at[j], shrink, -(rate * mi.at[j] / (sqrtf(vi.at[j]) * root + s.eps))) : p.at[j];
   }
   if constexpr (SPLIT) {
 #pragma unroll
