@@ -76,7 +76,9 @@ std::vector<RetrievalRow> RetrievalMix::apply(const TokenCorpus& corpus, std::sp
     const int64_t task = length_of(p.task), needle = length_of(p.needle), question = length_of(p.question);
     const int64_t fixed = task + needle + question;
     const auto filler = std::span(text).first(static_cast<size_t>(length - fixed));
-    corpus.read(where[b].document, where[b].begin, filler);
+    const Region& region = where[b];
+    const int64_t place = random.between(0, region.available - static_cast<int64_t>(filler.size()));
+    corpus.read(region.document, region.begin + place, filler);
 
     // Counted in tokens of filler: [0, before) needle [before, asked) question [asked, all).
     const int64_t all = length_of(text) - fixed, least = std::min<int64_t>(all, 16);

@@ -5,7 +5,7 @@
 //   Batch batch = make_batch(corpus, where, positions.content, {.bos = bos});
 //   mix.apply(corpus, where, bos, step, first_sample, batch);        // 7 % of the rows become retrieval sequences
 //
-// A chosen row is contiguous text of the region that the sample had anyway:
+// A chosen row is contiguous text from a uniform place of the region that the sample had anyway:
 //
 //   text  needle with the key  text  question and answer  text
 //

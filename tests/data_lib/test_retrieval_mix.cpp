@@ -80,6 +80,26 @@ TEST_CASE("Needles stand after a sentence's end where one is near, and everywher
   CHECK(farthest > 60);
 }
 
+TEST_CASE("The text of retrieval sequences comes from everywhere in a document, not from its beginning") {
+  const Fixture f;
+  std::vector<RetrievalRow> rows;
+  const Batch batch = f.batch(1, 200, true, 1.0, &rows);
+  const std::string document = f.tokenizer->decode(f.corpus.tokens(0));
+  int64_t in_first_half = 0, in_last_tenth = 0, found = 0;
+  for (const RetrievalRow& r : rows) {
+    const std::string text = f.tokenizer->decode(row(batch.targets, r.row));
+    if (r.key_begin < 40) continue;
+    const size_t at = document.find(text.substr(0, 30));
+    if (at == std::string::npos) continue;
+    ++found;
+    in_first_half += at < document.size() / 2;
+    in_last_tenth += at > document.size() / 10 * 9;
+  }
+  CHECK(found > 20);
+  CHECK(in_first_half < found * 3 / 4);
+  CHECK(in_last_tenth > 0);
+}
+
 TEST_CASE("The share of retrieval sequences is as asked, the other rows stay as they were") {
   const Fixture f;
   std::vector<RetrievalRow> rows;
