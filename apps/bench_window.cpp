@@ -23,7 +23,7 @@ constexpr const char* kOutOfMemory = "out of memory";
 
 struct Options {
   std::string shape = "X", only, json;
-  std::vector<int64_t> targets = {16384, 32768, 65536, 131072}, windows = {4096, 8192, 16384, 32768, 65536};
+  std::vector<int64_t> targets = {8192, 16384, 32768, 65536, 131072}, windows = {4096, 8192, 16384, 32768, 65536};
   std::vector<int64_t> batches = {2, 1};
   double seconds = 1, memory_gib = 0;
   bool plain = false;
