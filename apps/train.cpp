@@ -156,157 +156,209 @@ std::string fingerprint(const TokenCorpus& corpus) {
   return cat(corpus.total_tokens(), " tokens in ", corpus.documents(), " documents, fnv1a ", hex);
 }
 
-}  // namespace
-
-TrainResult run_training(const TrainConfig& config, const Globals& globals, const std::vector<Document>& documents,
-                         Communicator* comm) {
-  const Device device = use(globals);
-  const bool root = !comm || comm->root();
-  check(!comm || config.batch % comm->size() == 0, "train", "--batch ", config.batch, " does not divide by ",
-        comm ? comm->size() : 1, " ranks");
-  check(!comm || !config.lean, "train", "--lean is for one process, got ", comm ? comm->size() : 1, " ranks");
-  std::optional<RunState> run;
-  if (comm) run.emplace(*comm);
-  const std::unique_ptr<Tokenizer> tokenizer = choose_tokenizer(config);
-  const Recipe recipe = make_recipe(config, *tokenizer);
-  const TokenCorpus corpus = tokens_of(config, documents, *tokenizer, globals);
-  const std::optional<int32_t> bos = config.no_bos ? std::nullopt : tokenizer->bos_id();
-  const Loader loader(config, recipe, *tokenizer, corpus, bos, comm);
-
-  const DType dtype = config.dtype == "bf16" || (config.dtype == "auto" && device.is_cuda()) ? DType::bf16 : DType::f32;
+/// The model that a run begins with: new, or --from's under the recipe's configuration.
+std::unique_ptr<Llama> make_model(const TrainConfig& config, const Recipe& recipe, DType dtype, Device device) {
   check(!config.lean || dtype == DType::bf16, "train", "--lean needs --dtype bf16, got ", dtype);
   check(!config.lean || config.method != "clex", "train",
         "--lean: the frequencies that clex learns are f32, expected another --method");
   const ArenaMemory memory = config.lean ? ArenaMemory::lean() : ArenaMemory{};
-  std::unique_ptr<Llama> model =
-      config.from.empty() ? std::make_unique<Llama>(recipe.model, dtype, device, config.seed, memory)
-                          : load_hf(model_folder(config.from), {.compute = dtype,
-                                                                .device = device,
-                                                                .adjust = [&](LlamaConfig& c) { c = recipe.model; },
-                                                                .seed = config.seed,
-                                                                .memory = memory});
-  std::optional<DataParallel> parallel;
-  if (comm) {
-    comm->use(device);
-    parallel.emplace(*comm, model->arena());
-  }
-  model->enable_grad();
-  model->set_recompute(config.recompute);
-  AdamW optimizer(model->arena(), config.adamw);
+  if (config.from.empty()) return std::make_unique<Llama>(recipe.model, dtype, device, config.seed, memory);
+  return load_hf(model_folder(config.from), {.compute = dtype,
+                                             .device = device,
+                                             .adjust = [&](LlamaConfig& c) { c = recipe.model; },
+                                             .seed = config.seed,
+                                             .memory = memory});
+}
 
-  std::map<std::string, std::string> description = recipe.description;
-  description["dtype"] = dtype == DType::bf16 ? "bf16" : "f32";
-  description["data"] = fingerprint(corpus);
-  TrainerState state{.step = 0, .tokens = 0, .seed = config.seed, .recipe = description};
-  if (root) {
-    make_folder("train", config.out);
-    remove_unfinished(config.out);
+/// One run from its first step, or from its newest checkpoint, to the model folder it leaves. With several ranks each
+/// makes one of these, and rank 0's writes.
+class Training {
+ public:
+  Training(const TrainConfig& config, const Globals& globals, const std::vector<Document>& documents,
+           Communicator* comm)
+      : config_(config),
+        device_(use(globals)),
+        comm_(comm),
+        root_(!comm || comm->root()),
+        run_(joined(config, comm)),
+        tokenizer_(choose_tokenizer(config)),
+        recipe_(make_recipe(config, *tokenizer_)),
+        corpus_(tokens_of(config, documents, *tokenizer_, globals)),
+        loader_(config, recipe_, *tokenizer_, corpus_, config.no_bos ? std::nullopt : tokenizer_->bos_id(), comm),
+        dtype_(config.dtype == "bf16" || (config.dtype == "auto" && device_.is_cuda()) ? DType::bf16 : DType::f32),
+        model_(make_model(config, recipe_, dtype_, device_)),
+        parallel_(shared(comm, device_, *model_)),
+        optimizer_(model_->arena(), config.adamw),
+        schedule_(config.schedule),
+        progress_("train", config.steps, globals) {
+    schedule_.steps = config.steps;
+    model_->enable_grad();
+    model_->set_recompute(config.recompute);
+    state_ = {.step = 0, .tokens = 0, .seed = config.seed, .recipe = recipe_.description};
+    state_.recipe["dtype"] = dtype_ == DType::bf16 ? "bf16" : "f32";
+    state_.recipe["data"] = fingerprint(corpus_);
+    description_ = state_.recipe;
   }
-  if (comm) check_same_on_all(*comm, "recipe or text", to_toml(description));  // and the folder is there for all
-  if (root && !config.resume) {
+
+  TrainResult run() {
+    open_folder();
+    if (config_.resume) resume();
+    if (run_ && state_.step > 0) run_->set_checkpoint(checkpoint_folder(config_.out, state_.step));
+    if (root_) metrics_.emplace(config_.out + "/metrics.jsonl", state_.step);
+    set_fast_atomics(config_.fast_atomics);
+    step_.emplace(*model_, optimizer_, !config_.eager, parallel_ ? &*parallel_ : nullptr);
+    seen_ = state_.step;
+    start_ = previous_ = now();
+    try {
+      while (state_.step < config_.steps) one_step();
+      while (step_->pending() > 0) look();
+      result_.seconds = now() - start_;
+      if (parallel_) parallel_->gather_master();
+    } catch (const RankLost& e) {
+      run_->leave(e.what());
+    }
+    if (root_) write_model();
+    return result_;
+  }
+
+ private:
+  static std::optional<RunState> joined(const TrainConfig& config, Communicator* comm) {
+    if (!comm) return std::nullopt;
+    check(config.batch % comm->size() == 0, "train", "--batch ", config.batch, " does not divide by ", comm->size(),
+          " ranks");
+    check(!config.lean, "train", "--lean is for one process, got ", comm->size(), " ranks");
+    return std::optional<RunState>(std::in_place, *comm);
+  }
+  static std::optional<DataParallel> shared(Communicator* comm, Device device, Llama& model) {
+    if (!comm) return std::nullopt;
+    comm->use(device);
+    return std::optional<DataParallel>(std::in_place, *comm, model.arena());
+  }
+
+  /// --out, made and free of what a killed run left half written.
+  void open_folder() {
+    if (root_) {
+      make_folder("train", config_.out);
+      remove_unfinished(config_.out);
+    }
+    if (comm_) check_same_on_all(*comm_, "recipe or text", to_toml(description_));  // and the folder is there for all
+    if (!root_ || config_.resume) return;
     // Two runs would mix: the older one's later steps would be taken for the newest, and resumed.
-    const auto earlier = config.save_every > 0 ? latest_checkpoint(config.out) : std::nullopt;
-    check(!earlier.has_value(), "train", "'", config.out, "' holds checkpoints of another run (", earlier.value_or(""),
+    const auto earlier = config_.save_every > 0 ? latest_checkpoint(config_.out) : std::nullopt;
+    check(!earlier.has_value(), "train", "'", config_.out, "' holds checkpoints of another run (", earlier.value_or(""),
           "): go on with it by --resume, or remove them, or name another --out");
   }
-  if (config.resume) {
-    if (const auto folder = latest_checkpoint(config.out)) {
-      const auto recipe_now = state.recipe;
-      state = load_checkpoint(*folder, *model, optimizer);
-      check(state.recipe == recipe_now, "train", "--resume with other options than '", *folder,
-            "' was trained with: ", difference(state.recipe, recipe_now));
-    }
-  }
-  if (comm && config.resume) {
-    check_same_on_all(*comm, "checkpoint (is --out on a file system that all hosts share?)", cat(state.step));
-    parallel->share_weights();
-  }
-  if (run && state.step > 0) run->set_checkpoint(checkpoint_folder(config.out, state.step));
-  Schedule schedule = config.schedule;
-  schedule.steps = config.steps;
-  std::optional<Metrics> metrics;
-  if (root) metrics.emplace(config.out + "/metrics.jsonl", state.step);
-  const auto save_tokenizer = [&](const std::string& folder) { tokenizer->save(folder); };
-  const bool per_sample_t = recipe.model.rope.rope_type == "clex";
 
-  ProgressBar progress("train", config.steps, globals);
-  TrainResult result;
-  set_fast_atomics(config.fast_atomics);
-  TrainStep step(*model, optimizer, !config.eager, parallel ? &*parallel : nullptr);
-  const double start = now();
-  double previous = start;
-  int64_t seen = state.step;    // steps whose result was looked at: on a GPU one behind
-  std::deque<int64_t> waiting;  // scored tokens of the steps after that
-  const auto look = [&] {
-    const StepResult r = step.result();
-    const int64_t tokens = waiting.front();
-    waiting.pop_front();
-    check(std::isfinite(r.loss), "train", "the loss is ", r.loss, " at step ", seen, "; the last checkpoint is kept");
-    check(std::isfinite(r.grad_norm), "train", "the gradient norm is ", r.grad_norm, " at step ", seen,
-          "; the last checkpoint is kept");
-    const double moment = now(), rate = static_cast<double>(tokens) / (moment - previous);
-    previous = moment;
-    result.losses.push_back(r.loss);
-    result.tokens += tokens;
-    if (metrics && seen % config.log_every == 0)
-      metrics->write(seen, r.loss, schedule(seen), r.grad_norm, rate, moment - start);
-    ++seen;
-    char note[80];
-    std::snprintf(note, sizeof note, "loss %.4f  %s tok/s", r.loss, with_commas(std::llround(rate)).c_str());
-    progress.update(seen, note);
-  };
-  const auto save = [&] {
-    WholeMoments moments;
-    if (parallel) {
-      parallel->gather_master();
-      moments = parallel->gather_moments();
+  void resume() {
+    if (const auto folder = latest_checkpoint(config_.out)) {
+      state_ = load_checkpoint(*folder, *model_, optimizer_);
+      check(state_.recipe == description_, "train", "--resume with other options than '", *folder,
+            "' was trained with: ", difference(state_.recipe, description_));
     }
-    if (root) save_checkpoint(config.out, *model, optimizer, state, config.keep, save_tokenizer, moments);
-    if (comm) comm->barrier();
-    if (run) run->set_checkpoint(checkpoint_folder(config.out, state.step));
-  };
-  const auto one_step = [&] {
-    const int64_t behind = device.is_cuda() ? 1 : 0;
-    for (int64_t micro = 0; micro < config.accumulate; ++micro) {
-      const Loader::Item item = loader.next(state.step, micro);
-      step.add({item.batch.ids,
-                item.batch.targets,
-                item.positions.positions,
-                {.length = recipe.target, .training = true},
-                per_sample_t ? item.positions.t : std::vector<double>{},
-                item.batch.scored,
-                item.batch.weights,
-                item.batch.weight},
-               micro + 1 == config.accumulate);
+    if (!comm_) return;
+    check_same_on_all(*comm_, "checkpoint (is --out on a file system that all hosts share?)", cat(state_.step));
+    parallel_->share_weights();
+  }
+
+  void one_step() {
+    for (int64_t micro = 0; micro < config_.accumulate; ++micro) {
+      const Loader::Item item = loader_.next(state_.step, micro);
+      step_->add({item.batch.ids,
+                  item.batch.targets,
+                  item.positions.positions,
+                  {.length = recipe_.target, .training = true},
+                  recipe_.model.rope.rope_type == "clex" ? item.positions.t : std::vector<double>{},
+                  item.batch.scored,
+                  item.batch.weights,
+                  item.batch.weight},
+                 micro + 1 == config_.accumulate);
     }
-    const int64_t tokens = step.update(schedule(state.step), config.clip);
-    state.tokens += tokens;
-    waiting.push_back(tokens);
-    ++state.step;
-    while (step.pending() > behind) look();
-    if (config.save_every > 0 && state.step % config.save_every == 0) {
-      while (step.pending() > 0) look();  // nothing is saved that was not found finite
+    const int64_t tokens = step_->update(schedule_(state_.step), config_.clip);
+    state_.tokens += tokens;
+    waiting_.push_back(tokens);
+    ++state_.step;
+    while (step_->pending() > (device_.is_cuda() ? 1 : 0)) look();
+    if (config_.save_every > 0 && state_.step % config_.save_every == 0) {
+      while (step_->pending() > 0) look();  // nothing is saved that was not found finite
       save();
     }
-    if (run) run->set_step(state.step);
-  };
-  try {
-    while (state.step < config.steps) one_step();
-    while (step.pending() > 0) look();
-    result.seconds = now() - start;
-    if (parallel) parallel->gather_master();
-  } catch (const RankLost& e) {
-    run->leave(e.what());
+    if (run_) run_->set_step(state_.step);
   }
-  if (!root) return result;
-  save_tokenizer(config.out);
-  write_file_atomic(config.out + "/recipe.toml", to_toml(description));
-  save_hf(config.out, *model);
-  char note[80];
-  std::snprintf(note, sizeof note, "loss %.4f  %s tok/s", result.losses.empty() ? 0.0 : result.losses.back(),
-                with_commas(std::llround(static_cast<double>(result.tokens) / std::max(result.seconds, 1e-9))).c_str());
-  progress.finish(note);
-  return result;
+
+  /// The result of the oldest step that was not looked at.
+  void look() {
+    const StepResult r = step_->result();
+    const int64_t tokens = waiting_.front();
+    waiting_.pop_front();
+    check(std::isfinite(r.loss), "train", "the loss is ", r.loss, " at step ", seen_, "; the last checkpoint is kept");
+    check(std::isfinite(r.grad_norm), "train", "the gradient norm is ", r.grad_norm, " at step ", seen_,
+          "; the last checkpoint is kept");
+    const double moment = now(), rate = static_cast<double>(tokens) / (moment - previous_);
+    previous_ = moment;
+    result_.losses.push_back(r.loss);
+    result_.tokens += tokens;
+    if (metrics_ && seen_ % config_.log_every == 0)
+      metrics_->write(seen_, r.loss, schedule_(seen_), r.grad_norm, rate, moment - start_);
+    ++seen_;
+    progress_.update(seen_, note(r.loss, rate));
+  }
+
+  void save() {
+    WholeMoments moments;
+    if (parallel_) {
+      parallel_->gather_master();
+      moments = parallel_->gather_moments();
+    }
+    const auto save_tokenizer = [&](const std::string& folder) { tokenizer_->save(folder); };
+    if (root_) save_checkpoint(config_.out, *model_, optimizer_, state_, config_.keep, save_tokenizer, moments);
+    if (comm_) comm_->barrier();
+    if (run_) run_->set_checkpoint(checkpoint_folder(config_.out, state_.step));
+  }
+
+  void write_model() {
+    tokenizer_->save(config_.out);
+    write_file_atomic(config_.out + "/recipe.toml", to_toml(description_));
+    save_hf(config_.out, *model_);
+    progress_.finish(note(result_.losses.empty() ? 0.0 : result_.losses.back(),
+                          static_cast<double>(result_.tokens) / std::max(result_.seconds, 1e-9)));
+  }
+
+  static std::string note(double loss, double rate) {
+    char text[80];
+    std::snprintf(text, sizeof text, "loss %.4f  %s tok/s", loss, with_commas(std::llround(rate)).c_str());
+    return text;
+  }
+
+  const TrainConfig& config_;
+  Device device_;
+  Communicator* comm_;
+  bool root_;
+  std::optional<RunState> run_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  Recipe recipe_;
+  TokenCorpus corpus_;
+  Loader loader_;
+  DType dtype_;
+  std::unique_ptr<Llama> model_;
+  std::optional<DataParallel> parallel_;  // before the gradients: it says which moments this rank has
+  AdamW optimizer_;
+  Schedule schedule_;
+  ProgressBar progress_;
+  std::optional<TrainStep> step_;
+  std::map<std::string, std::string> description_;  // the whole recipe, for recipe.toml and for a resume
+  TrainerState state_;
+  std::optional<Metrics> metrics_;
+  TrainResult result_;
+  double start_ = 0, previous_ = 0;  // seconds: of the run, of the last result
+  int64_t seen_ = 0;                 // steps whose result was looked at: on a GPU one behind
+  std::deque<int64_t> waiting_;      // scored tokens of the steps after that
+};
+
+}  // namespace
+
+TrainResult run_training(const TrainConfig& config, const Globals& globals, const std::vector<Document>& documents,
+                         Communicator* comm) {
+  return Training(config, globals, documents, comm).run();
 }
 
 TrainResult run_training_and_record(const TrainConfig& config, const Globals& globals,
