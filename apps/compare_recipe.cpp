@@ -226,6 +226,7 @@ class Reader {
     out_.tokenizer = placed(out_.base.tokenizer);
     std::string text = joined(out_.base.data);  // as the recipe has it: a moved folder is the same comparison
     place(out_.base.data);
+    place(out_.base.validation);
     if (!base_text_.empty()) out_.base.data = {base_text_}, text = "the base's";
     if (!overrides_.data.empty()) out_.base.data = overrides_.data, text = joined(overrides_.data);
     if (vocab) out_.vocab = static_cast<int32_t>(whole("base", "vocab", one("base", *vocab)));

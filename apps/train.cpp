@@ -12,6 +12,7 @@
 #include "data/batch.h"
 #include "data/demo_corpus.h"
 #include "data/retrieval_mix.h"
+#include "eval/perplexity.h"
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
 #include "nn/parallel/data_parallel.h"
@@ -27,7 +28,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// metrics.jsonl: one object per step. After a resume, lines of steps that will be run again are dropped.
+/// metrics.jsonl, one object per step, or validation.jsonl. After a resume, lines from `first_step` on, which will come
+/// again, are dropped.
 class Metrics {
  public:
   Metrics(const std::string& path, int64_t first_step) {
@@ -44,10 +46,10 @@ class Metrics {
     check(file_ != nullptr, "train", "cannot write '", path, "'");
   }
   ~Metrics() { std::fclose(file_); }
-  void write(int64_t step, double loss, double lr, double norm, double rate, double time) {
-    const nlohmann::json j = {{"step", step},      {"loss", loss},         {"lr", lr},
-                              {"grad_norm", norm}, {"tokens_per_s", rate}, {"time_s", time}};
-    std::fprintf(file_, "%s\n", j.dump().c_str());
+  Metrics(const Metrics&) = delete;
+  Metrics& operator=(const Metrics&) = delete;
+  void write(const nlohmann::json& line) {
+    std::fprintf(file_, "%s\n", line.dump().c_str());
     std::fflush(file_);
   }
 
@@ -177,6 +179,7 @@ class Training {
   Training(const TrainConfig& config, const Globals& globals, const std::vector<Document>& documents,
            Communicator* comm)
       : config_(config),
+        globals_(globals),
         device_(use(globals)),
         comm_(comm),
         root_(!comm || comm->root()),
@@ -205,6 +208,12 @@ class Training {
     if (config_.resume) resume();
     if (run_ && state_.step > 0) run_->set_checkpoint(checkpoint_folder(config_.out, state_.step));
     if (root_) metrics_.emplace(config_.out + "/metrics.jsonl", state_.step);
+    if (root_ && !config_.validation.empty()) {
+      validations_.emplace(config_.out + "/validation.jsonl", state_.step + 1);
+      TrainConfig other;
+      other.data = config_.validation;
+      validation_ = tokens_of(other, {}, *tokenizer_, globals_);
+    }
     set_fast_atomics(config_.fast_atomics);
     step_.emplace(*model_, optimizer_, !config_.eager, parallel_ ? &*parallel_ : nullptr);
     seen_ = state_.step;
@@ -212,7 +221,8 @@ class Training {
     try {
       while (state_.step < config_.steps) one_step();
       while (step_->pending() > 0) look();
-      result_.seconds = now() - start_;
+      if (config_.validate_every == 0 || state_.step % config_.validate_every != 0) validate();
+      result_.seconds = now() - start_ - validating_;
       if (parallel_) parallel_->gather_master();
     } catch (const RankLost& e) {
       run_->leave(e.what());
@@ -282,7 +292,29 @@ class Training {
       while (step_->pending() > 0) look();  // nothing is saved that was not found finite
       save();
     }
+    if (config_.validate_every > 0 && state_.step % config_.validate_every == 0) validate();
     if (run_) run_->set_step(state_.step);
+  }
+
+  /// The loss of the model as it is on text that it is not trained on, without retrieval sequences: windows of the
+  /// target's length side by side. It costs no training time in the records.
+  void validate() {
+    if (!validations_) return;
+    while (step_->pending() > 0) look();
+    const double begin = now();
+    LlamaScorer scorer(*model_);
+    const int64_t documents = validation_->documents();
+    const PerplexityTotal total =
+        evaluate_perplexity(scorer, *validation_,
+                            {.windows = {recipe_.target},
+                             .stride = recipe_.target,
+                             .max_tokens = (config_.validation_tokens + documents - 1) / documents,
+                             .bos = config_.no_bos ? std::nullopt : tokenizer_->bos_id()})
+            .totals.at(0);
+    validations_->write({{"step", state_.step}, {"loss", total.nll}, {"tokens", total.tokens}});
+    const double took = now() - begin;
+    validating_ += took;
+    previous_ += took;
   }
 
   /// The result of the oldest step that was not looked at.
@@ -298,7 +330,12 @@ class Training {
     result_.losses.push_back(r.loss);
     result_.tokens += tokens;
     if (metrics_ && seen_ % config_.log_every == 0)
-      metrics_->write(seen_, r.loss, schedule_(seen_), r.grad_norm, rate, moment - start_);
+      metrics_->write({{"step", seen_},
+                       {"loss", r.loss},
+                       {"lr", schedule_(seen_)},
+                       {"grad_norm", r.grad_norm},
+                       {"tokens_per_s", rate},
+                       {"time_s", moment - start_}});
     ++seen_;
     progress_.update(seen_, note(r.loss, rate));
   }
@@ -330,6 +367,7 @@ class Training {
   }
 
   const TrainConfig& config_;
+  const Globals& globals_;
   Device device_;
   Communicator* comm_;
   bool root_;
@@ -347,9 +385,11 @@ class Training {
   std::optional<TrainStep> step_;
   std::map<std::string, std::string> description_;  // the whole recipe, for recipe.toml and for a resume
   TrainerState state_;
-  std::optional<Metrics> metrics_;
+  std::optional<Metrics> metrics_, validations_;
+  std::optional<TokenCorpus> validation_;
   TrainResult result_;
-  double start_ = 0, previous_ = 0;  // seconds: of the run, of the last result
+  double start_ = 0, previous_ = 0;  // when the run began, when the last result came
+  double validating_ = 0;            // seconds
   int64_t seen_ = 0;                 // steps whose result was looked at: on a GPU one behind
   std::deque<int64_t> waiting_;      // scored tokens of the steps after that
 };

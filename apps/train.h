@@ -45,6 +45,11 @@ struct TrainConfig {
   bool eager = false;         // GPU: no CUDA graph
   bool fast_atomics = false;  // GPU: gradients in any order
   int64_t save_every = 0, keep = 2, log_every = 1;
+
+  // loss on text that is not trained on, into validation.jsonl
+  std::vector<std::string> validation;  // files or folders, or one token file; empty: none
+  int64_t validate_every = 0;           // steps; 0: at the end only
+  int64_t validation_tokens = 65536;    // in all, from the documents' beginnings
 };
 
 namespace rw {

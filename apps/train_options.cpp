@@ -91,6 +91,14 @@ void add_train_options(CLI::App& app, TrainConfig& config) {
   sub->add_option("--save-every", c.save_every, "steps between checkpoints (0: only the model at the end)")
       ->capture_default_str();
   sub->add_option("--keep", c.keep, "checkpoints to keep")->capture_default_str();
+  sub->add_option("--validation", c.validation,
+                  "text that is not trained on, as --data: its loss under the target window goes to validation.jsonl");
+  sub->add_option("--validate-every", c.validate_every, "steps between validations (0: only at the end)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  sub->add_option("--validation-tokens", c.validation_tokens, "tokens of a validation, from the documents' beginnings")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   sub->add_option("--log-every", c.log_every, "steps between lines of metrics.jsonl")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

@@ -191,6 +191,43 @@ TEST_CASE("a run that is resumed equals one that was never stopped, bit for bit"
           "batch was 2");
 }
 
+TEST_CASE("validation writes the loss that eval finds, changes nothing of the run, and goes on after a resume") {
+  const test::TempDir dir;
+  write(dir.path("t.txt"), text_of(6000));
+  write(dir.path("v.txt"), text_of(3000) + "Something else stands at the end of this text. ");
+  const auto train = [&](const std::string& out, const std::string& more) {
+    const Answer a = ropewalk("--quiet train --data '" + dir.path("t.txt") +
+                              "' --hidden 16 --layers 1 --heads 2 --batch 2 --window 16 --steps 20 --out '" +
+                              dir.path(out) + "' " + more);
+    CAPTURE(a.err);
+    CHECK(a.code == 0);
+  };
+  const std::string validation = "--validation '" + dir.path("v.txt") + "' --validation-tokens 800 ";
+  train("plain", "");
+  train("run", validation + "--validate-every 6 --save-every 5 --keep 9");
+  CHECK(rw::read_file(dir.path("plain/model.safetensors")) == rw::read_file(dir.path("run/model.safetensors")));
+  const auto rows = [&](const std::string& out) {
+    std::istringstream in(rw::read_file(dir.path(out + "/validation.jsonl")));
+    std::vector<nlohmann::json> all;
+    for (std::string line; std::getline(in, line);) all.push_back(nlohmann::json::parse(line));
+    return all;
+  };
+  const std::vector<nlohmann::json> first = rows("run");
+  REQUIRE(first.size() == 4);  // 6, 12, 18 and the end
+  CHECK(first[0].at("step") == 6);
+  CHECK(first[3].at("step") == 20);
+  CHECK(first[3].at("tokens") == 800);
+  CHECK(ropewalk("eval ppl --model '" + dir.path("run") + "' --data '" + dir.path("v.txt") +
+                 "' --window 16 --stride 16 --max-tokens 800 --json '" + dir.path("e.json") + "'")
+            .code == 0);
+  const double nll = nlohmann::json::parse(rw::read_file(dir.path("e.json"))).at("totals").at(0).at("nll");
+  CHECK(first[3].at("loss").get<double>() == doctest::Approx(nll).epsilon(1e-6));
+  fs::remove_all(dir.path("run/checkpoint-000020"));
+  fs::remove_all(dir.path("run/checkpoint-000015"));
+  train("run", validation + "--validate-every 6 --save-every 5 --keep 9 --resume");
+  CHECK(rows("run") == first);
+}
+
 TEST_CASE("what a run is made of stands in its checkpoints: other data, other options and a fresh start are refused") {
   const test::TempDir dir;
   write(dir.path("t.txt"), text_of(6000));
