@@ -17,6 +17,7 @@
 #include "nn/parallel/data_parallel.h"
 #include "nn/train_step.h"
 #include "parallel.h"
+#include "rope/clex.h"
 #include "tensor/file.h"
 #include "tensor/gemm.h"
 #include "tensor/threads.h"
@@ -142,6 +143,34 @@ void bench_attention(Table& table) {
   table.rows.back()["peak_mib"] = peak;
 }
 
+/// What CLEX adds to a training step: its frequencies at every t up to 16 from the neural ODE, and the gradients of its
+/// weights.
+void bench_clex(Table& table) {
+  RopeConfig config;
+  config.rope_type = "clex";
+  config.head_dim = 64, config.max_position_embeddings = 512;
+  ClexScaling scaling(config);
+  std::vector<Var> weights;
+  Random random(1, Purpose::test);
+  for (const ParameterSpec& spec : scaling.parameter_specs()) {
+    const Tensor w = Tensor::empty(spec.shape);
+    normal_init(0.01)(w, random);
+    weights.push_back(Var::leaf(w));
+  }
+  scaling.set_parameters(weights);
+  std::vector<double> t;
+  for (int64_t k = 1; k <= config.clex.max_factor; ++k) t.push_back(static_cast<double>(k));
+  const auto row = [&](const char* name, const Timing& timing) { table.row(name, 1 / timing.median, "1/s", timing); };
+  {
+    const NoGrad no_grad;
+    row("CLEX frequencies, head dim 64, t 1 to 16", measure(0.3, [&] { scaling.table(t, {.training = true}); }));
+  }
+  row("CLEX frequencies and gradient", measure(0.3, [&] {
+        const Var theta = scaling.table(t, {.training = true}).inv_freq;  // [16,32]
+        backward(theta, theta.value());
+      }));
+}
+
 constexpr double kPeakFlops = 989e12;  // dense bf16 of an H100 or H200 by its datasheet
 
 /// A row of `bench cuda`: a shape, or M at its usual batch with blocks recomputed or its samples in several forwards,
@@ -178,8 +207,7 @@ std::string training_row_names() {
 
 /// Training steps on the GPU in bf16 with f32 master weights: time, model FLOP utilisation, peak memory. What is
 /// recomputed does not count as work of the model. A lean shape has split masters and bf16 gradients, on one GPU. With
-/// `comm` each rank has the row's whole batch, and tokens of all
-/// are counted.
+/// `comm` each rank has the row's whole batch, and tokens of all are counted.
 void bench_training(const Options& o, const TrainingRow& row, Device device, Communicator* comm) {
   const ModelShape& s = row.shape;
   check(s.batch % row.micro_batches == 0, "bench", row.name, ": ", s.batch, " samples in ", row.micro_batches);
@@ -260,11 +288,10 @@ void run_cuda(const Options& o, const Globals& globals) {
                 cuda_device_name().c_str());
   }
   for (const TrainingRow& row : training_rows()) {
-    if (o.only.empty() ? !row.by_name : ("," + o.only + ",").find("," + row.name + ",") != std::string::npos)
-      bench_training(o, row, device, comm.get());
+    if (asked_for(o.only, row.name) && !(o.only.empty() && row.by_name)) bench_training(o, row, device, comm.get());
   }
   if (comm) return comm->close();
-  if (o.only.empty() || ("," + o.only + ",").find(",decode,") != std::string::npos) bench_decode_cuda(device);
+  if (asked_for(o.only, "decode")) bench_decode_cuda(device);
 }
 
 void run_cpu(const Options& o, const Globals& globals) {
@@ -273,7 +300,7 @@ void run_cpu(const Options& o, const Globals& globals) {
   if (threads.empty()) threads = {thread_count()};
   nlohmann::json all = nlohmann::json::array();
   std::printf("threads  what                                                value unit          median      (range)\n");
-  const auto wanted = [&](const char* part) { return o.only.empty() || o.only.find(part) != std::string::npos; };
+  const auto wanted = [&](const char* part) { return asked_for(o.only, part); };
   for (int n : threads) {
     set_thread_count(n);
     Table table(n);
@@ -281,6 +308,7 @@ void run_cpu(const Options& o, const Globals& globals) {
     if (wanted("model")) bench_model(table, o.seconds);
     if (wanted("decode")) bench_decode(table);
     if (wanted("attention")) bench_attention(table);
+    if (wanted("clex")) bench_clex(table);
     for (const auto& row : table.rows) all.push_back(row);
   }
   if (!o.json.empty()) write_file_atomic(o.json, all.dump(1) + "\n");
@@ -293,9 +321,10 @@ void add_bench(CLI::App& app, Globals& globals) {
   auto& o = *options;
   CLI::App* sub = app.add_subcommand("bench", "Measure this machine");
   sub->require_subcommand(1);
-  CLI::App* cpu = sub->add_subcommand("cpu", "Products, training step, forward, decoding and long attention in fp32");
+  CLI::App* cpu =
+      sub->add_subcommand("cpu", "Products, training step, forward, decoding and long attention in fp32; CLEX's ODE");
   cpu->add_option("--at-threads", o.threads, "thread counts to measure (default: --threads)")->delimiter(',');
-  cpu->add_option("--only", o.only, "a part: gemm, model, decode, attention (several with commas)");
+  cpu->add_option("--only", o.only, "a part: gemm, model, decode, attention, clex (several with commas)");
   cpu->add_option("--seconds", o.seconds, "time for each row")->capture_default_str();
   cpu->add_option("--json", o.json, "also write the rows here");
   cpu->callback([options, &globals] { run_cpu(*options, globals); });

@@ -132,7 +132,7 @@ void run(const OpsOptions& o, const Globals& globals) {
                                                                   {"decode", bench_decoding}};
   bench_rooflines(b);
   for (const auto& [name, section] : sections) {
-    if (!o.only.empty() && ("," + o.only + ",").find(cat(",", name, ",")) == std::string::npos) continue;
+    if (!asked_for(o.only, name)) continue;
     section(b);
     release_cached_memory(device);
   }

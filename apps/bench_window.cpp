@@ -41,17 +41,14 @@ struct Row {
 };
 
 std::vector<Row> rows_of(const Options& o, const ModelShape& shape) {
-  const auto wanted = [&](const char* part) {
-    return o.only.empty() || ("," + o.only + ",").find(cat(",", part, ",")) != std::string::npos;
-  };
   std::vector<Row> rows;
   for (const int64_t batch : o.batches) {
     for (const int64_t target : o.targets)
-      if (wanted("pose")) rows.push_back({"pose", shape.window, target, batch, false});
+      if (asked_for(o.only, "pose")) rows.push_back({"pose", shape.window, target, batch, false});
   }
   for (const bool recompute : {false, true}) {
     for (const int64_t window : o.windows)
-      if (wanted(recompute ? "recompute" : "full")) rows.push_back({"full", window, window, 1, recompute});
+      if (asked_for(o.only, recompute ? "recompute" : "full")) rows.push_back({"full", window, window, 1, recompute});
   }
   return rows;
 }

@@ -93,6 +93,10 @@ void add_globals(CLI::App& app, Globals& globals) {
   app.add_flag("--quiet", globals.quiet, "no progress output");
 }
 
+bool asked_for(const std::string& only, const std::string& name) {
+  return only.empty() || ("," + only + ",").find("," + name + ",") != std::string::npos;
+}
+
 Device use(const Globals& globals) {
   if (globals.threads > 0) set_thread_count(globals.threads);
   const Device device = parse_device(globals.device);

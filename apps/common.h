@@ -37,6 +37,9 @@ std::string with_commas(int64_t n);
 /// "4m 07s"
 std::string duration(double seconds);
 
+/// Whether --only asks for a part: by names with commas between them, or for all by naming none.
+bool asked_for(const std::string& only, const std::string& name);
+
 /// Applies --threads and --device. Errors: no such device.
 rw::Device use(const Globals& globals);
 
