@@ -6,8 +6,10 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -84,6 +86,7 @@ class FolderLock {
     file_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     check(file_ >= 0, kOp, "cannot write '", path, "'");
     held_ = ::flock(file_, LOCK_EX | (wait ? 0 : LOCK_NB)) == 0;
+    check(held_ || (!wait && errno == EWOULDBLOCK), kOp, "cannot lock '", path, "': ", std::strerror(errno));
   }
   ~FolderLock() { ::close(file_); }
   FolderLock(const FolderLock&) = delete;
