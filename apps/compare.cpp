@@ -35,7 +35,7 @@ constexpr const char* kOp = "compare";
 struct Options {
   std::string recipe, out;
   std::vector<std::string> only;
-  bool list = false, drop_weights = false;
+  bool list = false, tables = false, drop_weights = false;
   CompareOverrides overrides;
 };
 
@@ -161,6 +161,13 @@ class Comparison {
     write_tables();
     std::printf("\n%s\ntable %s/table.md  report %s/report.html  time %s\n", table_.c_str(), out_.c_str(), out_.c_str(),
                 duration(now() - start).c_str());
+  }
+
+  /// Tables and report of what is done so far.
+  void tables() {
+    check(state("base") == "done", kOp, "'", folder("base"), "' is not evaluated: there is nothing to compare with");
+    write_tables();
+    std::printf("%s\ntable %s/table.md  report %s/report.html\n", table_.c_str(), out_.c_str(), out_.c_str());
   }
 
  private:
@@ -424,6 +431,7 @@ void add_compare(CLI::App& app, Globals& globals) {
   sub->add_option("--only", o.only, "only these arms, by name or pattern ('pose*'); the base is always there")
       ->delimiter(',');
   sub->add_flag("--list", o.list, "show the arms and how far each is, and do nothing");
+  sub->add_flag("--tables", o.tables, "write tables and report of what is done so far, and do nothing else");
   sub->add_option("--root", o.overrides.root, "folder that the recipe's relative paths start from (default: this one)");
   sub->add_option("--data", o.overrides.data, "training text instead of the recipe's");
   sub->add_option("--eval-data", o.overrides.eval_data, "evaluation text instead of the recipe's");
@@ -435,6 +443,7 @@ void add_compare(CLI::App& app, Globals& globals) {
   sub->callback([options, &globals] {
     Comparison comparison(*options, globals);
     if (options->list) comparison.list();
+    else if (options->tables) comparison.tables();
     else comparison.run();
   });
 }

@@ -71,11 +71,20 @@ TEST_CASE("compare, killed and called again, ends with what an undisturbed run g
   CHECK(fs::last_write_time(out + "/clex/model.safetensors") == written);
   CHECK(compare(recipe, out, "--list").out.find("trained") == std::string::npos);
 
+  // --tables leaves out an arm that is not done, and does nothing for it.
+  fs::remove(out + "/pi/eval-bins.json");
+  CHECK(compare(recipe, out, "--tables").code == 0);
+  CHECK(!fs::exists(out + "/pi/eval-bins.json"));
+  CHECK(rw::read_file(out + "/table.md").find("| pi |") == std::string::npos);
+  CHECK(compare(recipe, dir.path("none"), "--tables").code == 2);
+  CHECK(!fs::exists(dir.path("none")));
+
   // An evaluation gives the same whether others ran before it or not.
   const nlohmann::json passkey = totals(out + "/pi/eval-passkey.json");
   fs::remove(out + "/pi/eval-passkey.json");
   CHECK(compare(recipe, out).code == 0);
   CHECK(totals(out + "/pi/eval-passkey.json") == passkey);
+  CHECK(rw::read_file(out + "/table.md").find("| pi |") != std::string::npos);
 
   // A new evaluation is added to what is there; a changed arm is not mistaken for the old one.
   CHECK(compare(tiny(dir, "[eval.lastk]\nwindow = [64, 128]\nlast = 32\n"), out).code == 0);
