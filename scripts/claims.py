@@ -24,13 +24,17 @@ import math
 import sys
 import tempfile
 from pathlib import Path
-from typing import Sequence
+from typing import Optional, Sequence
 
 from claims_papers import TESTS, clex_arms, clex_growth, tested
-from claims_results import CLAIMS, Claim, Part, Results, overall, wilson
+from claims_results import CLAIMS, Claim, Part, Results, losses, overall, wilson
 
 
 # --- output -----------------------------------------------------------------------------------------------------------
+
+def finite(x: Optional[float]) -> Optional[float]:
+    return x if x is not None and math.isfinite(x) else None
+
 
 def row_of(c: Claim, r: Results) -> dict:
     parts = list(c.compute(r))
@@ -43,7 +47,7 @@ def row_of(c: Claim, r: Results) -> dict:
         numbers = {"value": p.estimate.value, "low": low, "high": high}
         rows.append({"part": p.label, "counts": not p.also, "must": p.must(), "figure": p.figure(),
                      "verdict": p.verdict()}
-                    | {k: x if x is not None and math.isfinite(x) else None for k, x in numbers.items()})
+                    | {k: finite(x) for k, x in numbers.items()})
     return {"claim": c.id, "title": c.title, "paper": c.paper, "verdict": verdict, "parts": rows}
 
 
@@ -63,16 +67,36 @@ def claims_table(rows: Sequence[dict]) -> list[str]:
     return out
 
 
-def clex_table(r: Results) -> list[str]:
-    """The arms of CLEX trained at L, against what an earlier small study reached: 1.02 at 2L, 1.10 at 4L."""
+GOALS = {"2L": (2, 1.02), "4L": (4, 1.1), "8L": (8, 1.1)}  # what an earlier small study of CLEX reached; none at 8L
+
+
+def study_rows(r: Results) -> list[dict]:
+    """The arms of CLEX trained at L, one row each: perplexity at L and its growth against the goals."""
+    rows = []
+    for arm in clex_arms(r):
+        growth = {at: Part("", clex_growth(r, arm, s), "<=", goal) for at, (s, goal) in GOALS.items()}
+        low, high = (at_l := r.ppl(arm, r.L)).interval() or (None, None)
+        rows.append({"arm": arm.split("|")[-1],
+                     "seeds": len(r.find(arm, lambda run: r.L in losses(run, "ppl"))),
+                     "ppl": {"figure": Part("", at_l, "<=", 0, ".2f").figure(), "value": finite(at_l.value),
+                             "low": low, "high": high}}
+                    | {at: {"figure": p.figure(), "goal": p.threshold, "verdict": p.verdict(),
+                            "value": finite(p.estimate.value)} for at, p in growth.items()})
+    return rows
+
+
+def study_table(rows: Sequence[dict]) -> list[str]:
     out = ["| CLEX trained at L | ppl at L | 2L / L | goal 1.02 | 4L / L | goal 1.10 | 8L / L |",
            "|---|---|---|---|---|---|---|"]
-    for arm in clex_arms(r):
-        at_l = r.ppl(arm, r.L)
-        two, four, eight = (Part("", clex_growth(r, arm, s), "<=", goal) for s, goal in ((2, 1.02), (4, 1.1), (8, 1.1)))
-        out.append(f"| {arm} | {Part('', at_l, '<=', 0, '.2f').figure()} | {two.figure()} | {two.verdict()} "
-                   f"| {four.figure()} | {four.verdict()} | {eight.figure()} |")
+    for row in rows:
+        two, four = row["2L"], row["4L"]
+        out.append(f"| {row['arm']} | {row['ppl']['figure']} | {two['figure']} | {two['verdict']} "
+                   f"| {four['figure']} | {four['verdict']} | {row['8L']['figure']} |")
     return out
+
+
+def jsonl(rows: Sequence[dict]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
 
 
 # --- self-test --------------------------------------------------------------------------------------------------------
@@ -131,6 +155,7 @@ def main() -> int:
     parser.add_argument("folders", nargs="*", type=Path, help="output folders of `ropewalk compare`")
     parser.add_argument("--markdown", type=Path, help="write the tables to this file as well")
     parser.add_argument("--jsonl", type=Path, help="write one row per claim to this file")
+    parser.add_argument("--study", type=Path, help="write one row per arm of CLEX trained at L to this file")
     parser.add_argument("--window", type=int, default=0, help="L (default: the base's window)")
     parser.add_argument("--cost7b", type=Path,
                         help='JSONL, a step of a 7B model: {"name","window","target","batch","seconds","peak_bytes"}')
@@ -143,12 +168,15 @@ def main() -> int:
             print(f"claims: no folder {folder}, its arms count as not run", file=sys.stderr)
     results = Results(options.folders, options.window, options.cost7b)
     rows = all_rows(results)
-    text = "\n".join(claims_table(rows) + [""] + clex_table(results)) + "\n"
+    study = study_rows(results)
+    text = "\n".join(claims_table(rows) + [""] + study_table(study)) + "\n"
     print(text, end="")
     if options.markdown:
         options.markdown.write_text(text)
     if options.jsonl:
-        options.jsonl.write_text("".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+        options.jsonl.write_text(jsonl(rows))
+    if options.study:
+        options.study.write_text(jsonl(study))
     return 0
 
 

@@ -8,7 +8,7 @@ import random
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Callable, Iterator, Optional, Sequence
+from typing import Callable, Iterator, Optional, Protocol, Sequence
 
 DRAWS, SEED = 2000, 1
 # Evaluations that hold perplexities of the same documents; where two have a window, the smaller stride is taken.
@@ -120,6 +120,11 @@ def mean_loss(run: Path, kind: str, at: int) -> Estimate:
 def seed_draws(runs: tuple[Path, ...]) -> list[list[int]]:
     rng = random.Random(f"{SEED} {runs[0].name}")
     return [rng.choices(range(len(runs)), k=len(runs)) for _ in range(DRAWS)]
+
+
+class Window(Protocol):
+    """What arms' names depend on: the base's window."""
+    L: int
 
 
 class Results:
