@@ -222,11 +222,14 @@ def c3(r: Results) -> Iterator[Part]:
     yield Part("CLEX: 16L / 4L", clex, "<=", 1.05)
     yield Part("16L / 4L: PI / CLEX", ratio(linear, clex), ">", 1)
     yield Part("16L / 4L: direct / CLEX", ratio(tuned, clex), ">", 1, also=True)
+    two_chunks = ratio(r.ppl("clex-skip-at-4L", 16 * r.L), r.ppl("clex-skip-at-4L", 4 * r.L))
+    yield Part("CLEX in two chunks: 16L / 4L", two_chunks, "<=", 1.05, also=True)
+    yield Part("16L / 4L: direct / CLEX in two chunks", ratio(tuned, two_chunks), ">", 1, also=True)
 
 
 @claim("C4", "no loss inside L", "5.86 against the base's 6.04")
 def c4(r: Results) -> Iterator[Part]:
-    for arm in ("clex", "clex-at-4L"):
+    for arm in ("clex", "clex-at-4L", "clex-skip", "clex-skip-at-4L"):
         yield Part(f"L: {arm} / base", ratio(r.ppl(arm, r.L), r.ppl("base", r.L)), "<=", 1.02, also=arm != "clex")
 
 
@@ -235,6 +238,9 @@ def c5(r: Results) -> Iterator[Part]:
     for s in (4, 8, 2):
         x = ratio(r.ppl("clex", s * r.L), r.ppl("clex-prior", s * r.L))
         yield Part(f"{s}L: CLEX / prior", x, "<=", 1, also=s == 2)
+    for s in (4, 8, 2):
+        x = ratio(r.ppl("clex-skip", s * r.L), r.ppl("clex-skip-prior", s * r.L))
+        yield Part(f"{s}L: both in two chunks", x, "<=", 1, also=True)
 
 
 @claim("C7", "the solver takes at most 2 % of a step", "1-2 % (the authors)")

@@ -27,7 +27,7 @@ from claims_results import Results, read_json
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "docs" / "papers"
-COMPARISONS = ("base", "pi", "pose", "e2", "clex", "clex-study")
+COMPARISONS = ("base", "pi", "pose", "e2", "clex", "clex-study", "causes")
 BASE_TOTALS = ("validation", "ppl", "ppl-near", "ppl-far", "passkey-window", "passkey")
 
 

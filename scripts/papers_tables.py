@@ -4,11 +4,11 @@
     python3 scripts/papers_tables.py           # writes every table between its markers, and the pictures
     python3 scripts/papers_tables.py --check   # only compares; exits 1 and names what differs
     python3 scripts/papers_tables.py --facts   # figures that the text quotes
-    python3 scripts/papers_tables.py --import out/papers-{base,pi,pose,e2,clex,clex-study} --pilot out/pilot \\
+    python3 scripts/papers_tables.py --import out/papers-{base,pi,pose,e2,clex,clex-study,causes} --pilot out/pilot \\
         --pilot-log pilot.log --pilot-pytorch pilot.json --cost7b cost7b.jsonl
 
 A table stands between <!-- table NAME --> and <!-- end -->; the text around it is written by hand. --import brings
-results of `ropewalk compare` into docs/papers (what is stored there: scripts/papers_data.py); given all six folders it
+results of `ropewalk compare` into docs/papers (what is stored there: scripts/papers_data.py); given all of them it
 holds them against the claims as well, as scripts/claims.py does. What is not named stays as it is.
 
 Where several comparisons have an arm, that with the most seeds is taken. Rows of arms without data are left out.
@@ -161,6 +161,20 @@ def clex(d: Data) -> list[Named]:
             ("CLEX at 4L, positions in two chunks", "clex-skip-at-4L"),
             ("untrained CLEX, log n everywhere", "clex-logn-constant"),
             ("untrained CLEX, log n beyond L", "clex-logn-position")]
+
+
+def causes(d: Data) -> list[Named]:
+    """An arm with one change below the arm without it."""
+    at = lambda s: s * d.L  # noqa: E731
+    return [(f"PI, {at(4)}, 200 steps", pi(d, 4, 200)), ("the same, 5 times the key sequences", f"pi-keys-{at(4)}"),
+            ("the same, rate 1.5e-4", "pi-low-rate-200steps"),
+            (f"PI, {at(4)}, 1000 steps", pi(d, 4)), ("the same, rate 1.5e-4", "pi-low-rate-1000steps"),
+            (f"PI, {at(8)}, 200 steps", pi(d, 8, 200)), ("the same, 5 times the key sequences", f"pi-keys-{at(8)}")] + [
+        row for kind in ("linear", "yarn") for s in (8, 16) for row in (
+            (f"PoSE {KINDS[kind]}, {at(s)}", pose(d, s, kind)),
+            ("the same, 5 times the key sequences", f"pose-keys-{at(s)}-{kind}"),
+            ("the same, rate 1.5e-4", f"pose-{kind}-low-rate-{at(s)}"))] + [
+        ("E2-LLM, G = 8", "e2-max-factor8"), ("the same, 5 times the key sequences", "e2-keys")]
 
 
 # --- the claims -------------------------------------------------------------------------------------------------------
@@ -357,7 +371,8 @@ def of(rows: Callable[[Data], list[Named]]) -> Callable[[Data], list[str]]:
 
 TABLES: dict[str, Callable[[Data], list[str]]] = {
     "base": base_table, "matrix-untrained": of(untrained), "matrix-full": of(full_length), "matrix-pose": of(skipwise),
-    "matrix-e2": of(e2), "matrix-clex": of(clex), "claims-headline": headline, "claims-others": other_claims,
+    "matrix-e2": of(e2), "matrix-clex": of(clex), "matrix-causes": of(causes),
+    "claims-headline": headline, "claims-others": other_claims,
     "keys-seen": keys_seen, "worst-lengths": worst_lengths, "e2-bins": e2_bins, "e2-scales": e2_scales,
     "clex-goals": lambda d: study_table(d.clex_goals), "cost7b": cost_table, "pilot-times": pilot_times,
     "pilot": pilot_table, "not-run": not_run}
