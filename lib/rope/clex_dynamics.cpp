@@ -1,6 +1,7 @@
 // The right-hand side of CLEX and its products with a vector (METHODS 4.5): with x = z + ln theta_NTK, p = x U, s =
 // act(p)
 //   f = s W + xi,   r = act'(p) * (W a),   a^T df/dz = U r,   a^T df/dU = x r^T,   a^T df/dW = s a^T
+#include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
 
@@ -10,33 +11,33 @@ namespace rw {
 namespace {
 
 template <class T>
+using Vector = Eigen::Map<Eigen::Array<T, Eigen::Dynamic, 1>>;
+template <class T>
+using ConstVector = Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, 1>>;
+/// Columns are the rows of what is stored.
+template <class T>
+using Columns = Eigen::Map<Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>>;
+template <class T>
+using ConstColumns = Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>>;
+
+template <class T>
 std::vector<T> transposed(const std::vector<T>& m, int64_t rows, int64_t columns) {
   std::vector<T> t(m.size());
-  for (int64_t i = 0; i < rows; ++i) {
-    for (int64_t j = 0; j < columns; ++j)
-      t[static_cast<size_t>(j * rows + i)] = m[static_cast<size_t>(i * columns + j)];
-  }
+  Columns<T>(t.data(), rows, columns) = ConstColumns<T>(m.data(), columns, rows).transpose();
   return t;
 }
 
-/// to [columns] += x [rows] m [rows, columns]. Along rows of m, so that the compiler vectorises it without reordering
-/// sums.
+/// to [columns] += x [rows] m [rows, columns]. Along rows of m: every sum is in order, and vectors of them stay in
+/// registers.
 template <class T>
 void add_product(const T* x, const std::vector<T>& m, int64_t rows, int64_t columns, T* to) {
-  for (int64_t i = 0; i < rows; ++i) {
-    const T xi = x[i];
-    const T* row = m.data() + i * columns;
-    for (int64_t j = 0; j < columns; ++j) to[j] += xi * row[j];
-  }
+  Vector<T>(to, columns).matrix().noalias() += ConstColumns<T>(m.data(), columns, rows) * ConstVector<T>(x, rows);
 }
 
 /// to [rows, columns] += x [rows] y [columns].
 template <class T>
 void add_outer(const T* x, const T* y, int64_t rows, int64_t columns, T* to) {
-  for (int64_t i = 0; i < rows; ++i, to += columns) {
-    const T xi = x[i];
-    for (int64_t j = 0; j < columns; ++j) to[j] += xi * y[j];
-  }
+  Columns<T>(to, columns, rows).noalias() += ConstVector<T>(y, columns) * ConstVector<T>(x, rows).transpose();
 }
 
 }  // namespace
@@ -79,16 +80,14 @@ void ClexDynamics<T>::hidden_layer(double t, const T* z) const {
   for (size_t i = 0; i < x_.size(); ++i) x_[i] = ntk_input_ ? z[i] + (log_base_[i] - slope_[i] * log_s) : z[i];
   std::fill(active_.begin(), active_.end(), T(0));
   add_product(x_.data(), up_, pairs_, hidden_, active_.data());
-  for (size_t j = 0; j < active_.size(); ++j) {
-    const T p = active_[j];
-    if (silu_) {
-      const T sigmoid = T(1) / (T(1) + std::exp(-p));
-      active_[j] = p * sigmoid;
-      active_slope_[j] = sigmoid * (T(1) + p * (T(1) - sigmoid));
-    } else {
-      active_[j] = std::tanh(p);
-      active_slope_[j] = T(1) - active_[j] * active_[j];
-    }
+  Vector<T> active(active_.data(), hidden_), slope(active_slope_.data(), hidden_);
+  if (silu_) {  // slope = sigmoid (1 + p (1 - sigmoid)) = sigmoid + s (1 - sigmoid)
+    slope = (T(1) + (-active).exp()).inverse();
+    active *= slope;
+    slope += active * (T(1) - slope);
+  } else {
+    active = active.tanh();
+    slope = T(1) - active.square();
   }
 }
 
