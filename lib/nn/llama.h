@@ -54,6 +54,8 @@ class Llama {
   ParamArena& arena() { return arena_; }
   const ParamArena& arena() const { return arena_; }
   RopeScaling& scaling() const { return *scaling_; }
+  /// Index in the arena of the first parameter that scaling() learns; they are the last ones.
+  size_t rope_parameters() const { return rope_index_; }
   DType dtype() const { return compute_; }
   Device device() const { return device_; }
   /// Prepares for training: gradients and optimizer state.

@@ -5,6 +5,7 @@
 
 #include "autograd/tape.h"
 #include "nn/cuda_graph.h"
+#include "nn/learned_frequencies.h"
 #include "nn/parallel/data_parallel.h"
 #include "tensor/cuda.h"
 
@@ -35,6 +36,7 @@ class TrainStep::Gpu {
       weights = in.weights.defined() ? Tensor::empty(in.ids.shape(), DType::f32, device) : Tensor();
       positions = Tensor::empty(in.positions.shape(), DType::f32, device);
       inv_freq = Tensor::empty(frequencies.shape(), DType::f64, device);
+      if (learned) learned->resize(frequencies.shape());
       scale = table.attention_scale;
       inputs = cuda::make_staging(3 * ids.bytes() + positions.bytes() + inv_freq.bytes() + 80, 3);
     }
@@ -58,6 +60,7 @@ class TrainStep::Gpu {
   bool graph;
   Device device;
   Tensor ids, targets, weights, positions, inv_freq;  // on the device; weights may be undefined
+  std::unique_ptr<LearnedFrequencies> learned;        // if the model has them and steps may be replayed
   double scale = 0;
   Tensor nll;  // f64 [1]: of all micro-batches since the last update
   std::unique_ptr<cuda::Staging> inputs, results;
@@ -68,6 +71,8 @@ class TrainStep::Gpu {
 TrainStep::TrainStep(Llama& model, AdamW& optimizer, bool graph, DataParallel* parallel)
     : model_(model), optimizer_(optimizer), parallel_(parallel) {
   if (model.device().is_cuda()) gpu_ = std::make_unique<Gpu>(graph, model.device());
+  const bool learns = !model.scaling().parameter_specs().empty();
+  if (gpu_ && graph && learns && !parallel) gpu_->learned = std::make_unique<LearnedFrequencies>(model);
   if (!parallel_) return;
   check(&parallel->arena() == &optimizer.arena(), "train_step", "the ranks share another model's arena");
   optimizer.set_norm_sum([this](const Tensor& square) {
@@ -123,7 +128,8 @@ void TrainStep::forward_backward(const StepInput& in, bool reduce) {
     }
   };
   const bool learned = !in.t.empty() || !model_.scaling().parameter_specs().empty();
-  if (!gpu_ || learned || !model_.scaling().query_scale(0, 1).empty()) {
+  const bool host_solves = gpu_ && gpu_->learned && in.context.training && !in.t.empty();
+  if (!gpu_ || (learned && !host_solves) || !model_.scaling().query_scale(0, 1).empty()) {
     Var loss;
     run([&] {
       const RopeAngles angles = model_.angles(in.positions, in.context, in.t);
@@ -141,20 +147,27 @@ void TrainStep::forward_backward(const StepInput& in, bool reduce) {
   Gpu& g = *gpu_;
   RopeContext context = in.context;
   if (context.length == 0) context.length = in.ids.size(1);
-  const bool same = g.upload(in, model_.scaling().table(context));
+  const bool same = g.upload(in, learned ? g.learned->solve(in.t, context) : model_.scaling().table(context));
   const auto work = [&] {
     run([&] {
-      const RopeAngles angles = rope_angles(g.positions, Var(g.inv_freq), g.scale, model_.dtype(), g.device);
+      const Var inv_freq = learned ? g.learned->leaf(g.inv_freq) : Var(g.inv_freq);
+      const RopeAngles angles = rope_angles(g.positions, inv_freq, g.scale, model_.dtype(), g.device);
       const Var loss = model_.loss(g.ids, g.targets, angles, g.weights);
       backward(loss);
       cuda::accumulate(g.nll.raw(), DType::f64, loss.value().raw(), loss.dtype(), 1);
     });
   };
-  if (!g.graph || !same) return work();  // the first of a shape: fills the memory pool and chooses products
-  auto& recorded = g.recorded[reduce];
-  if (!recorded) recorded = cuda::record_work(g.device, work, g.recorded[!reduce].get());
-  recorded->replay();
-  replayed_ = true;
+  if (!g.graph || !same) {  // the first of a shape: fills the memory pool and chooses products
+    work();
+  } else {
+    auto& recorded = g.recorded[reduce];
+    if (!recorded) recorded = cuda::record_work(g.device, work, g.recorded[!reduce].get());
+    recorded->replay();
+    replayed_ = true;
+  }
+  if (!learned) return;
+  g.learned->fetch_gradient();
+  g.learned->backward();
 }
 
 int64_t TrainStep::update(double lr, double clip) {
@@ -178,6 +191,7 @@ int64_t TrainStep::update(double lr, double clip) {
   if (gpu_) {
     check(pending() < Gpu::kResults, "train_step", "ask for result(): ", pending(), " are waiting");
     const Tensor square = optimizer_.enqueue(lr, p.scale, clip);
+    if (gpu_->learned) gpu_->learned->fetch();
     gpu_->results->next(p.slot);
     gpu_->results->from_device(p.slot, 0, gpu_->nll);
     gpu_->results->from_device(p.slot, sizeof(double), square);

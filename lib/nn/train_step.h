@@ -7,7 +7,9 @@
 //
 // On a GPU nothing waits for the card: inputs travel through pinned memory, losses come back the same way, and from the
 // third micro-batch of a shape on, forward and backward are one CUDA graph. Ask for result() one update later than
-// update(), and the card never idles. Models with learned frequencies (CLEX) or log-n attention run without the graph.
+// update(), and the card never idles. Learned frequencies (CLEX) are solved on the host between replays, so there add()
+// waits for the gradient of their table, and update() is waited for by the next add(). They run without a graph, their
+// ODE on the model's tape, if `graph` is off or there are several ranks; so do models with log-n attention.
 #pragma once
 #include <deque>
 #include <memory>

@@ -54,6 +54,8 @@ class ClexScaling : public RopeScaling {
   /// In training the table of context.t, [D/2] with history. Errors: parameters not set, t outside [1, max_factor].
   RopeTable table(const RopeContext& context) override;
   RopeTable table(std::span<const double> t_per_sample, const RopeContext& context) override;
+  RopeTable table(std::span<const double> t_per_sample, const RopeContext& context,
+                  const std::vector<Var>& parameters) override;
   bool depends_on_length() const override { return true; }
   /// U, uniform in +-1/sqrt(H) (published: Kaiming's rule on its shape), then W, zero.
   std::vector<ParameterSpec> parameter_specs() const override;
@@ -66,9 +68,10 @@ class ClexScaling : public RopeScaling {
 
  private:
   struct Solved;
-  std::vector<double> values(size_t parameter) const;
-  Solved solve(std::vector<double> distinct, bool keep_steps);
-  Var trained_table(std::span<const double> t, bool single);
+  void check_parameters(const std::vector<Var>& parameters) const;
+  Solved solve(std::vector<double> distinct, bool keep_steps, const std::vector<double>& up,
+               const std::vector<double>& down);
+  Var trained_table(std::span<const double> t, bool single, const std::vector<Var>& parameters);
   int64_t covering_factor(int64_t length) const;
 
   std::vector<double> theta_;         // [D/2] at t = 1
