@@ -27,17 +27,21 @@ class ClexDynamics : public Dynamics<T> {
   void f(double t, const T* z, T* dz) const override;
   void vjp(double t, const T* z, const T* a, T* a_dfdz, T* a_dfdp) const override;
   void f_and_vjp(double t, const T* z, const T* a, T* dz, T* a_dfdz, T* a_dfdp) const override;
+  /// The net's input x [D/2], the hidden layer s [H] and its slope act'(p) [H].
+  int64_t record_size() const override { return pairs_ + 2 * hidden_; }
+  void f_recorded(double t, const T* z, T* dz, T* record) const override;
+  void vjp_recorded(double t, const T* z, const T* record, const T* a, T* a_dfdz, T* a_dfdp) const override;
 
  private:
-  void hidden_layer(double t, const T* z) const;
-  void output_layer(double t, T* dz) const;
-  void reverse(const T* a, T* a_dfdz, T* a_dfdp) const;
+  void hidden_layer(double t, const T* z, T* record) const;
+  void output_layer(double t, const T* record, T* dz) const;
+  void reverse(const T* record, const T* a, T* a_dfdz, T* a_dfdp) const;
 
   int64_t pairs_, hidden_;
   bool silu_, paper_prior_, ntk_input_;
-  std::vector<T> log_base_, slope_;                          // [D/2]: -(2i/D) ln b of the net's input, 2i/(D-2)
-  std::vector<T> up_, up_t_, down_, down_t_;                 // both orders, so that every product runs along rows
-  mutable std::vector<T> x_, active_, active_slope_, back_;  // [D/2], [H], [H], [H]
+  std::vector<T> log_base_, slope_;           // [D/2]: -(2i/D) ln b of the net's input, 2i/(D-2)
+  std::vector<T> up_, up_t_, down_, down_t_;  // both orders, so that every product runs along rows
+  mutable std::vector<T> record_, back_;      // [record_size()], [H]
 };
 
 /// The scaling kind "clex".

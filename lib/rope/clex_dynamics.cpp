@@ -67,21 +67,22 @@ ClexDynamics<T>::ClexDynamics(int64_t rotary_dim, double base, const ClexConfig&
     log_base_.push_back(static_cast<T>(-(twice / d) * log_base));
     slope_.push_back(static_cast<T>(twice / (d - 2)));
   }
-  x_.resize(static_cast<size_t>(pairs_));
-  active_.resize(static_cast<size_t>(hidden_));
-  active_slope_.resize(static_cast<size_t>(hidden_));
+  record_.resize(static_cast<size_t>(record_size()));
   back_.resize(static_cast<size_t>(hidden_));
 }
 
 template <class T>
-void ClexDynamics<T>::hidden_layer(double t, const T* z) const {
+void ClexDynamics<T>::hidden_layer(double t, const T* z, T* record) const {
   const T s = static_cast<T>(t < 1 ? 1.0 : paper_prior_ ? t : 2 * t - 1);
   const T log_s = std::log(s);
-  for (size_t i = 0; i < x_.size(); ++i) x_[i] = ntk_input_ ? z[i] + (log_base_[i] - slope_[i] * log_s) : z[i];
-  std::fill(active_.begin(), active_.end(), T(0));
-  add_product(x_.data(), up_, pairs_, hidden_, active_.data());
-  Vector<T> active(active_.data(), hidden_), slope(active_slope_.data(), hidden_);
-  if (silu_) {  // slope = sigmoid (1 + p (1 - sigmoid)) = sigmoid + s (1 - sigmoid)
+  for (int64_t i = 0; i < pairs_; ++i) {
+    const auto at = static_cast<size_t>(i);
+    record[i] = ntk_input_ ? z[i] + (log_base_[at] - slope_[at] * log_s) : z[i];
+  }
+  Vector<T> active(record + pairs_, hidden_), slope(record + pairs_ + hidden_, hidden_);
+  active.setZero();
+  add_product(record, up_, pairs_, hidden_, active.data());
+  if (silu_) {  // with s = p sigmoid(p): s' = sigmoid + s (1 - sigmoid)
     slope = (T(1) + (-active).exp()).inverse();
     active *= slope;
     slope += active * (T(1) - slope);
@@ -92,41 +93,51 @@ void ClexDynamics<T>::hidden_layer(double t, const T* z) const {
 }
 
 template <class T>
-void ClexDynamics<T>::output_layer(double t, T* dz) const {
+void ClexDynamics<T>::output_layer(double t, const T* record, T* dz) const {
   // xi = -slope s'(t) / s(t); below t = 1 the published code keeps s = 1 and the factor s' = 2
   const T rate = static_cast<T>(paper_prior_ ? 1 / std::max(1.0, t) : 2 / (t < 1 ? 1.0 : 2 * t - 1));
   for (size_t i = 0; i < slope_.size(); ++i) dz[i] = -slope_[i] * rate;
-  add_product(active_.data(), down_, hidden_, pairs_, dz);
+  add_product(record + pairs_, down_, hidden_, pairs_, dz);
 }
 
 template <class T>
-void ClexDynamics<T>::reverse(const T* a, T* a_dfdz, T* a_dfdp) const {
+void ClexDynamics<T>::reverse(const T* record, const T* a, T* a_dfdz, T* a_dfdp) const {
+  const T *x = record, *active = x + pairs_, *active_slope = active + hidden_;
   std::fill(back_.begin(), back_.end(), T(0));
   add_product(a, down_t_, pairs_, hidden_, back_.data());
-  for (size_t j = 0; j < back_.size(); ++j) back_[j] *= active_slope_[j];
+  for (size_t j = 0; j < back_.size(); ++j) back_[j] *= active_slope[j];
   std::fill(a_dfdz, a_dfdz + pairs_, T(0));
   add_product(back_.data(), up_t_, hidden_, pairs_, a_dfdz);
-  add_outer(x_.data(), back_.data(), pairs_, hidden_, a_dfdp);
-  add_outer(active_.data(), a, hidden_, pairs_, a_dfdp + pairs_ * hidden_);
+  add_outer(x, back_.data(), pairs_, hidden_, a_dfdp);
+  add_outer(active, a, hidden_, pairs_, a_dfdp + pairs_ * hidden_);
 }
 
 template <class T>
 void ClexDynamics<T>::f(double t, const T* z, T* dz) const {
-  hidden_layer(t, z);
-  output_layer(t, dz);
+  f_recorded(t, z, dz, record_.data());
+}
+
+template <class T>
+void ClexDynamics<T>::f_recorded(double t, const T* z, T* dz, T* record) const {
+  hidden_layer(t, z, record);
+  output_layer(t, record, dz);
 }
 
 template <class T>
 void ClexDynamics<T>::vjp(double t, const T* z, const T* a, T* a_dfdz, T* a_dfdp) const {
-  hidden_layer(t, z);
-  reverse(a, a_dfdz, a_dfdp);
+  hidden_layer(t, z, record_.data());
+  reverse(record_.data(), a, a_dfdz, a_dfdp);
+}
+
+template <class T>
+void ClexDynamics<T>::vjp_recorded(double, const T*, const T* record, const T* a, T* a_dfdz, T* a_dfdp) const {
+  reverse(record, a, a_dfdz, a_dfdp);
 }
 
 template <class T>
 void ClexDynamics<T>::f_and_vjp(double t, const T* z, const T* a, T* dz, T* a_dfdz, T* a_dfdp) const {
-  hidden_layer(t, z);
-  output_layer(t, dz);
-  reverse(a, a_dfdz, a_dfdp);
+  f(t, z, dz);
+  reverse(record_.data(), a, a_dfdz, a_dfdp);
 }
 
 template class ClexDynamics<float>;

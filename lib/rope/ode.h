@@ -47,6 +47,19 @@ class Dynamics {
     f(t, y, dy);
     vjp(t, y, a, a_dfdy, a_dfdp);
   }
+
+  /// Numbers of an evaluation that f can leave behind, so that vjp at the same place need not work them out again.
+  virtual int64_t record_size() const { return 0; }
+  /// f, which fills record [record_size()].
+  virtual void f_recorded(double t, const T* y, T* dy, T* record) const {
+    (void)record;
+    f(t, y, dy);
+  }
+  /// vjp, given that record.
+  virtual void vjp_recorded(double t, const T* y, const T* record, const T* a, T* a_dfdy, T* a_dfdp) const {
+    (void)record;
+    vjp(t, y, a, a_dfdy, a_dfdp);
+  }
 };
 
 /// An explicit Runge-Kutta method of S stages: Y_i = y + h sum_j a_ij k_j, k_i = f(t + c_i h, Y_i), y+ = y + h sum_i
@@ -101,8 +114,9 @@ struct OdeSolution {
   /// What backprop walks: one accepted step, with the state at every stage, and the outputs that fall into it.
   struct Step {
     double t0, t1;
-    std::vector<T> stages;  // [S, n]
-    std::vector<T> k;       // [S, n], with differentiate_first_step only
+    std::vector<T> stages;   // [S, n]
+    std::vector<T> k;        // [S, n], with differentiate_first_step only
+    std::vector<T> records;  // [S, record_size()], with fixed steps only
     struct Output {
       int64_t index;
       double x;  // place within the step, 0..1

@@ -98,7 +98,12 @@ class StepReverse {
       const double c = table_.c[static_cast<size_t>(i)];
       const double t = c == 1 ? step.t1 : static_cast<double>(static_cast<T>(step.t0) + static_cast<T>(c) * h_);
       const T* state = step.stages.data() + i * n_;
-      system_.vjp(t, state, kbar(i), through_.data(), gradient_.parameters.data());
+      if (step.records.empty()) {
+        system_.vjp(t, state, kbar(i), through_.data(), gradient_.parameters.data());
+      } else {
+        const T* record = step.records.data() + i * system_.record_size();
+        system_.vjp_recorded(t, state, record, kbar(i), through_.data(), gradient_.parameters.data());
+      }
       ++gradient_.evaluations;
       // the first size moves this stage's time: by c within the first step, as a whole in all later ones
       if (track_) size_bar_ += (first_ ? c : 1.0) * static_cast<double>(system_.vjp_t(t, state, kbar(i)));
