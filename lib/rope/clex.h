@@ -30,12 +30,13 @@ class ClexDynamics : public Dynamics<T> {
   /// The net's input x [D/2], the hidden layer s [H] and its slope act'(p) [H].
   int64_t record_size() const override { return pairs_ + 2 * hidden_; }
   void f_recorded(double t, const T* z, T* dz, T* record) const override;
-  void vjp_recorded(double t, const T* z, const T* record, const T* a, T* a_dfdz, T* a_dfdp) const override;
+  /// The slope becomes r = act'(p) * (W a).
+  void vjp_recorded(const T* a, T* a_dfdz, T* record) const override;
+  void vjp_of_parameters(int64_t count, const T* records, const T* a, T* a_dfdp) const override;
 
  private:
   void hidden_layer(double t, const T* z, T* record) const;
   void output_layer(double t, const T* record, T* dz) const;
-  void reverse(const T* record, const T* a, T* a_dfdz, T* a_dfdp) const;
 
   int64_t pairs_, hidden_;
   bool silu_, paper_prior_, ntk_input_;

@@ -1,6 +1,7 @@
 // The right-hand side of CLEX and its products with a vector (METHODS 4.5): with x = z + ln theta_NTK, p = x U, s =
 // act(p)
 //   f = s W + xi,   r = act'(p) * (W a),   a^T df/dz = U r,   a^T df/dU = x r^T,   a^T df/dW = s a^T
+#define EIGEN_DONT_PARALLELIZE  // the products are too small
 #include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
@@ -32,12 +33,6 @@ std::vector<T> transposed(const std::vector<T>& m, int64_t rows, int64_t columns
 template <class T>
 void add_product(const T* x, const std::vector<T>& m, int64_t rows, int64_t columns, T* to) {
   Vector<T>(to, columns).matrix().noalias() += ConstColumns<T>(m.data(), columns, rows) * ConstVector<T>(x, rows);
-}
-
-/// to [rows, columns] += x [rows] y [columns].
-template <class T>
-void add_outer(const T* x, const T* y, int64_t rows, int64_t columns, T* to) {
-  Columns<T>(to, columns, rows).noalias() += ConstVector<T>(y, columns) * ConstVector<T>(x, rows).transpose();
 }
 
 }  // namespace
@@ -101,15 +96,28 @@ void ClexDynamics<T>::output_layer(double t, const T* record, T* dz) const {
 }
 
 template <class T>
-void ClexDynamics<T>::reverse(const T* record, const T* a, T* a_dfdz, T* a_dfdp) const {
-  const T *x = record, *active = x + pairs_, *active_slope = active + hidden_;
+void ClexDynamics<T>::f_recorded(double t, const T* z, T* dz, T* record) const {
+  hidden_layer(t, z, record);
+  output_layer(t, record, dz);
+}
+
+template <class T>
+void ClexDynamics<T>::vjp_recorded(const T* a, T* a_dfdz, T* record) const {
   std::fill(back_.begin(), back_.end(), T(0));
   add_product(a, down_t_, pairs_, hidden_, back_.data());
-  for (size_t j = 0; j < back_.size(); ++j) back_[j] *= active_slope[j];
+  T* r = record + pairs_ + hidden_;
+  for (size_t j = 0; j < back_.size(); ++j) r[j] *= back_[j];
   std::fill(a_dfdz, a_dfdz + pairs_, T(0));
-  add_product(back_.data(), up_t_, hidden_, pairs_, a_dfdz);
-  add_outer(x, back_.data(), pairs_, hidden_, a_dfdp);
-  add_outer(active, a, hidden_, pairs_, a_dfdp + pairs_ * hidden_);
+  add_product(r, up_t_, hidden_, pairs_, a_dfdz);
+}
+
+/// Two products of matrices, whose inner dimension is the evaluations.
+template <class T>
+void ClexDynamics<T>::vjp_of_parameters(int64_t count, const T* records, const T* a, T* a_dfdp) const {
+  const ConstColumns<T> record(records, record_size(), count), seeds(a, pairs_, count);
+  const auto x = record.topRows(pairs_), active = record.middleRows(pairs_, hidden_), r = record.bottomRows(hidden_);
+  Columns<T>(a_dfdp, hidden_, pairs_).noalias() += r * x.transpose();
+  Columns<T>(a_dfdp + pairs_ * hidden_, pairs_, hidden_).noalias() += seeds * active.transpose();
 }
 
 template <class T>
@@ -118,26 +126,17 @@ void ClexDynamics<T>::f(double t, const T* z, T* dz) const {
 }
 
 template <class T>
-void ClexDynamics<T>::f_recorded(double t, const T* z, T* dz, T* record) const {
-  hidden_layer(t, z, record);
-  output_layer(t, record, dz);
-}
-
-template <class T>
 void ClexDynamics<T>::vjp(double t, const T* z, const T* a, T* a_dfdz, T* a_dfdp) const {
   hidden_layer(t, z, record_.data());
-  reverse(record_.data(), a, a_dfdz, a_dfdp);
-}
-
-template <class T>
-void ClexDynamics<T>::vjp_recorded(double, const T*, const T* record, const T* a, T* a_dfdz, T* a_dfdp) const {
-  reverse(record, a, a_dfdz, a_dfdp);
+  vjp_recorded(a, a_dfdz, record_.data());
+  vjp_of_parameters(1, record_.data(), a, a_dfdp);
 }
 
 template <class T>
 void ClexDynamics<T>::f_and_vjp(double t, const T* z, const T* a, T* dz, T* a_dfdz, T* a_dfdp) const {
-  f(t, z, dz);
-  reverse(record_.data(), a, a_dfdz, a_dfdp);
+  f_recorded(t, z, dz, record_.data());
+  vjp_recorded(a, a_dfdz, record_.data());
+  vjp_of_parameters(1, record_.data(), a, a_dfdp);
 }
 
 template class ClexDynamics<float>;

@@ -48,17 +48,22 @@ class Dynamics {
     vjp(t, y, a, a_dfdy, a_dfdp);
   }
 
-  /// Numbers of an evaluation that f can leave behind, so that vjp at the same place need not work them out again.
+  /// Numbers of an evaluation that f can leave behind for the gradient; 0: none, and the next three are not called.
   virtual int64_t record_size() const { return 0; }
   /// f, which fills record [record_size()].
   virtual void f_recorded(double t, const T* y, T* dy, T* record) const {
-    (void)record;
-    f(t, y, dy);
+    (void)t, (void)y, (void)dy, (void)record;
+    fail("odeint", "these dynamics keep no records");
   }
-  /// vjp, given that record.
-  virtual void vjp_recorded(double t, const T* y, const T* record, const T* a, T* a_dfdy, T* a_dfdp) const {
-    (void)record;
-    vjp(t, y, a, a_dfdy, a_dfdp);
+  /// a_dfdy as vjp gives it. Leaves in the record what the next one needs.
+  virtual void vjp_recorded(const T* a, T* a_dfdy, T* record) const {
+    (void)a, (void)a_dfdy, (void)record;
+    fail("odeint", "these dynamics keep no records");
+  }
+  /// a_dfdp [P] += the sum of a^T df/dp over all evaluations: records [count, record_size()], a [count, n].
+  virtual void vjp_of_parameters(int64_t count, const T* records, const T* a, T* a_dfdp) const {
+    (void)count, (void)records, (void)a, (void)a_dfdp;
+    fail("odeint", "these dynamics keep no records");
   }
 };
 
