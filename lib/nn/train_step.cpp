@@ -61,6 +61,7 @@ class TrainStep::Gpu {
   Device device;
   Tensor ids, targets, weights, positions, inv_freq;  // on the device; weights may be undefined
   std::unique_ptr<LearnedFrequencies> learned;        // if the model has them and steps may be replayed
+  bool unfinished = false;                            // their parameters lack the last micro-batch's gradient
   double scale = 0;
   Tensor nll;  // f64 [1]: of all micro-batches since the last update
   std::unique_ptr<cuda::Staging> inputs, results;
@@ -102,7 +103,26 @@ void with_sums(Llama& model, DataParallel& parallel, const Work& work) {
   model.set_gradient_hook({});
   parallel.finish();
 }
+
+/// Calls f, while it lives, once a backward pass has the whole gradient of inv_freq.
+class FrequencyHook {
+ public:
+  FrequencyHook(Llama& model, std::function<void()> f) : model_(model) { model.set_frequency_hook(std::move(f)); }
+  ~FrequencyHook() { model_.set_frequency_hook({}); }
+  FrequencyHook(const FrequencyHook&) = delete;
+  FrequencyHook& operator=(const FrequencyHook&) = delete;
+
+ private:
+  Llama& model_;
+};
 }  // namespace
+
+/// Waits for the gradient of learned frequencies, and takes it on to their parameters while the GPU ends its replay.
+void TrainStep::finish_backward() {
+  if (!gpu_ || !gpu_->unfinished) return;
+  gpu_->unfinished = false;
+  gpu_->learned->backward();
+}
 
 void TrainStep::add(const StepInput& in, bool last) {
   check(!reduced_, "train_step", "add() after the last micro-batch of an update");
@@ -115,6 +135,7 @@ void TrainStep::add(const StepInput& in, bool last) {
   weight_ += in.weight > 0 ? in.weight : static_cast<double>(in.scored);
   scored_ += in.scored;
   replayed_ = false;
+  finish_backward();
   reduced_ = parallel_ != nullptr && last;
   forward_backward(in, reduced_);
 }
@@ -152,6 +173,7 @@ void TrainStep::forward_backward(const StepInput& in, bool reduce) {
     run([&] {
       const Var inv_freq = learned ? g.learned->leaf(g.inv_freq) : Var(g.inv_freq);
       const RopeAngles angles = rope_angles(g.positions, inv_freq, g.scale, model_.dtype(), g.device);
+      const FrequencyHook hook(model_, learned ? [&g] { g.learned->fetch_gradient(); } : std::function<void()>());
       const Var loss = model_.loss(g.ids, g.targets, angles, g.weights);
       backward(loss);
       cuda::accumulate(g.nll.raw(), DType::f64, loss.value().raw(), loss.dtype(), 1);
@@ -165,12 +187,11 @@ void TrainStep::forward_backward(const StepInput& in, bool reduce) {
     recorded->replay();
     replayed_ = true;
   }
-  if (!learned) return;
-  g.learned->fetch_gradient();
-  g.learned->backward();
+  g.unfinished = learned;
 }
 
 int64_t TrainStep::update(double lr, double clip) {
+  finish_backward();
   if (parallel_) {
     if (!reduced_) {
       parallel_->start();
