@@ -25,6 +25,8 @@ class LearnedFrequencies {
   /// `model`: on a GPU, with learned frequencies and gradients; it outlives this.
   explicit LearnedFrequencies(Llama& model);
 
+  /// Where the parameters begin in the arena, at whose end they lie.
+  int64_t begin() const { return begin_; }
   /// Enqueues the copy of the parameters. solve() does so itself if it finds that they have changed; called right after
   /// an update, it spares that wait.
   void fetch();

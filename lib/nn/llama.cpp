@@ -194,6 +194,7 @@ Tensor Llama::extend_with(const Tensor& ids, KvCache& cache, int64_t total) cons
   ForwardContext context{angles(plain_positions(cache.length, count), rope_context),
                          query_scale(*scaling_, cache.length, count),
                          &cache,
+                         {},
                          {}};
   if (cache.raw_keys) context.key_angles = angles(plain_positions(0, total), rope_context);
   const Tensor hidden = run(ids, context).value();

@@ -73,7 +73,11 @@ TrainStep::TrainStep(Llama& model, AdamW& optimizer, bool graph, DataParallel* p
     : model_(model), optimizer_(optimizer), parallel_(parallel) {
   if (model.device().is_cuda()) gpu_ = std::make_unique<Gpu>(graph, model.device());
   const bool learns = !model.scaling().parameter_specs().empty();
-  if (gpu_ && graph && learns && !parallel) gpu_->learned = std::make_unique<LearnedFrequencies>(model);
+  if (gpu_ && graph && learns && !parallel) {
+    gpu_->learned = std::make_unique<LearnedFrequencies>(model);
+    // So the host solves for the next step while the others are updated.
+    optimizer.set_early(gpu_->learned->begin(), [this] { gpu_->learned->fetch(); });
+  }
   if (!parallel_) return;
   check(&parallel->arena() == &optimizer.arena(), "train_step", "the ranks share another model's arena");
   optimizer.set_norm_sum([this](const Tensor& square) {
@@ -86,6 +90,7 @@ TrainStep::TrainStep(Llama& model, AdamW& optimizer, bool graph, DataParallel* p
 }
 TrainStep::~TrainStep() {
   if (parallel_) optimizer_.set_norm_sum({});
+  if (gpu_ && gpu_->learned) optimizer_.set_early(0, {});
 }
 
 namespace {
@@ -212,7 +217,6 @@ int64_t TrainStep::update(double lr, double clip) {
   if (gpu_) {
     check(pending() < Gpu::kResults, "train_step", "ask for result(): ", pending(), " are waiting");
     const Tensor square = optimizer_.enqueue(lr, p.scale, clip);
-    if (gpu_->learned) gpu_->learned->fetch();
     gpu_->results->next(p.slot);
     gpu_->results->from_device(p.slot, 0, gpu_->nll);
     gpu_->results->from_device(p.slot, sizeof(double), square);
