@@ -6,6 +6,7 @@
 #include <deque>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "autograd/fast_atomics.h"
 #include "common.h"
@@ -272,7 +273,7 @@ class Training {
 
   void one_step() {
     for (int64_t micro = 0; micro < config_.accumulate; ++micro) {
-      const Loader::Item item = loader_.next(state_.step, micro);
+      const Loader::Item item = ahead_ ? *std::exchange(ahead_, std::nullopt) : loader_.next(state_.step, micro);
       step_->add({item.batch.ids,
                   item.batch.targets,
                   item.positions.positions,
@@ -282,6 +283,12 @@ class Training {
                   item.batch.weights,
                   item.batch.weight},
                  micro + 1 == config_.accumulate);
+      // While the GPU works on this one: with learned frequencies what comes next waits for it.
+      if (micro + 1 < config_.accumulate) {
+        ahead_ = loader_.next(state_.step, micro + 1);
+      } else if (state_.step + 1 < config_.steps) {
+        ahead_ = loader_.next(state_.step + 1, 0);
+      }
     }
     const int64_t tokens = step_->update(schedule_(state_.step), config_.clip);
     state_.tokens += tokens;
@@ -376,6 +383,7 @@ class Training {
   Recipe recipe_;
   TokenCorpus corpus_;
   Loader loader_;
+  std::optional<Loader::Item> ahead_;  // the next micro-batch, if it was made already
   DType dtype_;
   std::unique_ptr<Llama> model_;
   std::optional<DataParallel> parallel_;  // before the gradients: it says which moments this rank has

@@ -164,20 +164,35 @@ void AdamW::zero_rest() const {
   grad.slice(arena_.own_end(), grad.numel()).zero();
 }
 
+void AdamW::set_early(int64_t begin, std::function<void()> f) {
+  early_ = f ? begin : -1;
+  after_early_ = std::move(f);
+  scalars_ = Tensor();  // the tables are made anew
+}
+
+/// Rates of elements [begin, end).
+cuda::AdamWTable AdamW::table(int64_t begin, int64_t end) const {
+  if (begin >= end) return {};
+  std::vector<cuda::AdamWSegment> segments;
+  for (const ParamArena::Segment& s : arena_.segments()) {
+    const int64_t offset = std::max<int64_t>(s.offset - begin, 0);
+    if (s.offset >= end) break;
+    if (!segments.empty() && offset == 0) segments.pop_back();  // ends before the part begins
+    segments.push_back({offset, s.spec.decay ? 1.0f : 0.0f, static_cast<float>(s.spec.lr_scale)});
+  }
+  return cuda::adamw_table(segments, end - begin, arena_.device());
+}
+
 Tensor AdamW::enqueue(double lr, double grad_scale, double clip) {
   const ParamArena& a = arena_;
   check(a.device().is_cuda(), "adamw", "enqueue() is for a GPU; use step()");
   const Device device = a.device();
-  const int64_t begin = a.own_begin(), end = a.own_end();
+  const int64_t begin = a.own_begin(), end = a.own_end(), early = early_ < 0 ? end : early_;
   if (!scalars_.defined()) {
-    std::vector<cuda::AdamWSegment> segments;
-    for (const ParamArena::Segment& s : a.segments()) {
-      const int64_t offset = std::max<int64_t>(s.offset - begin, 0);
-      if (s.offset >= end) break;
-      if (!segments.empty() && offset == 0) segments.pop_back();  // ends before the owned part begins
-      segments.push_back({offset, s.spec.decay ? 1.0f : 0.0f, static_cast<float>(s.spec.lr_scale)});
-    }
-    if (begin < end) table_ = cuda::adamw_table(segments, end - begin, device);
+    check(early_ < 0 || (a.owns_all() && !a.memory().split_master), "adamw",
+          "elements are updated early only where masters are whole and all owned");
+    table_ = table(begin, early);
+    early_table_ = table(early, end);
     scalars_ = Tensor::empty({cuda::kAdamWScalars}, DType::f32, device);
     squared_norm_ = Tensor::empty({1}, DType::f64, device);
   }
@@ -197,14 +212,22 @@ Tensor AdamW::enqueue(double lr, double grad_scale, double clip) {
   cuda::squared_norm(owned(a.grad()), squared_norm_);
   if (norm_sum_) norm_sum_(squared_norm_);
   const bool copy = !a.compute().aliases(a.master());
+  const auto update = [&](int64_t from, int64_t to, const cuda::AdamWTable& rates) {
+    if (from >= to) return;
+    const auto part = [&](const Tensor& whole) { return whole.slice(from, to); };
+    const auto moments = [&](const Tensor& own) { return own.slice(from - begin, to - begin); };
+    cuda::adamw(part(a.master()), part(a.grad()), moments(a.m()), moments(a.v()), copy ? part(a.compute()) : Tensor(),
+                rates, scalars_, squared_norm_);
+  };
+  a.touch();
   if (begin < end && a.memory().split_master) {
     cuda::adamw_split(a.compute(), a.low(), a.grad(), a.m(), a.v(), table_, scalars_, squared_norm_);
-  } else if (begin < end) {
-    cuda::adamw(owned(a.master()), owned(a.grad()), a.m(), a.v(), copy ? owned(a.compute()) : Tensor(), table_,
-                scalars_, squared_norm_);
+  } else {
+    update(early, end, early_table_);
+    if (after_early_) after_early_();
+    update(begin, early, table_);
   }
   zero_rest();
-  a.touch();
   ++steps_;
   return squared_norm_;
 }

@@ -33,6 +33,11 @@ class AdamW {
   /// owners' gradients. Undone by an empty function.
   void set_norm_sum(std::function<void(const Tensor& square)> sum) { norm_sum_ = std::move(sum); }
 
+  /// For a GPU: enqueue() updates the elements from `begin` on before the others and then calls f, which may enqueue
+  /// what needs only them. Undone by an empty function. Errors in enqueue(): split masters, an arena that is owned in
+  /// part.
+  void set_early(int64_t begin, std::function<void()> f);
+
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
   const AdamWConfig& config() const { return config_; }
@@ -41,13 +46,16 @@ class AdamW {
  private:
   double step_cpu(double lr, double grad_scale, double clip);
   void zero_rest() const;
+  cuda::AdamWTable table(int64_t begin, int64_t end) const;
 
   ParamArena& arena_;
   AdamWConfig config_;
   int64_t steps_ = 0;
   std::function<void(const Tensor&)> norm_sum_;
-  cuda::AdamWTable table_;         // GPU: rates by segment
-  Tensor scalars_, squared_norm_;  // GPU: f32 [kAdamWScalars], f64 [1]
+  int64_t early_ = -1;  // GPU: where the elements begin that are updated first; -1: none are
+  std::function<void()> after_early_;
+  cuda::AdamWTable table_, early_table_;  // GPU: rates by segment, of the others and of those
+  Tensor scalars_, squared_norm_;         // GPU: f32 [kAdamWScalars], f64 [1]
 };
 
 }  // namespace rw

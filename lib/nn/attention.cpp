@@ -38,6 +38,7 @@ Var Attention::forward(const Var& x, const ForwardContext& context, int64_t laye
     check(!grad_enabled(), "attention", "a KV cache is for generation: wrap the call in NoGrad");
     o = over_cache(qkv.value(), context, layer);
   } else {
+    if (context.after_rope && grad_enabled()) Tape::current().when_reached(context.after_rope);
     // Rotated where it lies: nothing else reads the unrotated product.
     const Var rotated =
         rope(qkv, context.angles, {.layout = layout_, .heads = n_heads_ + n_kv_heads_, .in_place = true});

@@ -1,5 +1,7 @@
 // Self-attention of one block: q, k, v in one product, RoPE, causal attention, output projection.
 #pragma once
+#include <functional>
+
 #include "autograd/ops/rope.h"
 #include "nn/config.h"
 #include "nn/kv_cache.h"
@@ -9,10 +11,11 @@ namespace rw {
 
 /// What all blocks of one forward share.
 struct ForwardContext {
-  RopeAngles angles;         // of the new tokens
-  Tensor query_scale;        // f32 [T] log-n attention, or undefined
-  KvCache* cache = nullptr;  // generation: keys and values of earlier tokens; no gradients then
-  RopeAngles key_angles;     // of all tokens, when the cache holds raw keys
+  RopeAngles angles;                 // of the new tokens
+  Tensor query_scale;                // f32 [T] log-n attention, or undefined
+  KvCache* cache = nullptr;          // generation: keys and values of earlier tokens; no gradients then
+  RopeAngles key_angles;             // of all tokens, when the cache holds raw keys
+  std::function<void()> after_rope;  // called in backward, once it has been through RoPE; or empty
 };
 
 /// Causal self-attention of one layer. Thread safety: as the model that it is a part of.

@@ -73,7 +73,12 @@ class PinnedStaging final : public Staging {
                "cudaMemcpyAsync");
   }
   void mark(int slot) override {
-    check_cuda(cudaEventRecord(events_[static_cast<size_t>(slot)], stream()), "cudaEventRecord");
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    check_cuda(cudaStreamIsCapturing(stream(), &status), "cudaStreamIsCapturing");
+    const bool capturing = status == cudaStreamCaptureStatusActive;
+    check_cuda(cudaEventRecordWithFlags(events_[static_cast<size_t>(slot)], stream(),
+                                        capturing ? cudaEventRecordExternal : cudaEventRecordDefault),
+               "cudaEventRecord");
   }
   const void* wait(int slot) override {
     check_cuda(cudaEventSynchronize(events_[static_cast<size_t>(slot)]), "cudaEventSynchronize");

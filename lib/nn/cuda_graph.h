@@ -30,7 +30,8 @@ class Staging {
   /// Copies bytes [offset, offset + bytes) of the slot to the device, or back, in stream order.
   virtual void to_device(int slot, int64_t offset, const Tensor& to) = 0;
   virtual void from_device(int slot, int64_t offset, const Tensor& from) = 0;
-  /// Marks the point after which the slot is free (or holds its result).
+  /// Marks the point after which the slot is free (or holds its result). May be recorded, like the copies: each replay
+  /// then marks it anew.
   virtual void mark(int slot) = 0;
   /// The slot's memory, once its mark is reached.
   virtual const void* wait(int slot) = 0;

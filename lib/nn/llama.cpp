@@ -100,10 +100,11 @@ void Llama::mark_gradients(size_t first, size_t last) const {
   Tape::current().when_reached([hook = gradient_hook_, first, last] { hook(first, last); });
 }
 
-Var Llama::run(const Tensor& ids, const ForwardContext& context) const {
+Var Llama::run(const Tensor& ids, ForwardContext context) const {
   Block::Stream stream{embedding(ids, embedding_), Var()};  // [B,T,C]
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const Block& block = blocks_[i];
+    context.after_rope = i == 0 ? frequency_hook_ : nullptr;
     mark_gradients(block_index_[i], i + 1 < blocks_.size() ? block_index_[i + 1] : norm_index_);
     if (recompute_ && grad_enabled()) {
       std::vector<Var> inputs{stream.residual};
@@ -132,7 +133,7 @@ Tensor query_scale(const RopeScaling& scaling, int64_t first, int64_t count) {
 
 Var Llama::forward(const Tensor& ids, const RopeAngles& angles) const {
   check(ids.rank() == 2, "llama", "ids must have shape [B, T], got ", ids.shape());
-  return run(ids, {angles, query_scale(*scaling_, 0, ids.size(1)), nullptr, {}});
+  return run(ids, {angles, query_scale(*scaling_, 0, ids.size(1)), nullptr, {}, {}});
 }
 
 Var Llama::loss(const Tensor& ids, const Tensor& targets, const RopeAngles& angles, const Tensor& weights) const {
@@ -193,6 +194,7 @@ Tensor Llama::extend_with(const Tensor& ids, KvCache& cache, int64_t total) cons
   ForwardContext context{angles(plain_positions(cache.length, count), rope_context),
                          query_scale(*scaling_, cache.length, count),
                          &cache,
+                         {},
                          {}};
   if (cache.raw_keys) context.key_angles = angles(plain_positions(0, total), rope_context);
   const Tensor hidden = run(ids, context).value();

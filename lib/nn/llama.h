@@ -54,6 +54,8 @@ class Llama {
   ParamArena& arena() { return arena_; }
   const ParamArena& arena() const { return arena_; }
   RopeScaling& scaling() const { return *scaling_; }
+  /// Index in the arena of the first parameter that scaling() learns; they are the last ones.
+  size_t rope_parameters() const { return rope_index_; }
   DType dtype() const { return compute_; }
   Device device() const { return device_; }
   /// Prepares for training: gradients and optimizer state.
@@ -67,13 +69,16 @@ class Llama {
   /// their whole gradient: norm and head first, then block after block down to the first. The embedding and what RoPE
   /// learns have theirs when backward is over. An empty function ends it.
   void set_gradient_hook(std::function<void(size_t first, size_t last)> f) { gradient_hook_ = std::move(f); }
+  /// Calls f in the backward pass of what is recorded from now on, as soon as the gradient of the angles' inv_freq is
+  /// whole: in the first block, before the product of its q, k and v. An empty function ends it.
+  void set_frequency_hook(std::function<void()> f) { frequency_hook_ = std::move(f); }
   /// Swaps the RoPE recipe of an existing model (to extend its window). Call before enable_grad(). Errors: a recipe
   /// with parameters of its own on a model that was built without them; build the model with that recipe instead.
   void set_rope(const RopeConfig& rope);
 
  private:
   explicit Llama(LlamaConfig config);  // declares the parameters only
-  Var run(const Tensor& ids, const ForwardContext& context) const;
+  Var run(const Tensor& ids, ForwardContext context) const;
   Tensor extend_with(const Tensor& ids, KvCache& cache, int64_t total) const;
   void bind();
   void mark_gradients(size_t first, size_t last) const;
@@ -88,6 +93,7 @@ class Llama {
   std::vector<Block> blocks_;
   std::vector<size_t> block_index_;  // first parameter of each block
   std::function<void(size_t, size_t)> gradient_hook_;
+  std::function<void()> frequency_hook_;
   Var embedding_, norm_, head_;  // [V,C], [C], [V,C]
   bool recompute_ = false;
 };

@@ -5,6 +5,7 @@
 
 #include "autograd/tape.h"
 #include "nn/cuda_graph.h"
+#include "nn/learned_frequencies.h"
 #include "nn/parallel/data_parallel.h"
 #include "tensor/cuda.h"
 
@@ -35,6 +36,7 @@ class TrainStep::Gpu {
       weights = in.weights.defined() ? Tensor::empty(in.ids.shape(), DType::f32, device) : Tensor();
       positions = Tensor::empty(in.positions.shape(), DType::f32, device);
       inv_freq = Tensor::empty(frequencies.shape(), DType::f64, device);
+      if (learned) learned->resize(frequencies.shape());
       scale = table.attention_scale;
       inputs = cuda::make_staging(3 * ids.bytes() + positions.bytes() + inv_freq.bytes() + 80, 3);
     }
@@ -58,6 +60,8 @@ class TrainStep::Gpu {
   bool graph;
   Device device;
   Tensor ids, targets, weights, positions, inv_freq;  // on the device; weights may be undefined
+  std::unique_ptr<LearnedFrequencies> learned;        // if the model has them and steps may be replayed
+  bool unfinished = false;                            // their parameters lack the last micro-batch's gradient
   double scale = 0;
   Tensor nll;  // f64 [1]: of all micro-batches since the last update
   std::unique_ptr<cuda::Staging> inputs, results;
@@ -68,6 +72,12 @@ class TrainStep::Gpu {
 TrainStep::TrainStep(Llama& model, AdamW& optimizer, bool graph, DataParallel* parallel)
     : model_(model), optimizer_(optimizer), parallel_(parallel) {
   if (model.device().is_cuda()) gpu_ = std::make_unique<Gpu>(graph, model.device());
+  const bool learns = !model.scaling().parameter_specs().empty();
+  if (gpu_ && graph && learns && !parallel) {
+    gpu_->learned = std::make_unique<LearnedFrequencies>(model);
+    // So the host solves for the next step while the others are updated.
+    optimizer.set_early(gpu_->learned->begin(), [this] { gpu_->learned->fetch(); });
+  }
   if (!parallel_) return;
   check(&parallel->arena() == &optimizer.arena(), "train_step", "the ranks share another model's arena");
   optimizer.set_norm_sum([this](const Tensor& square) {
@@ -80,6 +90,7 @@ TrainStep::TrainStep(Llama& model, AdamW& optimizer, bool graph, DataParallel* p
 }
 TrainStep::~TrainStep() {
   if (parallel_) optimizer_.set_norm_sum({});
+  if (gpu_ && gpu_->learned) optimizer_.set_early(0, {});
 }
 
 namespace {
@@ -97,7 +108,26 @@ void with_sums(Llama& model, DataParallel& parallel, const Work& work) {
   model.set_gradient_hook({});
   parallel.finish();
 }
+
+/// Calls f, while it lives, once a backward pass has the whole gradient of inv_freq.
+class FrequencyHook {
+ public:
+  FrequencyHook(Llama& model, std::function<void()> f) : model_(model) { model.set_frequency_hook(std::move(f)); }
+  ~FrequencyHook() { model_.set_frequency_hook({}); }
+  FrequencyHook(const FrequencyHook&) = delete;
+  FrequencyHook& operator=(const FrequencyHook&) = delete;
+
+ private:
+  Llama& model_;
+};
 }  // namespace
+
+/// Waits for the gradient of learned frequencies, and takes it on to their parameters while the GPU ends its replay.
+void TrainStep::finish_backward() {
+  if (!gpu_ || !gpu_->unfinished) return;
+  gpu_->unfinished = false;
+  gpu_->learned->backward();
+}
 
 void TrainStep::add(const StepInput& in, bool last) {
   check(!reduced_, "train_step", "add() after the last micro-batch of an update");
@@ -110,6 +140,7 @@ void TrainStep::add(const StepInput& in, bool last) {
   weight_ += in.weight > 0 ? in.weight : static_cast<double>(in.scored);
   scored_ += in.scored;
   replayed_ = false;
+  finish_backward();
   reduced_ = parallel_ != nullptr && last;
   forward_backward(in, reduced_);
 }
@@ -123,7 +154,8 @@ void TrainStep::forward_backward(const StepInput& in, bool reduce) {
     }
   };
   const bool learned = !in.t.empty() || !model_.scaling().parameter_specs().empty();
-  if (!gpu_ || learned || !model_.scaling().query_scale(0, 1).empty()) {
+  const bool host_solves = gpu_ && gpu_->learned && in.context.training && !in.t.empty();
+  if (!gpu_ || (learned && !host_solves) || !model_.scaling().query_scale(0, 1).empty()) {
     Var loss;
     run([&] {
       const RopeAngles angles = model_.angles(in.positions, in.context, in.t);
@@ -141,23 +173,30 @@ void TrainStep::forward_backward(const StepInput& in, bool reduce) {
   Gpu& g = *gpu_;
   RopeContext context = in.context;
   if (context.length == 0) context.length = in.ids.size(1);
-  const bool same = g.upload(in, model_.scaling().table(context));
+  const bool same = g.upload(in, learned ? g.learned->solve(in.t, context) : model_.scaling().table(context));
   const auto work = [&] {
     run([&] {
-      const RopeAngles angles = rope_angles(g.positions, Var(g.inv_freq), g.scale, model_.dtype(), g.device);
+      const Var inv_freq = learned ? g.learned->leaf(g.inv_freq) : Var(g.inv_freq);
+      const RopeAngles angles = rope_angles(g.positions, inv_freq, g.scale, model_.dtype(), g.device);
+      const FrequencyHook hook(model_, learned ? [&g] { g.learned->fetch_gradient(); } : std::function<void()>());
       const Var loss = model_.loss(g.ids, g.targets, angles, g.weights);
       backward(loss);
       cuda::accumulate(g.nll.raw(), DType::f64, loss.value().raw(), loss.dtype(), 1);
     });
   };
-  if (!g.graph || !same) return work();  // the first of a shape: fills the memory pool and chooses products
-  auto& recorded = g.recorded[reduce];
-  if (!recorded) recorded = cuda::record_work(g.device, work, g.recorded[!reduce].get());
-  recorded->replay();
-  replayed_ = true;
+  if (!g.graph || !same) {  // the first of a shape: fills the memory pool and chooses products
+    work();
+  } else {
+    auto& recorded = g.recorded[reduce];
+    if (!recorded) recorded = cuda::record_work(g.device, work, g.recorded[!reduce].get());
+    recorded->replay();
+    replayed_ = true;
+  }
+  g.unfinished = learned;
 }
 
 int64_t TrainStep::update(double lr, double clip) {
+  finish_backward();
   if (parallel_) {
     if (!reduced_) {
       parallel_->start();

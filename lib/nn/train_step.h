@@ -7,7 +7,10 @@
 //
 // On a GPU nothing waits for the card: inputs travel through pinned memory, losses come back the same way, and from the
 // third micro-batch of a shape on, forward and backward are one CUDA graph. Ask for result() one update later than
-// update(), and the card never idles. Models with learned frequencies (CLEX) or log-n attention run without the graph.
+// update(), and the card never idles. Learned frequencies (CLEX) are solved on the host between replays: there update()
+// and the next add() wait for the gradient of their table, and add() for an update before it. So make the next batch
+// before them, while the card works. They run without a graph, their ODE on the model's tape, if `graph` is off or
+// there are several ranks; so do models with log-n attention.
 #pragma once
 #include <deque>
 #include <memory>
@@ -61,6 +64,7 @@ class TrainStep {
  private:
   class Gpu;
   void forward_backward(const StepInput& input, bool reduce);
+  void finish_backward();
   struct Pending {
     double nll = 0, norm = 0;  // CPU: the values
     double scale = 1;

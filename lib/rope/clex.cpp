@@ -16,6 +16,8 @@ struct ClexScaling::Solved {
 
 namespace {
 
+constexpr const char* kUnset = "set_parameters has not been called: there is nothing to solve with";
+
 /// U, W -> inv_freq. Backward: dL/dz(t_k) = theta(t_k) * sum of dL/dtheta over the samples of t_k, then one ODE
 /// gradient.
 class ClexNode : public Node {
@@ -78,21 +80,21 @@ std::vector<ParameterSpec> ClexScaling::parameter_specs() const {
   return {up, down};
 }
 
-void ClexScaling::set_parameters(std::vector<Var> parameters) {
+void ClexScaling::check_parameters(const std::vector<Var>& parameters) const {
   const std::vector<ParameterSpec> specs = parameter_specs();
   check(parameters.size() == specs.size(), "clex", "needs ", specs.size(), " parameters, got ", parameters.size());
   for (size_t i = 0; i < specs.size(); ++i) check_shape("clex", specs[i].name, parameters[i].value(), specs[i].shape);
+}
+
+void ClexScaling::set_parameters(std::vector<Var> parameters) {
+  check_parameters(parameters);
   parameters_ = std::move(parameters);
 }
 
-std::vector<double> ClexScaling::values(size_t parameter) const {
-  check(!parameters_.empty(), "clex", "set_parameters has not been called: there is nothing to solve with");
-  return parameters_[parameter].value().to_vector();
-}
-
-ClexScaling::Solved ClexScaling::solve(std::vector<double> distinct, bool keep_steps) {
-  const auto dynamics = std::make_shared<const ClexDynamics<double>>(config().rotary_dim(), config().rope_theta,
-                                                                     config().clex, values(0), values(1));
+ClexScaling::Solved ClexScaling::solve(std::vector<double> distinct, bool keep_steps, const std::vector<double>& up,
+                                       const std::vector<double>& down) {
+  const auto dynamics =
+      std::make_shared<const ClexDynamics<double>>(config().rotary_dim(), config().rope_theta, config().clex, up, down);
   std::vector<double> z1;
   for (const double x : theta_) z1.push_back(std::log(x));
   distinct.insert(distinct.begin(), 1.0);
@@ -108,7 +110,7 @@ ClexScaling::Solved ClexScaling::solve(std::vector<double> distinct, bool keep_s
   return solved;
 }
 
-Var ClexScaling::trained_table(std::span<const double> t, bool single) {
+Var ClexScaling::trained_table(std::span<const double> t, bool single, const std::vector<Var>& parameters) {
   const double most = static_cast<double>(config().clex.max_factor);
   std::vector<double> distinct;
   for (const double x : t) {
@@ -125,9 +127,10 @@ Var ClexScaling::trained_table(std::span<const double> t, bool single) {
   if (distinct.empty()) return out;
 
   const bool adjoint = config().clex.grad == "adjoint";
-  check(!parameters_.empty(), "clex", "set_parameters has not been called: there is nothing to solve with");
-  const bool wanted = records(parameters_[0], parameters_[1]);
-  Solved solved = solve(distinct, wanted && !adjoint);
+  check(!parameters.empty(), "clex", kUnset);
+  const bool wanted = records(parameters[0], parameters[1]);
+  Solved solved =
+      solve(distinct, wanted && !adjoint, parameters[0].value().to_vector(), parameters[1].value().to_vector());
   std::vector<int64_t> row;
   for (size_t b = 0; b < t.size(); ++b) {
     const auto at = std::lower_bound(distinct.begin(), distinct.end(), t[b]);
@@ -144,12 +147,12 @@ Var ClexScaling::trained_table(std::span<const double> t, bool single) {
   node->row = std::move(row);
   node->mode = adjoint ? GradMode::adjoint : GradMode::backprop;
   node->saved = {out};
-  for (const Var& p : parameters_) {
+  for (const Var& p : parameters) {
     node->shapes.push_back(p.shape());
     node->dtypes.push_back(p.dtype());
     node->devices.push_back(p.device());
   }
-  Tape::current().record(std::move(node), parameters_, {&result});
+  Tape::current().record(std::move(node), parameters, {&result});
   return result;
 }
 
@@ -159,17 +162,18 @@ int64_t ClexScaling::covering_factor(int64_t length) const {
 }
 
 RopeTable ClexScaling::table(const RopeContext& context) {
-  if (context.training) return {trained_table(std::span<const double>(&context.t, 1), true), 1.0};
+  if (context.training) return {trained_table(std::span<const double>(&context.t, 1), true, parameters_), 1.0};
   const int64_t t = covering_factor(context.length);
   if (t == 1) return {base_table_, 1.0};
 
   // Compared by value: whoever changed the parameters, a stale table is never used (the published code's bug,
   // METHODS 4.4-9)
-  std::vector<double> up = values(0), down = values(1);
+  check(!parameters_.empty(), "clex", kUnset);
+  std::vector<double> up = parameters_[0].value().to_vector(), down = parameters_[1].value().to_vector();
   if (!cached_table_.defined() || up != cached_up_ || down != cached_down_) {
     std::vector<double> grid;
     for (int64_t k = 2; k <= config().clex.max_factor; ++k) grid.push_back(static_cast<double>(k));
-    std::vector<double> theta = solve(grid, false).z.y;
+    std::vector<double> theta = solve(grid, false, up, down).z.y;
     for (double& x : theta) x = std::exp(x);
     cached_table_ = Tensor::from(theta, {config().clex.max_factor, static_cast<int64_t>(theta_.size())});
     cached_up_ = std::move(up);
@@ -181,7 +185,15 @@ RopeTable ClexScaling::table(const RopeContext& context) {
 RopeTable ClexScaling::table(std::span<const double> t_per_sample, const RopeContext& context) {
   if (!context.training) return table(context);
   check(!t_per_sample.empty(), "clex", "needs a t for every sample, got none");
-  return {trained_table(t_per_sample, false), 1.0};
+  return {trained_table(t_per_sample, false, parameters_), 1.0};
+}
+
+RopeTable ClexScaling::table(std::span<const double> t_per_sample, const RopeContext& context,
+                             const std::vector<Var>& parameters) {
+  check_parameters(parameters);
+  check(context.training, "clex", "parameters other than the set ones are for training");
+  check(!t_per_sample.empty(), "clex", "needs a t for every sample, got none");
+  return {trained_table(t_per_sample, false, parameters), 1.0};
 }
 
 std::unique_ptr<RopeScaling> make_clex_rope(const RopeConfig& config) { return std::make_unique<ClexScaling>(config); }

@@ -27,17 +27,22 @@ class ClexDynamics : public Dynamics<T> {
   void f(double t, const T* z, T* dz) const override;
   void vjp(double t, const T* z, const T* a, T* a_dfdz, T* a_dfdp) const override;
   void f_and_vjp(double t, const T* z, const T* a, T* dz, T* a_dfdz, T* a_dfdp) const override;
+  /// The net's input x [D/2], the hidden layer s [H] and its slope act'(p) [H].
+  int64_t record_size() const override { return pairs_ + 2 * hidden_; }
+  void f_recorded(double t, const T* z, T* dz, T* record) const override;
+  /// The slope becomes r = act'(p) * (W a).
+  void vjp_recorded(const T* a, T* a_dfdz, T* record) const override;
+  void vjp_of_parameters(int64_t count, const T* records, const T* a, T* a_dfdp) const override;
 
  private:
-  void hidden_layer(double t, const T* z) const;
-  void output_layer(double t, T* dz) const;
-  void reverse(const T* a, T* a_dfdz, T* a_dfdp) const;
+  void hidden_layer(double t, const T* z, T* record) const;
+  void output_layer(double t, const T* record, T* dz) const;
 
   int64_t pairs_, hidden_;
   bool silu_, paper_prior_, ntk_input_;
-  std::vector<T> log_base_, slope_;                          // [D/2]: -(2i/D) ln b of the net's input, 2i/(D-2)
-  std::vector<T> up_, up_t_, down_, down_t_;                 // both orders, so that every product runs along rows
-  mutable std::vector<T> x_, active_, active_slope_, back_;  // [D/2], [H], [H], [H]
+  std::vector<T> log_base_, slope_;           // [D/2]: -(2i/D) ln b of the net's input, 2i/(D-2)
+  std::vector<T> up_, up_t_, down_, down_t_;  // both orders, so that every product runs along rows
+  mutable std::vector<T> record_, back_;      // [record_size()], [H]
 };
 
 /// The scaling kind "clex".
@@ -54,6 +59,8 @@ class ClexScaling : public RopeScaling {
   /// In training the table of context.t, [D/2] with history. Errors: parameters not set, t outside [1, max_factor].
   RopeTable table(const RopeContext& context) override;
   RopeTable table(std::span<const double> t_per_sample, const RopeContext& context) override;
+  RopeTable table(std::span<const double> t_per_sample, const RopeContext& context,
+                  const std::vector<Var>& parameters) override;
   bool depends_on_length() const override { return true; }
   /// U, uniform in +-1/sqrt(H) (published: Kaiming's rule on its shape), then W, zero.
   std::vector<ParameterSpec> parameter_specs() const override;
@@ -66,9 +73,10 @@ class ClexScaling : public RopeScaling {
 
  private:
   struct Solved;
-  std::vector<double> values(size_t parameter) const;
-  Solved solve(std::vector<double> distinct, bool keep_steps);
-  Var trained_table(std::span<const double> t, bool single);
+  void check_parameters(const std::vector<Var>& parameters) const;
+  Solved solve(std::vector<double> distinct, bool keep_steps, const std::vector<double>& up,
+               const std::vector<double>& down);
+  Var trained_table(std::span<const double> t, bool single, const std::vector<Var>& parameters);
   int64_t covering_factor(int64_t length) const;
 
   std::vector<double> theta_;         // [D/2] at t = 1

@@ -1,6 +1,8 @@
 // The right-hand side of CLEX and its products with a vector (METHODS 4.5): with x = z + ln theta_NTK, p = x U, s =
 // act(p)
 //   f = s W + xi,   r = act'(p) * (W a),   a^T df/dz = U r,   a^T df/dU = x r^T,   a^T df/dW = s a^T
+#define EIGEN_DONT_PARALLELIZE  // the products are too small
+#include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
 
@@ -10,33 +12,27 @@ namespace rw {
 namespace {
 
 template <class T>
+using Vector = Eigen::Map<Eigen::Array<T, Eigen::Dynamic, 1>>;
+template <class T>
+using ConstVector = Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, 1>>;
+/// Columns are the rows of what is stored.
+template <class T>
+using Columns = Eigen::Map<Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>>;
+template <class T>
+using ConstColumns = Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>>;
+
+template <class T>
 std::vector<T> transposed(const std::vector<T>& m, int64_t rows, int64_t columns) {
   std::vector<T> t(m.size());
-  for (int64_t i = 0; i < rows; ++i) {
-    for (int64_t j = 0; j < columns; ++j)
-      t[static_cast<size_t>(j * rows + i)] = m[static_cast<size_t>(i * columns + j)];
-  }
+  Columns<T>(t.data(), rows, columns) = ConstColumns<T>(m.data(), columns, rows).transpose();
   return t;
 }
 
-/// to [columns] += x [rows] m [rows, columns]. Along rows of m, so that the compiler vectorises it without reordering
-/// sums.
+/// to [columns] += x [rows] m [rows, columns]. Along rows of m: every sum is in order, and vectors of them stay in
+/// registers.
 template <class T>
 void add_product(const T* x, const std::vector<T>& m, int64_t rows, int64_t columns, T* to) {
-  for (int64_t i = 0; i < rows; ++i) {
-    const T xi = x[i];
-    const T* row = m.data() + i * columns;
-    for (int64_t j = 0; j < columns; ++j) to[j] += xi * row[j];
-  }
-}
-
-/// to [rows, columns] += x [rows] y [columns].
-template <class T>
-void add_outer(const T* x, const T* y, int64_t rows, int64_t columns, T* to) {
-  for (int64_t i = 0; i < rows; ++i, to += columns) {
-    const T xi = x[i];
-    for (int64_t j = 0; j < columns; ++j) to[j] += xi * y[j];
-  }
+  Vector<T>(to, columns).matrix().noalias() += ConstColumns<T>(m.data(), columns, rows) * ConstVector<T>(x, rows);
 }
 
 }  // namespace
@@ -66,68 +62,81 @@ ClexDynamics<T>::ClexDynamics(int64_t rotary_dim, double base, const ClexConfig&
     log_base_.push_back(static_cast<T>(-(twice / d) * log_base));
     slope_.push_back(static_cast<T>(twice / (d - 2)));
   }
-  x_.resize(static_cast<size_t>(pairs_));
-  active_.resize(static_cast<size_t>(hidden_));
-  active_slope_.resize(static_cast<size_t>(hidden_));
+  record_.resize(static_cast<size_t>(record_size()));
   back_.resize(static_cast<size_t>(hidden_));
 }
 
 template <class T>
-void ClexDynamics<T>::hidden_layer(double t, const T* z) const {
+void ClexDynamics<T>::hidden_layer(double t, const T* z, T* record) const {
   const T s = static_cast<T>(t < 1 ? 1.0 : paper_prior_ ? t : 2 * t - 1);
   const T log_s = std::log(s);
-  for (size_t i = 0; i < x_.size(); ++i) x_[i] = ntk_input_ ? z[i] + (log_base_[i] - slope_[i] * log_s) : z[i];
-  std::fill(active_.begin(), active_.end(), T(0));
-  add_product(x_.data(), up_, pairs_, hidden_, active_.data());
-  for (size_t j = 0; j < active_.size(); ++j) {
-    const T p = active_[j];
-    if (silu_) {
-      const T sigmoid = T(1) / (T(1) + std::exp(-p));
-      active_[j] = p * sigmoid;
-      active_slope_[j] = sigmoid * (T(1) + p * (T(1) - sigmoid));
-    } else {
-      active_[j] = std::tanh(p);
-      active_slope_[j] = T(1) - active_[j] * active_[j];
-    }
+  for (int64_t i = 0; i < pairs_; ++i) {
+    const auto at = static_cast<size_t>(i);
+    record[i] = ntk_input_ ? z[i] + (log_base_[at] - slope_[at] * log_s) : z[i];
+  }
+  Vector<T> active(record + pairs_, hidden_), slope(record + pairs_ + hidden_, hidden_);
+  active.setZero();
+  add_product(record, up_, pairs_, hidden_, active.data());
+  if (silu_) {  // with s = p sigmoid(p): s' = sigmoid + s (1 - sigmoid)
+    slope = (T(1) + (-active).exp()).inverse();
+    active *= slope;
+    slope += active * (T(1) - slope);
+  } else {
+    active = active.tanh();
+    slope = T(1) - active.square();
   }
 }
 
 template <class T>
-void ClexDynamics<T>::output_layer(double t, T* dz) const {
+void ClexDynamics<T>::output_layer(double t, const T* record, T* dz) const {
   // xi = -slope s'(t) / s(t); below t = 1 the published code keeps s = 1 and the factor s' = 2
   const T rate = static_cast<T>(paper_prior_ ? 1 / std::max(1.0, t) : 2 / (t < 1 ? 1.0 : 2 * t - 1));
   for (size_t i = 0; i < slope_.size(); ++i) dz[i] = -slope_[i] * rate;
-  add_product(active_.data(), down_, hidden_, pairs_, dz);
+  add_product(record + pairs_, down_, hidden_, pairs_, dz);
 }
 
 template <class T>
-void ClexDynamics<T>::reverse(const T* a, T* a_dfdz, T* a_dfdp) const {
+void ClexDynamics<T>::f_recorded(double t, const T* z, T* dz, T* record) const {
+  hidden_layer(t, z, record);
+  output_layer(t, record, dz);
+}
+
+template <class T>
+void ClexDynamics<T>::vjp_recorded(const T* a, T* a_dfdz, T* record) const {
   std::fill(back_.begin(), back_.end(), T(0));
   add_product(a, down_t_, pairs_, hidden_, back_.data());
-  for (size_t j = 0; j < back_.size(); ++j) back_[j] *= active_slope_[j];
+  T* r = record + pairs_ + hidden_;
+  for (size_t j = 0; j < back_.size(); ++j) r[j] *= back_[j];
   std::fill(a_dfdz, a_dfdz + pairs_, T(0));
-  add_product(back_.data(), up_t_, hidden_, pairs_, a_dfdz);
-  add_outer(x_.data(), back_.data(), pairs_, hidden_, a_dfdp);
-  add_outer(active_.data(), a, hidden_, pairs_, a_dfdp + pairs_ * hidden_);
+  add_product(r, up_t_, hidden_, pairs_, a_dfdz);
+}
+
+/// Two products of matrices, whose inner dimension is the evaluations.
+template <class T>
+void ClexDynamics<T>::vjp_of_parameters(int64_t count, const T* records, const T* a, T* a_dfdp) const {
+  const ConstColumns<T> record(records, record_size(), count), seeds(a, pairs_, count);
+  const auto x = record.topRows(pairs_), active = record.middleRows(pairs_, hidden_), r = record.bottomRows(hidden_);
+  Columns<T>(a_dfdp, hidden_, pairs_).noalias() += r * x.transpose();
+  Columns<T>(a_dfdp + pairs_ * hidden_, pairs_, hidden_).noalias() += seeds * active.transpose();
 }
 
 template <class T>
 void ClexDynamics<T>::f(double t, const T* z, T* dz) const {
-  hidden_layer(t, z);
-  output_layer(t, dz);
+  f_recorded(t, z, dz, record_.data());
 }
 
 template <class T>
 void ClexDynamics<T>::vjp(double t, const T* z, const T* a, T* a_dfdz, T* a_dfdp) const {
-  hidden_layer(t, z);
-  reverse(a, a_dfdz, a_dfdp);
+  hidden_layer(t, z, record_.data());
+  vjp_recorded(a, a_dfdz, record_.data());
+  vjp_of_parameters(1, record_.data(), a, a_dfdp);
 }
 
 template <class T>
 void ClexDynamics<T>::f_and_vjp(double t, const T* z, const T* a, T* dz, T* a_dfdz, T* a_dfdp) const {
-  hidden_layer(t, z);
-  output_layer(t, dz);
-  reverse(a, a_dfdz, a_dfdp);
+  f_recorded(t, z, dz, record_.data());
+  vjp_recorded(a, a_dfdz, record_.data());
+  vjp_of_parameters(1, record_.data(), a, a_dfdp);
 }
 
 template class ClexDynamics<float>;

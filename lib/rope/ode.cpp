@@ -23,6 +23,9 @@ class Integrator {
     k_.resize(static_cast<size_t>(table_.stages() * n_));
     stage_.resize(k_.size());
     y1_.resize(y0.size());
+    // An adaptive method takes its first stage over from the step before, and tries some steps twice.
+    if (options.keep_steps && table_.b_error.empty()) record_size_ = dynamics.record_size();
+    records_.resize(static_cast<size_t>(table_.stages() * record_size_));
   }
 
   OdeSolution<T> run() {
@@ -51,8 +54,12 @@ class Integrator {
     check(options().norm_blocks.empty() || blocks == n_, "odeint", "norm_blocks must add up to ", n_, ", got ", blocks);
   }
 
-  void evaluate(double t, const T* y, T* dy) {
-    system_.f(t, y, dy);
+  void evaluate(double t, int i) {
+    if (record_size_ > 0) {
+      system_.f_recorded(t, stage(i), k(i), records_.data() + i * record_size_);
+    } else {
+      system_.f(t, stage(i), k(i));
+    }
     ++out_.evaluations;
   }
 
@@ -75,14 +82,14 @@ class Integrator {
       combine(table_.a[static_cast<size_t>(i)], h, y_.data(), stage(i));
       const double c = table_.c[static_cast<size_t>(i)];
       const double t = c == 1 ? t1 : static_cast<double>(static_cast<T>(t0) + static_cast<T>(c) * h);
-      if (i > 0 || !first_known) evaluate(t, stage(i), k(i));
+      if (i > 0 || !first_known) evaluate(t, i);
     }
     combine(table_.b, h, y_.data(), y1_.data());
   }
 
   /// Output times within (t0, t1], and the kept step.
   void emit(double t0, double t1) {
-    typename OdeSolution<T>::Step kept{t0, t1, {}, {}, {}};
+    typename OdeSolution<T>::Step kept{t0, t1, {}, {}, {}, {}};
     for (; next_ < out_.t.size() && direction_ * (t1 - out_.t[next_]) >= 0; ++next_) {
       const double x = out_.t[next_] == t1 ? 1.0 : (out_.t[next_] - t0) / (t1 - t0);
       write_output(dense_output(table_, x), static_cast<T>(t1 - t0), out_.y.data() + static_cast<int64_t>(next_) * n_);
@@ -90,6 +97,7 @@ class Integrator {
     }
     if (!options().keep_steps) return;
     kept.stages = stage_;
+    kept.records = records_;
     if (options().differentiate_first_step) kept.k = k_;
     out_.path.push_back(std::move(kept));
   }
@@ -184,7 +192,8 @@ class Integrator {
 
   void run_adaptive() {
     double t = out_.t.front(), previous = 1e-4;
-    evaluate(static_cast<double>(static_cast<T>(t)), y_.data(), k(0));
+    system_.f(static_cast<double>(static_cast<T>(t)), y_.data(), k(0));
+    ++out_.evaluations;
     if (!std::all_of(k(0), k(0) + n_, [](T v) { return std::isfinite(v); })) stop("f is not finite", t, 0);
     FirstStep<T> first(system_, y_, {k_.begin(), k_.begin() + n_}, t, direction_, table_.order, options());
     double h = first.size();
@@ -220,8 +229,8 @@ class Integrator {
 
   const Dynamics<T>& system_;
   const Tableau& table_;
-  int64_t n_;
-  std::vector<T> y_, y1_, k_, stage_;  // [n], [n], [S, n], [S, n]
+  int64_t n_, record_size_ = 0;
+  std::vector<T> y_, y1_, k_, stage_, records_;  // [n], [n], [S, n], [S, n], [S, record_size_]
   double direction_ = 1;
   size_t next_ = 1;  // next output
   OdeSolution<T> out_;

@@ -47,6 +47,24 @@ class Dynamics {
     f(t, y, dy);
     vjp(t, y, a, a_dfdy, a_dfdp);
   }
+
+  /// Numbers of an evaluation that f can leave behind for the gradient; 0: none, and the next three are not called.
+  virtual int64_t record_size() const { return 0; }
+  /// f, which fills record [record_size()].
+  virtual void f_recorded(double t, const T* y, T* dy, T* record) const {
+    (void)t, (void)y, (void)dy, (void)record;
+    fail("odeint", "these dynamics keep no records");
+  }
+  /// a_dfdy as vjp gives it. Leaves in the record what the next one needs.
+  virtual void vjp_recorded(const T* a, T* a_dfdy, T* record) const {
+    (void)a, (void)a_dfdy, (void)record;
+    fail("odeint", "these dynamics keep no records");
+  }
+  /// a_dfdp [P] += the sum of a^T df/dp over all evaluations: records [count, record_size()], a [count, n].
+  virtual void vjp_of_parameters(int64_t count, const T* records, const T* a, T* a_dfdp) const {
+    (void)count, (void)records, (void)a, (void)a_dfdp;
+    fail("odeint", "these dynamics keep no records");
+  }
 };
 
 /// An explicit Runge-Kutta method of S stages: Y_i = y + h sum_j a_ij k_j, k_i = f(t + c_i h, Y_i), y+ = y + h sum_i
@@ -101,8 +119,9 @@ struct OdeSolution {
   /// What backprop walks: one accepted step, with the state at every stage, and the outputs that fall into it.
   struct Step {
     double t0, t1;
-    std::vector<T> stages;  // [S, n]
-    std::vector<T> k;       // [S, n], with differentiate_first_step only
+    std::vector<T> stages;   // [S, n]
+    std::vector<T> k;        // [S, n], with differentiate_first_step only
+    std::vector<T> records;  // [S, record_size()], with fixed steps only
     struct Output {
       int64_t index;
       double x;  // place within the step, 0..1

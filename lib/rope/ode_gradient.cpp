@@ -98,7 +98,12 @@ class StepReverse {
       const double c = table_.c[static_cast<size_t>(i)];
       const double t = c == 1 ? step.t1 : static_cast<double>(static_cast<T>(step.t0) + static_cast<T>(c) * h_);
       const T* state = step.stages.data() + i * n_;
-      system_.vjp(t, state, kbar(i), through_.data(), gradient_.parameters.data());
+      if (step.records.empty()) {
+        system_.vjp(t, state, kbar(i), through_.data(), gradient_.parameters.data());
+      } else {
+        T* record = keep(step.records.data() + i * system_.record_size(), kbar(i));
+        system_.vjp_recorded(kbar(i), through_.data(), record);
+      }
       ++gradient_.evaluations;
       // the first size moves this stage's time: by c within the first step, as a whole in all later ones
       if (track_) size_bar_ += (first_ ? c : 1.0) * static_cast<double>(system_.vjp_t(t, state, kbar(i)));
@@ -108,12 +113,27 @@ class StepReverse {
     bar.swap(bar0);
   }
 
+  /// The parameters' gradient of the recorded evaluations not added yet.
+  void finish() {
+    if (kept_ > 0) system_.vjp_of_parameters(kept_, records_.data(), seeds_.data(), gradient_.parameters.data());
+    kept_ = 0;
+  }
   /// dL/d(first step's size), signed as the step is.
   double size_bar() const { return size_bar_; }
 
  private:
   T* kbar(int i) { return kbar_.data() + i * n_; }
   const T* k(int i) const { return step_->k.data() + i * n_; }
+  /// Copies an evaluation's record and dL/dk for finish(); returns the copied record.
+  T* keep(const T* record, const T* seed) {
+    constexpr int64_t kMost = 32;  // enough for a product of matrices, few enough to stay in the cache
+    const int64_t size = system_.record_size();
+    records_.resize(static_cast<size_t>(kMost * size));
+    seeds_.resize(static_cast<size_t>(kMost * n_));
+    if (kept_ == kMost) finish();
+    std::copy(seed, seed + n_, seeds_.data() + kept_ * n_);
+    return std::copy(record, record + size, records_.data() + kept_++ * size) - size;
+  }
   void add(T* to, T weight, const T* from) const {
     for (int64_t i = 0; i < n_; ++i) to[i] += weight * from[i];
   }
@@ -160,6 +180,8 @@ class StepReverse {
   T h_ = 0;
   double size_bar_ = 0;
   std::vector<T> kbar_, through_;  // [S, n], [n]
+  int64_t kept_ = 0;
+  std::vector<T> records_, seeds_;  // [kept_, record_size()], dL/dk [kept_, n]
 };
 
 template <class T>
@@ -173,6 +195,7 @@ OdeGradient<T> backprop(const Dynamics<T>& dynamics, const OdeSolution<T>& solut
   std::vector<T> bar(static_cast<size_t>(dynamics.size()), T(0));  // dL/dy at the end of the step being reversed
   StepReverse<T> reverse(dynamics, table, track, gradient);
   for (size_t i = solution.path.size(); i-- > 0;) reverse.run(solution.path[i], grad_y, i == 0, bar);
+  reverse.finish();
   for (size_t i = 0; i < bar.size(); ++i) bar[i] += grad_y[i];  // the first output is y0 itself
   if (track) {
     const auto& step = solution.path.front();

@@ -56,6 +56,12 @@ RopeScaling::~RopeScaling() = default;
 
 RopeTable RopeScaling::table(std::span<const double>, const RopeContext& context) { return table(context); }
 
+RopeTable RopeScaling::table(std::span<const double> t, const RopeContext& context,
+                             const std::vector<Var>& parameters) {
+  check(parameters.empty(), "rope_scaling", config_.rope_type, " has no parameters, got ", parameters.size());
+  return table(t, context);
+}
+
 void RopeScaling::set_parameters(std::vector<Var> parameters) {
   check(parameters.empty(), "rope_scaling", config_.rope_type, " has no parameters, got ", parameters.size());
 }

@@ -117,6 +117,10 @@ class RopeScaling {
   virtual RopeTable table(const RopeContext& context) = 0;
   /// With a window scale factor per sample: [B, D/2] where they matter (CLEX), otherwise the table of `context`.
   virtual RopeTable table(std::span<const double> t_per_sample, const RopeContext& context);
+  /// The same in training, with `parameters` in place of those that were set: copies on the host of what lies on a GPU,
+  /// say. Errors: as set_parameters.
+  virtual RopeTable table(std::span<const double> t_per_sample, const RopeContext& context,
+                          const std::vector<Var>& parameters);
   /// True if the table changes as a sequence grows: the KV cache must then hold unrotated keys.
   virtual bool depends_on_length() const { return false; }
   /// What is trained. Empty but for CLEX.

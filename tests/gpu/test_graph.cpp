@@ -53,8 +53,23 @@ struct Run {
   int64_t replays = 0;
 };
 
-Run train(DType dtype, bool graph, bool recompute = false, ArenaMemory memory = {}) {
-  Llama model(small(), dtype, kGpu, 3, memory);
+/// CLEX, its down-projection not zero: with it the gradient of the other would be.
+void learn_frequencies(Llama& model) {
+  const ParamArena& arena = model.arena();
+  const size_t down = arena.index_of("model.rotary_emb.ode_down_proj");
+  arena.set_values(down, test::randn(arena.segments()[down].spec.shape, 4, DType::f32, 0.02));
+  arena.refresh();
+}
+
+/// `clex`: with learned frequencies and several t in a batch; in the third update every t is 1.
+Run train(DType dtype, bool graph, bool recompute = false, ArenaMemory memory = {}, bool clex = false) {
+  LlamaConfig config = small();
+  if (clex) {
+    config.rope = rope_config_from_json(
+        R"({"max_position_embeddings":64,"head_dim":16,"rope_scaling":{"rope_type":"clex","max_factor":8}})");
+  }
+  Llama model(config, dtype, kGpu, 3, memory);
+  if (clex) learn_frequencies(model);
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
   model.enable_grad();
   model.set_recompute(recompute);
@@ -67,7 +82,11 @@ Run train(DType dtype, bool graph, bool recompute = false, ArenaMemory memory = 
   };
   for (uint64_t s = 0; s < kSteps; ++s) {
     for (uint64_t micro = 0; micro < 2; ++micro) {
-      step.add(input(3, s < 2 * kSteps / 3 ? 40 : 24, 2 * s + micro));  // another shape in the middle
+      StepInput in = input(3, s < 2 * kSteps / 3 ? 40 : 24, 2 * s + micro);  // another shape in the middle
+      for (uint64_t b = 0; clex && b < 3; ++b) {
+        in.t.push_back(s == 2 ? 1.0 : 1 + static_cast<double>((3 * s + 2 * micro + b) % 5) * 1.25);
+      }
+      step.add(in);
       run.replays += step.replayed();
     }
     step.update(1e-3, 1.0);
@@ -110,6 +129,67 @@ TEST_CASE("a replayed step with split masters and bf16 gradients equals the eage
   CHECK(graph.losses == eager.losses);
   CHECK(graph.norms == eager.norms);
   CHECK(graph.weights == eager.weights);
+}
+
+TEST_CASE("a replayed step with learned frequencies equals the one whose tape goes through their ODE, bit for bit") {
+  if (!test::has_gpu()) return;
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    for (const bool recompute : {false, true}) {
+      CAPTURE(dtype);
+      CAPTURE(recompute);
+      const Run tape = train(dtype, false, recompute, {}, true), graph = train(dtype, true, recompute, {}, true);
+      CHECK(tape.replays == 0);
+      CHECK(graph.replays == static_cast<int64_t>(2 * kSteps) - 2);
+      CHECK(graph.losses == tape.losses);
+      CHECK(graph.norms == tape.norms);
+      CHECK(graph.weights == tape.weights);
+    }
+  }
+}
+
+TEST_CASE("learned frequencies follow weights that were changed between steps, and both of their matrices learn") {
+  if (!test::has_gpu()) return;
+  LlamaConfig config = small();
+  config.rope = rope_config_from_json(
+      R"({"max_position_embeddings":64,"head_dim":16,"rope_scaling":{"rope_type":"clex","max_factor":8}})");
+  const auto matrices = [](const Llama& model) {
+    std::vector<double> all;
+    for (size_t i = model.rope_parameters(); i < model.arena().size(); ++i) {
+      const std::vector<double> values = model.arena().values_of(i).to_vector();
+      all.insert(all.end(), values.begin(), values.end());
+    }
+    return all;
+  };
+  std::vector<std::vector<double>> learned;
+  std::vector<double> losses;
+  for (const bool graph : {false, true}) {
+    Llama model(config, DType::f32, kGpu, 3);
+    AdamW optimizer(model.arena(), {});
+    model.enable_grad();
+    TrainStep step(model, optimizer, graph);
+    for (uint64_t s = 0; s < 4; ++s) {
+      if (s == 2) learn_frequencies(model);
+      StepInput in = input(3, 40, s);
+      in.t = {2.5, 1, 7};
+      step.add(in);
+      CHECK(step.replayed() == (graph && s > 0));
+      step.update(1e-3, 1.0);
+      losses.push_back(step.result().loss);
+    }
+    learned.push_back(matrices(model));
+    const std::vector<double> before = learned.back();
+    StepInput in = input(3, 40, 4);
+    in.t = {2.5, 1, 7};
+    step.add(in);
+    step.update(1e-3, 1.0);
+    const std::vector<double> after = matrices(model);
+    int64_t moved = 0;
+    for (size_t i = 0; i < after.size(); ++i) moved += after[i] != before[i];
+    CHECK(moved > static_cast<int64_t>(after.size()) * 3 / 4);
+  }
+  CHECK(learned[0] == learned[1]);
+  CHECK(std::vector<double>(losses.begin(), losses.begin() + 4) ==
+        std::vector<double>(losses.begin() + 4, losses.end()));
 }
 
 TEST_CASE("a steady replayed step takes no memory from the system and leaves none behind") {

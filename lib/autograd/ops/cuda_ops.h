@@ -52,7 +52,7 @@ void rope_tables(const Tensor& positions, const Tensor& inv_freq, const Tensor& 
 /// direction +1 forward, -1 backward (rotates by minus the angle); heads beyond `heads` are copied. y may be x.
 void rope_apply(const Tensor& x, const Tensor& cos, const Tensor& sin, double scale, RopeLayout layout, int64_t heads,
                 int direction, const Tensor& y);
-/// dinv_freq f32 [R/2] or [B,R/2] += sum positions * (g2 y1 - g1 y2), in two deterministic stages
+/// dinv_freq f32 or f64 [R/2] or [B,R/2] += sum positions * (g2 y1 - g1 y2), in two deterministic stages
 void rope_inv_freq_backward(const Tensor& y, const Tensor& dy, const Tensor& positions, RopeLayout layout,
                             int64_t heads, const Tensor& dinv_freq);
 

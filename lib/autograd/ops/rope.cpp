@@ -82,7 +82,7 @@ struct RopeNode : Node {  // saved: y (only if inv_freq wants a gradient)
 
   void backward() override {
     const Tensor& dy = grad_out();
-    if (wants(1)) add_grad(1, inv_freq_grad(saved[0], dy));
+    if (wants(1)) add_inv_freq_grad(saved[0], dy);
     if (!wants(0)) return;
     // Nobody else holds this gradient: rotate it where it is.
     const Tensor dx = dy.unique() ? dy : Tensor::empty_like(dy);
@@ -98,13 +98,24 @@ struct RopeNode : Node {  // saved: y (only if inv_freq wants a gradient)
     add_grad(0, dx);
   }
 
-  Tensor inv_freq_grad(const Tensor& y, const Tensor& dy) const {
+  void add_inv_freq_grad(const Tensor& y, const Tensor& dy) const {
     const Var& inv_freq = angles.inv_freq;
-    if (dy.is_cuda()) {
-      const Tensor d = Tensor::zeros(inv_freq.shape(), DType::f32, dy.device());
+    if (!dy.is_cuda()) return add_grad(1, inv_freq_grad_cpu(y, dy));
+    const auto add_to = [&](const Tensor& d) {
       cuda::rope_inv_freq_backward(y, dy, angles.positions.to(dy.device()), options.layout, rows.rotated_heads, d);
-      return d.to(inv_freq.device()).to(inv_freq.dtype());
+    };
+    if (inv_freq.is_cuda()) {
+      const Target target = grad_target(1, inv_freq.shape(), inv_freq.dtype(), inv_freq.device());
+      if (target.beta == 0) target.tensor.zero();
+      return add_to(target.tensor);
     }
+    const Tensor d = Tensor::zeros(inv_freq.shape(), inv_freq.dtype(), dy.device());
+    add_to(d);
+    add_grad(1, d.to(inv_freq.device()));  // waits for the GPU
+  }
+
+  Tensor inv_freq_grad_cpu(const Tensor& y, const Tensor& dy) const {
+    const Var& inv_freq = angles.inv_freq;
     const Tensor per_sample = Tensor::empty({rows.batch, rows.pairs}, DType::f64);
     dispatch_float(dy.dtype(), "rope", [&](auto zero) {
       using T = decltype(zero);
