@@ -245,9 +245,11 @@ def c5(r: Results) -> Iterator[Part]:
 
 @claim("C7", "the solver takes at most 2 % of a step", "1-2 % (the authors)")
 def c7(r: Results) -> Iterator[Part]:
-    for i, arm in enumerate((f"pose-yarn|{pose(r, 16, 'yarn')}", "more-steps")):
-        x = combine(lambda a, b: a / b - 1, r.cost("clex", "step"), r.cost(arm, "step"))
-        yield Part(f"time per step over that of {arm.split('|')[0]}", x, "<=", 0.02, ".1%", also=i > 0)
+    for what, name in (("steady", "median of steps"), ("step", "whole run")):
+        for i, arm in enumerate((f"pose-yarn|{pose(r, 16, 'yarn')}", "more-steps")):
+            x = combine(lambda a, b: a / b - 1, r.cost("clex", what), r.cost(arm, what))
+            yield Part(f"time over that of {arm.split('|')[0]}, {name}", x, "<=", 0.02, ".1%",
+                       also=i > 0 or what == "step")
 
 
 @claim("C8", "log-n scaling below L must be clamped", "the published code scales by ln n / ln L < 1 there")

@@ -8,6 +8,7 @@ import random
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Callable, Iterator, Optional, Protocol, Sequence
 
 DRAWS, SEED = 2000, 1
@@ -82,6 +83,13 @@ def read_json(path: Path) -> dict:
         return json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
+
+
+def step_times(run: Path) -> list[float]:
+    """Seconds of each step after the first."""
+    path = run / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [b["time_s"] - a["time_s"] for a, b in zip(rows, rows[1:]) if b["step"] == a["step"] + 1]
 
 
 @functools.lru_cache(maxsize=None)
@@ -193,7 +201,9 @@ class Results:
                        if t["length"] <= upto})
 
     def cost(self, names: str, what: str) -> Estimate:
-        """`step`: seconds per step; `peak`: bytes."""
+        """`step`: seconds per step; `steady`: the median of steps, without a run's beginning; `peak`: bytes."""
+        if what == "steady":
+            return self.by_seed(names, "metrics", lambda r: len(step_times(r)) > 2, lambda r: median(step_times(r)))
         read = lambda r: read_json(r / "cost.json")  # noqa: E731
         value = lambda c: c["seconds"] / c["steps"] if what == "step" else c["peak_memory_bytes"]  # noqa: E731
         return self.by_seed(names, "cost", lambda r: bool(read(r).get("steps")), lambda r: value(read(r)))
