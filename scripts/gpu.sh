@@ -49,20 +49,33 @@ finish() {
 
 generator=()
 if command -v ninja >/dev/null; then generator=(-G Ninja); fi
-step configure configure.log cmake -S . -B "$BUILD" "${generator[@]}" -DROPEWALK_CUDA=ON -DROPEWALK_NATIVE=ON \
-  ${ROPEWALK_PREFIX:+-DCMAKE_PREFIX_PATH=$ROPEWALK_PREFIX} ${CMAKE_ARGS:-} || finish
+# configure FOLDER OPTION...
+configure() {
+  cmake -S . -B "$1" "${generator[@]}" -DROPEWALK_CUDA=ON -DROPEWALK_NATIVE=ON \
+    ${ROPEWALK_PREFIX:+-DCMAKE_PREFIX_PATH=$ROPEWALK_PREFIX} ${CMAKE_ARGS:-} "${@:2}"
+}
+step configure configure.log configure "$BUILD" || finish
 step build build.log cmake --build "$BUILD" -j "$JOBS" ${TARGETS:+--target $TARGETS} || finish
 step tests tests.log ctest --test-dir "$BUILD" -L gpu --output-on-failure
 
 test_gpu=$(find "$BUILD" -name test_gpu -type f -perm -u+x | head -n 1)
 
+# Racecheck follows barriers at which every lane arrives, not those at which one arrives for its warp (docs/kernels-log.md).
+racecheck_gpu=
+if command -v compute-sanitizer >/dev/null && [[ " $SANITIZE " == *" racecheck "* ]]; then
+  step "configure for racecheck" configure-racecheck.log configure "$BUILD-racecheck" -DROPEWALK_RACECHECK=ON || finish
+  step "build for racecheck" build-racecheck.log cmake --build "$BUILD-racecheck" -j "$JOBS" --target test_gpu || finish
+  racecheck_gpu=$(find "$BUILD-racecheck" -name test_gpu -type f -perm -u+x | head -n 1)
+fi
+
 # sanitize_case TOOL NAME: one test case under one tool, a line of result. A comma would end a doctest pattern.
 sanitize_case() {
-  local tool=$1 name=$2 log options=()
+  local tool=$1 name=$2 binary=$test_gpu log options=()
   log=$(mktemp)
+  if [ "$tool" = racecheck ]; then binary=$racecheck_gpu; fi
   if [ "$tool" = memcheck ]; then options=(--report-api-errors no); fi  # a refused allocation is what some tests ask for
   OMP_NUM_THREADS=1 ROPEWALK_FEW_REPETITIONS=1 ROPEWALK_INITCHECK=$([ "$tool" = initcheck ] && echo 1) timeout "$SANITIZE_LIMIT" \
-    compute-sanitizer --tool "$tool" "${options[@]}" --error-exitcode 9 "$test_gpu" -tc="${name//,/?}" >"$log" 2>&1
+    compute-sanitizer --tool "$tool" "${options[@]}" --error-exitcode 9 "$binary" -tc="${name//,/?}" >"$log" 2>&1
   local rc=$?
   if [ $rc = 0 ] && grep -q 'SUMMARY: 0 ' "$log"; then
     printf 'clean      %s: %s\n' "$tool" "$name"
@@ -81,7 +94,7 @@ sanitize_case() {
 # sanitize: every test case under every tool, SANITIZE_JOBS at a time; fails if one is not clean.
 sanitize() {
   export -f sanitize_case
-  export test_gpu SANITIZE_LIMIT
+  export test_gpu racecheck_gpu SANITIZE_LIMIT
   local names
   names=$("$test_gpu" -ltc -ntx 2>/dev/null | grep -vE '^\[doctest\]|^===|^bench|^asking' | grep -E "$SANITIZE_FILTER")
   # The longest first, and alone what takes all of the card's memory.

@@ -46,7 +46,6 @@ TEST_CASE("a profiled step names every kernel, with plausible counts, times and 
     CAPTURE(r.name);
     CHECK(r.start >= previous - 1e-6);
     CHECK(r.end >= r.start);
-    CHECK(r.end - r.start < 1.0);
     CHECK(r.queued <= r.end + 1e-3);
     CHECK(r.work.bytes >= 0);
     previous = r.end;

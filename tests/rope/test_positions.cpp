@@ -314,6 +314,22 @@ TEST_CASE("CLEX in two chunks jumps once at most and reaches the whole of L t") 
   }
   CHECK(single > 2700);
   CHECK(far > 300);
+
+  // A window of 4L has no room below t = 4, and its neighbours are 1 apart as well.
+  const PositionBatch longer = make_position_sampler(c)->sample(spec(1000, 128));
+  std::set<double> ts;
+  for (int64_t b = 0; b < 1000; ++b) {
+    const float* p = row(longer, b);
+    const double t = longer.t[static_cast<size_t>(b)];
+    int64_t jumps = 0;
+    for (int64_t m = 1; m < 128; ++m) jumps += p[m] != p[m - 1] + 1;
+    REQUIRE(p[0] == 0);
+    REQUIRE(jumps <= 1);
+    REQUIRE(p[127] < 32 * t);
+    ts.insert(t);
+  }
+  CHECK(*ts.begin() == 4);
+  CHECK(ts.size() == 13);
 }
 
 TEST_CASE("The window scale factor says which window a sample imitates") {
@@ -365,4 +381,8 @@ TEST_CASE("Bad samplers and bad batches are refused") {
   CHECK(bad_spec("e2", [](auto& s) { s.window = 1000; }).find("shorter than the samples") != std::string::npos);
   CHECK(bad_spec("clex", [](auto& s) { s.window = 1; }).find("window must be at least 2") != std::string::npos);
   CHECK(bad_spec("clex", [](auto& s) { s.window = 1 << 21; }).find("exactly") != std::string::npos);
+  PositionConfig two = config("clex");
+  two.spread = "skip", two.max_factor = 3;
+  CHECK(test::error_of([&] { make_position_sampler(two)->sample(spec(1, 128)); }).find("more than max_factor = 3") !=
+        std::string::npos);
 }

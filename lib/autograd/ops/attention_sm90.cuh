@@ -60,6 +60,14 @@ inline TileOrder tile_order(int tiles, int heads, int heads_per_walk, int64_t wa
 
 __device__ inline unsigned shared_address(const void* p) { return static_cast<unsigned>(__cvta_generic_to_shared(p)); }
 
+/// Two neighbours in shared memory. Through a pointer that came by way of a struct the compiler would use generic
+/// loads.
+__device__ inline float2 load_shared_pair(const float* p) {
+  float2 x;
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "r"(shared_address(p)));
+  return x;
+}
+
 // --- barriers in shared memory
 
 using Barrier = uint64_t;
@@ -79,11 +87,18 @@ __device__ inline void barrier_arrive_expect(Barrier* b, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(b)), "r"(bytes)
                : "memory");
 }
-/// One arrival for a warp, after the reads and writes of all its lanes. Every lane calls it.
+/// A warp's arrival, after the reads and writes of all its lanes: one lane arrives for it. With ROPEWALK_RACECHECK
+/// every lane does, since compute-sanitizer's racecheck does not follow __syncwarp to the lane that arrives.
+#ifdef ROPEWALK_RACECHECK
+constexpr int kArrivals = 32;  // of a warp at a barrier
+__device__ inline void warp_arrive(Barrier* b) { barrier_arrive(b); }
+#else
+constexpr int kArrivals = 1;
 __device__ inline void warp_arrive(Barrier* b) {
   __syncwarp();
   if (threadIdx.x % 32 == 0) barrier_arrive(b);
 }
+#endif
 /// Waits until the phase of this parity is complete.
 __device__ inline void barrier_wait(Barrier* b, int parity) {
   const unsigned address = shared_address(b);

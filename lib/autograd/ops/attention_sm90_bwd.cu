@@ -75,12 +75,12 @@ struct Shared {
     for (int i = 0; i < 2; ++i) {
       barrier_init(r_full + i, 1);
       barrier_init(r_empty + i, 1);
-      barrier_init(sum_full + i, 4 * C::WGS);
+      barrier_init(sum_full + i, 4 * C::WGS * kArrivals);
     }
     for (int i = 0; i < C::stages; ++i) {
       barrier_init(w0_full + i, 1);
       barrier_init(w1_full + i, 1);
-      barrier_init(w_empty + i, 4 * C::WGS);
+      barrier_init(w_empty + i, 4 * C::WGS * kArrivals);
     }
     barrier_init_done();
   }
@@ -327,7 +327,7 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
 #pragma unroll
       for (int j = 0; j < W / 8; ++j) {
         float2 l;
-        if constexpr (C::keys) l = *reinterpret_cast<const float2*>(vectors + 8 * j);
+        if constexpr (C::keys) l = load_shared_pair(vectors + 8 * j);
 #pragma unroll
         for (int e = 0; e < 4; ++e)
           sc[4 * j + e] = probability(sc[4 * j + e], c, C::keys ? (e % 2 ? l.y : l.x) : row_lse2[e / 2]);
@@ -345,7 +345,7 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
 #pragma unroll
       for (int j = 0; j < W / 8; ++j) {
         float2 d;
-        if constexpr (C::keys) d = *reinterpret_cast<const float2*>(vectors + W + 8 * j);
+        if constexpr (C::keys) d = load_shared_pair(vectors + W + 8 * j);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           const int i = 4 * j + 2 * half;

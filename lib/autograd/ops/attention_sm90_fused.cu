@@ -76,16 +76,16 @@ struct Shared {
     for (int i = 0; i < 2; ++i) {
       barrier_init(r_full + i, 1);
       barrier_init(r_empty + i, C::storers);
-      for (Barrier* b : {sum_full, ds_full, ds_empty}) barrier_init(b + i, 4 * C::WGS);
+      for (Barrier* b : {sum_full, ds_full, ds_empty}) barrier_init(b + i, 4 * C::WGS * kArrivals);
     }
     for (int i = 0; i < C::storers; ++i) {
-      barrier_init(dq_full + i, 4 * C::WGS);
+      barrier_init(dq_full + i, 4 * C::WGS * kArrivals);
       barrier_init(dq_empty + i, 1);
     }
     for (int i = 0; i < C::stages; ++i) {
       barrier_init(w0_full + i, 1);
       barrier_init(w1_full + i, 1);
-      barrier_init(w_empty + i, 4 * C::WGS);
+      barrier_init(w_empty + i, 4 * C::WGS * kArrivals);
     }
     barrier_init_done();
   }
@@ -299,7 +299,7 @@ __device__ void consume(const Arguments& a, const Shared& shared) {
       }
 #pragma unroll
       for (int j = 0; j < W / 8; ++j) {
-        const float2 l = *reinterpret_cast<const float2*>(vectors + 8 * j);
+        const float2 l = load_shared_pair(vectors + 8 * j);
 #pragma unroll
         for (int e = 0; e < 4; ++e) sc[4 * j + e] = probability(sc[4 * j + e], c, e % 2 ? l.y : l.x);
         packed_p[2 * j] = pack(sc[4 * j], sc[4 * j + 1]);
@@ -311,7 +311,7 @@ __device__ void consume(const Arguments& a, const Shared& shared) {
       arrived(dp);
 #pragma unroll
       for (int j = 0; j < W / 8; ++j) {
-        const float2 d = *reinterpret_cast<const float2*>(vectors + W + 8 * j);
+        const float2 d = load_shared_pair(vectors + W + 8 * j);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           const int i = 4 * j + 2 * half;

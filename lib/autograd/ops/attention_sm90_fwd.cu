@@ -67,13 +67,13 @@ struct Shared {
     for (int i = 0; i < 2; ++i) {
       barrier_init(q_full + i, 1);
       barrier_init(q_empty + i, 1);
-      barrier_init(o_full + i, 4 * C::WGS);
+      barrier_init(o_full + i, 4 * C::WGS * kArrivals);
     }
     for (int i = 0; i < C::stages; ++i) {
       barrier_init(k_full + i, 1);
       barrier_init(v_full + i, 1);
-      barrier_init(k_empty + i, 4 * C::WGS);
-      barrier_init(v_empty + i, 4 * C::WGS);
+      barrier_init(k_empty + i, 4 * C::WGS * kArrivals);
+      barrier_init(v_empty + i, 4 * C::WGS * kArrivals);
     }
     barrier_init_done();
   }
