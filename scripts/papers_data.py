@@ -186,7 +186,7 @@ def training_row(name: str, run: Path, marks: Sequence[int], span: int) -> dict:
             "retrieval_share": float(recipe_value(text, "retrieval_share")),
             "step_ms": round(1000 * statistics.median(gaps), 3) if gaps else None, "span": span, "losses": losses,
             "validation": [[row["step"], round(row["loss"], 5)] for row in read_rows(run / "validation.jsonl")],
-            "evaluated": any(run.glob("eval-*.json"))}
+            "evaluated": {p.name for p in (run.parent / "base").glob("eval-*.json")} <= {p.name for p in run.iterdir()}}
 
 
 def training_rows(folder: Path, marks: Sequence[int], span: int) -> Iterator[dict]:
