@@ -66,6 +66,8 @@ class Ppl : public EvalProtocol {
         ->delimiter(',')
         ->check(kPositive);
     sub.add_option("--stride", stride_, "tokens from one window to the next (default: window / 8)")->check(kPositive);
+    sub.add_option("--as-length", as_length_, "the RoPE scale of sequences of this length at every window")
+        ->check(kPositive);
     sub.add_option("--min-tokens", min_tokens_, "leave out documents with fewer tokens")->check(kCount);
     sub.add_option("--weighting", weighting_, "token, or window (the mean of window means, as YaRN's code)")
         ->check(CLI::IsMember({"token", "window"}))
@@ -82,6 +84,7 @@ class Ppl : public EvalProtocol {
     const int64_t trained = s.trained_window();
     PerplexityOptions o{.windows = windows_.empty() ? std::vector<int64_t>{trained} : windows_,
                         .stride = stride_ > 0 ? std::optional(stride_) : std::nullopt,
+                        .as_length = as_length_,
                         .max_tokens = options.max_tokens,
                         .min_tokens = min_tokens_,
                         .documents = options.documents,
@@ -102,7 +105,7 @@ class Ppl : public EvalProtocol {
 
  private:
   std::vector<int64_t> windows_;
-  int64_t stride_ = 0, min_tokens_ = 0, chunk_ = 0;
+  int64_t stride_ = 0, as_length_ = 0, min_tokens_ = 0, chunk_ = 0;
   std::string weighting_ = "token";
   bool truncate_ = false, chunked_ = false;
 };

@@ -58,6 +58,11 @@ class Evaluation {
   Evaluation(TokenScorer& scorer, const TokenCorpus& corpus, const PerplexityOptions& options)
       : scorer_(scorer), corpus_(corpus), options_(options), documents_(choose_documents(corpus, options)) {
     check(!options.windows.empty(), kOp, "no window given");
+    for (const int64_t window : options.windows)
+      check(options.as_length == 0 || options.as_length >= window, kOp, "as_length must be 0 or at least the window ",
+            window, ", got ", options.as_length);
+    check(options.as_length == 0 || options.mode != PerplexityMode::chunked, kOp,
+          "as_length has no meaning in chunks, whose scale follows the tokens read");
     check(options.documents >= 0, kOp, "documents must not be negative, got ", options.documents);
     check(options.max_tokens == 0 || options.max_tokens >= 2, kOp, "max_tokens must be 0 (all) or at least 2, got ",
           options.max_tokens);
@@ -127,7 +132,7 @@ class Evaluation {
         windows.push_back({window_ids(corpus_, job.document, job.span.begin, job.span.end, options_.bos),
                            job.span.first - job.span.begin + (options_.bos ? 1 : 0)});
       }
-      const auto scores = scorer_.score(windows, window);
+      const auto scores = scorer_.score(windows, options_.as_length > 0 ? options_.as_length : window);
       for (size_t j = begin; j < end; ++j) count_window(w, jobs[j], scores[j - begin]);
       begin = end;
     }
@@ -273,8 +278,9 @@ EvalResult to_eval_result(const PerplexityResult& result, const PerplexityOption
                   {"bos", options.bos.has_value()},
                   {"max_tokens", options.max_tokens},
                   {"positions", std::string("restart at 0 in every window")},
-                  {"scale", std::string(options.mode == PerplexityMode::chunked ? "from the tokens read so far"
-                                                                                : "from the window")},
+                  {"scale", options.mode == PerplexityMode::chunked ? "from the tokens read so far"
+                            : options.as_length > 0                 ? cat("of a length of ", options.as_length)
+                                                                    : std::string("from the window")},
                   {"nll", std::string("mean nats per scored token")},
                   {"interval", std::string("95 % bootstrap over documents")}};
   for (const PerplexityRow& row : result.rows) {

@@ -10,7 +10,7 @@
 // tokens of context, and the last one what is left; positions restart at 0 in every window. Without a BOS w = W and
 // x[0], which nothing predicts, is not counted. S = W stands for windows without overlap (a step of w).
 //
-// Length-dependent RoPE kinds take their scale from W, in short last windows too.
+// Length-dependent RoPE kinds take their scale from W, in short last windows too, or from `as_length`.
 #pragma once
 #include <functional>
 #include <limits>
@@ -39,6 +39,7 @@ enum class Weighting {
 struct PerplexityOptions {
   std::vector<int64_t> windows = {512};  // W, BOS included
   std::optional<int64_t> stride = {};    // S; W / 8 if not given
+  int64_t as_length = 0;                 // the RoPE scale of sequences of this length at every window; 0: W's own
   int64_t max_tokens = 0;                // only the first so many tokens of each document; 0: all
   int64_t min_tokens = 0;                // documents with fewer are left out
   int64_t documents = 0;                 // only the first so many (of those long enough); 0: all
@@ -80,7 +81,8 @@ struct PerplexityResult {
   std::vector<PerplexityTotal> totals;
 };
 
-/// Errors: a window below 2, a stride outside [1, W], no document with a token to score, NaN from the model.
+/// Errors: a window below 2, a stride outside [1, W], an as_length below a window or in chunked mode, no document with
+/// a token to score, NaN from the model.
 PerplexityResult evaluate_perplexity(TokenScorer& scorer, const TokenCorpus& corpus, const PerplexityOptions& options);
 
 /// The spans that the sliding protocol scores in a document of n tokens: window b holds document tokens [begin, end)

@@ -156,6 +156,13 @@ TEST_CASE("Length-dependent scales come from the window, in short last windows t
   CHECK(scorer.lengths.front() == 6);
   CHECK(scorer.lengths.back() == 8);
   for (int64_t length : scorer.lengths) CHECK((length == 6 || length == 8));
+
+  scorer.lengths.clear();
+  const PerplexityResult longer =
+      evaluate_perplexity(scorer, corpus_of({ones(10)}), {.windows = {6, 8}, .as_length = 32, .bos = kBos});
+  for (int64_t length : scorer.lengths) CHECK(length == 32);
+  CHECK(scorer.lengths.size() > 1);
+  CHECK(longer.rows[0].window == 6);
 }
 
 TEST_CASE("max_tokens, min_tokens and documents choose what is read") {
@@ -223,6 +230,10 @@ TEST_CASE("A perplexity that cannot be computed says why") {
   CHECK(message({.windows = {1}}) == "[perplexity] a window needs at least 2 tokens, got 1");
   CHECK(message({.windows = {8}, .stride = 9}) == "[perplexity] stride must be in [1, 8] for window 8, got 9");
   CHECK(message({.windows = {8}, .min_tokens = 6}) == "[perplexity] no document has 6 tokens; the longest of 1 has 5");
+  CHECK(message({.windows = {4, 8}, .as_length = 7}) ==
+        "[perplexity] as_length must be 0 or at least the window 8, got 7");
+  CHECK(message({.windows = {4}, .as_length = 8, .mode = PerplexityMode::chunked}).find("in chunks") !=
+        std::string::npos);
   ToyScorer broken([](std::span<const int32_t>) { return std::vector<double>(kVocab, std::nan("")); });
   CHECK(test::error_of([&] { evaluate_perplexity(broken, corpus, {.windows = {8}}); }) ==
         "[perplexity] the model gives NaN on document d0 at window 8");
