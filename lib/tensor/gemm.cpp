@@ -3,6 +3,7 @@
 
 #define EIGEN_DONT_PARALLELIZE
 #include <Eigen/Core>
+#include <numeric>
 
 #include "tensor/cuda.h"
 #include "tensor/dot.h"
@@ -36,18 +37,36 @@ void block(Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, T alpha, const T
   if (ta == Trans::yes && tb == Trans::yes) multiply(va.transpose(), vb.transpose());
 }
 
-/// Splits threads into rows x columns so that blocks are as square as possible.
+/// How Eigen adds up an element of C depends on whether the element lies in a whole tile of its kernel or in the
+/// remainder. So C is cut at multiples of tiles, and the last block has the remainder that all of C has: the bits do
+/// not depend on the number of blocks. (A product with a vector goes by eights.)
+template <class T>
+struct Tile {
+  using Kernel = Eigen::internal::gebp_traits<T, T>;  // its "m" is along our columns: C^T = B^T A^T is column-major
+  static constexpr int64_t height = std::lcm<int64_t>(Kernel::nr, 8), width = std::lcm<int64_t>(Kernel::mr, 8);
+};
+
+int64_t whole_tiles(int64_t size, int64_t tile) { return std::max<int64_t>(size / tile, 1); }
+
+/// Where part `part` of `parts` begins in [0, size). The last has a whole tile at least, and the fewest besides.
+int64_t cut(int64_t size, int64_t tile, int64_t part, int64_t parts) {
+  const int64_t tiles = whole_tiles(size, tile);
+  return part == parts ? size : std::min((tiles * part + parts - 1) / parts, tiles - 1) * tile;
+}
+
+/// Splits threads into rows x columns so that the largest block costs least.
+template <class T>
 void split(int64_t m, int64_t n, int threads, int64_t& rows, int64_t& columns) {
-  rows = 1;
-  columns = threads;
+  const auto largest = [](int64_t size, int64_t tile, int64_t parts) {
+    return static_cast<double>((whole_tiles(size, tile) + parts - 1) / parts * tile);
+  };
   double best = 1e300;
   for (int r = 1; r <= threads; ++r) {
     if (threads % r) continue;
-    const double height = static_cast<double>(m) / r, width = static_cast<double>(n) / (threads / r);
-    if (height < 8 && r > 1) continue;
-    const double edge = height + width;  // what a thread packs and reads is proportional to this
-    if (edge < best) {
-      best = edge;
+    const double height = largest(m, Tile<T>::height, r), width = largest(n, Tile<T>::width, threads / r);
+    const double cost = height * width + 8 * (height + width);  // products, and what a thread packs and reads
+    if (cost < best) {
+      best = cost;
       rows = r;
       columns = threads / r;
     }
@@ -60,12 +79,12 @@ void parallel_gemm(Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, T alpha,
   if (m == 0 || n == 0) return;
   const double work = static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
   const int threads = detail::in_parallel() || work < 64e3 ? 1 : thread_count();
-  int64_t rows, columns;
-  split(m, n, threads, rows, columns);
+  int64_t rows = 1, columns = 1;
+  split<T>(m, n, threads, rows, columns);
   parallel_items(rows * columns, [&](int64_t part) {
     const int64_t r = part / columns, q = part % columns;
-    const int64_t i = m * r / rows, i_end = m * (r + 1) / rows;
-    const int64_t j = n * q / columns, j_end = n * (q + 1) / columns;
+    const int64_t i = cut(m, Tile<T>::height, r, rows), i_end = cut(m, Tile<T>::height, r + 1, rows);
+    const int64_t j = cut(n, Tile<T>::width, q, columns), j_end = cut(n, Tile<T>::width, q + 1, columns);
     if (i == i_end || j == j_end) return;
     block(ta, tb, i_end - i, j_end - j, k, alpha, a + (ta == Trans::no ? i * lda : i), lda,
           b + (tb == Trans::no ? j : j * ldb), ldb, beta, c + i * ldc + j, ldc);

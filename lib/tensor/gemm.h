@@ -14,7 +14,7 @@ enum class Trans : bool { no, yes };
 void gemm(const Tensor& a, Trans ta, const Tensor& b, Trans tb, const Tensor& c, double alpha = 1.0, double beta = 0.0);
 
 namespace cpu {
-/// The same on pointers with leading dimensions; uses thread_count() threads.
+/// The same on pointers with leading dimensions; uses thread_count() threads, on whose number no bit of C depends.
 void gemm(Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda, const float* b,
           int64_t ldb, float beta, float* c, int64_t ldc);
 void gemm(Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, double alpha, const double* a, int64_t lda,

@@ -13,6 +13,7 @@
 #include "nn/schedule.h"
 #include "support.h"
 #include "tensor/file.h"
+#include "tensor/threads.h"
 
 using namespace rw;
 
@@ -439,4 +440,38 @@ TEST_CASE("parameters with decay are decayed and the others are not") {
   optimizer.step(0.1);
   CHECK(arena.master_of(0).to_vector()[0] == doctest::Approx(0.95));
   CHECK(arena.master_of(1).to_vector()[0] == 1.0);
+}
+
+TEST_CASE("training steps and decoded logits do not depend on the number of threads") {
+  LlamaConfig c;  // large enough for the optimizer and the decoder to take five threads
+  c.vocab_size = 9001, c.hidden_size = 72, c.intermediate_size = 200, c.num_hidden_layers = 2;
+  c.num_attention_heads = 6, c.num_key_value_heads = 3, c.head_dim = 24;
+  const auto run = [&](int threads) {
+    const int before = thread_count();
+    set_thread_count(threads);
+    Llama model(c, DType::f32, kCpu, 1);
+    model.enable_grad();
+    AdamW optimizer(model.arena(), {.weight_decay = 0.1});
+    std::vector<double> numbers;
+    const Tensor ids = some_ids(2, 37, c.vocab_size, 1), targets = some_ids(2, 37, c.vocab_size, 2);
+    for (int step = 0; step < 2; ++step) {
+      const Var loss = model.loss(ids, targets, model.angles(model.plain_positions(0, 37), {}));
+      numbers.push_back(loss.item());
+      backward(loss);
+      numbers.push_back(optimizer.step(1e-3, 1.0 / 74, 1.0));
+    }
+    for (double v : model.arena().master().to_vector()) numbers.push_back(v);
+    KvCache cache = model.make_cache(1, 64);
+    const auto decoder = Decoder::make(model, cache);
+    for (int32_t id = 0; id < 5; ++id) {
+      for (float v : decoder->step(id)) numbers.push_back(v);
+    }
+    set_thread_count(before);
+    return numbers;
+  };
+  const std::vector<double> one = run(1);
+  for (int threads : {2, 3, 5}) {
+    const bool same = run(threads) == one;
+    CHECK(same);
+  }
 }
