@@ -20,12 +20,6 @@ class ClexSampler : public PositionSampler {
   using PositionSampler::PositionSampler;
   const char* name() const override { return "clex"; }
 
- private:
-  /// Smallest t to draw.
-  int64_t least_t(int64_t window, int64_t original) const {
-    return config().spread == "skip" ? (window + original - 1) / original : 1;
-  }
-
  protected:
   void check_spec(const SampleSpec& spec) const override {
     check(spec.window >= 2, name(), "window must be at least 2, got ", spec.window);
@@ -60,6 +54,12 @@ class ClexSampler : public PositionSampler {
       }
     }
     s.content = contiguous_content(s.random, s.window, s.document);
+  }
+
+ private:
+  /// Smallest t to draw.
+  int64_t least_t(int64_t window, int64_t original) const {
+    return config().spread == "skip" ? (window + original - 1) / original : 1;
   }
 };
 

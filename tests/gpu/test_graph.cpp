@@ -53,6 +53,13 @@ struct Run {
   int64_t replays = 0;
 };
 
+LlamaConfig small_clex() {
+  LlamaConfig config = small();
+  config.rope = rope_config_from_json(
+      R"({"max_position_embeddings":64,"head_dim":16,"rope_scaling":{"rope_type":"clex","max_factor":8}})");
+  return config;
+}
+
 /// CLEX, its down-projection not zero: with it the gradient of the other would be.
 void learn_frequencies(Llama& model) {
   const ParamArena& arena = model.arena();
@@ -63,12 +70,7 @@ void learn_frequencies(Llama& model) {
 
 /// `clex`: with learned frequencies and several t in a batch; in the third update every t is 1.
 Run train(DType dtype, bool graph, bool recompute = false, ArenaMemory memory = {}, bool clex = false) {
-  LlamaConfig config = small();
-  if (clex) {
-    config.rope = rope_config_from_json(
-        R"({"max_position_embeddings":64,"head_dim":16,"rope_scaling":{"rope_type":"clex","max_factor":8}})");
-  }
-  Llama model(config, dtype, kGpu, 3, memory);
+  Llama model(clex ? small_clex() : small(), dtype, kGpu, 3, memory);
   if (clex) learn_frequencies(model);
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
   model.enable_grad();
@@ -149,9 +151,6 @@ TEST_CASE("a replayed step with learned frequencies equals the one whose tape go
 
 TEST_CASE("learned frequencies follow weights that were changed between steps, and both of their matrices learn") {
   if (!test::has_gpu()) return;
-  LlamaConfig config = small();
-  config.rope = rope_config_from_json(
-      R"({"max_position_embeddings":64,"head_dim":16,"rope_scaling":{"rope_type":"clex","max_factor":8}})");
   const auto matrices = [](const Llama& model) {
     std::vector<double> all;
     for (size_t i = model.rope_parameters(); i < model.arena().size(); ++i) {
@@ -163,7 +162,7 @@ TEST_CASE("learned frequencies follow weights that were changed between steps, a
   std::vector<std::vector<double>> learned;
   std::vector<double> losses;
   for (const bool graph : {false, true}) {
-    Llama model(config, DType::f32, kGpu, 3);
+    Llama model(small_clex(), DType::f32, kGpu, 3);
     AdamW optimizer(model.arena(), {});
     model.enable_grad();
     TrainStep step(model, optimizer, graph);

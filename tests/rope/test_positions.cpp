@@ -300,16 +300,21 @@ TEST_CASE("CLEX in two chunks jumps once at most and reaches the whole of L t") 
   PositionConfig c = config("clex");
   c.spread = "skip";
   const PositionBatch batch = make_position_sampler(c)->sample(spec(3000));
+  const auto jumps_of = [](const PositionBatch& from, int64_t b) {
+    const int64_t last = from.positions.size(1) - 1;
+    const float* p = row(from, b);
+    int64_t jumps = 0;
+    for (int64_t m = 1; m <= last; ++m) jumps += p[m] != p[m - 1] + 1;
+    REQUIRE(p[0] == 0);
+    REQUIRE(jumps <= 1);
+    REQUIRE(p[last] < 32 * from.t[static_cast<size_t>(b)]);
+    return jumps;
+  };
   int64_t single = 0, far = 0;
   for (int64_t b = 0; b < 3000; ++b) {
     const float* p = row(batch, b);
     const double t = batch.t[static_cast<size_t>(b)];
-    int64_t jumps = 0;
-    for (int64_t m = 1; m < 32; ++m) jumps += p[m] != p[m - 1] + 1;
-    REQUIRE(p[0] == 0);
-    REQUIRE(jumps <= 1);
-    REQUIRE(p[31] < 32 * t);
-    single += jumps == 1;
+    single += jumps_of(batch, b);
     far += p[31] > 0.9 * (32 * t - 1);
   }
   CHECK(single > 2700);
@@ -319,14 +324,8 @@ TEST_CASE("CLEX in two chunks jumps once at most and reaches the whole of L t") 
   const PositionBatch longer = make_position_sampler(c)->sample(spec(1000, 128));
   std::set<double> ts;
   for (int64_t b = 0; b < 1000; ++b) {
-    const float* p = row(longer, b);
-    const double t = longer.t[static_cast<size_t>(b)];
-    int64_t jumps = 0;
-    for (int64_t m = 1; m < 128; ++m) jumps += p[m] != p[m - 1] + 1;
-    REQUIRE(p[0] == 0);
-    REQUIRE(jumps <= 1);
-    REQUIRE(p[127] < 32 * t);
-    ts.insert(t);
+    jumps_of(longer, b);
+    ts.insert(longer.t[static_cast<size_t>(b)]);
   }
   CHECK(*ts.begin() == 4);
   CHECK(ts.size() == 13);
