@@ -9,8 +9,8 @@
 // third micro-batch of a shape on, forward and backward are one CUDA graph. Ask for result() one update later than
 // update(), and the card never idles. Learned frequencies (CLEX) are solved on the host between replays: there update()
 // and the next add() wait for the gradient of their table, and add() for an update before it. So make the next batch
-// before them, while the card works. They run without a graph, their ODE on the model's tape, if `graph` is off or
-// there are several ranks; so do models with log-n attention.
+// before them, while the card works. They run without a graph, their ODE on the model's tape, if `graph` is off, there
+// are several ranks or the input has no t; models with log-n attention run without a graph too.
 #pragma once
 #include <deque>
 #include <memory>
