@@ -2,7 +2,6 @@
 // bit for bit, when it is off again. Attention's are in test_attention_gpu.cpp, beside the other ways it has.
 #include "autograd/fast_atomics.h"
 #include "autograd/ops/embedding.h"
-#include "autograd/ops/norm.h"
 #include "gpu.h"
 #include "nn/adamw.h"
 #include "nn/llama.h"
@@ -122,34 +121,6 @@ TEST_CASE("by atomics an id outside the vocabulary gives no gradient, and what a
   tape.backward({y}, {Tensor::full(y.shape(), 1.0, DType::bf16).to(test::kGpu)});
   const auto grad = buffer.to_vector();
   for (size_t i = 0; i < grad.size(); ++i) CHECK(grad[i] == (i / 8 == 2 ? 5.0 : 3.0));
-}
-
-TEST_CASE("the gradient of RMSNorm's weight by atomics agrees with the CPU, for one warp and for several to a row") {
-  if (!test::has_gpu()) return;
-  for (const Shape& s : std::vector<Shape>{
-           {5, 129}, {700, 8}, {257, 288}, {100, 768}, {9, 1024}, {700, 2048}, {3, 4096}, {3, 8192}, {2, 9001}}) {
-    // y and dx do not change; x, weight: values 0 (y), 1 (dx), 2 (dweight)
-    check_by_atomics("rms_norm", {randn(s, 1), randn({s[1]}, 2)}, 2,
-                     [](const Vars& x, const Place&) { return Vars{rms_norm(x[0], x[1], 1e-5)}; });
-  }
-}
-
-TEST_CASE("by atomics RMSNorm's weight adds to a buffer that already holds something") {
-  if (!test::has_gpu()) return;
-  const FastAtomics on;
-  for (const int64_t columns : {96, 1024}) {
-    const Tensor x = randn({40, columns}, 1, DType::bf16), w = randn({columns}, 2, DType::bf16);
-    const auto run = [&](Device device, DType dtype, DType buffer_type) {
-      Tape tape;
-      const TapeScope scope(tape);
-      const Tensor buffer = Tensor::full({columns}, 3.0, buffer_type).to(device);
-      const Var weight = Var::leaf(w.to(dtype).to(device), buffer);
-      const Var y = rms_norm(Var(x.to(dtype).to(device)), weight, 1e-5);
-      tape.backward({y}, {Tensor::full(y.shape(), 1.0, dtype).to(device)});
-      return buffer;
-    };
-    CHECK(test::relative_error(run(test::kGpu, DType::bf16, DType::f32), run(kCpu, DType::f64, DType::f64)) < 1e-5);
-  }
 }
 
 TEST_CASE("with the switch off two trainings are equal bit for bit; with it on they stay close to those") {

@@ -7,8 +7,6 @@
 //   dx = rstd (g - n mean(g n)) (+ dh),   dweight = sum over rows of dy n
 //
 // A group of threads holds a whole row in registers, so that each byte crosses the memory bus once.
-#include "autograd/fast_atomics.h"
-#include "autograd/ops/atomic_add.cuh"
 #include "autograd/ops/column_sums.cuh"
 #include "autograd/ops/cuda_ops.h"
 #include "tensor/launch.cuh"
@@ -122,7 +120,7 @@ __global__ void __launch_bounds__(kAnyThreads)
 //
 // Bytes per element: h, dy, dx (and dh), once each, and one partial row of dweight per block. Blocks stay on the card
 // and walk over rows; the next row is on its way while this one is computed. The partial rows are added up in order by
-// another kernel, or go straight to dweight by atomics where set_fast_atomics allows it.
+// another kernel.
 
 template <int WARPS>
 constexpr int kGroups = WARPS == 1 ? 4 : 1;  // rows at a time in a block
@@ -146,7 +144,7 @@ template <int WARPS, int V, bool RESIDUAL, class T>
 __global__ void __launch_bounds__(WARPS* kWarp* kGroups<WARPS>, kResident<WARPS, V, T>)
     rms_norm_backward_kernel(int64_t rows, int columns, const T* __restrict__ h, const T* __restrict__ weight,
                              const float* __restrict__ rstd, const T* __restrict__ dy, const T* __restrict__ dh,
-                             T* __restrict__ dx, float* __restrict__ partial, float* dweight_sum) {
+                             T* __restrict__ dx, float* __restrict__ partial) {
   constexpr int kGroup = WARPS * kWarp;
   constexpr bool kSeveral = (kGroups<WARPS>) > 1;
   __shared__ float scratch[2][kWarp];
@@ -207,22 +205,19 @@ __global__ void __launch_bounds__(WARPS* kWarp* kGroups<WARPS>, kResident<WARPS,
     now = next;
   }
 
-  if (!partial && !dweight_sum) return;
+  if (!partial) return;
   float* to = kSeveral ? combine + group * columns : partial + static_cast<int64_t>(blockIdx.x) * columns;
 #pragma unroll
   for (int v = 0; v < V; ++v) {
     const int c = (v * kGroup + member) * kN;
-    if (c >= columns) continue;
-    if (!kSeveral && dweight_sum) atomic_add<kN>(dweight_sum + c, dweight[v]);
-    else store<kN>(to + c, dweight[v]);
+    if (c < columns) store<kN>(to + c, dweight[v]);
   }
   if constexpr (kSeveral) {
     __syncthreads();
     for (int c = threadIdx.x; c < columns; c += blockDim.x) {
       float sum = 0;
       for (int g = 0; g < kGroups<WARPS>; ++g) sum += combine[g * columns + c];
-      if (dweight_sum) atomicAdd(dweight_sum + c, sum);
-      else partial[static_cast<int64_t>(blockIdx.x) * columns + c] = sum;
+      partial[static_cast<int64_t>(blockIdx.x) * columns + c] = sum;
     }
   }
 }
@@ -300,10 +295,7 @@ void rms_norm_forward(const Tensor& x, const Tensor& residual, const Tensor& wei
 void rms_norm_backward(const Tensor& h, const Tensor& weight, const Tensor& rstd, const Tensor& dy, const Tensor& dh,
                        const Tensor& dx, const Tensor& dweight, bool add) {
   const int64_t columns = weight.numel(), rows = rstd.numel();
-  const bool atomics =
-      fast_atomics() && dweight.defined() && dweight.dtype() == DType::f32 && aligned16(as<float>(dweight));
   Tensor partial;
-  bool in_registers = false;
   const auto partial_rows = [&](int64_t blocks) {
     if (dweight.defined()) partial = Tensor::empty({blocks, columns}, DType::f32, h.device());
     return as<float>(partial);
@@ -319,22 +311,20 @@ void rms_norm_backward(const Tensor& h, const Tensor& weight, const Tensor& rstd
       // At least four rows per group, so that the partial rows stay few.
       const int64_t blocks =
           std::min(resident_blocks("rms_norm_backward", kernel, kThreads, shared), ceil_div(rows, 4 * kRows));
-      if (atomics && !add) dweight.zero();
       launch({"rms_norm_backward", bytes_of(h, dy, dh, dx)}, kernel, blocks, kThreads, shared, rows, columns, as<T>(h),
-             as<T>(weight), as<float>(rstd), as<T>(dy), as<T>(dh), as<T>(dx), atomics ? nullptr : partial_rows(blocks),
-             atomics ? as<float>(dweight) : nullptr);
+             as<T>(weight), as<float>(rstd), as<T>(dy), as<T>(dh), as<T>(dx), partial_rows(blocks));
     };
-    in_registers = wide && fit(columns, [&](auto shape) {
-                     if (dh.defined()) arranged(shape, std::true_type{});
-                     else arranged(shape, std::false_type{});
-                   });
+    const bool in_registers = wide && fit(columns, [&](auto shape) {
+                                if (dh.defined()) arranged(shape, std::true_type{});
+                                else arranged(shape, std::false_type{});
+                              });
     if (in_registers) return;
     const int64_t blocks = std::min<int64_t>(4 * multiprocessors(), rows);
     launch({"rms_norm_backward_any", bytes_of(h, dy, dh, dx)}, rms_norm_backward_any_kernel<T>, blocks, kAnyThreads, 0,
            rows, columns, as<T>(h), as<T>(weight), as<float>(rstd), as<T>(dy), as<T>(dh), as<T>(dx),
            partial_rows(blocks));
   });
-  if (dweight.defined() && !(atomics && in_registers))
+  if (dweight.defined())
     add_partial_rows(partial.defined() ? partial : Tensor::empty({0, columns}, DType::f32, h.device()), dweight, add);
 }
 
