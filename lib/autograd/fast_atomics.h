@@ -5,9 +5,9 @@
 namespace rw {
 
 /// Off at first: every backward adds in a fixed order, and a second run gives the same bits. On, these leave out the
-/// pass or the waiting that the order costs: the gradients of an embedding (no sort of the ids) and dQ of attention (made
-/// together with dK and dV where it took a pass of its own, or without waiting for turns). docs/kernels.md says how, and
-/// what stays as it is.
+/// pass or the waiting that the order costs: the gradients of an embedding (no sort of the ids) and dQ of attention
+/// (made together with dK and dV where it took a pass of its own, or without waiting for turns). docs/kernels.md says
+/// how, and what stays as it is.
 ///
 /// The price: gradients differ in their last bits from run to run, and so, after some steps, does everything that is
 /// trained; a resumed run no longer repeats an uninterrupted one. Errors against exact arithmetic are no larger.
