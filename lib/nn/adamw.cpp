@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "nn/split_master.h"
+#include "tensor/cpu_levels.h"
 #include "tensor/parallel.h"
 
 namespace rw {
@@ -16,7 +17,7 @@ template <class T>
 double squared_norm(const T* g, int64_t n) {
   const int64_t blocks = (n + kBlock - 1) / kBlock;
   std::vector<double> partial(static_cast<size_t>(blocks));
-  parallel_for(blocks, 4, [&](int64_t begin, int64_t end) {
+  parallel_for(blocks, 4, [&](int64_t begin, int64_t end) RW_CPU_LEVELS {
     for (int64_t b = begin; b < end; ++b) {
       double s = 0;
       const int64_t last = std::min(n, (b + 1) * kBlock);
@@ -55,7 +56,7 @@ void update_part(T* p, T* g, T* m, T* v, int64_t n, const Rates& r) {
 
 template <class T>
 void update(T* p, T* g, T* m, T* v, int64_t n, const Rates& r) {
-  parallel_for(n, kBlock, [=, &r](int64_t begin, int64_t end) {
+  parallel_for(n, kBlock, [=, &r](int64_t begin, int64_t end) RW_CPU_LEVELS {
     update_part(p + begin, g + begin, m + begin, v + begin, end - begin, r);
   });
 }
@@ -72,7 +73,7 @@ void update_lean(const ParamArena& a, int64_t offset, int64_t n, const Rates& r)
   bf16* half = narrow ? a.grad().data<bf16>() + offset : nullptr;
   float* grad = narrow ? nullptr : a.grad().data<float>() + offset;
   float *m = a.m().data<float>() + offset, *v = a.v().data<float>() + offset;
-  parallel_for(n, kBlock, [=, &r](int64_t begin, int64_t end) {
+  parallel_for(n, kBlock, [=, &r](int64_t begin, int64_t end) RW_CPU_LEVELS {
     float joined[kPart], widened[kPart];
     for (int64_t at = begin; at < end; at += kPart) {
       const int64_t count = std::min(kPart, end - at);

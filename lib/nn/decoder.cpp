@@ -9,6 +9,7 @@
 
 #include "nn/cuda_decoder.h"
 #include "nn/sampling.h"
+#include "tensor/cpu_levels.h"
 #include "tensor/dot.h"
 #include "tensor/math.h"
 #include "tensor/threads.h"
@@ -116,7 +117,7 @@ class CpuDecoder final : public Decoder {
   }
 
   /// What thread `me` of `team` does for one token.
-  void walk(int me, int team, int64_t position, float* logits) {
+  RW_CPU_LEVELS void walk(int me, int team, int64_t position, float* logits) {
     const int64_t width = c_.hidden_size, heads = c_.num_attention_heads * c_.head_dim, ffn = c_.intermediate_size;
     float* mine = own_[static_cast<size_t>(me)].data();
     const auto rows = [&](int64_t n, const auto& f) {
@@ -148,7 +149,7 @@ class CpuDecoder final : public Decoder {
   }
 
   /// y [C] = RMSNorm(x) * weight
-  void normalise(const float* weight, float* y) const {
+  RW_CPU_LEVELS void normalise(const float* weight, float* y) const {
     const int64_t n = c_.hidden_size;
     const float square = dot(x_.data(), x_.data(), n);
     const float scale = 1 / std::sqrt(square / static_cast<float>(n) + static_cast<float>(c_.rms_norm_eps));
@@ -172,7 +173,7 @@ class CpuDecoder final : public Decoder {
 
   /// Head h of o [H,D]; the first head of a group also puts this token's key and value into the cache. `scratch` holds
   /// D + position + 1 numbers.
-  void attend(const Layer<W>& l, int64_t h, int64_t position, float* scratch) {
+  RW_CPU_LEVELS void attend(const Layer<W>& l, int64_t h, int64_t position, float* scratch) {
     const int64_t dim = c_.head_dim, kv_heads = c_.num_key_value_heads, group = c_.num_attention_heads / kv_heads;
     const int64_t kv = h / group, stride = kv_heads * dim;
     float *q = scratch, *p = scratch + dim, *out = o_.data() + h * dim;

@@ -16,13 +16,13 @@ template <class T>
 using Lanes [[gnu::vector_size(16 * sizeof(T))]] = T;
 
 template <class T>
-inline Lanes<T> load_lanes(const T* p) {
+[[gnu::always_inline]] inline Lanes<T> load_lanes(const T* p) {
   Lanes<T> v;
   std::memcpy(&v, p, sizeof v);
   return v;
 }
-inline Lanes<float> load_lanes(const bf16* p) {  // a bf16 is the upper half of an f32
-#ifdef __AVX512F__                               // GCC 12 would widen in two halves
+[[gnu::always_inline]] inline Lanes<float> load_lanes(const bf16* p) {  // a bf16 is the upper half of an f32
+#ifdef __AVX512F__                                                      // GCC 12 would widen in two halves
   const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   return reinterpret_cast<Lanes<float>>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 #else
@@ -33,7 +33,7 @@ inline Lanes<float> load_lanes(const bf16* p) {  // a bf16 is the upper half of 
 
 /// The sum of all lanes, by halves: adding them one after another would take as long as a row of 300.
 template <class T>
-inline T sum_lanes(const Lanes<T>& v) {
+[[gnu::always_inline]] inline T sum_lanes(const Lanes<T>& v) {
   const auto a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
                  __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
   const auto b = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
@@ -42,7 +42,7 @@ inline T sum_lanes(const Lanes<T>& v) {
 
 /// sum_j w[j] x[j] in four running sums of 16: one sum would wait for its own previous addition, and memory would idle.
 template <class W, class T>
-inline T dot(const W* w, const T* x, int64_t k) {
+[[gnu::always_inline]] inline T dot(const W* w, const T* x, int64_t k) {
   Lanes<T> s0 = {}, s1 = {}, s2 = {}, s3 = {};
   int64_t j = 0;
   for (; j + 64 <= k; j += 64) {

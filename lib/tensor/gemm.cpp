@@ -1,51 +1,17 @@
-// CPU matrix products: C is cut into one block per thread and Eigen multiplies each block.
+// CPU matrix products: C is cut into one block per thread (gemm_block.cpp multiplies a block).
 #include "tensor/gemm.h"
 
-#define EIGEN_DONT_PARALLELIZE
-#include <Eigen/Core>
-#include <numeric>
-
+#include "tensor/cpu_levels.h"
 #include "tensor/cuda.h"
 #include "tensor/dot.h"
+#include "tensor/gemm_block.h"
 #include "tensor/parallel.h"
 
 namespace rw {
 namespace {
 
-template <class T>
-using RowMajor = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-template <class T>
-using ConstView = Eigen::Map<const RowMajor<T>, 0, Eigen::OuterStride<>>;
-template <class T>
-using View = Eigen::Map<RowMajor<T>, 0, Eigen::OuterStride<>>;
-
-template <class T>
-void block(Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, T alpha, const T* a, int64_t lda, const T* b,
-           int64_t ldb, T beta, T* c, int64_t ldc) {
-  View<T> out(c, m, n, Eigen::OuterStride<>(ldc));
-  if (beta == T(0)) {
-    out.setZero();
-  } else if (beta != T(1)) {
-    out *= beta;
-  }
-  const auto multiply = [&](const auto& left, const auto& right) { out.noalias() += alpha * (left * right); };
-  const ConstView<T> va(a, ta == Trans::no ? m : k, ta == Trans::no ? k : m, Eigen::OuterStride<>(lda));
-  const ConstView<T> vb(b, tb == Trans::no ? k : n, tb == Trans::no ? n : k, Eigen::OuterStride<>(ldb));
-  if (ta == Trans::no && tb == Trans::no) multiply(va, vb);
-  if (ta == Trans::no && tb == Trans::yes) multiply(va, vb.transpose());
-  if (ta == Trans::yes && tb == Trans::no) multiply(va.transpose(), vb);
-  if (ta == Trans::yes && tb == Trans::yes) multiply(va.transpose(), vb.transpose());
-}
-
-/// How Eigen adds up an element of C depends on whether the element lies in a whole tile of its kernel or in the
-/// remainder. So C is cut at multiples of tiles, and the last block has the remainder that all of C has: the bits do
-/// not depend on the number of blocks. (A product with a vector goes by eights.)
-template <class T>
-struct Tile {
-  using Kernel = Eigen::internal::gebp_traits<T, T>;  // its "m" is along our columns: C^T = B^T A^T is column-major
-  static constexpr int64_t height = std::lcm<int64_t>(Kernel::nr, 8), width = std::lcm<int64_t>(Kernel::mr, 8);
-};
-
+// C is cut at multiples of the kernel's tiles, and the last block has the remainder that all of C has: so the bits do
+// not depend on the number of blocks.
 int64_t whole_tiles(int64_t size, int64_t tile) { return std::max<int64_t>(size / tile, 1); }
 
 /// Where part `part` of `parts` begins in [0, size). The last has a whole tile at least, and the fewest besides.
@@ -56,14 +22,14 @@ int64_t cut(int64_t size, int64_t tile, int64_t part, int64_t parts) {
 
 /// Splits threads into rows x columns so that the largest block costs least.
 template <class T>
-void split(int64_t m, int64_t n, int threads, int64_t& rows, int64_t& columns) {
+void split(const cpu::GemmKernel<T>& kernel, int64_t m, int64_t n, int threads, int64_t& rows, int64_t& columns) {
   const auto largest = [](int64_t size, int64_t tile, int64_t parts) {
     return static_cast<double>((whole_tiles(size, tile) + parts - 1) / parts * tile);
   };
   double best = 1e300;
   for (int r = 1; r <= threads; ++r) {
     if (threads % r) continue;
-    const double height = largest(m, Tile<T>::height, r), width = largest(n, Tile<T>::width, threads / r);
+    const double height = largest(m, kernel.height, r), width = largest(n, kernel.width, threads / r);
     const double cost = height * width + 8 * (height + width);  // products, and what a thread packs and reads
     if (cost < best) {
       best = cost;
@@ -80,14 +46,16 @@ void parallel_gemm(Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, T alpha,
   const double work = static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
   const int threads = detail::in_parallel() || work < 64e3 ? 1 : thread_count();
   int64_t rows = 1, columns = 1;
-  split<T>(m, n, threads, rows, columns);
+  const cpu::GemmKernel<T>& kernel = cpu::gemm_kernel<T>();
+  split(kernel, m, n, threads, rows, columns);
   parallel_items(rows * columns, [&](int64_t part) {
     const int64_t r = part / columns, q = part % columns;
-    const int64_t i = cut(m, Tile<T>::height, r, rows), i_end = cut(m, Tile<T>::height, r + 1, rows);
-    const int64_t j = cut(n, Tile<T>::width, q, columns), j_end = cut(n, Tile<T>::width, q + 1, columns);
+    const int64_t i = cut(m, kernel.height, r, rows), i_end = cut(m, kernel.height, r + 1, rows);
+    const int64_t j = cut(n, kernel.width, q, columns), j_end = cut(n, kernel.width, q + 1, columns);
     if (i == i_end || j == j_end) return;
-    block(ta, tb, i_end - i, j_end - j, k, alpha, a + (ta == Trans::no ? i * lda : i), lda,
-          b + (tb == Trans::no ? j : j * ldb), ldb, beta, c + i * ldc + j, ldc);
+    kernel.multiply(ta == Trans::yes, tb == Trans::yes, i_end - i, j_end - j, k, alpha,
+                    a + (ta == Trans::no ? i * lda : i), lda, b + (tb == Trans::no ? j : j * ldb), ldb, beta,
+                    c + i * ldc + j, ldc);
   });
 }
 
@@ -95,7 +63,7 @@ template <class W, class T>
 void parallel_matvec(int64_t n, int64_t k, const W* w, const T* x, T* y) {
   const int64_t grain =
       std::max<int64_t>(8, (1 << 14) / std::max<int64_t>(k, 1));  // 64 KiB of f32 for each thread at least
-  parallel_for(n, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(n, grain, [&](int64_t begin, int64_t end) RW_CPU_LEVELS {
     // Row after row: one linear stream, which the hardware prefetches.
     for (int64_t row = begin; row < end; ++row) y[row] = dot(w + row * k, x, k);
   });

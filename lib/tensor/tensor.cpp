@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "tensor/cpu_levels.h"
 #include "tensor/cuda.h"
 #include "tensor/parallel.h"
 
@@ -27,7 +28,7 @@ void check_device(Device device) {
 
 template <class To, class From>
 void convert_cpu(To* to, const From* from, int64_t n) {
-  parallel_for(n, 1 << 16, [=](int64_t begin, int64_t end) {
+  parallel_for(n, 1 << 16, [=](int64_t begin, int64_t end) RW_CPU_LEVELS {
     for (int64_t i = begin; i < end; ++i) to[i] = static_cast<To>(from[i]);
   });
 }

@@ -7,6 +7,7 @@
 
 #include "autograd/ops/cuda_ops.h"
 #include "autograd/tape.h"
+#include "tensor/cpu_levels.h"
 #include "tensor/gemm.h"
 #include "tensor/math.h"
 #include "tensor/parallel.h"
@@ -36,8 +37,9 @@ int64_t visible(const AttentionShape& s, int64_t query) {
 
 /// One block of queries of one head: O and logsumexp by the online softmax over blocks of keys.
 template <class T>
-void forward_block(const AttentionShape& s, const Heads<T>& q, const Heads<T>& k, const Heads<T>& v, const Heads<T>& o,
-                   T* lse, int64_t b, int64_t h, int64_t begin, std::vector<T>& scores) {
+RW_CPU_LEVELS void forward_block(const AttentionShape& s, const Heads<T>& q, const Heads<T>& k, const Heads<T>& v,
+                                 const Heads<T>& o, T* lse, int64_t b, int64_t h, int64_t begin,
+                                 std::vector<T>& scores) {
   const int64_t end = std::min(begin + kQueryBlock, s.q_length), rows = end - begin, d = s.head_dim;
   const int64_t kv = h / (s.n_heads / s.n_kv_heads), keys = visible(s, end - 1);
   std::vector<T> maximum(static_cast<size_t>(rows), -std::numeric_limits<T>::infinity()),
@@ -82,8 +84,8 @@ void forward_block(const AttentionShape& s, const Heads<T>& q, const Heads<T>& k
 
 /// One query of one head: two passes over the keys it sees. For decoding, where a matrix product has nothing to reuse.
 template <class T>
-void forward_row(const AttentionShape& s, const Heads<T>& q, const Heads<T>& k, const Heads<T>& v, const Heads<T>& o,
-                 T* lse, int64_t b, int64_t h, int64_t query, std::vector<T>& scores) {
+RW_CPU_LEVELS void forward_row(const AttentionShape& s, const Heads<T>& q, const Heads<T>& k, const Heads<T>& v,
+                               const Heads<T>& o, T* lse, int64_t b, int64_t h, int64_t query, std::vector<T>& scores) {
   const int64_t kv = h / (s.n_heads / s.n_kv_heads), keys = visible(s, query), d = s.head_dim;
   scores.resize(static_cast<size_t>(std::max(keys, kQueryBlock * kKeyBlock)));
   const T *x = q.at(b, query, h), *key = k.at(b, 0, kv), *value = v.at(b, 0, kv);
@@ -132,9 +134,9 @@ void forward_cpu(const AttentionShape& s, const HeadView& qv, const HeadView& kv
 /// All queries that read one kv head, one block of keys after another for each block of queries:
 ///   P = exp(S - lse), dV += P^T dO, dS = P (dO V^T - delta) scale, dQ += dS K, dK += dS^T Q,  delta = rowsum(dO O)
 template <class T>
-void backward_head(const AttentionShape& s, const Heads<T>& q, const Heads<T>& k, const Heads<T>& v, const Heads<T>& o,
-                   const T* lse, const Heads<T>& d_o, const Heads<T>& dq, const Heads<T>& dk, const Heads<T>& dv,
-                   int64_t b, int64_t kv) {
+RW_CPU_LEVELS void backward_head(const AttentionShape& s, const Heads<T>& q, const Heads<T>& k, const Heads<T>& v,
+                                 const Heads<T>& o, const T* lse, const Heads<T>& d_o, const Heads<T>& dq,
+                                 const Heads<T>& dk, const Heads<T>& dv, int64_t b, int64_t kv) {
   const int64_t d = s.head_dim, group = s.n_heads / s.n_kv_heads;
   thread_local std::vector<T> p_block, ds_block, delta;
   p_block.resize(static_cast<size_t>(kQueryBlock * kKeyBlock));

@@ -4,6 +4,7 @@
 
 #include "autograd/ops/cuda_ops.h"
 #include "autograd/tape.h"
+#include "tensor/cpu_levels.h"
 #include "tensor/math.h"
 #include "tensor/parallel.h"
 
@@ -21,7 +22,7 @@ void binary_cpu(const Tensor& a, const Tensor& b, const Tensor& y, F f) {
     using T = decltype(zero);
     const T *pa = a.data<T>(), *pb = b.data<T>();
     T* py = y.data<T>();
-    parallel_for(y.numel(), kGrain, [=](int64_t begin, int64_t end) {
+    parallel_for(y.numel(), kGrain, [=](int64_t begin, int64_t end) RW_CPU_LEVELS {
       for (int64_t i = begin; i < end; ++i)
         py[i] = static_cast<T>(f(static_cast<Acc<T>>(pa[i]), static_cast<Acc<T>>(pb[i])));
     });
@@ -150,7 +151,7 @@ struct UnaryNode : Node {  // saved: x, y
         using T = decltype(zero);
         const T *px = x.data<T>(), *py = y.data<T>(), *pg = dy.data<T>();
         T* pd = dx.data<T>();
-        parallel_for(x.numel(), kGrain, [&, px, py, pg, pd](int64_t begin, int64_t end) {
+        parallel_for(x.numel(), kGrain, [&, px, py, pg, pd](int64_t begin, int64_t end) RW_CPU_LEVELS {
           for (int64_t i = begin; i < end; ++i) {
             pd[i] = static_cast<T>(static_cast<Acc<T>>(pg[i]) *
                                    unary_slope(op, static_cast<Acc<T>>(px[i]), static_cast<Acc<T>>(py[i])));
@@ -205,7 +206,7 @@ Tensor scaled_tokens(const Tensor& x, const Tensor& factor) {
     const T* px = x.data<T>();
     T* py = y.data<T>();
     const float* f = host.data<float>();
-    parallel_for(rows, 64, [=](int64_t begin, int64_t end) {
+    parallel_for(rows, 64, [=](int64_t begin, int64_t end) RW_CPU_LEVELS {
       for (int64_t i = begin * columns; i < end * columns; ++i) {
         py[i] = static_cast<T>(static_cast<Acc<T>>(px[i]) * static_cast<Acc<T>>(f[i / columns % length]));
       }
@@ -262,7 +263,7 @@ Var add_bias(const Var& x, const Var& bias) {
       using T = decltype(zero);
       const T *px = x.value().data<T>(), *pb = bias.value().data<T>();
       T* py = y.data<T>();
-      parallel_for(x.numel() / columns, 64, [=](int64_t begin, int64_t end) {
+      parallel_for(x.numel() / columns, 64, [=](int64_t begin, int64_t end) RW_CPU_LEVELS {
         for (int64_t r = begin; r < end; ++r) {
           for (int64_t c = 0; c < columns; ++c) {
             py[r * columns + c] = static_cast<T>(static_cast<Acc<T>>(px[r * columns + c]) + static_cast<Acc<T>>(pb[c]));

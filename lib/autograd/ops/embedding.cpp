@@ -2,6 +2,7 @@
 
 #include "autograd/ops/cuda_ops.h"
 #include "autograd/tape.h"
+#include "tensor/cpu_levels.h"
 #include "tensor/parallel.h"
 
 namespace rw {
@@ -27,7 +28,7 @@ struct EmbeddingNode : Node {  // saved: ids [N]
         const T* from = dy.data<T>();
         W* to = dw.tensor.data<W>();
         // Threads share out the columns, so that repeated ids are added in token order whatever the thread count.
-        parallel_for(columns, 16, [=](int64_t begin, int64_t end) {
+        parallel_for(columns, 16, [=](int64_t begin, int64_t end) RW_CPU_LEVELS {
           for (int64_t t = 0; t < n; ++t) {
             W* row = to + id[t] * columns;
             const T* g = from + t * columns;

@@ -4,6 +4,7 @@
 
 #include "autograd/ops/cuda_ops.h"
 #include "autograd/tape.h"
+#include "tensor/cpu_levels.h"
 #include "tensor/gemm.h"
 #include "tensor/math.h"
 #include "tensor/parallel.h"
@@ -16,7 +17,7 @@ DType wide(DType t) { return t == DType::f64 ? DType::f64 : DType::f32; }
 /// nll[r] = logsumexp(row) - row[target]; with `gradient`, the row becomes softmax - onehot. Ignored rows give 0.
 template <class T>
 void rows_cpu(T* logits, const int32_t* targets, bool gradient, Acc<T>* nll, int64_t rows, int64_t vocab) {
-  parallel_for(rows, 4, [=](int64_t begin, int64_t end) {
+  parallel_for(rows, 4, [=](int64_t begin, int64_t end) RW_CPU_LEVELS {
     for (int64_t r = begin; r < end; ++r) {
       T* row = logits + r * vocab;
       if (targets[r] == kIgnoreIndex) {
@@ -106,7 +107,7 @@ void scale_rows(const Tensor& x, const Tensor& s, const Tensor& y) {
     const T* px = x.data<T>();
     T* py = y.data<T>();
     const float* ps = s.data<float>();
-    parallel_for(s.numel(), 64, [=](int64_t begin, int64_t end) {
+    parallel_for(s.numel(), 64, [=](int64_t begin, int64_t end) RW_CPU_LEVELS {
       for (int64_t i = begin * columns; i < end * columns; ++i)
         py[i] = static_cast<T>(static_cast<Acc<T>>(px[i]) * static_cast<Acc<T>>(ps[i / columns]));
     });
@@ -123,7 +124,7 @@ void add_scaled(const Tensor& to, const Tensor& from, double factor, const Tenso
       T* p = to.data<T>();
       const auto* q = from.data<decltype(from_zero)>();
       const Acc<T> s = static_cast<Acc<T>>(f);
-      parallel_for(to.numel(), 1 << 15, [=](int64_t begin, int64_t end) {
+      parallel_for(to.numel(), 1 << 15, [=](int64_t begin, int64_t end) RW_CPU_LEVELS {
         for (int64_t i = begin; i < end; ++i)
           p[i] = static_cast<T>(static_cast<Acc<T>>(p[i]) + s * static_cast<Acc<T>>(q[i]));
       });

@@ -4,6 +4,7 @@
 
 #include "autograd/ops/cuda_ops.h"
 #include "autograd/tape.h"
+#include "tensor/cpu_levels.h"
 #include "tensor/parallel.h"
 
 namespace rw {
@@ -13,7 +14,7 @@ namespace {
 template <class T>
 void forward_rows(const T* x, const T* residual, const T* weight, Acc<T> eps, T* h, T* y, Acc<T>* rstd, int64_t rows,
                   int64_t columns) {
-  parallel_for(rows, 16, [=](int64_t begin, int64_t end) {
+  parallel_for(rows, 16, [=](int64_t begin, int64_t end) RW_CPU_LEVELS {
     for (int64_t r = begin; r < end; ++r) {
       const T* row = x + r * columns;
       Acc<T> square = 0;
@@ -44,7 +45,8 @@ void forward_rows(const T* x, const T* residual, const T* weight, Acc<T> eps, T*
 template <class T>
 void backward_rows(const T* h, const T* weight, const Acc<T>* rstd, const T* dy, const T* dh_more, T* dx,
                    Acc<T>* dweight_parts, int64_t parts, int64_t rows, int64_t columns) {
-  parallel_items(parts, [=](int64_t part) {  // fixed parts: the order of sums does not depend on the thread count
+  // Fixed parts: the order of sums does not depend on the thread count.
+  parallel_items(parts, [=](int64_t part) RW_CPU_LEVELS {
     Acc<T>* dw = dweight_parts + part * columns;
     std::fill_n(dw, columns, Acc<T>(0));
     for (int64_t r = rows * part / parts; r < rows * (part + 1) / parts; ++r) {

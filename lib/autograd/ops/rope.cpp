@@ -4,6 +4,7 @@
 
 #include "autograd/ops/cuda_ops.h"
 #include "autograd/tape.h"
+#include "tensor/cpu_levels.h"
 #include "tensor/parallel.h"
 
 namespace rw {
@@ -23,7 +24,7 @@ inline std::pair<int64_t, int64_t> pair_of(RopeLayout layout, int64_t i, int64_t
 /// y = A R(direction * angle) x on the rotated heads; the rest is copied. x may be y.
 template <class T, class A>
 void rotate(const T* x, const A* cos, const A* sin, A scale, RopeLayout layout, int direction, const Rows& s, T* y) {
-  parallel_for(s.batch * s.length, 16, [=](int64_t begin, int64_t end) {
+  parallel_for(s.batch * s.length, 16, [=](int64_t begin, int64_t end) RW_CPU_LEVELS {
     for (int64_t token = begin; token < end; ++token) {
       const int64_t row = s.table_batch == 1 ? token % s.length : token;
       const A *c = cos + row * s.pairs, *n = sin + row * s.pairs;
@@ -57,7 +58,7 @@ void rotate(const T* x, const A* cos, const A* sin, A scale, RopeLayout layout, 
 template <class T>
 void inv_freq_gradient(const T* y, const T* dy, const float* positions, bool shared_positions, RopeLayout layout,
                        const Rows& s, double* d /* [B, pairs] */) {
-  parallel_items(s.batch, [=](int64_t b) {
+  parallel_items(s.batch, [=](int64_t b) RW_CPU_LEVELS {
     double* out = d + b * s.pairs;
     std::fill_n(out, s.pairs, 0.0);
     for (int64_t t = 0; t < s.length; ++t) {

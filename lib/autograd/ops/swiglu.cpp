@@ -2,6 +2,7 @@
 
 #include "autograd/ops/cuda_ops.h"
 #include "autograd/tape.h"
+#include "tensor/cpu_levels.h"
 #include "tensor/math.h"
 #include "tensor/parallel.h"
 
@@ -11,7 +12,7 @@ namespace {
 /// Rows of `width`; gate, up and their gradients may be strided (packed: stride 2F, up = gate + F).
 template <class T>
 void forward_rows(const T* gate, const T* up, int64_t stride, T* y, int64_t rows, int64_t width) {
-  parallel_for(rows, 8, [=](int64_t begin, int64_t end) {
+  parallel_for(rows, 8, [=](int64_t begin, int64_t end) RW_CPU_LEVELS {
     for (int64_t r = begin; r < end; ++r) {
       const T *g = gate + r * stride, *u = up + r * stride;
       T* out = y + r * width;
@@ -28,7 +29,7 @@ void forward_rows(const T* gate, const T* up, int64_t stride, T* y, int64_t rows
 template <class T>
 void backward_rows(const T* gate, const T* up, int64_t stride, const T* dy, T* dgate, T* dup, int64_t rows,
                    int64_t width) {
-  parallel_for(rows, 8, [=](int64_t begin, int64_t end) {
+  parallel_for(rows, 8, [=](int64_t begin, int64_t end) RW_CPU_LEVELS {
     for (int64_t r = begin; r < end; ++r) {
       const T *g = gate + r * stride, *u = up + r * stride, *d = dy + r * width;
       T *dg = dgate + r * stride, *du = dup + r * stride;
