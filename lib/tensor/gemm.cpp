@@ -10,6 +10,18 @@
 namespace rw {
 namespace {
 
+/// The fastest products that this CPU can run.
+const cpu::GemmKernels& gemm_kernels() {
+#ifdef ROPEWALK_CPU_LEVELS
+  if (__builtin_cpu_supports("x86-64-v4")) return cpu::v4::gemm_kernels;
+  if (__builtin_cpu_supports("x86-64-v3")) return cpu::v3::gemm_kernels;
+#endif
+  return cpu::build::gemm_kernels;
+}
+
+const cpu::GemmKernel<float>& gemm_kernel(float) { return gemm_kernels().f32; }
+const cpu::GemmKernel<double>& gemm_kernel(double) { return gemm_kernels().f64; }
+
 // C is cut at multiples of the kernel's tiles, and the last block has the remainder that all of C has: so the bits do
 // not depend on the number of blocks.
 int64_t whole_tiles(int64_t size, int64_t tile) { return std::max<int64_t>(size / tile, 1); }
@@ -46,7 +58,7 @@ void parallel_gemm(Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, T alpha,
   const double work = static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
   const int threads = detail::in_parallel() || work < 64e3 ? 1 : thread_count();
   int64_t rows = 1, columns = 1;
-  const cpu::GemmKernel<T>& kernel = cpu::gemm_kernel<T>();
+  const cpu::GemmKernel<T>& kernel = gemm_kernel(T());
   split(kernel, m, n, threads, rows, columns);
   parallel_items(rows * columns, [&](int64_t part) {
     const int64_t r = part / columns, q = part % columns;

@@ -5,6 +5,7 @@
 
 #define EIGEN_DONT_PARALLELIZE
 #include <Eigen/Core>
+#include <numeric>
 
 #ifndef RW_GEMM_LEVEL
 #define RW_GEMM_LEVEL build
@@ -38,25 +39,16 @@ void multiply(bool ta, bool tb, int64_t m, int64_t n, int64_t k, T alpha, const 
   if (ta && tb) product(va.transpose(), vb.transpose());
 }
 
-constexpr int64_t common_multiple(int64_t a, int64_t b) {
-  int64_t x = a;
-  while (x % b) x += a;
-  return x;
-}
-
 /// Eigen's tile, and whole eights: a product with a vector goes by those. Its "m" is along our columns, since it sees
 /// C^T = B^T A^T.
 template <class T>
 constexpr GemmKernel<T> kernel() {
   using Traits = Eigen::internal::gebp_traits<T, T>;
-  return {multiply<T>, common_multiple(Traits::nr, 8), common_multiple(Traits::mr, 8)};
+  return {multiply<T>, std::lcm<int64_t>(Traits::nr, 8), std::lcm<int64_t>(Traits::mr, 8)};
 }
 
 }  // namespace
 
-extern const GemmKernel<float> gemm_f32;
-extern const GemmKernel<double> gemm_f64;
-const GemmKernel<float> gemm_f32 = kernel<float>();
-const GemmKernel<double> gemm_f64 = kernel<double>();
+constinit const GemmKernels gemm_kernels = {kernel<float>(), kernel<double>()};
 
 }  // namespace rw::cpu::RW_GEMM_LEVEL

@@ -1,4 +1,4 @@
-// Matrix products on one thread, by Eigen, for the level of x86-64 that this CPU has.
+// Matrix products on one thread, by Eigen.
 #pragma once
 #include <cstdint>
 
@@ -17,8 +17,20 @@ struct GemmKernel {
   int64_t height, width;
 };
 
-/// The fastest one that this CPU can run. T: float or double.
-template <class T>
-const GemmKernel<T>& gemm_kernel();
+struct GemmKernels {
+  GemmKernel<float> f32;
+  GemmKernel<double> f64;
+};
+
+// As compiled with the build's flags, and with ROPEWALK_CPU_LEVELS for x86-64-v3 and v4.
+namespace build {
+extern const GemmKernels gemm_kernels;
+}
+namespace v3 {
+extern const GemmKernels gemm_kernels;
+}
+namespace v4 {
+extern const GemmKernels gemm_kernels;
+}
 
 }  // namespace rw::cpu
