@@ -256,22 +256,26 @@ void bench_training(const Options& o, const TrainingRow& row, Device device, Com
   std::fflush(stdout);
 }
 
-/// Decoding with L's weights, batch 1: the whole loop of generate(), prompt of 16 tokens.
+/// Decoding with L's weights, batch 1: the whole loop of generate(), after a prompt of 16 tokens and after long ones
+/// (their keys and values are zeros: the time is the same).
 void bench_decode_cuda(Device device) {
   release_cached_memory(device);
   const Llama model(model_shape("bench", "L").config(kVocab), DType::bf16, device, 1);
-  for (const int64_t tokens : {256, 1024}) {
-    KvCache cache = model.make_cache(1, 16 + tokens);
-    model.extend(random_ids(1, 16, kVocab, 1).to(device), cache);
+  for (const auto& [before, tokens] :
+       std::vector<std::pair<int64_t, int64_t>>{{16, 256}, {16, 1024}, {8192, 256}, {32768, 256}, {131072, 256}}) {
+    KvCache cache = model.make_cache(1, before + tokens);
+    for (const KvCache::Layer& layer : cache.layers) layer.k.zero(), layer.v.zero();
+    if (before == 16) model.extend(random_ids(1, before, kVocab, 1).to(device), cache);
     const auto decoder = Decoder::make(model, cache);
-    const Timing t = measure(1.0, [&] {
-      cache.length = 16;
+    const Timing t = measure(1.0, [&, start = before, count = tokens] {
+      cache.length = start;
       int32_t id = 1;
-      for (int64_t i = 0; i < tokens; ++i) id = decoder->greedy(id);
+      for (int64_t i = 0; i < count; ++i) id = decoder->greedy(id);
     });
-    std::printf("decode L, bf16, batch 1, %5lld tokens  %8.1f tok/s  (%.1f to %.1f)\n", static_cast<long long>(tokens),
-                static_cast<double>(tokens) / t.median, static_cast<double>(tokens) / t.slowest,
-                static_cast<double>(tokens) / t.fastest);
+    std::printf("decode L, bf16, batch 1, %5lld tokens after %6lld  %8.1f tok/s  (%.1f to %.1f)\n",
+                static_cast<long long>(tokens), static_cast<long long>(before), static_cast<double>(tokens) / t.median,
+                static_cast<double>(tokens) / t.slowest, static_cast<double>(tokens) / t.fastest);
+    std::fflush(stdout);
   }
 }
 

@@ -1,4 +1,5 @@
-// `ropewalk bench window`: what a longer context window costs in training, with text of its whole length and with PoSE.
+// `ropewalk bench window`: what a longer context window costs in training, with text of its whole length and
+// with the short samples of PoSE and E2-LLM.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -30,7 +31,7 @@ struct Options {
 };
 
 struct Row {
-  const char* method;      // pose, or full
+  const char* method;      // pose, e2 or full
   int64_t window, target;  // tokens of a sample; the context window it trains for
   int64_t batch;
   bool recompute;
@@ -42,9 +43,11 @@ struct Row {
 
 std::vector<Row> rows_of(const Options& o, const ModelShape& shape) {
   std::vector<Row> rows;
-  for (const int64_t batch : o.batches) {
-    for (const int64_t target : o.targets)
-      if (asked_for(o.only, "pose")) rows.push_back({"pose", shape.window, target, batch, false});
+  for (const char* method : {"pose", "e2"}) {
+    for (const int64_t batch : o.batches) {
+      for (const int64_t target : o.targets)
+        if (asked_for(o.only, method)) rows.push_back({method, shape.window, target, batch, false});
+    }
   }
   for (const bool recompute : {false, true}) {
     for (const int64_t window : o.windows)
@@ -60,13 +63,14 @@ class Steps {
       : model_(model), row_(row), step_(model, optimizer, /*graph=*/false) {  // the card never waits for such launches
     RopeConfig rope = model.config().rope;
     const int64_t original = rope.original_window();
-    rope.rope_type = "linear";
+    PositionConfig positions;
+    if (std::string(row.method) != "full") positions.kind = row.method;
+    positions.max_factor = std::max<int64_t>(1, row.target / original);
+    rope.rope_type = positions.kind == "e2" ? "default" : "linear";  // E2-LLM's scale is in the positions
     rope.original_max_position_embeddings = original;
     rope.factor = std::max(1.0, static_cast<double>(row.target) / static_cast<double>(original));
     model.set_rope(rope);
     model.set_recompute(row.recompute);
-    PositionConfig positions;
-    if (std::string(row.method) == "pose") positions.kind = "pose";
     sampler_ = make_position_sampler(positions);
   }
 
@@ -185,18 +189,20 @@ void add_bench_window(CLI::App& bench, Globals& globals) {
   auto& o = *options;
   CLI::App* sub = bench.add_subcommand("window", "Training for longer context windows: time and memory of a step");
   sub->footer(
-      "PoSE's samples have the shape's window, whatever the target; full-length samples have the target's, first with "
-      "all\n"
-      "activations kept, then with every block recomputed in backward. Linear scaling. What does not fit says so.\n\n"
+      "PoSE's and E2-LLM's samples have the shape's window, whatever the target; full-length samples have the "
+      "target's,\n"
+      "first with all activations kept, then with every block recomputed in backward. Linear scaling, for E2-LLM its "
+      "own.\n"
+      "What does not fit says so.\n\n"
       "  ropewalk bench window --json cost.jsonl\n"
       "  ropewalk bench window --only full,recompute --windows 8192 --memory-gib 75");
   const auto list = [&](const char* name, auto& to, const char* help) {
     sub->add_option(name, to, help)->delimiter(',')->capture_default_str();
   };
   sub->add_option("--model-shape", o.shape, model_shape_names())->capture_default_str();
-  sub->add_option("--only", o.only, "parts, with commas: pose, full, recompute");
-  list("--targets", o.targets, "context windows that PoSE trains for");
-  list("--batches", o.batches, "samples of PoSE's steps");
+  sub->add_option("--only", o.only, "parts, with commas: pose, e2, full, recompute");
+  list("--targets", o.targets, "context windows that PoSE and E2-LLM train for");
+  list("--batches", o.batches, "samples of their steps");
   list("--windows", o.windows, "tokens of full-length samples");
   sub->add_flag("--plain", o.plain, "f32 gradients, and f32 master weights apart from their bf16 copy");
   sub->add_option("--memory-gib", o.memory_gib, "use no more than this, as on a smaller card (0: all there is)")

@@ -112,7 +112,7 @@ def s1(r: Results) -> Iterator[Part]:
 @claim("S2", "PoSE's cost does not depend on s and is a fraction of full length's", "constant against growing (Fig. 3)")
 def s2(r: Results) -> Iterator[Part]:
     skip = lambda s: lambda x: x["name"].startswith("pose") and x["target"] == s * x["window"]  # noqa: E731
-    whole = lambda x: not x["name"].startswith("pose") and any(  # noqa: E731
+    whole = lambda x: x["name"].startswith("full") and any(  # noqa: E731
         x["window"] == y["target"] for y in r.cost7b if skip(8)(y))
     for what, unit, rows in (("step", "time per step", "seconds"), ("peak", "peak memory", "peak_bytes")):
         x = ratio(r.cost(pose(r, 16), what), r.cost(pose(r, 4), what))

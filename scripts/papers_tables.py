@@ -278,7 +278,8 @@ def cost_table(d: Data) -> list[str]:
         cost = ["out of memory", "", ""]
         if row["seconds"] is not None:
             cost = [f"{row['seconds']:.3f}", f"{row['tokens_per_second']:,.0f}", f"{row['peak_bytes'] / 2**30:.1f}"]
-        out.append(["PoSE" if row["name"].startswith("pose") else row["name"].split("-")[0], str(row["window"]),
+        kind = row["name"].split("-")[0]
+        out.append([{"pose": "PoSE", "e2": "E2-LLM"}.get(kind, kind), str(row["window"]),
                     str(row["target"]), str(row["batch"]), "yes" if row["recompute"] else "no", *cost])
     return table(["training", "window", "target", "batch", "recomputed", "s per step", "tok/s", "peak GiB"], out,
                  "lrrrlrrr")

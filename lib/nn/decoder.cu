@@ -122,7 +122,7 @@ __device__ __forceinline__ void multiply(WeightStream<T, SLOTS>& weights, const 
 
 /// One token: `id`, or with a negative one the best token of the launch before. Its logits go to m.logits, the best
 /// next token to m.meeting->best and to `result`, which is host memory.
-template <class T, int SLOTS, int LANES>
+template <class T, int SLOTS, int WIDE>
 __global__ void __launch_bounds__(kThreads, 1)
     decode_step_kernel(const __grid_constant__ Model<T> m, int id, int position, int32_t* result) {
   extern __shared__ __align__(128) unsigned char memory[];
@@ -164,11 +164,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     const Layer<T>& layer = layers[i];
     meet(m.meeting, target);
     float scale = load_vector<true>(m.x, layer.input_norm, m.hidden, m.eps, l.vector, scratch);
-    prefetch_cache<T, LANES>(m, layer, position);
+    prefetch_cache(m, layer, position);
     multiply(weights, l, kQkv, scale, items_before, nothing,
              [&](int item, float first, float second) { rotate_and_put(l, layer, position, item, first, second); });
     meet(m.meeting, target);
-    attend<T, LANES>(m, layer, position, l.vector);
+    attend<T, WIDE>(m, layer, position, l.vector);
     meet(m.meeting, target);
     load_vector<false, T>(m.o, nullptr, m.n_heads * m.head_dim, 0.f, l.vector, scratch);
     multiply(weights, l, kO, 1.f, items_before, read_x, add_to_x);
@@ -217,10 +217,18 @@ template <class T>
 constexpr int kDeep = sizeof(T) == 2 ? 5 : kShallow;
 constexpr int64_t kOwnSharedBytes = 8 * 1024;  // what the kernel declares beside the dynamic part, and a reserve
 
-int lanes_for(int64_t head_dim) { return head_dim <= 64 ? 8 : head_dim <= 128 ? 16 : 32; }
+/// Calls f(integral_constant<int, WIDE>) for the width that the head dim is padded to in attention.
+template <class F>
+decltype(auto) with_wide(int64_t head_dim, F&& f) {
+  const int wide = stretch::wide_for(head_dim);
+  if (wide == 64) return f(std::integral_constant<int, 64>{});
+  if (wide == 128) return f(std::integral_constant<int, 128>{});
+  return f(std::integral_constant<int, 256>{});
+}
 /// Shared floats for the activations: of a product's input, or of attention.
+template <class T>
 int64_t vector_floats_for(int64_t widest, int64_t head_dim) {
-  return std::max(widest, attention_floats(lanes_for(head_dim)));
+  return with_wide(head_dim, [&](auto wide) { return std::max<int64_t>(widest, stretch::kWarpFloats<T, wide>); });
 }
 template <class T>
 bool fits(int slots, int64_t n_layers, int64_t vector_floats) {
@@ -233,12 +241,12 @@ class Decoder final : public DeviceDecoder {
   explicit Decoder(const DecoderModel& m) : m_(m) {
     const Device device = m.embedding.device();
     const MemoryTag tag("decoder");
-    const int64_t group = m.n_heads / m.n_kv_heads, parts = ceil_div(group, kGroup), units = m.n_kv_heads * parts;
+    const int64_t rows = with_wide(m.head_dim, [](auto wide) { return stretch::kRows<T, wide>; });
+    const int64_t parts = ceil_div(m.n_heads / m.n_kv_heads, rows), units = m.n_kv_heads * parts;
     // As many stretches of the cache as there are blocks for, but none shorter than it should be.
-    const int64_t splits =
-        std::clamp<int64_t>(std::min(multiprocessors() / units, ceil_div(m.capacity, kShortest)), 1, kMaxSplits);
-    lanes_ = lanes_for(m.head_dim);
-    const int64_t vector_floats = vector_floats_for(std::max({m.hidden, m.ffn, m.n_heads * m.head_dim}), m.head_dim);
+    const int64_t splits = std::clamp<int64_t>(std::min(multiprocessors() / units, ceil_div(m.capacity, kShortest)), 1,
+                                               stretch::kMaxStretches);
+    const int64_t vector_floats = vector_floats_for<T>(std::max({m.hidden, m.ffn, m.n_heads * m.head_dim}), m.head_dim);
 
     std::vector<Layer<T>> layers;
     for (const DecoderLayer& l : m.layers) {
@@ -336,17 +344,10 @@ class Decoder final : public DeviceDecoder {
   static constexpr int kResults = 4;  // on their way back
 
   void start(int32_t id, int64_t position) {
-    const auto with = [&](auto slots, auto lanes) { launch_step(decode_step_kernel<T, slots, lanes>, id, position); };
-    const auto with_lanes = [&](auto slots) {
-      if (lanes_ == 8) return with(slots, std::integral_constant<int, 8>{});
-      if (lanes_ == 16) return with(slots, std::integral_constant<int, 16>{});
-      with(slots, std::integral_constant<int, 32>{});
-    };
-    if (slots_ == kShallow) {
-      with_lanes(std::integral_constant<int, kShallow>{});
-    } else {
-      with_lanes(std::integral_constant<int, kDeep<T>>{});
-    }
+    with_wide(m_.head_dim, [&](auto wide) {
+      if (slots_ == kShallow) return launch_step(decode_step_kernel<T, kShallow, wide>, id, position);
+      launch_step(decode_step_kernel<T, kDeep<T>, wide>, id, position);
+    });
     check_cuda(cudaEventRecord(done_[next_], stream()), "cudaEventRecord");
     next_ = (next_ + 1) % kResults;
     ++in_flight_;
@@ -373,7 +374,7 @@ class Decoder final : public DeviceDecoder {
   DecoderModel m_;
   Model<T> model_{};
   Tensor layers_, meeting_, heads_arrived_, x_, q_, o_, h_, logits_, partial_;
-  int lanes_ = 8, slots_ = kShallow;
+  int slots_ = kShallow;
   int64_t shared_ = 0, weight_bytes_ = 0;
   int32_t* results_ = nullptr;  // pinned, with the logits behind them
   float* host_logits_ = nullptr;
@@ -387,9 +388,9 @@ class Decoder final : public DeviceDecoder {
 }  // namespace decode
 
 bool decoder_fits(DType dtype, int64_t widest, int64_t head_dim, int64_t n_layers) {
-  const int64_t vector_floats = decode::vector_floats_for(widest, head_dim);
-  return dtype == DType::bf16 ? decode::fits<b16>(decode::kShallow, n_layers, vector_floats)
-                              : decode::fits<float>(decode::kShallow, n_layers, vector_floats);
+  if (dtype == DType::bf16)
+    return decode::fits<b16>(decode::kShallow, n_layers, decode::vector_floats_for<b16>(widest, head_dim));
+  return decode::fits<float>(decode::kShallow, n_layers, decode::vector_floats_for<float>(widest, head_dim));
 }
 
 std::unique_ptr<DeviceDecoder> make_decoder(const DecoderModel& model) {

@@ -13,6 +13,7 @@
 #include "gpu/gpu.h"
 #include "support.h"
 #include "tensor/cuda.h"
+#include "tensor/profile.h"
 
 using namespace rw;
 using cuda::AttentionShape;
@@ -172,6 +173,9 @@ const Way kWays[] = {{Path::general, Fusion::automatic},    {Path::general, Fusi
                      {Path::sm90, Fusion::never},           {Path::sm90, Fusion::always},
                      {Path::sm90, Fusion::automatic, true}, {Path::sm90, Fusion::always, true}};
 
+/// Many keys are cut into stretches if queries are few; the forward alone.
+const Way kFew{Path::few, Fusion::automatic};
+
 struct WayGuard {
   explicit WayGuard(const Way& way) {
     cuda::attn::set_fastest_path(way.path);
@@ -179,21 +183,22 @@ struct WayGuard {
     set_fast_atomics(way.atomics);
   }
   ~WayGuard() {
-    cuda::attn::set_fastest_path(Path::sm90);
+    cuda::attn::set_fastest_path(Path::few);
     cuda::attn::set_backward_fusion(Fusion::automatic);
     set_fast_atomics(false);
   }
 };
 
-void check_case(const AttentionShape& shape, DType dtype, double std = 1.0) {
+const std::vector<Way> kAllWays(std::begin(kWays), std::end(kWays));
+void check_case(const AttentionShape& shape, DType dtype, double std = 1.0, const std::vector<Way>& ways = kAllWays) {
   AttentionShape s = shape;
   s.batch = test::repetitions(s.batch, 1);
   for (int64_t* length : {&s.q_length, &s.k_length}) *length = std::min(*length, test::repetitions(*length, 333));
   s.scale = 1 / std::sqrt(static_cast<double>(s.head_dim));
   Values want, simple;
-  for (const Way& way : kWays) {
+  for (const Way& way : ways) {
     const Path path = way.path;
-    if (dtype == DType::f32 && path != Path::general) break;
+    if (dtype == DType::f32 && (path == Path::mma || path == Path::sm90)) break;
     const WayGuard guard(way);
     Gpu gpu(s, dtype, std);
     if (want.o.empty()) {
@@ -294,6 +299,42 @@ MORE_KEYS(64)
 MORE_KEYS(96)
 MORE_KEYS(128)
 
+void check_few_queries(int64_t d) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    check_case({2, 4, 2, 1, 300, d, true, 0}, dtype, 1, {kFew});
+    check_case({1, 9, 1, 1, 1100, d, true, 0}, dtype, 1, {kFew});  // more rows than a block takes
+    check_case({1, 6, 2, 5, 777, d, true, 0}, dtype, 1, {kFew});
+    check_case({3, 2, 2, 33, 260, d, true, 0}, dtype, 1, {kFew});
+    check_case({1, 4, 2, 3, 333, d, false, 0}, dtype, 1, {kFew});
+  }
+}
+#define FEW_QUERIES(d)                                                                     \
+  TEST_CASE("GPU attention of few queries over many keys agrees with f64, head dim " #d) { \
+    if (!no_gpu()) check_few_queries(d);                                                   \
+  }
+FEW_QUERIES(8)
+FEW_QUERIES(48)
+FEW_QUERIES(64)
+FEW_QUERIES(96)
+FEW_QUERIES(128)
+FEW_QUERIES(200)
+FEW_QUERIES(256)
+
+TEST_CASE("few queries over many keys take the kernel that cuts the keys into stretches, more take another") {
+  if (no_gpu()) return;
+  const auto took_few = [](int64_t queries, int64_t keys) {
+    start_profile();
+    const Gpu gpu({1, 8, 1, queries, keys, 64, true, 0.125}, DType::bf16, 1.0);
+    int found = 0;
+    for (const ProfileRecord& r : stop_profile().kernels) found += r.name.find("few queries") != std::string::npos;
+    return found;
+  };
+  CHECK(took_few(1, 2048) == 2);  // the stretches, and their sum
+  CHECK(took_few(8, 2048) == 2);
+  CHECK(took_few(9, 2048) == 0);
+  CHECK(took_few(1, 255) == 0);
+}
+
 void check_no_mask(int64_t d) {
   for (const DType dtype : {DType::f32, DType::bf16}) {
     check_case({1, 2, 2, 100, 100, d, false, 0}, dtype);
@@ -329,6 +370,13 @@ TEST_CASE("GPU attention stays finite at huge logits") {
           for (const std::vector<double>* x : {&got.o, &got.lse, &got.dq, &got.dk, &got.dv})
             for (const double value : *x) REQUIRE(std::isfinite(value));
         }
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const double std : {1e2, 1e4, 1e6})
+      for (const int64_t d : {64, 128}) {
+        const Values got = Gpu({1, 2, 1, 3, 300, d, true, 0.1}, dtype, std).values();
+        for (const std::vector<double>* x : {&got.o, &got.lse})
+          for (const double value : *x) REQUIRE(std::isfinite(value));
+      }
 }
 
 TEST_CASE("GPU attention reads and writes packed qkv as it does separate tensors") {
@@ -369,42 +417,43 @@ TEST_CASE("GPU attention reads and writes packed qkv as it does separate tensors
 
 // Kernels that pad the head dim would read or write the head beside theirs. Here that head is NaN before and after, and
 // nobody else's result can cover what was written there.
+void check_neighbours(const AttentionShape& s, const Way& way) {
+  const WayGuard guard(way);
+  const Gpu alone(s, DType::bf16, 1.0);
+  const auto between = [&](const Tensor& x) {  // a head of NaN on either side
+    const Tensor host = x.to(kCpu);
+    const int64_t heads = x.size(2), bytes = s.head_dim * size_of(DType::bf16);
+    Tensor to = Tensor::full({s.batch, x.size(1), heads + 2, s.head_dim}, NAN, DType::bf16);
+    for (int64_t i = 0; i < s.batch * x.size(1); ++i)
+      std::memcpy(static_cast<char*>(to.raw()) + (i * (heads + 2) + 1) * bytes,
+                  static_cast<char*>(host.raw()) + i * heads * bytes, static_cast<size_t>(heads * bytes));
+    return to.to(kGpu);
+  };
+  const auto empty = [&](const Tensor& x) {
+    return Tensor::full({s.batch, x.size(1), x.size(2) + 2, s.head_dim}, NAN, DType::bf16).to(kGpu);
+  };
+  const Tensor q = between(alone.q), k = between(alone.k), v = between(alone.v), d_o = between(alone.d_o);
+  const Tensor o = empty(alone.q), dq = empty(alone.q), dk = empty(alone.k), dv = empty(alone.k);
+  const Tensor lse = Tensor::full(alone.lse.shape(), NAN, DType::f32, kGpu);
+  cuda::attention_forward(s, part(q, 1), part(k, 1), part(v, 1), part(o, 1), lse);
+  cuda::attention_backward(s, part(q, 1), part(k, 1), part(v, 1), part(o, 1), lse, part(d_o, 1), part(dq, 1),
+                           part(dk, 1), part(dv, 1));
+  CAPTURE(static_cast<int>(way.path));
+  CAPTURE(static_cast<int>(way.fusion));
+  CAPTURE(way.atomics);
+  CAPTURE(s.q_length);
+  CAPTURE(s.head_dim);
+  CHECK(same_bits(o, between(alone.o)));
+  if (!way.atomics) CHECK(same_bits(dq, between(alone.dq)));
+  CHECK(same_bits(dk, between(alone.dk)));
+  CHECK(same_bits(dv, between(alone.dv)));
+}
 TEST_CASE("GPU attention neither reads nor writes the heads beside its own") {
   if (no_gpu()) return;
-  const int64_t t = 150;
-  for (const int64_t d : {8, 40, 48, 64, 72, 120, 128})
-    for (const Way& way : kWays) {
-      const WayGuard guard(way);
-      const AttentionShape s{1, 2, 1, t, t, d, true, 0.125};
-      const Gpu alone(s, DType::bf16, 1.0);
-      const auto between = [&](const Tensor& x) {  // a head of NaN on either side
-        const Tensor host = x.to(kCpu);
-        const int64_t heads = x.size(2), bytes = d * size_of(DType::bf16);
-        Tensor to = Tensor::full({s.batch, t, heads + 2, d}, NAN, DType::bf16);
-        for (int64_t i = 0; i < s.batch * t; ++i)
-          std::memcpy(static_cast<char*>(to.raw()) + (i * (heads + 2) + 1) * bytes,
-                      static_cast<char*>(host.raw()) + i * heads * bytes, static_cast<size_t>(heads * bytes));
-        return to.to(kGpu);
-      };
-      const auto empty = [&](const Tensor& x) {
-        return Tensor::full({s.batch, t, x.size(2) + 2, d}, NAN, DType::bf16).to(kGpu);
-      };
-      const Tensor q = between(alone.q), k = between(alone.k), v = between(alone.v), d_o = between(alone.d_o);
-      const Tensor o = empty(alone.q), dq = empty(alone.q), dk = empty(alone.k), dv = empty(alone.k);
-      const Tensor lse = Tensor::full(alone.lse.shape(), NAN, DType::f32, kGpu);
-      cuda::attention_forward(s, part(q, 1), part(k, 1), part(v, 1), part(o, 1), lse);
-      cuda::attention_backward(s, part(q, 1), part(k, 1), part(v, 1), part(o, 1), lse, part(d_o, 1), part(dq, 1),
-                               part(dk, 1), part(dv, 1));
-      CAPTURE(static_cast<int>(way.path));
-      CAPTURE(static_cast<int>(way.fusion));
-      CAPTURE(way.atomics);
-      CAPTURE(t);
-      CAPTURE(d);
-      CHECK(same_bits(o, between(alone.o)));
-      if (!way.atomics) CHECK(same_bits(dq, between(alone.dq)));
-      CHECK(same_bits(dk, between(alone.dk)));
-      CHECK(same_bits(dv, between(alone.dv)));
-    }
+  for (const int64_t d : {8, 40, 48, 64, 72, 120, 128}) {
+    for (const Way& way : kWays) check_neighbours({1, 2, 1, 150, 150, d, true, 0.125}, way);
+    check_neighbours({1, 2, 1, 3, 300, d, true, 0.125}, kFew);
+  }
 }
 
 TEST_CASE("GPU attention without logsumexp gives the same output") {

@@ -1,10 +1,11 @@
-// What the attention kernels share. Three implementations of one contract (cuda_ops.h), from plain to fast, between
+// What the attention kernels share. Four implementations of one contract (cuda_ops.h), from plain to fast, between
 // which attention.cu chooses:
 //
 //   attention_general.cu    f32 and bf16, any head dim up to 256: f32 FMA on tiles in shared memory
 //   attention_mma*.cu       bf16, head dim 16, 32, 48, 64, 80, 96 or 128: mma.sync tensor cores, cp.async (sm_80 on)
 //   attention_sm90_*.cu     bf16, head dim a multiple of 8 up to 128, padded to 64 or 128 (sm90_pads says which are
 //                           worth it): wgmma fed by TMA, warp-specialised (sm_90a only)
+//   attention_few.cu        forward of few queries over many keys: the keys in stretches, a block each
 //
 // All of them compute, per (batch, head), with i over queries and j over keys:
 //
@@ -123,6 +124,10 @@ void general_forward(const AttentionShape& s, const HeadView& q, const HeadView&
 void general_backward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v,
                       const Tensor& lse, const RowVectors& rows, const HeadView& d_o, const HeadView& dq,
                       const HeadView& dk, const HeadView& dv);
+
+bool few_takes(const AttentionShape& s, std::initializer_list<const HeadView*> views);
+void few_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o,
+                 float* lse);
 
 /// Whether there are kernels for the head dim.
 bool mma_has(int64_t head_dim);
