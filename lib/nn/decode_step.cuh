@@ -58,9 +58,6 @@ __device__ __forceinline__ void meet(Meeting* meeting, unsigned& target) {
   __syncthreads();
 }
 
-/// Asks the L2 cache for the line at p.
-__device__ __forceinline__ void prefetch(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
-
 // --- rows that are read together -----------------------------------------------------------------------------------
 
 enum Matrix { kQkv, kO, kGateUp, kDown, kHead, kMatrices };  // in the order of a token

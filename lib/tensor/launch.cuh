@@ -233,6 +233,9 @@ __device__ __forceinline__ void store_eight(T* p, const Eight<T>& e) {
   *reinterpret_cast<Eight<T>*>(p) = e;
 }
 
+/// Asks the L2 cache for the line at p.
+__device__ __forceinline__ void prefetch(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+
 struct Sum {
   static constexpr float identity = 0.f;
   template <class T>

@@ -320,6 +320,12 @@ FEW_QUERIES(128)
 FEW_QUERIES(200)
 FEW_QUERIES(256)
 
+TEST_CASE("GPU attention of few queries agrees with f64 where a block's keys are several turns of its warps") {
+  if (no_gpu()) return;
+  for (const DType dtype : {DType::f32, DType::bf16})  // so many heads that each has one stretch
+    for (const int64_t d : {64, 128}) check_case({1, 600, 600, 1, 333, d, true, 0}, dtype, 1, {kFew});
+}
+
 TEST_CASE("few queries over many keys take the kernel that cuts the keys into stretches, more take another") {
   if (no_gpu()) return;
   const auto took_few = [](int64_t queries, int64_t keys) {

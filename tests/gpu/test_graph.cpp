@@ -222,7 +222,9 @@ TEST_CASE("the GPU decoder gives the logits of the whole forward for every head 
                          {8, 1, 48, R"({"rope_type":"yarn","factor":4.0})", RopeLayout::half},
                          {6, 2, 64, R"({"rope_type":"default","logn":"position"})", RopeLayout::half},
                          {10, 2, 128, R"({"rope_type":"linear","factor":4.0})", RopeLayout::interleaved},
-                         {3, 3, 256, R"({"rope_type":"default"})", RopeLayout::half}}) {
+                         {3, 3, 256, R"({"rope_type":"default"})", RopeLayout::half},
+                         // So many heads that a stretch of the cache is several turns of its block.
+                         {66, 66, 16, R"({"rope_type":"default"})", RopeLayout::half}}) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       LlamaConfig c = small(k.heads, k.kv_heads, k.head_dim);
       c.rope_layout = k.layout;

@@ -64,8 +64,6 @@ __device__ __forceinline__ void load_words(uint32_t (&to)[4], const T* p, bool v
   const uint4 x = valid ? __ldcg(reinterpret_cast<const uint4*>(p)) : uint4{};
   to[0] = x.x, to[1] = x.y, to[2] = x.z, to[3] = x.w;
 }
-/// Asks the L2 cache for the line at p.
-__device__ __forceinline__ void prefetch(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
 /// The rows' results over a warp's keys of the stretch. query(row, column): eight elements of q; seen(row): the first
 /// token that the row does not see.
