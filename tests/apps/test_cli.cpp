@@ -72,6 +72,24 @@ TEST_CASE("bench window says which rows do not fit, and goes on with the others"
   CHECK(rows[1]["tokens_per_second"].get<double>() == doctest::Approx(512 / rows[1]["seconds"].get<double>()));
 }
 
+TEST_CASE("bench window measures PoSE and E2-LLM with samples of the shape's window, whatever the target") {
+  const test::TempDir dir;
+  const Answer a =
+      ropewalk("--device cpu bench window --model-shape S-small --targets 512,2048 --batches 1 --only pose,e2 " +
+               std::string("--seconds 0 --json '") + dir.path("rows") + "'");
+  CAPTURE(a.err);
+  REQUIRE(a.code == 0);
+  std::istringstream lines(rw::read_file(dir.path("rows")));
+  std::string names;
+  for (std::string line; std::getline(lines, line);) {
+    const auto row = nlohmann::json::parse(line);
+    names += row["name"].get<std::string>() + " ";
+    CHECK(row["window"] == 256);
+    CHECK(row["seconds"] > 0);
+  }
+  CHECK(names == "pose-512-b1 pose-2048-b1 e2-512-b1 e2-2048-b1 ");
+}
+
 TEST_CASE("a lean run is saved as any other: a plain one goes on from its checkpoint") {
   const test::TempDir dir;
   const std::string options =

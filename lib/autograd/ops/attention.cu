@@ -100,16 +100,13 @@ RowVectors prepare_backward(const AttentionShape& shape, const HeadView& o, cons
   const Grid grid(heads * (rows.pitch / 32));
   const Label label("attention backward, delta", work_of(shape, 0, 2, 0, size_of(o.owner->dtype())).bytes);
   float *delta = rows.delta.data<float>(), *lse2 = rows.lse2.data<float>();
-  const auto aligned = [](const HeadView& v) {
-    return reinterpret_cast<uintptr_t>(v.data) % 16 == 0 && v.row % 8 == 0 && v.batch % 8 == 0;
-  };
   if (o.owner->dtype() == DType::f32) {
     launch(label, delta_kernel<float, false>, grid, 256, 0, s, Heads<const float>(o), Heads<const float>(d_o),
            lse.data<float>(), delta, lse2, rows.pitch);
   } else {
     using bf = __nv_bfloat16;
     const auto kernel =
-        s.head_dim % 8 == 0 && aligned(o) && aligned(d_o) ? delta_kernel<bf, true> : delta_kernel<bf, false>;
+        s.head_dim % 8 == 0 && by_eights(o) && by_eights(d_o) ? delta_kernel<bf, true> : delta_kernel<bf, false>;
     launch(label, kernel, grid, 256, 0, s, Heads<const bf>(o), Heads<const bf>(d_o), lse.data<float>(), delta, lse2,
            rows.pitch);
   }
@@ -123,7 +120,7 @@ Tensor dq_workspace(const AttentionShape& s, Device device) {
 }
 
 void finish_dq(const AttentionShape& shape, const Tensor& sums, const HeadView& dq) {
-  const bool wide = shape.head_dim % 8 == 0 && aligned16(dq.data) && dq.row % 8 == 0 && dq.batch % 8 == 0;
+  const bool wide = shape.head_dim % 8 == 0 && by_eights(dq);
   dispatch(dq.owner->dtype(), "attention", [&](auto zero) {
     using T = decltype(zero);
     dispatch_width(wide, [&](auto width) {

@@ -90,13 +90,23 @@ inline void check_shared(int bytes) {
         " bytes of shared memory per block");
 }
 
-/// What `products` matrix products of Tq x Tk x D per head cost (half if causal). Bytes: the given views once, each
-/// [B, T, heads, D] in bf16 or f32.
+/// What `products` matrix products of Tq x Tk x D per head cost (if causal without the masked half of the last Tq
+/// keys). Bytes: the given views once, each [B, T, heads, D] in bf16 or f32.
 inline Work work_of(const AttentionShape& s, int products, int q_sized, int k_sized, int64_t element_bytes) {
   const double rows = static_cast<double>(s.batch * s.n_heads * s.q_length), d = static_cast<double>(s.head_dim);
   const double keys = static_cast<double>(s.batch * s.n_kv_heads * s.k_length);
-  const double pairs = rows * static_cast<double>(s.k_length) * (s.causal ? 0.5 : 1.0);
+  const double seen = static_cast<double>(s.k_length) - (s.causal ? 0.5 * static_cast<double>(s.q_length) : 0.0);
+  const double pairs = rows * seen;
   return {(q_sized * rows + k_sized * keys) * d * static_cast<double>(element_bytes), 2.0 * products * pairs * d};
+}
+
+/// Whether the rows of a view can be read eight elements at a time, as far as the head dim allows.
+inline bool by_eights(const HeadView& v) { return aligned16(v.data) && v.row % 8 == 0 && v.batch % 8 == 0; }
+/// What the tensor cores' paths ask of their views.
+inline bool bf16_by_eights(std::initializer_list<const HeadView*> views) {
+  for (const HeadView* v : views)
+    if (v->owner->dtype() != DType::bf16 || !by_eights(*v)) return false;
+  return true;
 }
 
 /// announce_write for a view [B, T, heads, D]: of what leaves by the copy engine.

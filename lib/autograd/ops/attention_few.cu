@@ -9,9 +9,9 @@ using namespace stretch;
 
 namespace {
 
-constexpr int kMostRows = 64;  // queries of a kv head's group: with more, the other paths' tiles are full enough
-constexpr int kFewestKeys = 256;
-constexpr int kShortest = 128;  // keys of a stretch at least: adding up costs as much as some dozens
+constexpr int kMostRows = 64;     // queries of a kv head's group: with more, the other paths' tiles are full enough
+constexpr int kFewestKeys = 256;  // with fewer, there is little to cut
+constexpr int kShortest = 128;    // keys of a stretch at least: adding up costs as much as some dozens
 
 /// Query heads of one kv head times queries: row r is query r / group of head r % group.
 struct Rows {
@@ -123,9 +123,7 @@ void launch_few(const AttentionShape& shape, const HeadView& q, const HeadView& 
 template <class T>
 void few_in(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o,
             float* lse) {
-  if (s.head_dim <= 64) return launch_few<T, 64>(s, q, k, v, o, lse);
-  if (s.head_dim <= 128) return launch_few<T, 128>(s, q, k, v, o, lse);
-  launch_few<T, 256>(s, q, k, v, o, lse);
+  with_wide(s.head_dim, [&](auto wide) { launch_few<T, wide>(s, q, k, v, o, lse); });
 }
 
 }  // namespace
@@ -133,9 +131,7 @@ void few_in(const AttentionShape& s, const HeadView& q, const HeadView& k, const
 bool few_takes(const AttentionShape& s, std::initializer_list<const HeadView*> views) {
   if (s.head_dim % 8 != 0 || s.k_length < kFewestKeys) return false;
   if (s.q_length * (s.n_heads / s.n_kv_heads) > kMostRows || (s.causal && s.q_length > s.k_length)) return false;
-  for (const HeadView* v : views)
-    if (!aligned16(v->data) || v->row % 8 != 0 || v->batch % 8 != 0) return false;
-  return true;
+  return std::all_of(views.begin(), views.end(), [](const HeadView* v) { return by_eights(*v); });
 }
 
 void few_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o,

@@ -121,11 +121,7 @@ bool mma_has(int64_t head_dim) {
 bool mma_takes(const AttentionShape& s, std::initializer_list<const HeadView*> views) {
   if (s.scale <= 0 || !mma_has(s.head_dim)) return false;  // the maximum of S is that of scale S only if scale > 0
   if (s.q_length > 65535 * 64 || s.k_length > 65535 * 64) return false;  // grid limits
-  for (const HeadView* v : views)
-    if (v->owner->dtype() != DType::bf16 || reinterpret_cast<uintptr_t>(v->data) % 16 != 0 || v->row % 8 != 0 ||
-        v->batch % 8 != 0)
-      return false;
-  return true;
+  return bf16_by_eights(views);
 }
 
 /// 4 B H Tq Tk D FLOPs (half if causal); K and V are read once per 128 queries, mostly from L2.

@@ -411,11 +411,7 @@ bool sm90_pads(int64_t head_dim) {
 
 bool sm90_takes(const AttentionShape& s, std::initializer_list<const HeadView*> views) {
   if (s.scale <= 0 || !sm90_pads(s.head_dim)) return false;  // the maximum of S is that of scale S only if scale > 0
-  for (const HeadView* v : views)
-    if (v->owner->dtype() != DType::bf16 || reinterpret_cast<uintptr_t>(v->data) % 16 != 0 || v->row % 8 != 0 ||
-        v->batch % 8 != 0)
-      return false;
-  return hopper_ready();
+  return bf16_by_eights(views) && hopper_ready();
 }
 
 void sm90_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o,

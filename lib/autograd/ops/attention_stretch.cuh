@@ -20,8 +20,13 @@ constexpr int kWarps = kThreads / kWarp;
 constexpr int kMaxStretches = 128;  // a multiple of 32
 constexpr int kTurnsAhead = 2;      // of a warp's walk: asked into L2 before they are read
 
-/// Head dims are padded to WIDE = 64, 128 or 256.
-constexpr int wide_for(int64_t head_dim) { return head_dim <= 64 ? 64 : head_dim <= 128 ? 128 : 256; }
+/// Calls f(integral_constant<int, WIDE>), the width that the head dim is padded to: 64, 128 or 256.
+template <class F>
+decltype(auto) with_wide(int64_t head_dim, F&& f) {
+  if (head_dim <= 64) return f(std::integral_constant<int, 64>{});
+  if (head_dim <= 128) return f(std::integral_constant<int, 128>{});
+  return f(std::integral_constant<int, 256>{});
+}
 
 /// Whether the products are tensor cores' work. The others are f32 FMA.
 template <class T, int WIDE>
