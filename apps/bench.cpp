@@ -16,7 +16,7 @@
 #include "nn/generate.h"
 #include "nn/parallel/data_parallel.h"
 #include "nn/train_step.h"
-#include "parallel.h"
+#include "ranks.h"
 #include "rope/clex.h"
 #include "tensor/file.h"
 #include "tensor/gemm.h"
@@ -95,7 +95,7 @@ void bench_gemm(Table& table, double budget) {
 
 void bench_model(Table& table, double budget) {
   const int64_t length = 256;
-  Llama model(model_shape("bench", "S").config(kVocab), DType::f32, kCpu, 1);
+  CausalLm model(model_shape("bench", "S").config(kVocab), DType::f32, kCpu, 1);
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
   model.enable_grad();
   for (const int64_t batch : {1, 8}) {
@@ -116,7 +116,7 @@ void bench_model(Table& table, double budget) {
 }
 
 void bench_decode(Table& table) {
-  Llama model(model_shape("bench", "S").config(kVocab), DType::f32, kCpu, 1);
+  CausalLm model(model_shape("bench", "S").config(kVocab), DType::f32, kCpu, 1);
   const GenerateOptions options{.tokens = 256, .sampling = {.temperature = 0}, .stop = {}};
   const auto decode = [&] { generate(model, {1}, options, [](int32_t) { return true; }); };
   Timing t = measure(1.0, decode);
@@ -215,7 +215,7 @@ void bench_training(const Options& o, const TrainingRow& row, Device device, Com
   release_cached_memory(device);
   reset_peak_memory(device);
   const bool lean = s.lean && !comm;
-  Llama model(s.config(kVocab), DType::bf16, device, 1, lean ? ArenaMemory::lean() : ArenaMemory{});
+  CausalLm model(s.config(kVocab), DType::bf16, device, 1, lean ? ArenaMemory::lean() : ArenaMemory{});
   std::optional<DataParallel> parallel;
   if (comm) parallel.emplace(*comm, model.arena());
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
@@ -260,7 +260,7 @@ void bench_training(const Options& o, const TrainingRow& row, Device device, Com
 /// (their keys and values are zeros: the time is the same).
 void bench_decode_cuda(Device device) {
   release_cached_memory(device);
-  const Llama model(model_shape("bench", "L").config(kVocab), DType::bf16, device, 1);
+  const CausalLm model(model_shape("bench", "L").config(kVocab), DType::bf16, device, 1);
   for (const auto& [before, tokens] :
        std::vector<std::pair<int64_t, int64_t>>{{16, 256}, {16, 1024}, {8192, 256}, {32768, 256}, {131072, 256}}) {
     KvCache cache = model.make_cache(1, before + tokens);

@@ -59,7 +59,7 @@ std::vector<Row> rows_of(const Options& o, const ModelShape& shape) {
 /// Steps of one row on a model that every row shares: weights go on from the row before.
 class Steps {
  public:
-  Steps(Llama& model, AdamW& optimizer, const Row& row)
+  Steps(CausalLm& model, AdamW& optimizer, const Row& row)
       : model_(model), row_(row), step_(model, optimizer, /*graph=*/false) {  // the card never waits for such launches
     RopeConfig rope = model.config().rope;
     const int64_t original = rope.original_window();
@@ -92,7 +92,7 @@ class Steps {
   }
 
  private:
-  Llama& model_;
+  CausalLm& model_;
   const Row& row_;
   TrainStep step_;
   std::unique_ptr<PositionSampler> sampler_;
@@ -109,7 +109,7 @@ struct Outcome {
 };
 
 /// A row that does not fit leaves the device free for the next one.
-Outcome measure(Llama& model, AdamW& optimizer, const Row& row, double budget) {
+Outcome measure(CausalLm& model, AdamW& optimizer, const Row& row, double budget) {
   const Device device = model.device();
   release_cached_memory(device);
   reset_peak_memory(device);
@@ -144,7 +144,7 @@ void run(const Options& o, const Globals& globals) {
   }
   set_memory_limit(static_cast<int64_t>(o.memory_gib * (1 << 30)), device);
   const double begin = now();
-  Llama model(shape.config(kVocab), DType::bf16, device, 1, o.plain ? ArenaMemory{} : ArenaMemory::lean());
+  CausalLm model(shape.config(kVocab), DType::bf16, device, 1, o.plain ? ArenaMemory{} : ArenaMemory::lean());
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
   model.enable_grad();
   std::printf("training step of %s (%s parameters) on %s, bf16, %s; weights made in %.0f s\n", shape.name,

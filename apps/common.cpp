@@ -133,7 +133,7 @@ RetrievalTemplate choose_retrieval_template(const std::string& name) {
   return retrieval_template_from_json(read_file(name), name);
 }
 
-void apply_rope_json(LlamaConfig& config, const std::string& rope_json) {
+void apply_rope_json(ModelConfig& config, const std::string& rope_json) {
   if (rope_json.empty()) return;
   check_json_depth(rope_json, "rope", "the recipe");
   const auto scaling = nlohmann::json::parse(rope_json, nullptr, false);
@@ -148,9 +148,9 @@ void apply_rope_json(LlamaConfig& config, const std::string& rope_json) {
   config.rope = rope_config_from_json(whole.dump());
 }
 
-std::unique_ptr<Llama> load_model(const std::string& path, const Globals& globals, const std::string& rope_json,
+std::unique_ptr<CausalLm> load_model(const std::string& path, const Globals& globals, const std::string& rope_json,
                                   DType dtype) {
-  return load_hf(model_folder(path), {.compute = dtype, .device = use(globals), .adjust = [&](LlamaConfig& c) {
+  return load_hf(model_folder(path), {.compute = dtype, .device = use(globals), .adjust = [&](ModelConfig& c) {
                                         apply_rope_json(c, rope_json);
                                       }});
 }

@@ -7,7 +7,7 @@
 
 #include "data/retrieval_template.h"
 #include "data/tokenizer.h"
-#include "nn/llama.h"
+#include "nn/causal_lm.h"
 #include "remaining_time.h"
 #include "verbs.h"
 
@@ -50,11 +50,11 @@ void add_fast_atomics(CLI::App& app, bool& on);
 std::string model_folder(const std::string& path);
 
 struct LoadedModel {
-  std::unique_ptr<rw::Llama> model;
+  std::unique_ptr<rw::CausalLm> model;
   std::unique_ptr<rw::Tokenizer> tokenizer;
 };
 /// The model alone, computing in `dtype`. Errors: as load_hf.
-std::unique_ptr<rw::Llama> load_model(const std::string& path, const Globals& globals, const std::string& rope_json,
+std::unique_ptr<rw::CausalLm> load_model(const std::string& path, const Globals& globals, const std::string& rope_json,
                                       rw::DType dtype);
 /// Loads for inference: bf16 on a GPU, f32 on the CPU. `rope_json` replaces the recipe ("" keeps it): an object as in
 /// config.json's rope_scaling. Errors: as load_hf and load_tokenizer; a tokenizer with more tokens than the model.
@@ -75,4 +75,4 @@ bool is_token_file(const std::string& path);
 rw::RetrievalTemplate choose_retrieval_template(const std::string& name);
 
 /// Replaces config.rope by a rope_scaling object; the window of pre-training is kept.
-void apply_rope_json(rw::LlamaConfig& config, const std::string& rope_json);
+void apply_rope_json(rw::ModelConfig& config, const std::string& rope_json);

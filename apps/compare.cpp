@@ -299,7 +299,7 @@ class Comparison {
   }
 
   Recipe recipe_of(const CompareArm& arm) const {
-    const LlamaConfig base = read_hf_config(model_folder(base_folder()));
+    const ModelConfig base = read_hf_config(model_folder(base_folder()));
     return make_recipe(arm.train, *make_byte_tokenizer(), &base);
   }
   std::string rope_of(const CompareArm& arm) const { return rope_scaling_to_json(recipe_of(arm).model.rope); }
@@ -358,7 +358,7 @@ class Comparison {
   }
 
   /// theta'_i and A at the target window: learned ones cannot be read off config.json.
-  void write_frequencies(const std::string& name, const Llama& model) const {
+  void write_frequencies(const std::string& name, const CausalLm& model) const {
     const RopeConfig& rope = model.config().rope;
     int64_t length = std::max(rope.max_position_embeddings, rope.original_window());
     if (rope.rope_type == "clex") length = rope.original_window() * rope.clex.max_factor;

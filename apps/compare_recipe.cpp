@@ -354,7 +354,7 @@ class Reader {
   std::vector<Item> base_, mix_, shared_, eval_;
   std::vector<Section> evals_, arms_;
   std::string base_text_;
-  LlamaConfig base_config_;
+  ModelConfig base_config_;
 };
 
 }  // namespace

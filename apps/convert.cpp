@@ -14,7 +14,7 @@ struct Options {
   int64_t shard_mb = 4096;
 };
 
-void save(const Llama& model, const Tokenizer& tokenizer, const Options& o) {
+void save(const CausalLm& model, const Tokenizer& tokenizer, const Options& o) {
   check(tokenizer.vocab_size() <= model.config().vocab_size, "convert", "the tokenizer has ", tokenizer.vocab_size(),
         " tokens, the model ", model.config().vocab_size);
   save_hf(o.out, model, {.dtype = o.dtype == "bf16" ? DType::bf16 : DType::f32, .max_shard_bytes = o.shard_mb << 20});

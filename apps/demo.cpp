@@ -62,7 +62,7 @@ std::vector<PerplexityTotal> evaluate(const std::string& name, const std::string
                                       const Globals& globals) {
   const LoadedModel m = load_model_and_tokenizer(folder, globals, rope);
   const TokenCorpus corpus = tokenize_corpus(documents, *m.tokenizer);
-  LlamaScorer scorer(*m.model);
+  ModelScorer scorer(*m.model);
   ProgressBar bar("evaluate " + name, 1, globals);
   PerplexityOptions options;
   options.windows = {kWindow / 2, kWindow, 2 * kWindow, kTarget};

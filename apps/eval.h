@@ -23,13 +23,13 @@ struct EvalOptions {
 /// A model that is being evaluated, and the text that the protocol reads (empty: none).
 struct EvalSubject {
   /// Errors: a corpus with token ids that the model does not have.
-  EvalSubject(const rw::Llama& model, const rw::Tokenizer& tokenizer, rw::TokenCorpus corpus, const EvalOptions& o);
+  EvalSubject(const rw::CausalLm& model, const rw::Tokenizer& tokenizer, rw::TokenCorpus corpus, const EvalOptions& o);
 
-  const rw::Llama& model;
+  const rw::CausalLm& model;
   const rw::Tokenizer& tokenizer;
   rw::TokenCorpus corpus;
   std::optional<int32_t> bos;
-  rw::LlamaScorer scorer;
+  rw::ModelScorer scorer;
   int64_t trained_window() const { return model.config().rope.original_window(); }
 };
 

@@ -20,7 +20,7 @@ void run(const Options& o, const Globals& globals) {
   const std::string folder = std::filesystem::path(o.out).parent_path().string();
   check(folder.empty() || std::filesystem::is_directory(folder), "eval", "there is no folder '", folder, "' for --out");
   const DType dtype = o.dtype == "bf16" ? DType::bf16 : o.dtype == "f64" ? DType::f64 : DType::f32;
-  const std::unique_ptr<Llama> model = load_model(o.model, globals, o.rope, dtype);
+  const std::unique_ptr<CausalLm> model = load_model(o.model, globals, o.rope, dtype);
   const int64_t count = static_cast<int64_t>(o.tokens.size()), vocab = model->config().vocab_size;
   for (int64_t t = 0; t < count; ++t) {
     const int32_t id = o.tokens[static_cast<size_t>(t)];

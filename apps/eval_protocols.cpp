@@ -358,7 +358,7 @@ std::unique_ptr<EvalProtocol> make_eval_protocol(const std::string& kind) {
   return nullptr;
 }
 
-EvalSubject::EvalSubject(const Llama& m, const Tokenizer& t, TokenCorpus text, const EvalOptions& o)
+EvalSubject::EvalSubject(const CausalLm& m, const Tokenizer& t, TokenCorpus text, const EvalOptions& o)
     : model(m), tokenizer(t), corpus(std::move(text)), scorer(m, ScorerOptions{.batch_tokens = o.batch_tokens}) {
   if (!o.no_bos) bos = tokenizer.bos_id();
   check(corpus.documents() == 0 || corpus.vocab_size() <= model.config().vocab_size, "eval",

@@ -20,8 +20,8 @@ int64_t ModelShape::parameters(int64_t vocab) const {
   return (tied ? 1 : 2) * vocab * hidden + layers * block + hidden;
 }
 
-LlamaConfig ModelShape::config(int64_t vocab) const {
-  LlamaConfig c;
+ModelConfig ModelShape::config(int64_t vocab) const {
+  ModelConfig c;
   c.vocab_size = vocab, c.hidden_size = hidden, c.intermediate_size = ffn, c.num_hidden_layers = layers;
   c.num_attention_heads = heads, c.num_key_value_heads = kv_heads, c.tie_word_embeddings = tied;
   c.rope.max_position_embeddings = window;

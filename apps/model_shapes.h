@@ -3,7 +3,7 @@
 #include <span>
 #include <string>
 
-#include "nn/llama.h"
+#include "nn/causal_lm.h"
 
 struct ModelShape {
   const char* name;
@@ -17,7 +17,7 @@ struct ModelShape {
   /// Weights of the model: projections and norms of every block, the last norm, the embedding and, if untied, the head.
   int64_t parameters(int64_t vocab) const;
   /// The model's configuration; its window is the shape's.
-  rw::LlamaConfig config(int64_t vocab) const;
+  rw::ModelConfig config(int64_t vocab) const;
   /// FLOPs of forward and backward for one token: 6 for each weight (not for the embedding's lookup), and attention
   /// with its causal half.
   double training_flops_per_token(int64_t vocab) const;

@@ -138,7 +138,7 @@ class Step {
 
  private:
   Device device_;
-  Llama model_;
+  CausalLm model_;
   AdamW optimizer_;
   Tensor ids_, targets_, positions_;
   double tokens_ = 0, flops_ = 0;

@@ -63,8 +63,8 @@ void check_sizes(const TrainConfig& c, int64_t fewest_steps) {
   in("--ffn", c.ffn, 0, 1 << 24);
 }
 
-LlamaConfig new_model(const TrainConfig& c, const Tokenizer& tokenizer) {
-  LlamaConfig m;
+ModelConfig new_model(const TrainConfig& c, const Tokenizer& tokenizer) {
+  ModelConfig m;
   m.vocab_size = tokenizer.vocab_size();
   m.hidden_size = c.hidden;
   m.num_hidden_layers = c.layers;
@@ -84,7 +84,7 @@ LlamaConfig new_model(const TrainConfig& c, const Tokenizer& tokenizer) {
 
 }  // namespace
 
-Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer, const LlamaConfig* base) {
+Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer, const ModelConfig* base) {
   const bool trained = base == nullptr || config.steps != 0;
   check_sizes(config, trained ? 1 : 0);
   Recipe r;

@@ -7,7 +7,7 @@
 #include "train.h"
 
 struct Recipe {
-  rw::LlamaConfig model;  // with the RoPE recipe that is trained and stored
+  rw::ModelConfig model;  // with the RoPE recipe that is trained and stored
   rw::PositionConfig positions;
   int64_t window = 0;                              // T: tokens of a sample
   int64_t target = 0;                              // window after extension
@@ -19,7 +19,7 @@ struct Recipe {
 /// `base` stands for the config in the folder config.from. With steps = 0 it must be given: the recipe is then one to
 /// evaluate only, which dynamic kinds may be, too. Errors: combinations of method, scaling and windows without meaning,
 /// with the reason.
-Recipe make_recipe(const TrainConfig& config, const rw::Tokenizer& tokenizer, const rw::LlamaConfig* base = nullptr);
+Recipe make_recipe(const TrainConfig& config, const rw::Tokenizer& tokenizer, const rw::ModelConfig* base = nullptr);
 
 std::string to_toml(const std::map<std::string, std::string>& description);
 /// The first entry in which two descriptions differ, in words.

@@ -18,7 +18,7 @@
 #include "nn/io/hf.h"
 #include "nn/parallel/data_parallel.h"
 #include "nn/train_step.h"
-#include "parallel.h"
+#include "ranks.h"
 #include "recipe.h"
 #include "tensor/allocator.h"
 #include "tensor/file.h"
@@ -160,15 +160,15 @@ std::string fingerprint(const TokenCorpus& corpus) {
 }
 
 /// The model that a run begins with: new, or --from's under the recipe's configuration.
-std::unique_ptr<Llama> make_model(const TrainConfig& config, const Recipe& recipe, DType dtype, Device device) {
+std::unique_ptr<CausalLm> make_model(const TrainConfig& config, const Recipe& recipe, DType dtype, Device device) {
   check(!config.lean || dtype == DType::bf16, "train", "--lean needs --dtype bf16, got ", dtype);
   check(!config.lean || config.method != "clex", "train",
         "--lean: the frequencies that clex learns are f32, expected another --method");
   const ArenaMemory memory = config.lean ? ArenaMemory::lean() : ArenaMemory{};
-  if (config.from.empty()) return std::make_unique<Llama>(recipe.model, dtype, device, config.seed, memory);
+  if (config.from.empty()) return std::make_unique<CausalLm>(recipe.model, dtype, device, config.seed, memory);
   return load_hf(model_folder(config.from), {.compute = dtype,
                                              .device = device,
-                                             .adjust = [&](LlamaConfig& c) { c = recipe.model; },
+                                             .adjust = [&](ModelConfig& c) { c = recipe.model; },
                                              .seed = config.seed,
                                              .memory = memory});
 }
@@ -240,7 +240,7 @@ class Training {
     check(!config.lean, "train", "--lean is for one process, got ", comm->size(), " ranks");
     return std::optional<RunState>(std::in_place, *comm);
   }
-  static std::optional<DataParallel> shared(Communicator* comm, Device device, Llama& model) {
+  static std::optional<DataParallel> shared(Communicator* comm, Device device, CausalLm& model) {
     if (!comm) return std::nullopt;
     comm->use(device);
     return std::optional<DataParallel>(std::in_place, *comm, model.arena());
@@ -309,7 +309,7 @@ class Training {
     if (!validations_) return;
     while (step_->pending() > 0) look();
     const double begin = now();
-    LlamaScorer scorer(*model_);
+    ModelScorer scorer(*model_);
     const int64_t documents = validation_->documents();
     const PerplexityTotal total =
         evaluate_perplexity(scorer, *validation_,
@@ -385,7 +385,7 @@ class Training {
   Loader loader_;
   std::optional<Loader::Item> ahead_;  // the next micro-batch, if it was made already
   DType dtype_;
-  std::unique_ptr<Llama> model_;
+  std::unique_ptr<CausalLm> model_;
   std::optional<DataParallel> parallel_;  // before the gradients: it says which moments this rank has
   AdamW optimizer_;
   Schedule schedule_;

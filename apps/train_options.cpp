@@ -3,7 +3,7 @@
 #include <memory>
 
 #include "common.h"
-#include "parallel.h"
+#include "ranks.h"
 #include "train.h"
 
 void add_train_options(CLI::App& app, TrainConfig& config) {

@@ -1,7 +1,7 @@
 #include "autograd/tape.h"
 
 #include "tensor/cuda.h"
-#include "tensor/parallel.h"
+#include "tensor/parallel_for.h"
 
 namespace rw {
 namespace {

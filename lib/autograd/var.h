@@ -48,7 +48,7 @@ class Var {
   void clear_grad() const {
     if (slot_) slot_->grad = Tensor();
   }
-  /// A bf16 copy of the value, for products of one row that are bound by reading it (see Llama::use_compact_weights).
+  /// A bf16 copy of the value, for products of one row that are bound by reading it (see CausalLm::use_compact_weights).
   const Tensor& compact() const { return compact_; }
   void set_compact(Tensor bf16_copy) { compact_ = std::move(bf16_copy); }
   /// The same value as a constant.

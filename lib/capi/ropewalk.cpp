@@ -15,7 +15,7 @@
 #include "tensor/threads.h"
 
 struct ropewalk_model {
-  std::unique_ptr<rw::Llama> llama;
+  std::unique_ptr<rw::CausalLm> llama;
   std::unique_ptr<rw::Tokenizer> tokenizer;
 };
 

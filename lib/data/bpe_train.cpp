@@ -6,7 +6,7 @@
 #include <unordered_map>
 
 #include "tensor/error.h"
-#include "tensor/parallel.h"
+#include "tensor/parallel_for.h"
 
 namespace rw {
 namespace {

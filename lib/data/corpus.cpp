@@ -8,7 +8,7 @@
 #include "tensor/error.h"
 #include "tensor/file.h"
 #include "tensor/json_depth.h"
-#include "tensor/parallel.h"
+#include "tensor/parallel_for.h"
 
 namespace rw {
 namespace {

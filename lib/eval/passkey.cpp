@@ -6,7 +6,7 @@
 #include <map>
 
 #include "eval/statistics.h"
-#include "tensor/parallel.h"
+#include "tensor/parallel_for.h"
 
 namespace rw {
 namespace {

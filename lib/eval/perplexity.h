@@ -1,6 +1,6 @@
 // Perplexity of documents under a window, counted exactly as METHODS.md 7.1 says.
 //
-//   LlamaScorer scorer(*model);
+//   ModelScorer scorer(*model);
 //   auto result = evaluate_perplexity(scorer, corpus, {.windows = {512, 2048}, .bos = tokenizer->bos_id()});
 //   std::cout << to_text_table(totals_of(result));
 //

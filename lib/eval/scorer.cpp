@@ -35,19 +35,19 @@ void add_details(const float* logits, int64_t vocab, int32_t target, TokenScore&
 
 }  // namespace
 
-LlamaScorer::LlamaScorer(const Llama& model, const ScorerOptions& options)
+ModelScorer::ModelScorer(const CausalLm& model, const ScorerOptions& options)
     : model_(model),
       batch_tokens_(options.batch_tokens > 0 ? options.batch_tokens : (model.device().is_cuda() ? 65536 : 4096)) {}
 
-int64_t LlamaScorer::windows_per_batch(int64_t tokens) const {
+int64_t ModelScorer::windows_per_batch(int64_t tokens) const {
   return std::max<int64_t>(1, batch_tokens_ / std::max<int64_t>(1, tokens));
 }
 
-bool LlamaScorer::depends_on_length() const {
+bool ModelScorer::depends_on_length() const {
   return model_.scaling().depends_on_length() || model_.config().rope.logn == LogN::constant;
 }
 
-const RopeAngles& LlamaScorer::angles(int64_t tokens, int64_t length) {
+const RopeAngles& ModelScorer::angles(int64_t tokens, int64_t length) {
   if (tokens != angle_tokens_ || length != angle_length_) {
     angles_ = model_.angles(model_.plain_positions(0, tokens), {.length = length});
     angle_tokens_ = tokens;
@@ -56,7 +56,7 @@ const RopeAngles& LlamaScorer::angles(int64_t tokens, int64_t length) {
   return angles_;
 }
 
-std::vector<std::vector<TokenScore>> LlamaScorer::score(std::span<const ScoreWindow> windows, int64_t length,
+std::vector<std::vector<TokenScore>> ModelScorer::score(std::span<const ScoreWindow> windows, int64_t length,
                                                         bool details) {
   std::vector<std::vector<TokenScore>> out(windows.size());
   for (size_t begin = 0; begin < windows.size();) {
@@ -68,7 +68,7 @@ std::vector<std::vector<TokenScore>> LlamaScorer::score(std::span<const ScoreWin
   return out;
 }
 
-void LlamaScorer::score_batch(std::span<const ScoreWindow> windows, int64_t length, bool details,
+void ModelScorer::score_batch(std::span<const ScoreWindow> windows, int64_t length, bool details,
                               std::span<std::vector<TokenScore>> out) {
   const int64_t batch = static_cast<int64_t>(windows.size());
   int64_t tokens = 0;
@@ -103,7 +103,7 @@ void LlamaScorer::score_batch(std::span<const ScoreWindow> windows, int64_t leng
   }
 }
 
-std::vector<TokenScore> LlamaScorer::score_rows(const Tensor& hidden, const std::vector<int32_t>& targets,
+std::vector<TokenScore> ModelScorer::score_rows(const Tensor& hidden, const std::vector<int32_t>& targets,
                                                 bool details) const {
   const int64_t vocab = model_.config().vocab_size, n = hidden.size(0);
   // Logits are the largest tensor here: at most 64 MiB of f32 at a time on the CPU, 512 MiB of bf16 on a GPU.
@@ -125,7 +125,7 @@ std::vector<TokenScore> LlamaScorer::score_rows(const Tensor& hidden, const std:
   return out;
 }
 
-std::vector<double> LlamaScorer::score_in_chunks(std::span<const int32_t> ids, int64_t chunk) {
+std::vector<double> ModelScorer::score_in_chunks(std::span<const int32_t> ids, int64_t chunk) {
   check(chunk >= 2, "eval", "a chunk needs at least 2 tokens, got ", chunk);
   check_window({std::vector<int32_t>(ids.begin(), ids.end()), 1}, model_.config().vocab_size);
   const NoGrad no_grad;
@@ -146,7 +146,7 @@ std::vector<double> LlamaScorer::score_in_chunks(std::span<const int32_t> ids, i
   return nll;
 }
 
-std::vector<int32_t> LlamaScorer::greedy(std::span<const int32_t> prompt, int64_t count,
+std::vector<int32_t> ModelScorer::greedy(std::span<const int32_t> prompt, int64_t count,
                                          std::span<const int32_t> stop) {
   std::vector<int32_t> out;
   const GenerateOptions options{.tokens = count, .sampling = {.temperature = 0}, .stop = {stop.begin(), stop.end()}};

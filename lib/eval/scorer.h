@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "nn/llama.h"
+#include "nn/causal_lm.h"
 
 namespace rw {
 
@@ -54,10 +54,10 @@ struct ScorerOptions {
 
 /// Scores with a LLaMA. Windows of a batch are padded on the right, which changes nothing under a causal mask; only
 /// rows of the hidden states that predict a scored token meet the vocabulary. Thread safety: none.
-class LlamaScorer : public TokenScorer {
+class ModelScorer : public TokenScorer {
  public:
   /// `model` must outlive the scorer.
-  explicit LlamaScorer(const Llama& model, const ScorerOptions& options = {});
+  explicit ModelScorer(const CausalLm& model, const ScorerOptions& options = {});
 
   std::vector<std::vector<TokenScore>> score(std::span<const ScoreWindow> windows, int64_t length,
                                              bool details = false) override;
@@ -73,7 +73,7 @@ class LlamaScorer : public TokenScorer {
   std::vector<TokenScore> score_rows(const Tensor& hidden, const std::vector<int32_t>& targets, bool details) const;
   const RopeAngles& angles(int64_t tokens, int64_t length);
 
-  const Llama& model_;
+  const CausalLm& model_;
   int64_t batch_tokens_;
   int64_t angle_tokens_ = -1, angle_length_ = -1;  // what angles_ was made for
   RopeAngles angles_;

@@ -5,7 +5,7 @@
 
 #include "nn/split_master.h"
 #include "tensor/cpu_levels.h"
-#include "tensor/parallel.h"
+#include "tensor/parallel_for.h"
 
 namespace rw {
 namespace {

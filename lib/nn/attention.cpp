@@ -10,7 +10,7 @@
 
 namespace rw {
 
-Attention::Attention(const LlamaConfig& c, const std::string& prefix, ParamArena& arena)
+Attention::Attention(const ModelConfig& c, const std::string& prefix, ParamArena& arena)
     : n_heads_(c.num_attention_heads),
       n_kv_heads_(c.num_key_value_heads),
       head_dim_(c.head_dim),

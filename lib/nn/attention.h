@@ -22,7 +22,7 @@ struct ForwardContext {
 class Attention {
  public:
   /// Declares q_proj, k_proj, v_proj (joined) and o_proj under `prefix`, e.g. "model.layers.0.self_attn.".
-  Attention(const LlamaConfig& config, const std::string& prefix, ParamArena& arena);
+  Attention(const ModelConfig& config, const std::string& prefix, ParamArena& arena);
   /// x [B,T,C] -> [B,T,C]
   Var forward(const Var& x, const ForwardContext& context, int64_t layer) const;
   /// Fetches the weights; after the arena has been allocated, and again after enable_grad().

@@ -8,7 +8,7 @@ namespace {
 std::string prefix(int64_t layer) { return cat("model.layers.", layer, "."); }
 }  // namespace
 
-Block::Block(const LlamaConfig& c, int64_t layer, ParamArena& arena)
+Block::Block(const ModelConfig& c, int64_t layer, ParamArena& arena)
     : layer_(layer),
       eps_(c.rms_norm_eps),
       input_norm_index_(

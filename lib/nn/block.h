@@ -11,7 +11,7 @@ namespace rw {
 /// One layer: attention and MLP, each behind a norm. Thread safety: as the model that it is a part of.
 class Block {
  public:
-  Block(const LlamaConfig& config, int64_t layer, ParamArena& arena);
+  Block(const ModelConfig& config, int64_t layer, ParamArena& arena);
 
   struct Stream {
     Var residual;  // [B,T,C]

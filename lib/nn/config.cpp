@@ -45,7 +45,7 @@ std::optional<int64_t> token_id(const json& j, const char* key) {
 
 }  // namespace
 
-void LlamaConfig::finish() {
+void ModelConfig::finish() {
   if (num_key_value_heads == 0) num_key_value_heads = num_attention_heads;
   check(vocab_size > 0 && hidden_size > 0 && intermediate_size > 0 && num_hidden_layers > 0 && num_attention_heads > 0,
         "config",
@@ -64,7 +64,7 @@ void LlamaConfig::finish() {
   check(rope.max_position_embeddings > 0, "config", "max_position_embeddings must be positive");
 }
 
-LlamaConfig llama_config_from_json(const std::string& text) {
+ModelConfig model_config_from_json(const std::string& text) {
   check_json_depth(text, "config", "config.json");
   const json j = json::parse(text, nullptr, false);
   check(j.is_object(), "config", "config.json is not a JSON object");
@@ -75,7 +75,7 @@ LlamaConfig llama_config_from_json(const std::string& text) {
         "models with attention_bias or mlp_bias are not supported");
   if (j.contains("hidden_act"))
     check(j["hidden_act"] == "silu", "config", "hidden_act must be \"silu\", got ", j["hidden_act"].dump());
-  LlamaConfig c;
+  ModelConfig c;
   c.vocab_size = integer(j, "vocab_size");
   c.hidden_size = integer(j, "hidden_size");
   c.intermediate_size = integer(j, "intermediate_size");
@@ -94,7 +94,7 @@ LlamaConfig llama_config_from_json(const std::string& text) {
   return c;
 }
 
-std::string llama_config_to_json(const LlamaConfig& c, const std::string& dtype) {
+std::string model_config_to_json(const ModelConfig& c, const std::string& dtype) {
   json j = {{"architectures", {"LlamaForCausalLM"}},
             {"model_type", "llama"},
             {"vocab_size", c.vocab_size},

@@ -8,7 +8,7 @@
 
 namespace rw {
 
-struct LlamaConfig {
+struct ModelConfig {
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;
   int64_t intermediate_size = 0;
@@ -28,8 +28,8 @@ struct LlamaConfig {
 };
 
 /// Errors: not JSON, missing or wrong-typed fields (named), what is not a LLaMA (biases, another activation).
-LlamaConfig llama_config_from_json(const std::string& text);
+ModelConfig model_config_from_json(const std::string& text);
 /// config.json as HF reads it. `dtype`: "float32" or "bfloat16".
-std::string llama_config_to_json(const LlamaConfig& config, const std::string& dtype);
+std::string model_config_to_json(const ModelConfig& config, const std::string& dtype);
 
 }  // namespace rw

@@ -61,7 +61,7 @@ struct Layer {
 template <class W>
 class CpuDecoder final : public Decoder {
  public:
-  CpuDecoder(const Llama& model, KvCache& cache) : Decoder(model, cache), c_(model.config()) {
+  CpuDecoder(const CausalLm& model, KvCache& cache) : Decoder(model, cache), c_(model.config()) {
     const ParamArena& a = model.arena();
     const auto at = [&](const std::string& name) { return a.index_of(name); };
     for (int64_t i = 0; i < c_.num_hidden_layers; ++i) {
@@ -205,7 +205,7 @@ class CpuDecoder final : public Decoder {
     }
   }
 
-  const LlamaConfig& c_;
+  const ModelConfig& c_;
   std::vector<Layer<W>> layers_;
   const float *embedding_, *norm_;  // [V,C], [C]
   const W* head_;                   // [V,C]
@@ -221,8 +221,8 @@ class CpuDecoder final : public Decoder {
 
 class CudaDecoder final : public Decoder {
  public:
-  CudaDecoder(const Llama& model, KvCache& cache) : Decoder(model, cache) {
-    const LlamaConfig& c = model.config();
+  CudaDecoder(const CausalLm& model, KvCache& cache) : Decoder(model, cache) {
+    const ModelConfig& c = model.config();
     const ParamArena& a = model.arena();
     const auto weight = [&](const std::string& name) { return a[a.index_of(name)].value(); };
     const auto stacked = [&](const std::string& name, size_t n) { return a.stacked(a.index_of(name), n).value(); };
@@ -268,12 +268,12 @@ class CudaDecoder final : public Decoder {
 
 }  // namespace
 
-Decoder::Decoder(const Llama& model, KvCache& cache) : model_(model), cache_(cache) {
-  check(supports(model, cache), "decoder", "this model or cache needs Llama::extend");
+Decoder::Decoder(const CausalLm& model, KvCache& cache) : model_(model), cache_(cache) {
+  check(supports(model, cache), "decoder", "this model or cache needs CausalLm::extend");
 }
 
-bool Decoder::supports(const Llama& model, const KvCache& cache) {
-  const LlamaConfig& c = model.config();
+bool Decoder::supports(const CausalLm& model, const KvCache& cache) {
+  const ModelConfig& c = model.config();
   const DType t = model.dtype();
   if (cache.raw_keys || cache.layers.empty() || cache.layers[0].k.size(0) != 1) return false;
   if (!model.device().is_cuda()) return t == DType::f32;
@@ -283,7 +283,7 @@ bool Decoder::supports(const Llama& model, const KvCache& cache) {
          cuda::decoder_fits(t, widest, c.head_dim, c.num_hidden_layers);
 }
 
-std::unique_ptr<Decoder> Decoder::make(const Llama& model, KvCache& cache) {
+std::unique_ptr<Decoder> Decoder::make(const CausalLm& model, KvCache& cache) {
   if (model.device().is_cuda()) return std::make_unique<CudaDecoder>(model, cache);
   const ParamArena& a = model.arena();
   if (a[a.index_of("model.embed_tokens.weight")].compact().defined())

@@ -1,4 +1,4 @@
-// Decoding: one text, one token at a time. The same model as Llama::extend, arranged for what bounds it here, which is
+// Decoding: one text, one token at a time. The same model as CausalLm::extend, arranged for what bounds it here, which is
 // reading every weight once: five passes per block, each a matrix-vector product with what surrounds it, over buffers
 // that are made once.
 //
@@ -11,7 +11,7 @@
 #include <memory>
 #include <vector>
 
-#include "nn/llama.h"
+#include "nn/causal_lm.h"
 
 namespace rw {
 
@@ -20,15 +20,15 @@ class Decoder {
  public:
   /// What a Decoder can do: batch 1, f32 or bf16 on a GPU, f32 on the CPU (with compact weights or without), a cache of
   /// rotated keys, sizes that are multiples of 8 and, on a GPU, small enough for its shared memory. Anything else goes
-  /// through Llama::extend.
-  static bool supports(const Llama& model, const KvCache& cache);
+  /// through CausalLm::extend.
+  static bool supports(const CausalLm& model, const KvCache& cache);
 
   /// Goes on behind what `cache` holds. Both must outlive the decoder. Errors: not supported.
-  Decoder(const Llama& model, KvCache& cache);
+  Decoder(const CausalLm& model, KvCache& cache);
   virtual ~Decoder() = default;
   Decoder(const Decoder&) = delete;
   Decoder& operator=(const Decoder&) = delete;
-  static std::unique_ptr<Decoder> make(const Llama& model, KvCache& cache);
+  static std::unique_ptr<Decoder> make(const CausalLm& model, KvCache& cache);
 
   /// Appends token `id` to the cache; the logits of the token after it, f32 [V], valid until the next call. Errors: the
   /// cache is full, an id outside the vocabulary.
@@ -41,7 +41,7 @@ class Decoder {
   virtual int32_t run_greedy(int32_t id) = 0;
   void check_next(int32_t id) const;
 
-  const Llama& model_;
+  const CausalLm& model_;
   KvCache& cache_;
   std::vector<float> logits_;
 };

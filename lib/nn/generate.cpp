@@ -7,7 +7,7 @@
 
 namespace rw {
 
-int64_t generate(const Llama& model, const std::vector<int32_t>& prompt, const GenerateOptions& options,
+int64_t generate(const CausalLm& model, const std::vector<int32_t>& prompt, const GenerateOptions& options,
                  const std::function<bool(int32_t)>& on_token) {
   check(!prompt.empty(), "generate", "the prompt is empty: start with BOS");
   check(options.tokens >= 0, "generate", "tokens must not be negative, got ", options.tokens);

@@ -3,7 +3,7 @@
 #include <functional>
 #include <vector>
 
-#include "nn/llama.h"
+#include "nn/causal_lm.h"
 #include "nn/sampling.h"
 
 namespace rw {
@@ -16,7 +16,7 @@ struct GenerateOptions {
 
 /// Calls on_token(id) for every new token; ends early if it returns false. The prompt must not be empty (start with
 /// BOS). Returns the number of new tokens. Errors: empty prompt, a prompt id beyond the vocabulary.
-int64_t generate(const Llama& model, const std::vector<int32_t>& prompt, const GenerateOptions& options,
+int64_t generate(const CausalLm& model, const std::vector<int32_t>& prompt, const GenerateOptions& options,
                  const std::function<bool(int32_t)>& on_token);
 
 }  // namespace rw

@@ -6,7 +6,7 @@
 
 namespace rw {
 
-LearnedFrequencies::LearnedFrequencies(Llama& model) : model_(model) {
+LearnedFrequencies::LearnedFrequencies(CausalLm& model) : model_(model) {
   const auto& segments = model.arena().segments();
   const ParamArena::Segment &first = segments.at(model.rope_parameters()), &last = segments.back();
   begin_ = first.offset;

@@ -15,7 +15,7 @@
 
 #include "autograd/tape.h"
 #include "nn/cuda_graph.h"
-#include "nn/llama.h"
+#include "nn/causal_lm.h"
 
 namespace rw {
 
@@ -23,7 +23,7 @@ namespace rw {
 class LearnedFrequencies {
  public:
   /// `model`: on a GPU, with learned frequencies and gradients; it outlives this.
-  explicit LearnedFrequencies(Llama& model);
+  explicit LearnedFrequencies(CausalLm& model);
 
   /// Where the parameters begin in the arena, at whose end they lie.
   int64_t begin() const { return begin_; }
@@ -48,7 +48,7 @@ class LearnedFrequencies {
     std::unique_ptr<cuda::Staging> memory;
     int slot = 0;
   };
-  Llama& model_;
+  CausalLm& model_;
   int64_t begin_, numel_;  // where the parameters lie in the arena, padding between them included
   std::vector<Var> host_;  // the parameters, f32, in pinned memory
   int64_t fetched_ = -1;   // version of the arena that they are of

@@ -7,7 +7,7 @@
 
 namespace rw {
 
-Mlp::Mlp(const LlamaConfig& c, const std::string& prefix, ParamArena& arena) {
+Mlp::Mlp(const ModelConfig& c, const std::string& prefix, ParamArena& arena) {
   const auto init = normal_init(c.initializer_range);
   gate_index_ = arena.add({prefix + "gate_proj.weight", {c.intermediate_size, c.hidden_size}, init});
   arena.add({prefix + "up_proj.weight", {c.intermediate_size, c.hidden_size}, init}, true);

@@ -9,7 +9,7 @@ namespace rw {
 class Mlp {
  public:
   /// Declares gate_proj and up_proj (joined) and down_proj under `prefix`, e.g. "model.layers.0.mlp.".
-  Mlp(const LlamaConfig& config, const std::string& prefix, ParamArena& arena);
+  Mlp(const ModelConfig& config, const std::string& prefix, ParamArena& arena);
   /// x [B,T,C] -> [B,T,C]
   Var forward(const Var& x) const;
   void bind(const ParamArena& arena);

@@ -69,7 +69,7 @@ class TrainStep::Gpu {
   std::unique_ptr<cuda::RecordedWork> recorded[2];
 };
 
-TrainStep::TrainStep(Llama& model, AdamW& optimizer, bool graph, DataParallel* parallel)
+TrainStep::TrainStep(CausalLm& model, AdamW& optimizer, bool graph, DataParallel* parallel)
     : model_(model), optimizer_(optimizer), parallel_(parallel) {
   if (model.device().is_cuda()) gpu_ = std::make_unique<Gpu>(graph, model.device());
   const bool learns = !model.scaling().parameter_specs().empty();
@@ -96,7 +96,7 @@ TrainStep::~TrainStep() {
 namespace {
 /// Runs `work`, a forward and backward pass, with the sums over ranks in it: bucket by bucket as backward leaves them.
 template <class Work>
-void with_sums(Llama& model, DataParallel& parallel, const Work& work) {
+void with_sums(CausalLm& model, DataParallel& parallel, const Work& work) {
   parallel.start();
   model.set_gradient_hook([&](size_t first, size_t last) { parallel.ready(first, last); });
   try {
@@ -112,13 +112,13 @@ void with_sums(Llama& model, DataParallel& parallel, const Work& work) {
 /// Calls f, while it lives, once a backward pass has the whole gradient of inv_freq.
 class FrequencyHook {
  public:
-  FrequencyHook(Llama& model, std::function<void()> f) : model_(model) { model.set_frequency_hook(std::move(f)); }
+  FrequencyHook(CausalLm& model, std::function<void()> f) : model_(model) { model.set_frequency_hook(std::move(f)); }
   ~FrequencyHook() { model_.set_frequency_hook({}); }
   FrequencyHook(const FrequencyHook&) = delete;
   FrequencyHook& operator=(const FrequencyHook&) = delete;
 
  private:
-  Llama& model_;
+  CausalLm& model_;
 };
 }  // namespace
 

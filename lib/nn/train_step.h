@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "nn/adamw.h"
-#include "nn/llama.h"
+#include "nn/causal_lm.h"
 
 namespace rw {
 
@@ -44,7 +44,7 @@ class TrainStep {
  public:
   /// `graph`: replay a CUDA graph where possible. `parallel`: this process is one rank of several, each of which adds
   /// its own micro-batches; made for the model's arena before its gradients.
-  TrainStep(Llama& model, AdamW& optimizer, bool graph = true, DataParallel* parallel = nullptr);
+  TrainStep(CausalLm& model, AdamW& optimizer, bool graph = true, DataParallel* parallel = nullptr);
   ~TrainStep();
   TrainStep(const TrainStep&) = delete;
   TrainStep& operator=(const TrainStep&) = delete;
@@ -70,7 +70,7 @@ class TrainStep {
     double scale = 1;
     int slot = 0;  // GPU: where they will arrive
   };
-  Llama& model_;
+  CausalLm& model_;
   AdamW& optimizer_;
   DataParallel* parallel_;
   std::unique_ptr<Gpu> gpu_;

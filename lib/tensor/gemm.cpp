@@ -5,7 +5,7 @@
 #include "tensor/cuda.h"
 #include "tensor/dot.h"
 #include "tensor/gemm_block.h"
-#include "tensor/parallel.h"
+#include "tensor/parallel_for.h"
 
 namespace rw {
 namespace {

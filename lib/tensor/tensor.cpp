@@ -4,7 +4,7 @@
 
 #include "tensor/cpu_levels.h"
 #include "tensor/cuda.h"
-#include "tensor/parallel.h"
+#include "tensor/parallel_for.h"
 
 namespace rw {
 

@@ -5,7 +5,7 @@
 #include <regex>
 #include <set>
 
-#include "autograd/checkpoint.h"
+#include "autograd/recompute.h"
 #include "autograd/gradcheck.h"
 #include "autograd/ops/attention.h"
 #include "autograd/ops/cast.h"

@@ -1,6 +1,6 @@
 #include <cmath>
 
-#include "autograd/checkpoint.h"
+#include "autograd/recompute.h"
 #include "autograd/ops/attention.h"
 #include "autograd/ops/cast.h"
 #include "autograd/ops/elementwise.h"
@@ -70,7 +70,7 @@ TEST_CASE("a gradient buffer given to a leaf is added to, in its own dtype") {
 TEST_CASE("a recompute region gives the same gradients from less memory") {
   const Tensor x0 = test::randn({64, 32}, 1);
   const Var w = Var::leaf(test::randn({32, 32}, 2));
-  const Region region = [&](const std::vector<Var>& in) {
+  const RecomputedRegion region = [&](const std::vector<Var>& in) {
     Var h = in[0];
     for (int i = 0; i < 6; ++i) h = tanh(linear(h, w));
     return std::vector<Var>{h};
@@ -78,7 +78,7 @@ TEST_CASE("a recompute region gives the same gradients from less memory") {
   const auto run = [&](bool recompute, int64_t& saved) {
     const Var x = Var::leaf(x0);
     w.clear_grad();
-    const Var y = recompute ? checkpoint(region, {x})[0] : region({x})[0];
+    const Var y = recompute ? rw::recompute(region, {x})[0] : region({x})[0];
     saved = Tape::current().saved_bytes();
     backward(sum(y));
     return std::pair{x.grad().to_vector(), w.grad().to_vector()};

@@ -1,6 +1,6 @@
 // Threads that differentiate side by side: every one has its own tape, and what they share (tensors that are read, the
 // allocator) may be shared. The preset "tsan" runs this under ThreadSanitizer.
-#include "autograd/checkpoint.h"
+#include "autograd/recompute.h"
 #include "autograd/ops/attention.h"
 #include "autograd/ops/elementwise.h"
 #include "autograd/ops/loss.h"
@@ -24,7 +24,7 @@ std::vector<double> gradients(const Tensor& x, const Tensor& targets, uint64_t s
   const Var head = Var::leaf(test::randn({11, 16}, seed + 2, DType::f32));
   for (int round = 0; round < rounds; ++round) {
     w.clear_grad(), g.clear_grad(), head.clear_grad();
-    const std::vector<Var> h = checkpoint(
+    const std::vector<Var> h = recompute(
         [&](const std::vector<Var>& in) {
           const Var qkv = reshape(linear(rms_norm(in[0], g, 1e-5), w), {2, 9, 6, 8});
           return std::vector<Var>{attention_packed(qkv, 2, 2)};

@@ -23,12 +23,12 @@ class Folder {
  public:
   Folder() {
     const auto tokenizer = make_byte_tokenizer();
-    LlamaConfig c;
+    ModelConfig c;
     c.vocab_size = tokenizer->vocab_size() + 6;  // padded, as published models are
     c.hidden_size = 16, c.intermediate_size = 24, c.num_hidden_layers = 1, c.num_attention_heads = 2;
     c.initializer_range = 0.3;
     c.rope.max_position_embeddings = 64;
-    save_hf(dir_.path(), Llama(c, DType::f32, kCpu, 7));
+    save_hf(dir_.path(), CausalLm(c, DType::f32, kCpu, 7));
     tokenizer->save(dir_.path());
   }
   std::string path() const { return dir_.path(); }

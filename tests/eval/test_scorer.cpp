@@ -20,8 +20,8 @@ using namespace rw;
 
 namespace {
 
-LlamaConfig tiny(const std::string& rope_type = "default", double factor = 1) {
-  LlamaConfig c;
+ModelConfig tiny(const std::string& rope_type = "default", double factor = 1) {
+  ModelConfig c;
   c.vocab_size = 50;
   c.hidden_size = 32;
   c.intermediate_size = 48;
@@ -43,7 +43,7 @@ std::vector<int32_t> random_ids(size_t n, uint64_t seed) {
 }
 
 /// Losses of ids[1 ..] by the model's own function, one sequence alone.
-std::vector<double> plain_nll(const Llama& model, const std::vector<int32_t>& ids, int64_t length) {
+std::vector<double> plain_nll(const CausalLm& model, const std::vector<int32_t>& ids, int64_t length) {
   const int64_t n = static_cast<int64_t>(ids.size()) - 1;
   const Tensor input = Tensor::from(std::vector<int32_t>(ids.begin(), ids.end() - 1), {1, n});
   const Tensor target = Tensor::from(std::vector<int32_t>(ids.begin() + 1, ids.end()), {1, n});
@@ -53,8 +53,8 @@ std::vector<double> plain_nll(const Llama& model, const std::vector<int32_t>& id
 }  // namespace
 
 TEST_CASE("Batched, padded windows score as each window does alone") {
-  const Llama model(tiny(), DType::f64, kCpu, 1);
-  LlamaScorer scorer(model, {.batch_tokens = 40});  // three windows to a forward
+  const CausalLm model(tiny(), DType::f64, kCpu, 1);
+  ModelScorer scorer(model, {.batch_tokens = 40});  // three windows to a forward
   std::vector<ScoreWindow> windows;
   for (size_t n : {12, 9, 2, 12, 5, 1}) windows.push_back({random_ids(n, n), n > 4 ? 3 : 1});
   const auto scores = scorer.score(windows, 12, true);
@@ -73,8 +73,8 @@ TEST_CASE("Batched, padded windows score as each window does alone") {
 }
 
 TEST_CASE("The stated length sets the scale of length-dependent kinds") {
-  const Llama model(tiny("dynamic", 2), DType::f64, kCpu, 1);
-  LlamaScorer scorer(model);
+  const CausalLm model(tiny("dynamic", 2), DType::f64, kCpu, 1);
+  ModelScorer scorer(model);
   CHECK(scorer.depends_on_length());
   const std::vector<ScoreWindow> window = {{random_ids(20, 3), 1}};
   for (int64_t length : {20, 64}) {
@@ -86,8 +86,8 @@ TEST_CASE("The stated length sets the scale of length-dependent kinds") {
 }
 
 TEST_CASE("Reading in chunks equals one pass where frequencies are fixed") {
-  const Llama model(tiny("linear", 4), DType::f64, kCpu, 1);
-  LlamaScorer scorer(model);
+  const CausalLm model(tiny("linear", 4), DType::f64, kCpu, 1);
+  ModelScorer scorer(model);
   for (size_t n : {2, 8, 9, 23}) {
     const std::vector<int32_t> ids = random_ids(n, 5);
     const std::vector<double> chunked = scorer.score_in_chunks(ids, 8), want = plain_nll(model, ids, 23);
@@ -97,8 +97,8 @@ TEST_CASE("Reading in chunks equals one pass where frequencies are fixed") {
 }
 
 TEST_CASE("Greedy continuation takes the most likely token, one after another") {
-  const Llama model(tiny(), DType::f64, kCpu, 1);
-  LlamaScorer scorer(model);
+  const CausalLm model(tiny(), DType::f64, kCpu, 1);
+  ModelScorer scorer(model);
   std::vector<int32_t> ids = random_ids(6, 9);
   const std::vector<int32_t> made = scorer.greedy(ids, 4);
   REQUIRE(made.size() == 4);
@@ -111,8 +111,8 @@ TEST_CASE("Greedy continuation takes the most likely token, one after another") 
 }
 
 TEST_CASE("Windows that cannot be scored say why") {
-  const Llama model(tiny(), DType::f64, kCpu, 1);
-  LlamaScorer scorer(model);
+  const CausalLm model(tiny(), DType::f64, kCpu, 1);
+  ModelScorer scorer(model);
   const auto message = [&](const ScoreWindow& w) { return test::error_of([&] { scorer.score({{w}}, 8); }); };
   CHECK(message({{}, 1}) == "[eval] a window to score is empty");
   CHECK(message({{1, 2}, 0}) == "[eval] scored tokens must begin in [1, 2], got 0");
@@ -136,7 +136,7 @@ TEST_CASE("stories260K gives llama2.c's loss of every token through the evaluato
     want.push_back(nll);
   }
   const auto model = load_llama2c(bin);
-  LlamaScorer scorer(*model);
+  ModelScorer scorer(*model);
   // Two windows of unlike length in one batch: padding must not matter.
   const std::vector<ScoreWindow> windows = {{ids, 1}, {{ids.begin(), ids.begin() + 200}, 150}};
   const auto scores = scorer.score(windows, 1024);
@@ -194,7 +194,7 @@ TEST_CASE("books30m gives its oracle's loss per document, plain and under linear
   for (const bool interpolated : {false, true}) {
     const auto model = load_hf(interpolated ? interpolating.path() : folder, {.device = device});
     CHECK(model->config().rope.rope_type == (interpolated ? "linear" : "default"));
-    LlamaScorer scorer(*model);
+    ModelScorer scorer(*model);
     const auto result = evaluate_perplexity(
         scorer, corpus, {.windows = {512}, .max_tokens = kTokens, .documents = documents, .bos = tokenizer->bos_id()});
     const auto& want = oracle["arms"][interpolated ? "zs-pi8" : "none"]["nll_doc"]["512"];

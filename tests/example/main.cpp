@@ -11,7 +11,7 @@ int main(int argc, char** argv) try {
   if (argc != 2) return std::fprintf(stderr, "usage: example MODEL_FOLDER\n"), 2;
 
   // The window becomes four times what it was.
-  const auto extend = [](rw::LlamaConfig& config) {
+  const auto extend = [](rw::ModelConfig& config) {
     config.rope.rope_type = "yarn";
     config.rope.factor = 4;
     config.rope.original_max_position_embeddings = config.rope.max_position_embeddings;

@@ -6,7 +6,7 @@
 #include "nn/config.h"
 
 void fuzz_one(std::string_view input) {
-  const rw::LlamaConfig config = rw::llama_config_from_json(std::string(input));
+  const rw::ModelConfig config = rw::model_config_from_json(std::string(input));
   const auto scaling = rw::make_rope_scaling(config.rope);
   scaling->parameter_specs();
   scaling->query_scale(0, 3);
@@ -14,9 +14,9 @@ void fuzz_one(std::string_view input) {
     scaling->table({.length = 100});
     scaling->table({.length = config.rope.max_position_embeddings});
   }
-  const std::string text = rw::llama_config_to_json(config, "float32");
-  const rw::LlamaConfig again = rw::llama_config_from_json(text);
-  if (rw::llama_config_to_json(again, "float32") != text) {
+  const std::string text = rw::model_config_to_json(config, "float32");
+  const rw::ModelConfig again = rw::model_config_from_json(text);
+  if (rw::model_config_to_json(again, "float32") != text) {
     std::fprintf(stderr, "fuzz: the config does not read back: %s\n", text.c_str());
     std::abort();
   }

@@ -9,11 +9,11 @@ namespace {
 /// A model folder's config.json, for recipes that extend a model.
 const std::string& base_folder() {
   static const std::string folder = [] {
-    rw::LlamaConfig c;
+    rw::ModelConfig c;
     c.vocab_size = 258, c.hidden_size = 8, c.intermediate_size = 8, c.num_hidden_layers = 1, c.num_attention_heads = 2;
     c.rope.max_position_embeddings = 32;
     c.finish();
-    const std::string path = fuzz::file("config.json", rw::llama_config_to_json(c, "float32"));
+    const std::string path = fuzz::file("config.json", rw::model_config_to_json(c, "float32"));
     return path.substr(0, path.rfind('/'));
   }();
   return folder;

@@ -4,7 +4,7 @@
 #include "autograd/ops/embedding.h"
 #include "gpu.h"
 #include "nn/adamw.h"
-#include "nn/llama.h"
+#include "nn/causal_lm.h"
 #include "nn/train_step.h"
 #include "tensor/random.h"
 
@@ -60,11 +60,11 @@ Tensor skewed_ids(int64_t n, int64_t vocab) {
 
 /// Loss and gradient norm of a few steps of a small model with head dim `head_dim`, from the same start.
 std::vector<double> train(int64_t head_dim) {
-  LlamaConfig c;
+  ModelConfig c;
   c.vocab_size = 300, c.hidden_size = 4 * head_dim, c.intermediate_size = 128, c.num_hidden_layers = 2;
   c.num_attention_heads = 4, c.num_key_value_heads = 2;
   c.rope.max_position_embeddings = 256;
-  Llama model(c, DType::bf16, test::kGpu, 3);
+  CausalLm model(c, DType::bf16, test::kGpu, 3);
   AdamW optimizer(model.arena(), {});
   model.enable_grad();
   TrainStep step(model, optimizer);

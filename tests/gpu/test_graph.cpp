@@ -15,8 +15,8 @@ namespace {
 
 using test::kGpu;
 
-LlamaConfig small(int64_t heads = 4, int64_t kv_heads = 2, int64_t head_dim = 16) {
-  LlamaConfig c;
+ModelConfig small(int64_t heads = 4, int64_t kv_heads = 2, int64_t head_dim = 16) {
+  ModelConfig c;
   c.vocab_size = 512, c.hidden_size = 64, c.intermediate_size = 176, c.num_hidden_layers = 2;
   c.num_attention_heads = heads, c.num_key_value_heads = kv_heads, c.head_dim = head_dim;
   c.tie_word_embeddings = false;
@@ -53,15 +53,15 @@ struct Run {
   int64_t replays = 0;
 };
 
-LlamaConfig small_clex() {
-  LlamaConfig config = small();
+ModelConfig small_clex() {
+  ModelConfig config = small();
   config.rope = rope_config_from_json(
       R"({"max_position_embeddings":64,"head_dim":16,"rope_scaling":{"rope_type":"clex","max_factor":8}})");
   return config;
 }
 
 /// CLEX, its down-projection not zero: with it the gradient of the other would be.
-void learn_frequencies(Llama& model) {
+void learn_frequencies(CausalLm& model) {
   const ParamArena& arena = model.arena();
   const size_t down = arena.index_of("model.rotary_emb.ode_down_proj");
   arena.set_values(down, test::randn(arena.segments()[down].spec.shape, 4, DType::f32, 0.02));
@@ -70,7 +70,7 @@ void learn_frequencies(Llama& model) {
 
 /// `clex`: with learned frequencies and several t in a batch; in the third update every t is 1.
 Run train(DType dtype, bool graph, bool recompute = false, ArenaMemory memory = {}, bool clex = false) {
-  Llama model(clex ? small_clex() : small(), dtype, kGpu, 3, memory);
+  CausalLm model(clex ? small_clex() : small(), dtype, kGpu, 3, memory);
   if (clex) learn_frequencies(model);
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
   model.enable_grad();
@@ -151,7 +151,7 @@ TEST_CASE("a replayed step with learned frequencies equals the one whose tape go
 
 TEST_CASE("learned frequencies follow weights that were changed between steps, and both of their matrices learn") {
   if (!test::has_gpu()) return;
-  const auto matrices = [](const Llama& model) {
+  const auto matrices = [](const CausalLm& model) {
     std::vector<double> all;
     for (size_t i = model.rope_parameters(); i < model.arena().size(); ++i) {
       const std::vector<double> values = model.arena().values_of(i).to_vector();
@@ -162,7 +162,7 @@ TEST_CASE("learned frequencies follow weights that were changed between steps, a
   std::vector<std::vector<double>> learned;
   std::vector<double> losses;
   for (const bool graph : {false, true}) {
-    Llama model(small_clex(), DType::f32, kGpu, 3);
+    CausalLm model(small_clex(), DType::f32, kGpu, 3);
     AdamW optimizer(model.arena(), {});
     model.enable_grad();
     TrainStep step(model, optimizer, graph);
@@ -193,7 +193,7 @@ TEST_CASE("learned frequencies follow weights that were changed between steps, a
 
 TEST_CASE("a steady replayed step takes no memory from the system and leaves none behind") {
   if (!test::has_gpu()) return;
-  Llama model(small(), DType::bf16, kGpu, 3);
+  CausalLm model(small(), DType::bf16, kGpu, 3);
   AdamW optimizer(model.arena(), {});
   model.enable_grad();
   TrainStep step(model, optimizer);
@@ -226,11 +226,11 @@ TEST_CASE("the GPU decoder gives the logits of the whole forward for every head 
                          // So many heads that a stretch of the cache is several turns of its block.
                          {66, 66, 16, R"({"rope_type":"default"})", RopeLayout::half}}) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
-      LlamaConfig c = small(k.heads, k.kv_heads, k.head_dim);
+      ModelConfig c = small(k.heads, k.kv_heads, k.head_dim);
       c.rope_layout = k.layout;
       c.rope = rope_config_from_json(
           cat(R"({"max_position_embeddings":64,"head_dim":)", k.head_dim, R"(,"rope_scaling":)", k.scaling, "}"));
-      Llama model(c, dtype, kGpu, 3);
+      CausalLm model(c, dtype, kGpu, 3);
       const int64_t total = test::repetitions(330, 80);  // more than one stretch of the cache
       const int64_t first = test::repetitions(9, total - 4);
       const Tensor ids = input(1, total, 9).ids;
@@ -260,7 +260,7 @@ TEST_CASE("the GPU decoder gives the logits of the whole forward for every head 
 
 TEST_CASE("greedy decoding runs ahead on the GPU, and begins anew when another token is asked for") {
   if (!test::has_gpu()) return;
-  Llama model(small(), DType::bf16, kGpu, 3);
+  CausalLm model(small(), DType::bf16, kGpu, 3);
   const auto by_step = [&](bool other) {
     KvCache cache = model.make_cache(1, 64);
     model.extend(Tensor::from(std::vector<int32_t>{1, 2, 3}, {1, 3}).to(kGpu), cache);

@@ -7,7 +7,7 @@
 #include "nn/adamw.h"
 #include "nn/generate.h"
 #include "nn/io/hf.h"
-#include "nn/llama.h"
+#include "nn/causal_lm.h"
 #include "support.h"
 
 using namespace rw;
@@ -16,8 +16,8 @@ namespace {
 
 using test::kGpu;
 
-LlamaConfig config() {
-  LlamaConfig c;
+ModelConfig config() {
+  ModelConfig c;
   c.vocab_size = 512, c.hidden_size = 64, c.intermediate_size = 172, c.num_hidden_layers = 2;
   c.num_attention_heads = 4, c.num_key_value_heads = 2, c.head_dim = 16;
   c.tie_word_embeddings = false;
@@ -49,7 +49,7 @@ Tensor learnable(int64_t batch, int64_t length, uint64_t step) {
 }
 
 std::vector<double> train(DType dtype, Device device, int64_t steps, bool recompute = false, ArenaMemory memory = {}) {
-  Llama model(config(), dtype, device, 3, memory);
+  CausalLm model(config(), dtype, device, 3, memory);
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
   model.enable_grad();
   model.set_recompute(recompute);
@@ -70,7 +70,7 @@ std::vector<double> train(DType dtype, Device device, int64_t steps, bool recomp
 TEST_CASE("the reference LLaMA on the GPU in f32: logits, loss and all gradients") {
   if (!test::has_gpu()) return;
   const SafetensorsFile& g = test::golden("golden_llama");
-  Llama model(config(), DType::f32, kGpu, std::nullopt);
+  CausalLm model(config(), DType::f32, kGpu, std::nullopt);
   assign_weights(model, [&](const std::string& name) { return g.load("weights/" + name); });
   model.enable_grad();
   const Tensor ids = g.load("base/input_ids").to(kGpu), targets = shifted(g.load("base/labels")).to(kGpu);
@@ -126,9 +126,9 @@ TEST_CASE("generation over a KV cache on the GPU equals the whole forward") {
   if (!test::has_gpu()) return;
   for (const std::string scaling : {R"(null)", R"({"rope_type":"dynamic","factor":2.0})",
                                     R"({"rope_type":"yarn","factor":4.0,"original_max_position_embeddings":16})"}) {
-    LlamaConfig c = config();
+    ModelConfig c = config();
     c.rope = rope_config_from_json(cat(R"({"head_dim":16,"max_position_embeddings":16,"rope_scaling":)", scaling, "}"));
-    Llama model(c, DType::f32, kGpu, 3);
+    CausalLm model(c, DType::f32, kGpu, 3);
     const Tensor ids = learnable(1, 40, 1).to(kGpu);
     const NoGrad no_grad;
     const Tensor want = model.forward(ids, model.angles(model.plain_positions(0, 40), {.length = 40}))

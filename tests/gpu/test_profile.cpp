@@ -4,7 +4,7 @@
 #include "autograd/tape.h"
 #include "gpu.h"
 #include "nn/adamw.h"
-#include "nn/llama.h"
+#include "nn/causal_lm.h"
 #include "nn/train_step.h"
 #include "tensor/profile.h"
 
@@ -13,11 +13,11 @@ using test::kGpu;
 
 TEST_CASE("a profiled step names every kernel, with plausible counts, times and work") {
   if (!test::has_gpu()) return;
-  LlamaConfig c;
+  ModelConfig c;
   c.vocab_size = 512, c.hidden_size = 128, c.intermediate_size = 256, c.num_hidden_layers = 3;
   c.num_attention_heads = 2;
   c.rope.max_position_embeddings = 64;
-  Llama model(c, DType::bf16, kGpu, 1);
+  CausalLm model(c, DType::bf16, kGpu, 1);
   AdamW optimizer(model.arena(), {});
   model.enable_grad();
   const Tensor ids = Tensor::zeros({2, 64}, DType::i32, kGpu);
@@ -69,11 +69,11 @@ TEST_CASE("a profiled step names every kernel, with plausible counts, times and 
 
 TEST_CASE("a profile shows what TrainStep sends and fetches, and a replayed graph as one piece") {
   if (!test::has_gpu()) return;
-  LlamaConfig c;
+  ModelConfig c;
   c.vocab_size = 64, c.hidden_size = 64, c.intermediate_size = 96, c.num_hidden_layers = 1;
   c.num_attention_heads = 2;
   c.rope.max_position_embeddings = 16;
-  Llama model(c, DType::bf16, kGpu, 1);
+  CausalLm model(c, DType::bf16, kGpu, 1);
   AdamW optimizer(model.arena(), {});
   model.enable_grad();
   TrainStep step(model, optimizer);

@@ -14,8 +14,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
-LlamaConfig tiny() {
-  LlamaConfig c;
+ModelConfig tiny() {
+  ModelConfig c;
   c.vocab_size = 20, c.hidden_size = 16, c.intermediate_size = 24, c.num_hidden_layers = 1, c.num_attention_heads = 2;
   c.rope.max_position_embeddings = 16;
   return c;
@@ -25,7 +25,7 @@ LlamaConfig tiny() {
 
 TEST_CASE("a checkpoint restores weights, moments and counters") {
   const test::TempDir dir;
-  Llama model(tiny(), DType::f32, kCpu, 1), other(tiny(), DType::f32, kCpu, 2);
+  CausalLm model(tiny(), DType::f32, kCpu, 1), other(tiny(), DType::f32, kCpu, 2);
   AdamW optimizer(model.arena(), {}), second(other.arena(), {});
   model.arena().grad().fill(0.5);
   optimizer.step(1e-2);
@@ -44,7 +44,7 @@ TEST_CASE("a checkpoint restores weights, moments and counters") {
 
 TEST_CASE("only the newest checkpoints are kept and a damaged one is passed over") {
   const test::TempDir dir;
-  Llama model(tiny(), DType::f32, kCpu, 1);
+  CausalLm model(tiny(), DType::f32, kCpu, 1);
   AdamW optimizer(model.arena(), {});
   for (int64_t step : {1, 2, 3, 10}) save_checkpoint(dir.path(), model, optimizer, {.step = step}, 3);
   CHECK_FALSE(fs::exists(dir.path("checkpoint-000001")));
@@ -62,7 +62,7 @@ TEST_CASE("only the newest checkpoints are kept and a damaged one is passed over
 
 TEST_CASE("a checkpoint that cannot be written leaves the earlier ones whole and no rest") {
   const test::TempDir dir;
-  Llama model(tiny(), DType::f32, kCpu, 1);
+  CausalLm model(tiny(), DType::f32, kCpu, 1);
   AdamW optimizer(model.arena(), {});
   save_checkpoint(dir.path(), model, optimizer, {.step = 1}, 0);
   CHECK_THROWS_AS(save_checkpoint(dir.path(), model, optimizer, {.step = 2}, 0,
@@ -74,7 +74,7 @@ TEST_CASE("a checkpoint that cannot be written leaves the earlier ones whole and
 
 TEST_CASE("a checkpoint is written under another name and appears whole") {
   const test::TempDir dir;
-  Llama model(tiny(), DType::f32, kCpu, 1);
+  CausalLm model(tiny(), DType::f32, kCpu, 1);
   AdamW optimizer(model.arena(), {});
   save_checkpoint(dir.path(), model, optimizer, {.step = 4}, 0, [&](const std::string& folder) {
     CHECK(fs::path(folder).filename().string().starts_with(".tmp-"));
@@ -91,7 +91,7 @@ TEST_CASE("a checkpoint is written under another name and appears whole") {
 
 TEST_CASE("every damaged byte of a trainer state is noticed") {
   const test::TempDir dir;
-  Llama model(tiny(), DType::f32, kCpu, 1);
+  CausalLm model(tiny(), DType::f32, kCpu, 1);
   AdamW optimizer(model.arena(), {});
   const std::string folder =
       save_checkpoint(dir.path(), model, optimizer, {.step = 3, .tokens = 48, .seed = 2, .recipe = {{"lr", "0.1"}}}, 0);
@@ -121,7 +121,7 @@ TEST_CASE("every damaged byte of a trainer state is noticed") {
 
 TEST_CASE("what a killed process left under temporary names is removed, and nothing else") {
   const test::TempDir dir;
-  Llama model(tiny(), DType::f32, kCpu, 1);
+  CausalLm model(tiny(), DType::f32, kCpu, 1);
   AdamW optimizer(model.arena(), {});
   save_checkpoint(dir.path(), model, optimizer, {.step = 1}, 0);
   fs::create_directories(dir.path(".tmp-checkpoint-000002"));
@@ -139,7 +139,7 @@ TEST_CASE("what a killed process left under temporary names is removed, and noth
 
 TEST_CASE("a checkpoint of the same step replaces the older one") {
   const test::TempDir dir;
-  Llama model(tiny(), DType::f32, kCpu, 1);
+  CausalLm model(tiny(), DType::f32, kCpu, 1);
   AdamW optimizer(model.arena(), {});
   save_checkpoint(dir.path(), model, optimizer, {.step = 2, .tokens = 5}, 0);
   save_checkpoint(dir.path(), model, optimizer, {.step = 2, .tokens = 6}, 0);
@@ -148,7 +148,7 @@ TEST_CASE("a checkpoint of the same step replaces the older one") {
 
 TEST_CASE("a config that describes more than its weight files hold is refused before memory is taken") {
   const test::TempDir dir;
-  save_hf(dir.path(), Llama(tiny(), DType::f32, kCpu, 1));
+  save_hf(dir.path(), CausalLm(tiny(), DType::f32, kCpu, 1));
   const std::string path = dir.path("config.json"), good = read_file(path);
   const auto with = [&](const std::string& from, const std::string& to) {
     std::string text = good;
@@ -172,7 +172,7 @@ TEST_CASE("a config that describes more than its weight files hold is refused be
 }
 
 TEST_CASE("generation stops at a stop token, at the limit, or when it is told to") {
-  Llama model(tiny(), DType::f32, kCpu, 1);
+  CausalLm model(tiny(), DType::f32, kCpu, 1);
   std::vector<int32_t> made;
   const auto collect = [&](int32_t id) {
     made.push_back(id);

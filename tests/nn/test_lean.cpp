@@ -7,7 +7,7 @@
 #include "autograd/tape.h"
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
-#include "nn/llama.h"
+#include "nn/causal_lm.h"
 #include "nn/split_master.h"
 #include "support.h"
 #include "tensor/allocator.h"
@@ -17,8 +17,8 @@ using namespace rw;
 
 namespace {
 
-LlamaConfig tiny() {
-  LlamaConfig c;
+ModelConfig tiny() {
+  ModelConfig c;
   c.vocab_size = 50, c.hidden_size = 32, c.intermediate_size = 48, c.num_hidden_layers = 2, c.num_attention_heads = 4;
   c.num_key_value_heads = 2;
   c.tie_word_embeddings = false;
@@ -70,7 +70,7 @@ struct Run {
   std::vector<Tensor> values;
 };
 Run train(ArenaMemory memory, int64_t steps) {
-  Llama model(tiny(), DType::bf16, kCpu, 3, memory);
+  CausalLm model(tiny(), DType::bf16, kCpu, 3, memory);
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
   model.enable_grad();
   Run run;
@@ -206,7 +206,7 @@ TEST_CASE("a model trained with bf16 gradients stays within one percent of the l
 TEST_CASE("a checkpoint of split masters has the bytes of a plain one and loads into either") {
   const test::TempDir dir;
   ParamArena* arenas[2] = {};
-  Llama plain(tiny(), DType::bf16, kCpu, 1), split(tiny(), DType::bf16, kCpu, 1, {.split_master = true});
+  CausalLm plain(tiny(), DType::bf16, kCpu, 1), split(tiny(), DType::bf16, kCpu, 1, {.split_master = true});
   AdamW first(plain.arena(), {}), second(split.arena(), {});
   arenas[0] = &plain.arena(), arenas[1] = &split.arena();
   for (ParamArena* a : arenas) a->grad().copy_from(test::randn({a->numel()}, 4, DType::f32));
@@ -218,7 +218,7 @@ TEST_CASE("a checkpoint of split masters has the bytes of a plain one and loads 
     CHECK(read_file(a + file) == read_file(b + file));
   for (const ArenaMemory memory : {ArenaMemory{}, ArenaMemory{.split_master = true}, ArenaMemory::lean()}) {
     for (const std::string& folder : {a, b}) {
-      Llama other(tiny(), DType::bf16, kCpu, 2, memory);
+      CausalLm other(tiny(), DType::bf16, kCpu, 2, memory);
       AdamW third(other.arena(), {});
       load_checkpoint(folder, other, third);
       CHECK(same_values(other.arena(), plain.arena()));
@@ -245,15 +245,15 @@ TEST_CASE("a lean arena takes 14 bytes for each parameter, a plain one 18") {
 
 TEST_CASE("the saving is refused where it cannot be had, and says why") {
   for (const DType dtype : {DType::f32, DType::f64}) {
-    CHECK_THROWS_WITH_AS(Llama(tiny(), dtype, kCpu, 1, ArenaMemory::lean()), doctest::Contains("computes in bf16"),
+    CHECK_THROWS_WITH_AS(CausalLm(tiny(), dtype, kCpu, 1, ArenaMemory::lean()), doctest::Contains("computes in bf16"),
                          Error);
   }
-  LlamaConfig clex = tiny();
+  ModelConfig clex = tiny();
   clex.rope = rope_config_from_json(
       R"({"max_position_embeddings":32,"head_dim":8,"rope_scaling":{"rope_type":"clex","max_factor":4}})");
-  CHECK_THROWS_WITH_AS(Llama(clex, DType::bf16, kCpu, 1, ArenaMemory::lean()), doctest::Contains("cannot be split"),
+  CHECK_THROWS_WITH_AS(CausalLm(clex, DType::bf16, kCpu, 1, ArenaMemory::lean()), doctest::Contains("cannot be split"),
                        Error);
-  Llama model(tiny(), DType::bf16, kCpu, 1, ArenaMemory::lean());
+  CausalLm model(tiny(), DType::bf16, kCpu, 1, ArenaMemory::lean());
   CHECK_THROWS_WITH_AS(model.arena().own(0, 64), doctest::Contains("one process"), Error);
   CHECK_THROWS_WITH_AS(model.arena().master_of(0), doctest::Contains("split"), Error);
   CHECK_THROWS_WITH_AS(model.arena().set_values(0, Tensor::zeros({3})), doctest::Contains("must have shape"), Error);

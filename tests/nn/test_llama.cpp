@@ -9,7 +9,7 @@
 #include "nn/generate.h"
 #include "nn/io/hf.h"
 #include "nn/io/llama2c.h"
-#include "nn/llama.h"
+#include "nn/causal_lm.h"
 #include "nn/schedule.h"
 #include "support.h"
 #include "tensor/file.h"
@@ -19,8 +19,8 @@ using namespace rw;
 
 namespace {
 
-LlamaConfig golden_config() {
-  LlamaConfig c;
+ModelConfig golden_config() {
+  ModelConfig c;
   c.vocab_size = 512, c.hidden_size = 64, c.intermediate_size = 172, c.num_hidden_layers = 2;
   c.num_attention_heads = 4, c.num_key_value_heads = 2, c.head_dim = 16;
   c.tie_word_embeddings = false;
@@ -28,12 +28,12 @@ LlamaConfig golden_config() {
   return c;
 }
 
-void load_golden(Llama& model) {
+void load_golden(CausalLm& model) {
   assign_weights(model, [](const std::string& name) { return test::golden("golden_llama").load("weights/" + name); });
 }
 
-LlamaConfig small_config() {
-  LlamaConfig c;
+ModelConfig small_config() {
+  ModelConfig c;
   c.vocab_size = 50, c.hidden_size = 32, c.intermediate_size = 48, c.num_hidden_layers = 2, c.num_attention_heads = 4;
   c.num_key_value_heads = 2;
   c.rope.max_position_embeddings = 16;
@@ -68,7 +68,7 @@ int64_t scored(const Tensor& targets) {
 TEST_CASE("logits, loss and all gradients of the reference LLaMA are met in f64 and f32") {
   const SafetensorsFile& g = test::golden("golden_llama");
   for (const DType dtype : {DType::f64, DType::f32}) {
-    Llama model(golden_config(), dtype, kCpu, std::nullopt);
+    CausalLm model(golden_config(), dtype, kCpu, std::nullopt);
     load_golden(model);
     model.enable_grad();
     const bool f64 = dtype == DType::f64;
@@ -93,8 +93,8 @@ TEST_CASE("logits, loss and all gradients of the reference LLaMA are met in f64 
 
 TEST_CASE("three AdamW steps follow the reference trajectory") {
   const SafetensorsFile& g = test::golden("golden_llama");
-  LlamaConfig config = golden_config();
-  Llama model(config, DType::f32, kCpu, std::nullopt);
+  ModelConfig config = golden_config();
+  CausalLm model(config, DType::f32, kCpu, std::nullopt);
   load_golden(model);
   // The reference decays every parameter, norms too.
   ParamArena& arena = model.arena();
@@ -169,10 +169,10 @@ TEST_CASE("the logits of every RoPE kind equal HF's") {
     if (!g.contains(kind.name + "/logits")) continue;
     CAPTURE(kind.name);
     const bool extended = kind.json.find("original") != std::string::npos;
-    LlamaConfig config = golden_config();
+    ModelConfig config = golden_config();
     config.rope = rope_config_from_json(cat(R"({"rope_theta":10000.0,"head_dim":16,"max_position_embeddings":)",
                                             extended ? 256 : 64, R"(,"rope_scaling":)", kind.json, "}"));
-    Llama model(config, DType::f32, kCpu, std::nullopt);
+    CausalLm model(config, DType::f32, kCpu, std::nullopt);
     load_golden(model);
     const NoGrad no_grad;
     const RopeAngles angles = model.angles(g.load(kind.name + "/position_ids").to(DType::f32), {});
@@ -191,10 +191,10 @@ TEST_CASE("prefill of n + m equals prefill of n and m single steps for every RoP
        R"({"rope_type":"longrope","factor":4.0,"original_max_position_embeddings":16,"short_factor":[1,1,1,1.1],"long_factor":[1,2,3,4]})",
        R"({"rope_type":"clex","max_factor":4})", R"({"rope_type":"e2","factor":0})"}) {
     CAPTURE(scaling);
-    LlamaConfig config = small_config();
+    ModelConfig config = small_config();
     config.rope =
         rope_config_from_json(cat(R"({"head_dim":8,"max_position_embeddings":16,"rope_scaling":)", scaling, "}"));
-    Llama model(config, DType::f64, kCpu, 3);
+    CausalLm model(config, DType::f64, kCpu, 3);
     const Tensor ids = some_ids(2, 37, 50, 1);
     KvCache whole = model.make_cache(2, 40), grown = model.make_cache(2, 40);
     const Tensor want = model.extend(ids, whole);  // [2,37,C]
@@ -220,7 +220,7 @@ TEST_CASE("prefill of n + m equals prefill of n and m single steps for every RoP
 }
 
 TEST_CASE("compact weights change nothing for a bf16 model and are refused for another unless asked for") {
-  Llama model(small_config(), DType::f32, kCpu, 3);
+  CausalLm model(small_config(), DType::f32, kCpu, 3);
   const auto text = [&] {
     std::vector<int32_t> ids;
     generate(model, {1, 2, 3}, {.tokens = 12, .sampling = {.temperature = 0}, .stop = {}}, [&](int32_t id) {
@@ -240,11 +240,11 @@ TEST_CASE("the decoder gives the logits of extend, for both rope layouts, groupe
   for (const char* scaling : {R"({"rope_type":"default"})", R"({"rope_type":"yarn","factor":4.0})",
                               R"({"rope_type":"default","logn":"position"})"}) {
     for (const RopeLayout layout : {RopeLayout::half, RopeLayout::interleaved}) {
-      LlamaConfig config = small_config();
+      ModelConfig config = small_config();
       config.rope_layout = layout;
       config.rope =
           rope_config_from_json(cat(R"({"head_dim":8,"max_position_embeddings":16,"rope_scaling":)", scaling, "}"));
-      Llama model(config, DType::f32, kCpu, 3);
+      CausalLm model(config, DType::f32, kCpu, 3);
       for (const bool compact : {false, true}) {
         if (compact) model.use_compact_weights(true);
         const Tensor ids = some_ids(1, 24, config.vocab_size, 2);
@@ -270,18 +270,18 @@ TEST_CASE("the decoder gives the logits of extend, for both rope layouts, groupe
 
 TEST_CASE("CLEX with a zero down-projection is dynamic NTK with s = 2t - 1") {
   for (const int64_t t : {2, 3, 4}) {
-    LlamaConfig config = small_config();
+    ModelConfig config = small_config();
     config.rope = rope_config_from_json(
         R"({"head_dim":8,"max_position_embeddings":16,"rope_scaling":{"rope_type":"clex","max_factor":8}})");
-    Llama clex(config, DType::f64, kCpu, 4);
+    CausalLm clex(config, DType::f64, kCpu, 4);
     config.rope = rope_config_from_json(
         R"({"head_dim":8,"max_position_embeddings":16,"rope_scaling":{"rope_type":"dynamic","factor":2.0}})");
-    Llama dynamic(config, DType::f64, kCpu, 5);
+    CausalLm dynamic(config, DType::f64, kCpu, 5);
     assign_weights(dynamic,
                    [&](const std::string& name) { return clex.arena().master_of(clex.arena().index_of(name)); });
     const Tensor ids = some_ids(1, 16 * t, 50, 1);
     const NoGrad no_grad;
-    const auto logits = [&](const Llama& m) {
+    const auto logits = [&](const CausalLm& m) {
       return m.logits(m.forward(ids, m.angles(m.plain_positions(0, 16 * t), {.length = 16 * t}))).value();
     };
     CAPTURE(t);
@@ -290,7 +290,7 @@ TEST_CASE("CLEX with a zero down-projection is dynamic NTK with s = 2t - 1") {
 }
 
 TEST_CASE("recomputing blocks in backward changes memory, not gradients") {
-  Llama model(small_config(), DType::f64, kCpu, 1);
+  CausalLm model(small_config(), DType::f64, kCpu, 1);
   model.enable_grad();
   const Tensor ids = some_ids(2, 12, 50, 1), targets = some_ids(2, 12, 50, 2);
   const auto gradients = [&](bool recompute) {
@@ -303,10 +303,10 @@ TEST_CASE("recomputing blocks in backward changes memory, not gradients") {
 }
 
 TEST_CASE("both RoPE layouts give the same logits once q and k rows are permuted") {
-  LlamaConfig config = small_config();
-  Llama half(config, DType::f64, kCpu, 5);
+  ModelConfig config = small_config();
+  CausalLm half(config, DType::f64, kCpu, 5);
   config.rope_layout = RopeLayout::interleaved;
-  Llama interleaved(config, DType::f64, kCpu, 6);
+  CausalLm interleaved(config, DType::f64, kCpu, 6);
   assign_weights(interleaved, [&](const std::string& name) {
     const Tensor w = half.arena().master_of(half.arena().index_of(name));
     if (name.find("q_proj") != std::string::npos) return half_to_interleaved(w, 4);
@@ -315,7 +315,7 @@ TEST_CASE("both RoPE layouts give the same logits once q and k rows are permuted
   });
   const Tensor ids = some_ids(1, 14, 50, 1);
   const NoGrad no_grad;
-  const auto logits = [&](const Llama& m) {
+  const auto logits = [&](const CausalLm& m) {
     return m.logits(m.forward(ids, m.angles(m.plain_positions(0, 14), {}))).value();
   };
   CHECK(test::relative_error(logits(half), logits(interleaved)) < 1e-12);
@@ -327,17 +327,17 @@ TEST_CASE("a model saved in HF layout reads back to the same logits, sharded or 
   for (const bool tied : {true, false}) {
     for (const int64_t shard_bytes : {int64_t{1} << 30, int64_t{8000}}) {
       const test::TempDir dir;
-      LlamaConfig config = small_config();
+      ModelConfig config = small_config();
       config.tie_word_embeddings = tied;
       config.rope = rope_config_from_json(
           R"({"head_dim":8,"max_position_embeddings":64,"rope_scaling":{"rope_type":"yarn","factor":4.0,"original_max_position_embeddings":16}})");
-      Llama model(config, DType::f32, kCpu, 5);
+      CausalLm model(config, DType::f32, kCpu, 5);
       save_hf(dir.path("m"), model, {.max_shard_bytes = shard_bytes});
       const auto again = load_hf(dir.path("m"));
       CHECK(again->config().rope.rope_type == "yarn");
       const Tensor ids = some_ids(1, 40, 50, 1);
       const NoGrad no_grad;
-      const auto logits = [&](const Llama& m) {
+      const auto logits = [&](const CausalLm& m) {
         return m.logits(m.forward(ids, m.angles(m.plain_positions(0, 40), {}))).value().to_vector();
       };
       CHECK(logits(model) == logits(*again));
@@ -348,7 +348,7 @@ TEST_CASE("a model saved in HF layout reads back to the same logits, sharded or 
 
 TEST_CASE("loading a model says what is missing or does not fit") {
   const test::TempDir dir;
-  Llama model(small_config(), DType::f32, kCpu, 5);
+  CausalLm model(small_config(), DType::f32, kCpu, 5);
   save_hf(dir.path("m"), model);
   CHECK(test::error_of([&] { load_hf(dir.path("none")); }).find("there is no model folder") != std::string::npos);
   const std::string config = read_file(dir.path("m/config.json"));
@@ -422,7 +422,7 @@ TEST_CASE("schedules warm up and end where they say") {
 }
 
 TEST_CASE("a gradient that is not finite leaves the parameters as they were") {
-  Llama model(small_config(), DType::f32, kCpu, 5);
+  CausalLm model(small_config(), DType::f32, kCpu, 5);
   AdamW optimizer(model.arena(), {});
   const std::vector<double> before = model.arena().master().to_vector();
   model.arena().grad().fill(NAN);
@@ -443,13 +443,13 @@ TEST_CASE("parameters with decay are decayed and the others are not") {
 }
 
 TEST_CASE("training steps and decoded logits do not depend on the number of threads") {
-  LlamaConfig c;  // large enough for the optimizer and the decoder to take five threads
+  ModelConfig c;  // large enough for the optimizer and the decoder to take five threads
   c.vocab_size = 9001, c.hidden_size = 72, c.intermediate_size = 200, c.num_hidden_layers = 2;
   c.num_attention_heads = 6, c.num_key_value_heads = 3, c.head_dim = 24;
   const auto run = [&](int threads) {
     const int before = thread_count();
     set_thread_count(threads);
-    Llama model(c, DType::f32, kCpu, 1);
+    CausalLm model(c, DType::f32, kCpu, 1);
     model.enable_grad();
     AdamW optimizer(model.arena(), {.weight_decay = 0.1});
     std::vector<double> numbers;

@@ -20,7 +20,7 @@ std::vector<int32_t> comma_ids(const std::string& text) {
 }
 
 /// Positions 0, s, 2s, ... as the references' "position scale" s.
-RopeAngles scaled_angles(const Llama& model, int64_t count, double s) {
+RopeAngles scaled_angles(const CausalLm& model, int64_t count, double s) {
   Tensor p = Tensor::empty({1, count});
   for (int64_t i = 0; i < count; ++i) p.data<float>()[i] = static_cast<float>(s * static_cast<double>(i));
   return model.angles(p, {.length = count});
@@ -49,7 +49,7 @@ TEST_CASE(
   for (const auto& [file, s] :
        {std::pair{"/stories260K_logits_p1.f32", 1.0}, {"/stories260K_logits_p1_pi4.f32", 0.25}}) {
     const std::vector<double> want = floats(folder + file);
-    for (const Llama* model : {imported.get(), interleaved.get(), again.get()}) {
+    for (const CausalLm* model : {imported.get(), interleaved.get(), again.get()}) {
       const std::vector<double> got =
           model->logits(model->forward(ids, scaled_angles(*model, ids.size(1), s))).value().to_vector();
       REQUIRE(got.size() == want.size());

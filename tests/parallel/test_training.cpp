@@ -19,8 +19,8 @@ struct Case {
   double clip = 1.0;
 };
 
-LlamaConfig config_of(const Case& c) {
-  LlamaConfig m;
+ModelConfig config_of(const Case& c) {
+  ModelConfig m;
   m.vocab_size = 40, m.hidden_size = 24, m.intermediate_size = 40, m.num_hidden_layers = 3, m.num_attention_heads = 4;
   m.num_key_value_heads = 2;
   m.tie_word_embeddings = c.tied;
@@ -103,7 +103,7 @@ struct Trainer {
   }
   Case c;
   Communicator* comm;
-  Llama model;
+  CausalLm model;
   std::optional<DataParallel> parallel;
   std::optional<AdamW> optimizer;
   std::optional<TrainStep> step;
@@ -247,7 +247,7 @@ TEST_CASE("a checkpoint does not depend on the number of ranks") {
 
 TEST_CASE("a part of the moments is not written as if it were the whole") {
   const test::TempDir dir;
-  Llama model(config_of({}), DType::f32, kCpu, 1);
+  CausalLm model(config_of({}), DType::f32, kCpu, 1);
   model.arena().own(0, 64);
   const AdamW optimizer(model.arena(), {});
   CHECK(test::error_of([&] { save_checkpoint(dir.path(), model, optimizer, {}, 0); }).find("part of the moments") !=

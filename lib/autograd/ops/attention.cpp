@@ -10,7 +10,7 @@
 #include "tensor/cpu_levels.h"
 #include "tensor/gemm.h"
 #include "tensor/math.h"
-#include "tensor/parallel.h"
+#include "tensor/parallel_for.h"
 
 namespace rw {
 namespace {

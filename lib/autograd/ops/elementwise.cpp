@@ -6,7 +6,7 @@
 #include "autograd/tape.h"
 #include "tensor/cpu_levels.h"
 #include "tensor/math.h"
-#include "tensor/parallel.h"
+#include "tensor/parallel_for.h"
 
 namespace rw {
 namespace {

@@ -5,7 +5,7 @@
 #include "autograd/ops/cuda_ops.h"
 #include "autograd/tape.h"
 #include "tensor/cpu_levels.h"
-#include "tensor/parallel.h"
+#include "tensor/parallel_for.h"
 
 namespace rw {
 namespace {

@@ -101,7 +101,7 @@ std::string file_checksum(const std::string& path) {
 
 std::string checkpoint_folder(const std::string& out, int64_t step) { return out + "/" + folder_name(step); }
 
-std::string save_checkpoint(const std::string& out, const Llama& model, const AdamW& optimizer,
+std::string save_checkpoint(const std::string& out, const CausalLm& model, const AdamW& optimizer,
                             const TrainerState& state, int64_t keep,
                             const std::function<void(const std::string&)>& extra, const WholeMoments& moments) {
   const ParamArena& arena = optimizer.arena();
@@ -171,7 +171,7 @@ void remove_unfinished(const std::string& out) {
   for (const fs::path& path : rest) fs::remove_all(path, error);
 }
 
-TrainerState load_checkpoint(const std::string& folder, Llama& model, AdamW& optimizer) {
+TrainerState load_checkpoint(const std::string& folder, CausalLm& model, AdamW& optimizer) {
   const json j = read_state(folder);
   const SafetensorsFile weights(folder + "/model.safetensors"), moments(folder + "/optimizer.safetensors");
   assign_weights(model, [&](const std::string& name) { return weights.load(name); });

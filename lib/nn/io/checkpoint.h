@@ -14,7 +14,7 @@
 #include <string>
 
 #include "nn/adamw.h"
-#include "nn/llama.h"
+#include "nn/causal_lm.h"
 #include "nn/parallel/data_parallel.h"
 
 namespace rw {
@@ -32,7 +32,7 @@ std::string checkpoint_folder(const std::string& out, int64_t step);
 /// Writes OUT/checkpoint-<step> and removes all but the newest `keep` ones (0: keeps all). `extra` adds files (a
 /// tokenizer's) to the folder it is given. `moments` replaces the optimizer's. Errors: unwritable or full disk; earlier
 /// checkpoints stay as they were.
-std::string save_checkpoint(const std::string& out, const Llama& model, const AdamW& optimizer,
+std::string save_checkpoint(const std::string& out, const CausalLm& model, const AdamW& optimizer,
                             const TrainerState& state, int64_t keep,
                             const std::function<void(const std::string& folder)>& extra = {},
                             const WholeMoments& moments = {});
@@ -46,7 +46,7 @@ void remove_unfinished(const std::string& out);
 
 /// Restores master weights, moments (of the elements that the arena owns) and counters. Errors: files missing or not
 /// fitting the model, a trainer state whose checksum is wrong.
-TrainerState load_checkpoint(const std::string& folder, Llama& model, AdamW& optimizer);
+TrainerState load_checkpoint(const std::string& folder, CausalLm& model, AdamW& optimizer);
 
 /// 64-bit FNV-1a over a file's bytes, in 16 hex digits.
 std::string file_checksum(const std::string& path);

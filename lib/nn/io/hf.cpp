@@ -74,14 +74,14 @@ std::string shard_name(size_t i, size_t n) {
 
 }  // namespace
 
-LlamaConfig read_hf_config(const std::string& folder) {
+ModelConfig read_hf_config(const std::string& folder) {
   check(fs::is_directory(folder), "load", "there is no model folder '", folder, "'");
   const std::string path = folder + "/config.json";
   check(fs::exists(path), "load", "'", folder, "' has no config.json");
-  return llama_config_from_json(read_file(path));
+  return model_config_from_json(read_file(path));
 }
 
-void assign_weights(Llama& model, const std::function<Tensor(const std::string&)>& find) {
+void assign_weights(CausalLm& model, const std::function<Tensor(const std::string&)>& find) {
   const ParamArena& arena = model.arena();
   for (size_t i = 0; i < arena.size(); ++i) {
     const std::string& name = arena.segments()[i].spec.name;
@@ -93,8 +93,8 @@ void assign_weights(Llama& model, const std::function<Tensor(const std::string&)
   arena.refresh();
 }
 
-std::unique_ptr<Llama> load_hf(const std::string& folder, const LoadOptions& options) {
-  LlamaConfig config = read_hf_config(folder);
+std::unique_ptr<CausalLm> load_hf(const std::string& folder, const LoadOptions& options) {
+  ModelConfig config = read_hf_config(folder);
   if (options.adjust) options.adjust(config);
   const WeightFiles files(folder);
   const std::set<std::string> rope_parameters = [&] {
@@ -106,14 +106,14 @@ std::unique_ptr<Llama> load_hf(const std::string& folder, const LoadOptions& opt
   // Before anything is allocated: the files must hold every tensor of the model that config.json describes.
   check(config.num_hidden_layers <= files.count(), "load", "config.json says ", config.num_hidden_layers,
         " layers, but the weights have only ", files.count(), " tensors");
-  for (const ParameterSpec& spec : Llama::parameter_specs(config)) {
+  for (const ParameterSpec& spec : CausalLm::parameter_specs(config)) {
     if (rope_parameters.count(spec.name) && !files.contains(spec.name)) continue;
     const Shape& shape = files.shape(spec.name);
     check(shape == spec.shape, "load", "'", spec.name, "' must have shape ", spec.shape, ", got ", shape);
   }
   const bool fresh =
       std::any_of(rope_parameters.begin(), rope_parameters.end(), [&](const auto& n) { return !files.contains(n); });
-  auto model = std::make_unique<Llama>(config, options.compute, options.device,
+  auto model = std::make_unique<CausalLm>(config, options.compute, options.device,
                                        fresh ? std::optional(options.seed) : std::nullopt, options.memory);
   assign_weights(*model, [&](const std::string& name) {
     if (rope_parameters.count(name) && !files.contains(name))
@@ -123,7 +123,7 @@ std::unique_ptr<Llama> load_hf(const std::string& folder, const LoadOptions& opt
   return model;
 }
 
-void save_hf(const std::string& folder, const Llama& model, const SaveOptions& options) {
+void save_hf(const std::string& folder, const CausalLm& model, const SaveOptions& options) {
   std::error_code error;
   fs::create_directories(folder, error);
   check(!error, "save", "cannot make folder '", folder, "': ", error.message());
@@ -155,7 +155,7 @@ void save_hf(const std::string& folder, const Llama& model, const SaveOptions& o
     fs::remove(folder + "/model.safetensors", error);
   }
   write_file_atomic(folder + "/config.json",
-                    llama_config_to_json(model.config(), options.dtype == DType::bf16  ? "bfloat16"
+                    model_config_to_json(model.config(), options.dtype == DType::bf16  ? "bfloat16"
                                                          : options.dtype == DType::f64 ? "float64"
                                                                                        : "float32"));
 }

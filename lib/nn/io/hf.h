@@ -4,7 +4,7 @@
 #include <memory>
 #include <string>
 
-#include "nn/llama.h"
+#include "nn/causal_lm.h"
 
 namespace rw {
 
@@ -13,18 +13,18 @@ struct LoadOptions {
   Device device = kCpu;
   /// Changes the recipe before the model is built: how a window is extended. Parameters that the new recipe adds (CLEX)
   /// and the files lack are initialised from `seed`.
-  std::function<void(LlamaConfig&)> adjust;
+  std::function<void(ModelConfig&)> adjust;
   uint64_t seed = 0;
   ArenaMemory memory = {};  // how the model's arena keeps the weights
 };
 
 /// The config of a model folder. Errors: no config.json, or one that is not a LLaMA's.
-LlamaConfig read_hf_config(const std::string& folder);
+ModelConfig read_hf_config(const std::string& folder);
 
 /// Reads config.json and model.safetensors, or the shards that model.safetensors.index.json names. bf16, f16 and f32
 /// files are accepted. Errors: missing files or tensors (named), shapes that do not fit, a token embedding for another
 /// vocabulary.
-std::unique_ptr<Llama> load_hf(const std::string& folder, const LoadOptions& options = {});
+std::unique_ptr<CausalLm> load_hf(const std::string& folder, const LoadOptions& options = {});
 
 struct SaveOptions {
   DType dtype = DType::f32;  // f32 (exact) or bf16
@@ -33,9 +33,9 @@ struct SaveOptions {
 
 /// Writes config.json and the weights into `folder` (made if needed); every file appears whole or not at all, and
 /// config.json last.
-void save_hf(const std::string& folder, const Llama& model, const SaveOptions& options = {});
+void save_hf(const std::string& folder, const CausalLm& model, const SaveOptions& options = {});
 
 /// Sets the model's master weights by name. Errors: a parameter that `find` does not give, or of another shape.
-void assign_weights(Llama& model, const std::function<Tensor(const std::string& name)>& find);
+void assign_weights(CausalLm& model, const std::function<Tensor(const std::string& name)>& find);
 
 }  // namespace rw

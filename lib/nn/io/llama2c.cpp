@@ -52,7 +52,7 @@ class Reader {
 Tensor interleaved_to_half(const Tensor& weight, int64_t heads) { return permute_rows(weight, heads, true); }
 Tensor half_to_interleaved(const Tensor& weight, int64_t heads) { return permute_rows(weight, heads, false); }
 
-std::unique_ptr<Llama> load_llama2c(const std::string& path, DType compute, Device device, bool keep_interleaved) {
+std::unique_ptr<CausalLm> load_llama2c(const std::string& path, DType compute, Device device, bool keep_interleaved) {
   const MappedFile map = map_file(path);
   check(map.size >= 28, "llama2c", path, ": ", map.size, " bytes is too short for the header of 28");
   int32_t header[7];
@@ -63,7 +63,7 @@ std::unique_ptr<Llama> load_llama2c(const std::string& path, DType compute, Devi
           "; not a llama2.c checkpoint of version 0");
     return value;
   };
-  LlamaConfig c;
+  ModelConfig c;
   c.hidden_size = sane(0, "dim", 1);
   c.intermediate_size = sane(1, "hidden_dim", 1);
   c.num_hidden_layers = sane(2, "n_layers", 1);
@@ -105,7 +105,7 @@ std::unique_ptr<Llama> load_llama2c(const std::string& path, DType compute, Devi
   if (!c.tie_word_embeddings) singles["lm_head.weight"] = reader.take({c.vocab_size, dim});
   check(reader.left() == 0, "llama2c", path, ": ", reader.left(), " bytes are left over after the weights");
 
-  auto model = std::make_unique<Llama>(c, compute, device, std::nullopt);
+  auto model = std::make_unique<CausalLm>(c, compute, device, std::nullopt);
   assign_weights(*model, [&](const std::string& name) {
     if (const auto it = singles.find(name); it != singles.end()) return it->second;
     const std::string rest = name.substr(std::string("model.layers.").size());

@@ -1,10 +1,10 @@
-#include "autograd/checkpoint.h"
+#include "autograd/recompute.h"
 
 namespace rw {
 namespace {
 
 struct CheckpointNode : Node {
-  Region region;  // saved: the region's inputs
+  RecomputedRegion region;  // saved: the region's inputs
 
   const char* name() const override { return "checkpoint"; }
 
@@ -34,7 +34,7 @@ struct CheckpointNode : Node {
 
 }  // namespace
 
-std::vector<Var> checkpoint(const Region& region, const std::vector<Var>& inputs) {
+std::vector<Var> recompute(const RecomputedRegion& region, const std::vector<Var>& inputs) {
   if (!grad_enabled()) return region(inputs);
   std::vector<Var> results;
   {

@@ -8,12 +8,12 @@
 
 namespace rw {
 
-using Region = std::function<std::vector<Var>(const std::vector<Var>&)>;
+using RecomputedRegion = std::function<std::vector<Var>(const std::vector<Var>&)>;
 
 /// Runs `region` without recording its inside; backward runs it once more, recorded, and differentiates it. `region`
 /// must be a pure function of `inputs` and of leaves it captures (their gradients are collected as usual), and give the
 /// same values both times. Peak memory falls from the region's activations to its inputs, for one more forward of the
 /// region.
-std::vector<Var> checkpoint(const Region& region, const std::vector<Var>& inputs);
+std::vector<Var> recompute(const RecomputedRegion& region, const std::vector<Var>& inputs);
 
 }  // namespace rw

@@ -1,4 +1,4 @@
-#include "parallel.h"
+#include "ranks.h"
 
 #include <chrono>
 #include <cstdio>

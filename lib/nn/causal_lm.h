@@ -1,6 +1,6 @@
 // LLaMA: embedding, blocks, final norm, output head.
 //
-//   Llama model(config, DType::f32, kCpu, /*seed=*/1);
+//   CausalLm model(config, DType::f32, kCpu, /*seed=*/1);
 //   Var loss = model.loss(ids, targets, model.angles(positions, {}));    // sum of nll over scored targets
 //   backward(loss);
 //
@@ -15,17 +15,17 @@
 
 namespace rw {
 
-class Llama {
+class CausalLm {
  public:
   /// A new model with random weights, or zeros without a seed. `compute`: f32, f64, or bf16 (the master weights are f32
   /// then). `memory`: how its arena keeps them. Errors: a config that does not fit together; ParamArena::allocate's;
   /// memory.
-  Llama(LlamaConfig config, DType compute, Device device, std::optional<uint64_t> seed, ArenaMemory memory = {});
+  CausalLm(ModelConfig config, DType compute, Device device, std::optional<uint64_t> seed, ArenaMemory memory = {});
   /// What a model of this config holds, in the arena's order; allocates no weights. Errors: a config that does not fit
   /// together.
-  static std::vector<ParameterSpec> parameter_specs(const LlamaConfig& config);
-  Llama(const Llama&) = delete;
-  Llama& operator=(const Llama&) = delete;
+  static std::vector<ParameterSpec> parameter_specs(const ModelConfig& config);
+  CausalLm(const CausalLm&) = delete;
+  CausalLm& operator=(const CausalLm&) = delete;
 
   /// cos and sin for positions f32 [B,T] or [1,T]. `context.length` 0 means the largest position + 1; `t`: window scale
   /// factor per sample, for methods that learn with it (CLEX).
@@ -50,7 +50,7 @@ class Llama {
   /// Errors: the cache is full.
   Tensor extend(const Tensor& ids, KvCache& cache) const;
 
-  const LlamaConfig& config() const { return config_; }
+  const ModelConfig& config() const { return config_; }
   ParamArena& arena() { return arena_; }
   const ParamArena& arena() const { return arena_; }
   RopeScaling& scaling() const { return *scaling_; }
@@ -77,14 +77,14 @@ class Llama {
   void set_rope(const RopeConfig& rope);
 
  private:
-  explicit Llama(LlamaConfig config);  // declares the parameters only
+  explicit CausalLm(ModelConfig config);  // declares the parameters only
   Var run(const Tensor& ids, ForwardContext context) const;
   Tensor extend_with(const Tensor& ids, KvCache& cache, int64_t total) const;
   void bind();
   void mark_gradients(size_t first, size_t last) const;
   Var head() const { return config_.tie_word_embeddings ? embedding_ : head_; }
 
-  LlamaConfig config_;
+  ModelConfig config_;
   DType compute_ = DType::f32;
   Device device_ = kCpu;
   ParamArena arena_;

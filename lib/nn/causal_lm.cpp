@@ -1,8 +1,8 @@
-#include "nn/llama.h"
+#include "nn/causal_lm.h"
 
 #include <algorithm>
 
-#include "autograd/checkpoint.h"
+#include "autograd/recompute.h"
 #include "autograd/ops/concat.h"
 #include "autograd/ops/embedding.h"
 #include "autograd/ops/loss.h"
@@ -12,7 +12,7 @@
 
 namespace rw {
 
-Llama::Llama(LlamaConfig config) : config_(std::move(config)) {
+CausalLm::CausalLm(ModelConfig config) : config_(std::move(config)) {
   config_.finish();
   scaling_ = make_rope_scaling(config_.rope);
   const auto init = normal_init(config_.initializer_range);
@@ -28,22 +28,22 @@ Llama::Llama(LlamaConfig config) : config_(std::move(config)) {
   for (const ParameterSpec& spec : scaling_->parameter_specs()) arena_.set_reads_master(arena_.add(spec));
 }
 
-Llama::Llama(LlamaConfig config, DType compute, Device device, std::optional<uint64_t> seed, ArenaMemory memory)
-    : Llama(std::move(config)) {
+CausalLm::CausalLm(ModelConfig config, DType compute, Device device, std::optional<uint64_t> seed, ArenaMemory memory)
+    : CausalLm(std::move(config)) {
   compute_ = compute;
   device_ = device;
   arena_.allocate(compute, device, seed, memory);
   bind();
 }
 
-std::vector<ParameterSpec> Llama::parameter_specs(const LlamaConfig& config) {
-  const Llama model(config);
+std::vector<ParameterSpec> CausalLm::parameter_specs(const ModelConfig& config) {
+  const CausalLm model(config);
   std::vector<ParameterSpec> specs;
   for (const ParamArena::Segment& segment : model.arena_.segments()) specs.push_back(segment.spec);
   return specs;
 }
 
-void Llama::bind() {
+void CausalLm::bind() {
   embedding_ = arena_[embedding_index_];
   norm_ = arena_[norm_index_];
   if (!config_.tie_word_embeddings) head_ = arena_[head_index_];
@@ -61,18 +61,18 @@ void Llama::bind() {
   if (!rope_parameters.empty()) scaling_->set_parameters(std::move(rope_parameters));
 }
 
-void Llama::enable_grad() {
+void CausalLm::enable_grad() {
   arena_.enable_grad();
   bind();
 }
 
-bool Llama::use_compact_weights(bool lossy) {
+bool CausalLm::use_compact_weights(bool lossy) {
   if (!arena_.make_compact(lossy)) return false;
   bind();
   return true;
 }
 
-void Llama::set_rope(const RopeConfig& rope) {
+void CausalLm::set_rope(const RopeConfig& rope) {
   std::unique_ptr<RopeScaling> scaling = make_rope_scaling(rope);
   check(scaling->parameter_specs().empty() && rope_index_ == arena_.size(), "llama", "rope type '", rope.rope_type,
         "' has parameters of its own: build the model with it");
@@ -80,7 +80,7 @@ void Llama::set_rope(const RopeConfig& rope) {
   config_.rope = rope;
 }
 
-RopeAngles Llama::angles(const Tensor& positions, RopeContext context, const std::vector<double>& t) const {
+RopeAngles CausalLm::angles(const Tensor& positions, RopeContext context, const std::vector<double>& t) const {
   if (context.length == 0) {
     const float* p = positions.data<float>();
     context.length = static_cast<int64_t>(*std::max_element(p, p + positions.numel())) + 1;
@@ -89,18 +89,18 @@ RopeAngles Llama::angles(const Tensor& positions, RopeContext context, const std
   return rope_angles(positions, table.inv_freq, table.attention_scale, compute_, device_);
 }
 
-Tensor Llama::plain_positions(int64_t first, int64_t count) const {
+Tensor CausalLm::plain_positions(int64_t first, int64_t count) const {
   Tensor p = Tensor::empty({1, count});
   for (int64_t i = 0; i < count; ++i) p.data<float>()[i] = static_cast<float>(first + i);
   return p;
 }
 
-void Llama::mark_gradients(size_t first, size_t last) const {
+void CausalLm::mark_gradients(size_t first, size_t last) const {
   if (!gradient_hook_ || !grad_enabled()) return;
   Tape::current().when_reached([hook = gradient_hook_, first, last] { hook(first, last); });
 }
 
-Var Llama::run(const Tensor& ids, ForwardContext context) const {
+Var CausalLm::run(const Tensor& ids, ForwardContext context) const {
   Block::Stream stream{embedding(ids, embedding_), Var()};  // [B,T,C]
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const Block& block = blocks_[i];
@@ -109,7 +109,7 @@ Var Llama::run(const Tensor& ids, ForwardContext context) const {
     if (recompute_ && grad_enabled()) {
       std::vector<Var> inputs{stream.residual};
       if (stream.pending.defined()) inputs.push_back(stream.pending);  // all but the first block
-      const std::vector<Var> out = checkpoint(
+      const std::vector<Var> out = recompute(
           [&block, context](const std::vector<Var>& in) {
             const Block::Stream s = block.forward({in[0], in.size() > 1 ? in[1] : Var()}, context);
             return std::vector<Var>{s.residual, s.pending};
@@ -131,26 +131,26 @@ Tensor query_scale(const RopeScaling& scaling, int64_t first, int64_t count) {
 }
 }  // namespace
 
-Var Llama::forward(const Tensor& ids, const RopeAngles& angles) const {
+Var CausalLm::forward(const Tensor& ids, const RopeAngles& angles) const {
   check(ids.rank() == 2, "llama", "ids must have shape [B, T], got ", ids.shape());
   return run(ids, {angles, query_scale(*scaling_, 0, ids.size(1)), nullptr, {}, {}});
 }
 
-Var Llama::loss(const Tensor& ids, const Tensor& targets, const RopeAngles& angles, const Tensor& weights) const {
+Var CausalLm::loss(const Tensor& ids, const Tensor& targets, const RopeAngles& angles, const Tensor& weights) const {
   check_shape("llama", "targets", targets, ids.shape());
   return linear_cross_entropy(forward(ids, angles), head(), targets.view({targets.numel()}), Reduction::sum,
                               weights.defined() ? weights.view({weights.numel()}) : weights);
 }
 
-Tensor Llama::token_nll(const Tensor& ids, const Tensor& targets, const RopeAngles& angles) const {
+Tensor CausalLm::token_nll(const Tensor& ids, const Tensor& targets, const RopeAngles& angles) const {
   check_shape("llama", "targets", targets, ids.shape());
   const NoGrad no_grad;
   return rw::token_nll(forward(ids, angles).value(), head().value(), targets.view({targets.numel()})).view(ids.shape());
 }
 
-Var Llama::logits(const Var& hidden) const { return linear(hidden, head()); }
+Var CausalLm::logits(const Var& hidden) const { return linear(hidden, head()); }
 
-KvCache Llama::make_cache(int64_t batch, int64_t capacity) const {
+KvCache CausalLm::make_cache(int64_t batch, int64_t capacity) const {
   const MemoryTag tag("kv cache");
   KvCache cache;
   cache.capacity = capacity;
@@ -163,7 +163,7 @@ KvCache Llama::make_cache(int64_t batch, int64_t capacity) const {
   return cache;
 }
 
-Tensor Llama::extend(const Tensor& ids, KvCache& cache) const {
+Tensor CausalLm::extend(const Tensor& ids, KvCache& cache) const {
   check(ids.rank() == 2, "llama", "ids must have shape [B, T], got ", ids.shape());
   const int64_t count = ids.size(1), total = cache.length + count;
   check(total <= cache.capacity, "llama", "the KV cache holds ", cache.length, " of ", cache.capacity, " tokens, ",
@@ -188,7 +188,7 @@ Tensor Llama::extend(const Tensor& ids, KvCache& cache) const {
   return narrow(extend_with(all.to(device_), cache, total), 1, past, total).value();
 }
 
-Tensor Llama::extend_with(const Tensor& ids, KvCache& cache, int64_t total) const {
+Tensor CausalLm::extend_with(const Tensor& ids, KvCache& cache, int64_t total) const {
   const int64_t count = ids.size(1);
   const RopeContext rope_context{.length = total};
   ForwardContext context{angles(plain_positions(cache.length, count), rope_context),

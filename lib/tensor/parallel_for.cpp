@@ -1,4 +1,4 @@
-#include "tensor/parallel.h"
+#include "tensor/parallel_for.h"
 
 #include <omp.h>
 
