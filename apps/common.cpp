@@ -4,14 +4,8 @@
 
 #include <cmath>
 #include <cstdio>
-#include <filesystem>
-#include <fstream>
-#include <nlohmann/json.hpp>
 
-#include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
-#include "tensor/file.h"
-#include "tensor/json_depth.h"
 #include "tensor/threads.h"
 
 using namespace rw;
@@ -107,45 +101,6 @@ Device use(const Globals& globals) {
 void add_fast_atomics(CLI::App& app, bool& on) {
   app.add_flag("--fast-atomics", on,
                "GPU: add up some gradients in whatever order they come: faster, but no two runs give the same bits");
-}
-
-std::string model_folder(const std::string& path) {
-  if (std::filesystem::exists(path + "/config.json")) return path;
-  if (const auto checkpoint = latest_checkpoint(path)) return *checkpoint;
-  fail("model", "'", path, "' is not a model folder (no config.json and no whole checkpoint in it)");
-}
-
-void make_folder(const char* op, const std::string& path) {
-  std::error_code error;
-  std::filesystem::create_directories(path, error);
-  check(!error, op, "cannot make folder '", path, "': ", error.message());
-}
-
-bool is_token_file(const std::string& path) {
-  char head[8] = {};
-  std::ifstream(path, std::ios::binary).read(head, sizeof head);
-  return std::string(head, sizeof head) == "RWTOKENS";
-}
-
-RetrievalTemplate choose_retrieval_template(const std::string& name) {
-  if (name == "default") return default_retrieval_template();
-  if (name == "short") return short_retrieval_template();
-  return retrieval_template_from_json(read_file(name), name);
-}
-
-void apply_rope_json(ModelConfig& config, const std::string& rope_json) {
-  if (rope_json.empty()) return;
-  check_json_depth(rope_json, "rope", "the recipe");
-  const auto scaling = nlohmann::json::parse(rope_json, nullptr, false);
-  check(scaling.is_object() || scaling.is_null(), "rope",
-        "expected a JSON object like {\"rope_type\":\"linear\",\"factor\":4}, got '", rope_json, "'");
-  const int64_t window = config.rope.original_window();
-  const nlohmann::json whole = {{"head_dim", config.head_dim},
-                                {"rope_theta", config.rope.rope_theta},
-                                {"partial_rotary_factor", config.rope.partial_rotary_factor},
-                                {"max_position_embeddings", window},
-                                {"rope_scaling", scaling}};
-  config.rope = rope_config_from_json(whole.dump());
 }
 
 std::unique_ptr<CausalLm> load_model(const std::string& path, const Globals& globals, const std::string& rope_json,

@@ -5,10 +5,12 @@
 #include <string>
 #include <vector>
 
-#include "data/retrieval_template.h"
 #include "data/tokenizer.h"
 #include "nn/causal_lm.h"
+#include "nn/io/checkpoint.h"
 #include "remaining_time.h"
+#include "train/recipe.h"
+#include "train/text.h"
 #include "verbs.h"
 
 /// A progress line on stderr: a bar on a terminal, a plain line every ten seconds otherwise. Silent with --quiet.
@@ -46,9 +48,6 @@ rw::Device use(const Globals& globals);
 /// Declares --fast-atomics (lib/autograd/fast_atomics.h); whoever declares it passes it to set_fast_atomics.
 void add_fast_atomics(CLI::App& app, bool& on);
 
-/// The folder of a model: `path` itself if it has a config.json, else its newest whole checkpoint. Errors: neither.
-std::string model_folder(const std::string& path);
-
 struct LoadedModel {
   std::unique_ptr<rw::CausalLm> model;
   std::unique_ptr<rw::Tokenizer> tokenizer;
@@ -63,16 +62,3 @@ LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& glo
 /// As above, with the dtype given.
 LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json,
                                      rw::DType dtype);
-
-/// Makes a folder and those above it; one that is there already is fine. Errors: it cannot be made, in the name of
-/// `op`.
-void make_folder(const char* op, const std::string& path);
-
-/// True if the file is one that write_token_file has made.
-bool is_token_file(const std::string& path);
-
-/// "default", "short", or a JSON file with task, filler, needle, question.
-rw::RetrievalTemplate choose_retrieval_template(const std::string& name);
-
-/// Replaces config.rope by a rope_scaling object; the window of pre-training is kept.
-void apply_rope_json(rw::ModelConfig& config, const std::string& rope_json);

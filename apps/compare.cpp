@@ -20,9 +20,9 @@
 #include "data/bpe_train.h"
 #include "data/demo_corpus.h"
 #include "nn/io/hf.h"
-#include "recipe.h"
 #include "tensor/allocator.h"
 #include "tensor/file.h"
+#include "train/recipe.h"
 #include "verbs.h"
 
 using namespace rw;

@@ -7,7 +7,7 @@
 #include <set>
 
 #include "nn/io/checkpoint.h"
-#include "recipe.h"
+#include "train/recipe.h"
 
 using namespace rw;
 

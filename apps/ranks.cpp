@@ -1,3 +1,4 @@
+// Joining the ranks of a run, and leaving when one is lost.
 #include "ranks.h"
 
 #include <chrono>
@@ -5,7 +6,6 @@
 #include <cstdlib>
 #include <thread>
 
-#include "tensor/hash.h"
 #include "tensor/threads.h"
 
 using namespace rw;
@@ -58,13 +58,4 @@ void RunState::print(State& state, const std::string& why) {
 void RunState::leave(const std::string& why) const {
   print(*state_, why);
   std::_Exit(1);
-}
-
-void check_same_on_all(Communicator& comm, const std::string& what, const std::string& text) {
-  const uint64_t hash = fnv1a<char>(text);
-  const double low = static_cast<double>(hash & 0xffffffffu), high = static_cast<double>(hash >> 32);
-  const auto all = comm.gather({low, high});
-  for (size_t r = 0; r < all.size(); ++r) {
-    check(all[r] == all[0], "parallel", "rank ", r, " has another ", what, " than rank 0");
-  }
 }

@@ -33,6 +33,3 @@ class RunState {
   static void print(State& state, const std::string& why);
   std::shared_ptr<State> state_ = std::make_shared<State>();
 };
-
-/// Errors: `text`, which says what decides the result, is not the same on all ranks.
-void check_same_on_all(rw::Communicator& comm, const std::string& what, const std::string& text);

@@ -6,6 +6,8 @@
 #include "ranks.h"
 #include "train.h"
 
+using namespace rw;
+
 void add_train_options(CLI::App& app, TrainConfig& config) {
   auto& c = config;
   CLI::App* sub = &app;

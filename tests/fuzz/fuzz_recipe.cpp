@@ -2,7 +2,7 @@
 #include "data/tokenizer.h"
 #include "fuzz.h"
 #include "nn/config.h"
-#include "recipe.h"
+#include "train.h"
 
 namespace {
 
@@ -25,7 +25,7 @@ void fuzz_one(std::string_view input) {
   CLI::App app("fuzz", "ropewalk");
   Globals globals;
   add_globals(app, globals);
-  const std::shared_ptr<TrainConfig> config = add_train(app, globals);
+  const std::shared_ptr<rw::TrainConfig> config = add_train(app, globals);
   app.get_subcommand("train")->callback([] {});
   std::vector<std::string> words = {"out", "--out", "train", fuzz::file("recipe.toml", input),
                                     "--config"};  // last first
@@ -36,9 +36,9 @@ void fuzz_one(std::string_view input) {
   }
   if (!config->from.empty()) config->from = base_folder();
   static const auto tokenizer = rw::make_byte_tokenizer();
-  const Recipe recipe = make_recipe(*config, *tokenizer);
+  const rw::Recipe recipe = rw::make_recipe(*config, *tokenizer);
   rw::make_position_sampler(recipe.positions);
-  to_toml(recipe.description);
+  rw::to_toml(recipe.description);
 }
 
 std::vector<std::string> fuzz_seeds() {

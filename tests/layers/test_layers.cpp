@@ -15,7 +15,7 @@ const std::string kLib = std::string(ROPEWALK_SOURCE_DIR) + "/lib";
 
 /// A folder may include itself and folders of a lower level.
 const std::map<std::string, int> kLevel = {{"tensor", 0}, {"autograd", 1}, {"rope", 2},
-                                           {"nn", 3},     {"data", 3},     {"eval", 4}};
+                                           {"nn", 3},     {"data", 3},     {"eval", 4},   {"train", 5}};
 
 std::vector<fs::path> sources() {
   std::vector<fs::path> found;

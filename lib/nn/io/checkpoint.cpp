@@ -171,6 +171,12 @@ void remove_unfinished(const std::string& out) {
   for (const fs::path& path : rest) fs::remove_all(path, error);
 }
 
+std::string model_folder(const std::string& path) {
+  if (fs::exists(path + "/config.json")) return path;
+  if (const auto checkpoint = latest_checkpoint(path)) return *checkpoint;
+  fail("model", "'", path, "' is not a model folder (no config.json and no whole checkpoint in it)");
+}
+
 TrainerState load_checkpoint(const std::string& folder, CausalLm& model, AdamW& optimizer) {
   const json j = read_state(folder);
   const SafetensorsFile weights(folder + "/model.safetensors"), moments(folder + "/optimizer.safetensors");

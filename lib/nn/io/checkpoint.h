@@ -40,6 +40,9 @@ std::string save_checkpoint(const std::string& out, const CausalLm& model, const
 /// The newest checkpoint of a run whose files all match their checksums; nullopt if there is none.
 std::optional<std::string> latest_checkpoint(const std::string& out);
 
+/// The folder of a model: `path` itself if it has a config.json, else its newest whole checkpoint. Errors: neither.
+std::string model_folder(const std::string& path);
+
 /// Removes what a killed process left in `out`: checkpoints and files under their temporary names. For the only process
 /// that writes there, before it starts.
 void remove_unfinished(const std::string& out);

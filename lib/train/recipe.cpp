@@ -1,13 +1,15 @@
-#include "recipe.h"
+// From a run's settings to the model, the positions and the windows that it trains with.
+#include "train/recipe.h"
 
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <set>
 
-#include "common.h"
+#include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
+#include "tensor/json_depth.h"
 
-using namespace rw;
-
+namespace rw {
 namespace {
 
 /// The scaling a method brings when none is named.
@@ -143,8 +145,8 @@ Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer, const 
   r.positions = config.positions;
   r.positions.kind = default_sampler(config.method);
   r.region = config.method == "pose" && r.positions.content != "zero"
-                 ? std::max<int64_t>(r.positions.content_windows, 1) * r.window
-                 : 0;
+                 ? r.positions.content_windows * r.window
+                 : 0;  // 0: the whole document
 
   auto& d = r.description;
   const auto put = [&](const char* key, const auto& value) { d[key] = cat(value); };
@@ -213,3 +215,20 @@ std::string difference(const std::map<std::string, std::string>& then, const std
   }
   return "nothing";
 }
+
+void apply_rope_json(ModelConfig& config, const std::string& rope_json) {
+  if (rope_json.empty()) return;
+  check_json_depth(rope_json, "rope", "the recipe");
+  const auto scaling = nlohmann::json::parse(rope_json, nullptr, false);
+  check(scaling.is_object() || scaling.is_null(), "rope",
+        "expected a JSON object like {\"rope_type\":\"linear\",\"factor\":4}, got '", rope_json, "'");
+  const int64_t window = config.rope.original_window();
+  const nlohmann::json whole = {{"head_dim", config.head_dim},
+                                {"rope_theta", config.rope.rope_theta},
+                                {"partial_rotary_factor", config.rope.partial_rotary_factor},
+                                {"max_position_embeddings", window},
+                                {"rope_scaling", scaling}};
+  config.rope = rope_config_from_json(whole.dump());
+}
+
+}  // namespace rw

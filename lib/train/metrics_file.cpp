@@ -1,0 +1,51 @@
+// The records of a run while it goes on: a line per step, on disk before the next step.
+#include "train/metrics_file.h"
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "tensor/error.h"
+#include "tensor/file.h"
+#include "tensor/json_depth.h"
+
+namespace rw {
+namespace {
+
+/// Whether a line stays when the run goes on with `first_step`.
+bool stays(const std::string& line, int64_t first_step) {
+  try {
+    check_json_depth(line, "train", "a line of metrics");
+    const auto json = nlohmann::json::parse(line, nullptr, false);
+    return json.is_object() && json.contains("step") && json["step"].is_number_integer() &&
+           json["step"].get<int64_t>() < first_step;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+}  // namespace
+
+MetricsFile::MetricsFile(const std::string& path, int64_t first_step) : path_(path) {
+  std::string kept;
+  if (first_step > 0 && std::filesystem::exists(path)) {
+    std::istringstream in(read_file(path));
+    for (std::string line; std::getline(in, line);) {
+      if (stays(line, first_step)) kept += line + "\n";
+    }
+  }
+  write_file_atomic(path, kept);
+  file_ = std::fopen(path.c_str(), "a");
+  check(file_ != nullptr, "train", "cannot write '", path, "': ", std::strerror(errno));
+}
+
+MetricsFile::~MetricsFile() { std::fclose(file_); }
+
+void MetricsFile::write(const std::string& json_line) {
+  const bool good = std::fprintf(file_, "%s\n", json_line.c_str()) >= 0 && std::fflush(file_) == 0;
+  check(good, "train", "cannot write '", path_, "': ", std::strerror(errno));
+}
+
+}  // namespace rw

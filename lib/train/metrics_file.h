@@ -1,0 +1,25 @@
+// Internal: metrics.jsonl and validation.jsonl of a run, one JSON object a line.
+#pragma once
+#include <cstdio>
+#include <string>
+
+namespace rw {
+
+/// Thread safety: none.
+class MetricsFile {
+ public:
+  /// Goes on with the file: lines whose "step" is `first_step` or later, which will come again, are dropped, and so is
+  /// what is not JSON. Errors: an unwritable file.
+  MetricsFile(const std::string& path, int64_t first_step);
+  ~MetricsFile();
+  MetricsFile(const MetricsFile&) = delete;
+  MetricsFile& operator=(const MetricsFile&) = delete;
+  /// Errors: the line could not be written (a full disk).
+  void write(const std::string& json_line);
+
+ private:
+  std::string path_;
+  std::FILE* file_ = nullptr;
+};
+
+}  // namespace rw

@@ -1,0 +1,55 @@
+// The settings of one training run.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "nn/adamw.h"
+#include "nn/schedule.h"
+#include "rope/positions.h"
+
+namespace rw {
+
+/// What a run is, as plain data: all that decides its result, and how it is kept.
+struct TrainConfig {
+  std::vector<std::string> data;  // files or folders, or one token file; empty: the built-in corpus
+  std::string out, from, tokenizer;
+  bool resume = false;
+
+  // the model, when it is new
+  int64_t hidden = 256, layers = 4, heads = 4, kv_heads = 0, ffn = 0, head_dim = 0;
+  double theta = 10000, norm_eps = 1e-5, init_std = 0;  // init_std 0: 1 / sqrt(hidden)
+  bool untied = false;
+
+  // the method
+  std::string method = "plain";  // plain full pi pose randpos e2 clex
+  std::string scaling;           // "": the method's own; else a rope_type, or a JSON object for all its fields
+  double factor = 0;             // 0: target / original window
+  int64_t window = 0;            // tokens of a sample; 0: the model's window (full, pi: the target)
+  int64_t target = 0;            // window after extension
+  PositionConfig positions;  // chunks, variant, ...
+
+  // key-retrieval sequences in the text (data/retrieval_mix.h)
+  double retrieval_share = 0;
+  std::string retrieval_template = "short";  // default, short, or a JSON file
+  double retrieval_weight = 1;               // of an answer token's loss
+
+  // the run
+  int64_t steps = 1000, batch = 16, accumulate = 1;
+  Schedule schedule;
+  AdamWConfig adamw{.weight_decay = 0.1};
+  double clip = 1.0;
+  uint64_t seed = 1;
+  std::string dtype = "auto";  // f32, bf16; auto: bf16 on a GPU
+  bool recompute = false, mask_seams = false, no_bos = false, packed = false;
+  bool lean = false;          // bf16: split masters and bf16 gradients
+  bool eager = false;         // GPU: no CUDA graph
+  bool fast_atomics = false;  // GPU: gradients in any order
+  int64_t save_every = 0, keep = 2, log_every = 1;
+
+  // loss on text that is not trained on, into validation.jsonl
+  std::vector<std::string> validation;  // files or folders, or one token file; empty: none
+  int64_t validate_every = 0;           // steps; 0: at the end only
+  int64_t validation_tokens = 65536;    // in all, from the documents' beginnings
+};
+
+}  // namespace rw

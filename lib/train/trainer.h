@@ -1,0 +1,110 @@
+// One training run: from its first step, or from its newest checkpoint, to the model folder that it leaves.
+//
+//   TrainConfig config;
+//   config.data = {"books"}, config.from = "base", config.out = "long";
+//   config.method = "pose", config.target = 4096;
+//   Trainer trainer(config, {.device = parse_device("auto")},
+//                   {.on_step = [](const StepReport& r) { std::printf("%lld %.4f\n", r.step, r.loss); }});
+//   TrainResult result = trainer.run();
+//
+// The library prints nothing: what a program shows comes to it by callbacks.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/corpus.h"
+#include "nn/causal_lm.h"
+#include "nn/parallel/communicator.h"
+#include "train/recipe.h"
+
+namespace rw {
+
+/// What a run is before its first step.
+struct StartReport {
+  int64_t parameters = 0;
+  Device device;
+  DType dtype = DType::f32;
+  int64_t tokens = 0, documents = 0;             // of the text
+  int64_t window = 0, target = 0;                // tokens of a sample, window after extension
+  int64_t step = 0, steps = 0;                   // done already, in all
+};
+
+/// One optimizer step.
+struct StepReport {
+  int64_t step = 0;          // counted from 1
+  int64_t steps = 0;         // of the run
+  double loss = 0;           // nats per scored token
+  double grad_norm = 0;      // before clipping
+  double lr = 0;
+  int64_t tokens = 0;        // scored in this step
+  double tokens_per_s = 0;
+  double seconds = 0;        // of training so far
+};
+
+/// The loss on text that is not trained on.
+struct ValidationReport {
+  int64_t step = 0;  // after so many steps
+  double loss = 0;   // nats per token
+  int64_t tokens = 0, documents = 0, window = 0;
+};
+
+/// What happens in a run. Each may be left empty. They are called by the thread that trains, and only on rank 0 but for
+/// those that say otherwise.
+struct TrainCallbacks {
+  std::function<void(const StartReport&)> on_start = {};
+  std::function<void(const StepReport&)> on_step = {};
+  std::function<void(const ValidationReport&)> on_validation = {};
+  /// On every rank, after `step` steps; `folder` is empty if nothing was saved then.
+  std::function<void(int64_t step, const std::string& folder)> on_progress = {};
+  /// One line that the user should read: what was chosen for them, what is left out.
+  std::function<void(const std::string&)> on_notice = {};
+  /// Bytes of text that are tokenized, on every rank.
+  Progress on_tokenize = {};
+  /// On every rank, before the run ends with RankLost. It may end the process: on a GPU, whatever waits for the lost
+  /// rank would hold up an orderly end.
+  std::function<void(const RankLost&)> on_rank_lost = {};
+};
+
+/// Where a run is computed, and what it is given beside its settings.
+struct TrainPlace {
+  Device device = kCpu;
+  Communicator* ranks = nullptr;         // this process is one of several, which all make the same run
+  std::vector<Document> documents = {};  // the text, in place of config.data
+};
+
+struct TrainResult {
+  std::vector<double> losses;  // nats per scored token, one per step of this process
+  double seconds = 0;          // of training in this process; validation does not count
+  int64_t tokens = 0;
+};
+
+/// Thread safety: none; one thread per run.
+class Trainer {
+ public:
+  /// Reads the text, and the model that the run begins with. Errors: combinations without meaning, bad data.
+  Trainer(const TrainConfig& config, const TrainPlace& place, TrainCallbacks callbacks = {});
+  ~Trainer();
+  Trainer(const Trainer&) = delete;
+  Trainer& operator=(const Trainer&) = delete;
+
+  /// Trains and leaves a model folder at config.out: weights, tokenizer, the whole RoPE recipe, metrics.jsonl and
+  /// validation.jsonl. With ranks, rank 0 writes, each has a part of every batch, and the result is that of one process
+  /// but for rounding. Errors: a loss that is not finite, unwritable files, RankLost.
+  TrainResult run();
+
+  /// The model as it is: before run() the one that the run begins with, afterwards the trained one.
+  CausalLm& model();
+  const Tokenizer& tokenizer() const;
+  const Recipe& recipe() const;
+
+ private:
+  class Run;
+  std::unique_ptr<Run> run_;
+};
+
+/// cost.json of a run: steps, tokens, seconds, device and the peak of device memory.
+void write_cost(const std::string& folder, const TrainResult& result, Device device);
+
+}  // namespace rw
