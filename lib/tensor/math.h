@@ -29,6 +29,20 @@ inline float fast_exp(float x) {
 }
 inline double fast_exp(double x) { return std::exp(x); }
 
+/// tanh x for f32 within 3e-7 relative; NaN stays NaN. Without branches, so that loops over it vectorise.
+inline float fast_tanh(float x) {
+  const float s = x * x, a = std::fabs(x);
+  float p = -5.70498872745e-3f;  // near 0, where 1 - 2 / (e^2x + 1) would cancel, an odd polynomial
+  p = std::fma(p, s, 2.06390887954e-2f);
+  p = std::fma(p, s, -5.37397155531e-2f);
+  p = std::fma(p, s, 1.33314422036e-1f);
+  p = std::fma(p, s, -3.33332819422e-1f);
+  const float small = std::fma(p * s, x, x);
+  const float large = std::copysign(1.0f - 2.0f / (fast_exp(2.0f * a) + 1.0f), x);
+  return a < 0.625f ? small : large;
+}
+inline double fast_tanh(double x) { return std::tanh(x); }
+
 template <class T>
 T sigmoid(T x) {
   return T(1) / (T(1) + fast_exp(-x));

@@ -5,8 +5,8 @@
 #include <regex>
 #include <set>
 
-#include "autograd/recompute.h"
 #include "autograd/gradcheck.h"
+#include "autograd/ops/activation.h"
 #include "autograd/ops/attention.h"
 #include "autograd/ops/cast.h"
 #include "autograd/ops/concat.h"
@@ -18,6 +18,7 @@
 #include "autograd/ops/reduce.h"
 #include "autograd/ops/rope.h"
 #include "autograd/ops/swiglu.h"
+#include "autograd/recompute.h"
 #include "support.h"
 
 using namespace rw;
@@ -37,6 +38,67 @@ Tensor positive(Shape shape, uint64_t seed) {
 }
 
 Tensor ints(std::vector<int32_t> values) { return Tensor::from(values); }
+
+using Put = std::function<void(const std::string&, std::vector<Tensor>, std::function<Vars(const Vars&)>)>;
+
+/// What blocks beyond LLaMA's are made of: biases, LayerNorm, norms of q and k, GELU, windows and soft caps.
+void block_cases(const Put& put, const Tensor& targets) {
+  const auto r = [](Shape shape, uint64_t seed) { return test::randn(shape, seed); };
+  put("linear", {r({2, 3, 4}, 1), r({5, 4}, 2), r({5}, 3)},
+      [](const Vars& v) { return Vars{linear(v[0], v[1], v[2])}; });
+  put("rms_norm", {r({3, 6}, 1), r({6}, 2)},
+      [](const Vars& v) { return Vars{rms_norm(v[0], v[1], {.eps = 1e-5, .weight_offset = 1})}; });
+  put("residual_rms_norm", {r({3, 6}, 1), r({3, 6}, 2), r({6}, 3)}, [](const Vars& v) {
+    const auto [h, y] = residual_rms_norm(v[0], v[1], v[2], {.eps = 1e-5, .weight_offset = 1});
+    return Vars{h, y};
+  });
+  put("layer_norm", {r({70, 6}, 1), r({6}, 2), r({6}, 3)},
+      [](const Vars& v) { return Vars{layer_norm(v[0], v[1], v[2], 1e-5)}; });
+  put("layer_norm", {r({2, 3, 5}, 1), r({5}, 2)}, [](const Vars& v) { return Vars{layer_norm(v[0], v[1], {}, 1e-5)}; });
+  put("residual_layer_norm", {r({3, 6}, 1), r({3, 6}, 2), r({6}, 3), r({6}, 4)}, [](const Vars& v) {
+    const auto [h, y] = residual_layer_norm(v[0], v[1], v[2], v[3], 1e-5);
+    return Vars{h, y};
+  });
+  put("residual_layer_norm", {r({3, 6}, 1), r({3, 6}, 2), r({6}, 3), r({6}, 4)},
+      [](const Vars& v) { return Vars{residual_layer_norm(v[0], v[1], v[2], v[3], 1e-5).first}; });
+  for (const bool across : {false, true}) {
+    for (const double offset : {0.0, 1.0}) {
+      const QkNormOptions options{
+          .n_heads = 4, .n_kv_heads = 2, .eps = 1e-5, .weight_offset = offset, .across_heads = across};
+      put("qk_norm", {r({2, 3, 8, 5}, 1), r({across ? 20 : 5}, 2), r({across ? 10 : 5}, 3)},
+          [=](const Vars& v) { return Vars{qk_norm(v[0], v[1], v[2], options)}; });
+    }
+  }
+  for (const Activation a : {Activation::silu, Activation::gelu, Activation::gelu_tanh}) {
+    put("activate", {test::randn({12}, 1, DType::f64, 2.0)}, [=](const Vars& v) { return Vars{activate(v[0], a)}; });
+    put("gated_packed", {r({3, 8}, 1)}, [=](const Vars& v) { return Vars{gated_packed(v[0], a)}; });
+  }
+  put("soft_cap", {r({9}, 1)}, [](const Vars& v) { return Vars{soft_cap(v[0], 1.5)}; });
+  for (const double cap : {0.0, 1.5}) {
+    for (const int64_t window : {0, 2, 3, 5, 100}) {
+      const AttentionOptions options{.window = window, .soft_cap = cap};
+      put("attention", {r({2, 5, 4, 3}, 1), r({2, 7, 2, 3}, 2), r({2, 7, 2, 3}, 3)},
+          [=](const Vars& v) { return Vars{attention(v[0], v[1], v[2], options)}; });
+      put("attention_packed", {r({1, 6, 3, 4}, 1)},
+          [=](const Vars& v) { return Vars{attention_packed(v[0], 1, 1, options)}; });
+    }
+  }
+  put("attention", {r({2, 5, 4, 3}, 1), r({2, 7, 2, 3}, 2), r({2, 7, 2, 3}, 3)},
+      [=](const Vars& v) { return Vars{attention(v[0], v[1], v[2], {.causal = false, .soft_cap = 0.7})}; });
+  put("attention", {r({2, 7, 2, 3}, 3)}, [=](const Vars& v) {  // a query that sees itself only gives its value
+    return Vars{attention(test::randn({2, 5, 4, 3}, 1), test::randn({2, 7, 2, 3}, 2), v[0], {.window = 1})};
+  });
+  const Tensor row_weights = Tensor::from(std::vector<float>{1, 5, 0.5, 0, 2});
+  for (const double cap : {0.0, 1.5}) {
+    put("linear_cross_entropy", {r({5, 4}, 1), r({6, 4}, 2), r({6}, 3)}, [=](const Vars& v) {
+      return Vars{linear_cross_entropy(v[0], v[1], targets, LossOptions{.bias = v[2], .soft_cap = cap})};
+    });
+    put("linear_cross_entropy", {r({5, 4}, 1), r({6, 4}, 2), r({6}, 3)}, [=](const Vars& v) {
+      const LossOptions options{.reduction = Reduction::sum, .row_weights = row_weights, .bias = v[2], .soft_cap = cap};
+      return Vars{linear_cross_entropy(v[0], v[1], targets, options)};
+    });
+  }
+}
 
 /// Op name -> gradchecks. A name may stand several times (variants).
 std::multimap<std::string, Case> cases() {
@@ -100,6 +162,7 @@ std::multimap<std::string, Case> cases() {
   const Tensor row_weights = Tensor::from(std::vector<float>{1, 5, 0.5, 0, 2});
   put("linear_cross_entropy", {r({5, 4}, 1), r({6, 4}, 2)},
       [=](const Vars& v) { return Vars{linear_cross_entropy(v[0], v[1], targets, Reduction::sum, row_weights)}; });
+  block_cases(put, targets);
   put("concat", {r({2, 3}, 1), r({2, 1}, 2)}, [](const Vars& v) { return Vars{concat({v[0], v[1], v[0]}, 1)}; });
   put("narrow", {r({2, 5, 3}, 1)}, [](const Vars& v) { return Vars{narrow(v[0], 1, 1, 4)}; });
   put("index_rows", {r({4, 2, 3}, 1)}, [=](const Vars& v) { return Vars{index_rows(v[0], ids)}; });

@@ -1,4 +1,5 @@
 // Every op, alone, gives the same bits with any number of threads: how a range is cut must not reach the numbers.
+#include "autograd/ops/activation.h"
 #include "autograd/ops/attention.h"
 #include "autograd/ops/cast.h"
 #include "autograd/ops/elementwise.h"
@@ -76,6 +77,9 @@ TEST_CASE("norms do not depend on the number of threads") {
       const auto [h, y] = residual_rms_norm(in[0], in[1], in[2], 1e-5);
       return add(h, y);
     });
+    check_op("layer_norm", {x, w, w}, [](const auto& in) { return layer_norm(in[0], in[1], in[2], 1e-5); });
+    check_op("qk_norm", {{3, 23, 4, columns}, w, w},
+             [](const auto& in) { return qk_norm(in[0], in[1], in[2], {.n_heads = 2, .n_kv_heads = 1}); });
   }
 }
 
@@ -84,6 +88,8 @@ TEST_CASE("attention does not depend on the number of threads") {
     check_op("attention", {{2, 33, 4, dim}, {2, 33, 2, dim}, {2, 33, 2, dim}},
              [](const auto& in) { return attention(in[0], in[1], in[2]); });
     check_op("attention_packed", {{1, 131, 4, dim}}, [](const auto& in) { return attention_packed(in[0], 2, 1); });
+    check_op("attention, window and soft cap", {{1, 131, 4, dim}},
+             [](const auto& in) { return attention_packed(in[0], 2, 1, {.window = 19, .soft_cap = 2}); });
     check_op("attention, one query", {{3, 1, 8, dim}, {3, 517, 2, dim}, {3, 517, 2, dim}},
              [](const auto& in) { return attention(in[0], in[1], in[2]); });
   }
@@ -94,6 +100,9 @@ TEST_CASE("losses do not depend on the number of threads") {
   check_op("cross_entropy", {{29, 53}}, [&](const auto& in) { return cross_entropy(in[0], targets); });
   check_op("linear_cross_entropy", {{29, 41}, {53, 41}},
            [&](const auto& in) { return linear_cross_entropy(in[0], in[1], targets); });
+  check_op("linear_cross_entropy, bias and soft cap", {{29, 41}, {53, 41}, {53}}, [&](const auto& in) {
+    return linear_cross_entropy(in[0], in[1], targets, LossOptions{.bias = in[2], .soft_cap = 3});
+  });
   check_op("linear_cross_entropy, weighted", {{29, 41}, {53, 41}}, [&](const auto& in) {
     return linear_cross_entropy(in[0], in[1], targets, Reduction::sum, test::randn({29}, 7, DType::f32));
   });
@@ -104,6 +113,8 @@ TEST_CASE("products do not depend on the number of threads") {
                               {3, 301, 77},  {301, 2, 1029}, {1, 517, 1029}, {33, 77, 2053}, {256, 192, 320}};
   for (const auto& [m, n, k] : sizes) {
     check_op(cat("linear ", m, " ", n, " ", k), {{m, k}, {n, k}}, [](const auto& in) { return linear(in[0], in[1]); });
+    check_op(cat("linear with bias ", m, " ", n, " ", k), {{m, k}, {n, k}, {n}},
+             [](const auto& in) { return linear(in[0], in[1], in[2]); });
     check_op(cat("matmul ", m, " ", n, " ", k), {{m, k}, {k, n}}, [](const auto& in) { return matmul(in[0], in[1]); });
   }
 }
@@ -121,6 +132,9 @@ TEST_CASE("elementwise ops do not depend on the number of threads") {
            [](const auto& in) { return scale_tokens(in[0], test::randn({301}, 7, DType::f32)); });
   check_op("swiglu", {{67, 37}, {67, 37}}, [](const auto& in) { return swiglu(in[0], in[1]); });
   check_op("swiglu_packed", {{67, 74}}, [](const auto& in) { return swiglu_packed(in[0]); });
+  check_op("gelu", {x}, [](const auto& in) { return activate(in[0], Activation::gelu); });
+  check_op("gated_packed", {{67, 74}}, [](const auto& in) { return gated_packed(in[0], Activation::gelu_tanh); });
+  check_op("soft_cap", {x}, [](const auto& in) { return soft_cap(in[0], 1.5); });
   check_op("cast", {x}, [](const auto& in) { return cast(in[0], DType::f32); });
   check_op("sum", {x}, [](const auto& in) { return add(sum(in[0]), mean(in[0])); });
 }

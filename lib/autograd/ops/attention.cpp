@@ -1,3 +1,4 @@
+// Attention on the CPU: blocks of scores by matrix products, the recorded op, and the choice between CPU and GPU.
 #include "autograd/ops/attention.h"
 
 #include <algorithm>
@@ -35,6 +36,19 @@ int64_t visible(const AttentionShape& s, int64_t query) {
   return s.causal ? std::min(s.k_length, query + 1 + s.k_length - s.q_length) : s.k_length;
 }
 
+/// The first key that query i sees.
+int64_t first_visible(const AttentionShape& s, int64_t query) {
+  return s.window > 0 ? std::max<int64_t>(0, query + 1 + s.k_length - s.q_length - s.window) : 0;
+}
+
+/// scores[c] = cap tanh(scores[c] / cap)
+template <class T>
+[[gnu::always_inline]] inline void cap_scores(T* scores, int64_t n, T cap) {
+  const T inverse = T(1) / cap;
+#pragma omp simd
+  for (int64_t c = 0; c < n; ++c) scores[c] = cap * fast_tanh(scores[c] * inverse);
+}
+
 /// One block of queries of one head: O and logsumexp by the online softmax over blocks of keys.
 template <class T>
 RW_CPU_LEVELS void forward_block(const AttentionShape& s, const Heads<T>& q, const Heads<T>& k, const Heads<T>& v,
@@ -42,9 +56,10 @@ RW_CPU_LEVELS void forward_block(const AttentionShape& s, const Heads<T>& q, con
                                  std::vector<T>& scores) {
   const int64_t end = std::min(begin + kQueryBlock, s.q_length), rows = end - begin, d = s.head_dim;
   const int64_t kv = h / (s.n_heads / s.n_kv_heads), keys = visible(s, end - 1);
+  const int64_t first = first_visible(s, begin);  // every row sees a key of the first block: 64 rows, 512 keys
   std::vector<T> maximum(static_cast<size_t>(rows), -std::numeric_limits<T>::infinity()),
       total(static_cast<size_t>(rows), T(0));
-  for (int64_t j = 0; j < keys; j += kKeyBlock) {
+  for (int64_t j = first; j < keys; j += kKeyBlock) {
     const int64_t width = std::min(kKeyBlock, keys - j);
     T* block = scores.data();  // [rows, width]
     cpu::gemm(Trans::no, Trans::yes, rows, width, d, static_cast<T>(s.scale), q.at(b, begin, h), q.row, k.at(b, j, kv),
@@ -52,26 +67,29 @@ RW_CPU_LEVELS void forward_block(const AttentionShape& s, const Heads<T>& q, con
     for (int64_t r = 0; r < rows; ++r) {
       T* row = block + r * width;
       const int64_t seen = std::clamp<int64_t>(visible(s, begin + r) - j, 0, width);
+      const int64_t from = std::clamp<int64_t>(first_visible(s, begin + r) - j, 0, seen);
+      if (s.soft_cap > 0) cap_scores(row + from, seen - from, static_cast<T>(s.soft_cap));
       T& m = maximum[static_cast<size_t>(r)];
       T top = m;
 #pragma omp simd reduction(max : top)
-      for (int64_t c = 0; c < seen; ++c) top = std::max(top, row[c]);
+      for (int64_t c = from; c < seen; ++c) top = std::max(top, row[c]);
       T sum = 0;
 #pragma omp simd reduction(+ : sum)
-      for (int64_t c = 0; c < seen; ++c) {
+      for (int64_t c = from; c < seen; ++c) {
         row[c] = fast_exp(row[c] - top);
         sum += row[c];
       }
+      std::fill(row, row + from, T(0));
       std::fill(row + seen, row + width, T(0));
-      const T shrink = j == 0 ? T(0) : fast_exp(m - top);
+      const T shrink = j == first ? T(0) : fast_exp(m - top);
       total[static_cast<size_t>(r)] = total[static_cast<size_t>(r)] * shrink + sum;
       m = top;
-      if (j > 0 && shrink != T(1)) {
+      if (j > first && shrink != T(1)) {
         T* out = o.at(b, begin + r, h);
         for (int64_t c = 0; c < d; ++c) out[c] *= shrink;
       }
     }
-    cpu::gemm(Trans::no, Trans::no, rows, d, width, T(1), block, width, v.at(b, j, kv), v.row, j == 0 ? T(0) : T(1),
+    cpu::gemm(Trans::no, Trans::no, rows, d, width, T(1), block, width, v.at(b, j, kv), v.row, j == first ? T(0) : T(1),
               o.at(b, begin, h), o.row);
   }
   for (int64_t r = 0; r < rows; ++r) {
@@ -86,9 +104,10 @@ RW_CPU_LEVELS void forward_block(const AttentionShape& s, const Heads<T>& q, con
 template <class T>
 RW_CPU_LEVELS void forward_row(const AttentionShape& s, const Heads<T>& q, const Heads<T>& k, const Heads<T>& v,
                                const Heads<T>& o, T* lse, int64_t b, int64_t h, int64_t query, std::vector<T>& scores) {
-  const int64_t kv = h / (s.n_heads / s.n_kv_heads), keys = visible(s, query), d = s.head_dim;
+  const int64_t kv = h / (s.n_heads / s.n_kv_heads), first = first_visible(s, query), d = s.head_dim;
+  const int64_t keys = visible(s, query) - first;
   scores.resize(static_cast<size_t>(std::max(keys, kQueryBlock * kKeyBlock)));
-  const T *x = q.at(b, query, h), *key = k.at(b, 0, kv), *value = v.at(b, 0, kv);
+  const T *x = q.at(b, query, h), *key = k.at(b, first, kv), *value = v.at(b, first, kv);
   T top = -std::numeric_limits<T>::infinity();
   for (int64_t j = 0; j < keys; ++j) {
     T dot = 0;
@@ -96,6 +115,11 @@ RW_CPU_LEVELS void forward_row(const AttentionShape& s, const Heads<T>& q, const
     for (int64_t i = 0; i < d; ++i) dot += x[i] * key[j * k.row + i];
     scores[static_cast<size_t>(j)] = dot * static_cast<T>(s.scale);
     top = std::max(top, scores[static_cast<size_t>(j)]);
+  }
+  if (s.soft_cap > 0) {
+    const T cap = static_cast<T>(s.soft_cap);
+    cap_scores(scores.data(), keys, cap);
+    top = cap * fast_tanh(top * (T(1) / cap));
   }
   T* out = o.at(b, query, h);
   std::fill_n(out, d, T(0));
@@ -131,6 +155,19 @@ void forward_cpu(const AttentionShape& s, const HeadView& qv, const HeadView& kv
   }
 }
 
+/// With a soft cap, for one row: scores become P, and d (dP on entry) becomes dS / dscores,
+///   t = tanh(s / cap), P = exp(cap t - lse), dS = P (dP - delta) (1 - t^2) scale
+template <class T>
+[[gnu::always_inline]] inline void capped_gradient(T* scores, T* d, int64_t n, T lse, T delta, T scale, T cap) {
+  const T inverse = T(1) / cap;
+#pragma omp simd
+  for (int64_t c = 0; c < n; ++c) {
+    const T t = fast_tanh(scores[c] * inverse);
+    scores[c] = fast_exp(cap * t - lse);
+    d[c] = scores[c] * (d[c] - delta) * (T(1) - t * t) * scale;
+  }
+}
+
 /// All queries that read one kv head, one block of keys after another for each block of queries:
 ///   P = exp(S - lse), dV += P^T dO, dS = P (dO V^T - delta) scale, dQ += dS K, dK += dS^T Q,  delta = rowsum(dO O)
 template <class T>
@@ -149,13 +186,14 @@ RW_CPU_LEVELS void backward_head(const AttentionShape& s, const Heads<T>& q, con
   for (int64_t h = kv * group; h < (kv + 1) * group; ++h) {
     for (int64_t begin = 0; begin < s.q_length; begin += kQueryBlock) {
       const int64_t end = std::min(begin + kQueryBlock, s.q_length), rows = end - begin, keys = visible(s, end - 1);
+      const int64_t first = first_visible(s, begin);
       for (int64_t r = 0; r < rows; ++r) {
         const T *a = d_o.at(b, begin + r, h), *c = o.at(b, begin + r, h);
         T dot = 0;
         for (int64_t i = 0; i < d; ++i) dot += a[i] * c[i];
         delta[static_cast<size_t>(r)] = dot;
       }
-      for (int64_t j = 0; j < keys; j += kKeyBlock) {
+      for (int64_t j = first; j < keys; j += kKeyBlock) {
         const int64_t width = std::min(kKeyBlock, keys - j);
         T *p = p_block.data(), *ds = ds_block.data();
         cpu::gemm(Trans::no, Trans::yes, rows, width, d, static_cast<T>(s.scale), q.at(b, begin, h), q.row,
@@ -165,13 +203,20 @@ RW_CPU_LEVELS void backward_head(const AttentionShape& s, const Heads<T>& q, con
         for (int64_t r = 0; r < rows; ++r) {
           T *pr = p + r * width, *sr = ds + r * width;
           const int64_t seen = std::clamp<int64_t>(visible(s, begin + r) - j, 0, width);
+          const int64_t from = std::clamp<int64_t>(first_visible(s, begin + r) - j, 0, seen);
           const T norm = lse[(b * s.n_heads + h) * s.q_length + begin + r], dot = delta[static_cast<size_t>(r)];
           const T factor = static_cast<T>(s.scale);
+          if (s.soft_cap > 0) {
+            capped_gradient(pr + from, sr + from, seen - from, norm, dot, factor, static_cast<T>(s.soft_cap));
+          } else {
 #pragma omp simd
-          for (int64_t c = 0; c < seen; ++c) {
-            pr[c] = fast_exp(pr[c] - norm);
-            sr[c] = pr[c] * (sr[c] - dot) * factor;
+            for (int64_t c = from; c < seen; ++c) {
+              pr[c] = fast_exp(pr[c] - norm);
+              sr[c] = pr[c] * (sr[c] - dot) * factor;
+            }
           }
+          std::fill(pr, pr + from, T(0));
+          std::fill(sr, sr + from, T(0));
           std::fill(pr + seen, pr + width, T(0));
           std::fill(sr + seen, sr + width, T(0));
         }
@@ -179,8 +224,8 @@ RW_CPU_LEVELS void backward_head(const AttentionShape& s, const Heads<T>& q, con
                   dv.at(b, j, kv), dv.row);
         cpu::gemm(Trans::yes, Trans::no, width, d, rows, T(1), ds, width, q.at(b, begin, h), q.row, T(1),
                   dk.at(b, j, kv), dk.row);
-        cpu::gemm(Trans::no, Trans::no, rows, d, width, T(1), ds, width, k.at(b, j, kv), k.row, j == 0 ? T(0) : T(1),
-                  dq.at(b, begin, h), dq.row);
+        cpu::gemm(Trans::no, Trans::no, rows, d, width, T(1), ds, width, k.at(b, j, kv), k.row,
+                  j == first ? T(0) : T(1), dq.at(b, begin, h), dq.row);
       }
     }
   }
@@ -263,9 +308,20 @@ struct AttentionNode : Node {  // saved: q, k, v (or qkv), o, lse
   }
 };
 
-Var run(AttentionShape s, const std::vector<Var>& vars, const AttentionOptions& options) {
+/// Sets what the options say.
+void apply(const char* op, const AttentionOptions& options, AttentionShape& s) {
+  check(options.window >= 0, op, "window must be 0 (none) or positive, got ", options.window);
+  check(options.window == 0 || options.causal, op, "a window needs causal attention");
+  check(options.soft_cap >= 0 && std::isfinite(options.soft_cap), op, "soft_cap must be 0 (none) or positive, got ",
+        options.soft_cap);
   s.causal = options.causal;
   s.scale = options.scale != 0 ? options.scale : 1.0 / std::sqrt(static_cast<double>(s.head_dim));
+  s.window = options.window < s.k_length ? options.window : 0;  // one that holds all keys is none
+  s.soft_cap = options.soft_cap;
+}
+
+Var run(AttentionShape s, const std::vector<Var>& vars, const AttentionOptions& options) {
+  apply("attention", options, s);
   check(!s.causal || s.q_length <= s.k_length, "attention", "causal attention of ", s.q_length, " queries over ",
         s.k_length, " keys");
   check(s.k_length > 0 || s.q_length == 0, "attention", "there are no keys");
@@ -303,7 +359,15 @@ Var attention(const Var& q, const Var& k, const Var& v, const AttentionOptions& 
   check_same("attention", "q", q.value(), "v", v.value());
   check(k.size(2) > 0 && q.size(2) % k.size(2) == 0, "attention", q.size(2), " heads are not a multiple of ", k.size(2),
         " kv heads");
-  return run({q.size(0), q.size(2), k.size(2), q.size(1), k.size(1), q.size(3), true, 0}, {q, k, v}, options);
+  const AttentionShape s{.batch = q.size(0),
+                         .n_heads = q.size(2),
+                         .n_kv_heads = k.size(2),
+                         .q_length = q.size(1),
+                         .k_length = k.size(1),
+                         .head_dim = q.size(3),
+                         .causal = true,
+                         .scale = 0};
+  return run(s, {q, k, v}, options);
 }
 
 Var attention_packed(const Var& qkv, int64_t n_heads, int64_t n_kv_heads, const AttentionOptions& options) {
@@ -311,7 +375,15 @@ Var attention_packed(const Var& qkv, int64_t n_heads, int64_t n_kv_heads, const 
         n_heads + 2 * n_kv_heads, ", D], got ", qkv.shape());
   check(n_kv_heads > 0 && n_heads % n_kv_heads == 0, "attention_packed", n_heads, " heads are not a multiple of ",
         n_kv_heads, " kv heads");
-  return run({qkv.size(0), n_heads, n_kv_heads, qkv.size(1), qkv.size(1), qkv.size(3), true, 0}, {qkv}, options);
+  const AttentionShape s{.batch = qkv.size(0),
+                         .n_heads = n_heads,
+                         .n_kv_heads = n_kv_heads,
+                         .q_length = qkv.size(1),
+                         .k_length = qkv.size(1),
+                         .head_dim = qkv.size(3),
+                         .causal = true,
+                         .scale = 0};
+  return run(s, {qkv}, options);
 }
 
 Tensor attention_cached(const Tensor& qkv, int64_t n_heads, const Tensor& k_cache, const Tensor& v_cache,
@@ -326,11 +398,15 @@ Tensor attention_cached(const Tensor& qkv, int64_t n_heads, const Tensor& k_cach
                             options)
         .to(DType::bf16);
   }
-  const AttentionShape s{
-      qkv.size(0),     n_heads,
-      k_cache.size(2), qkv.size(1),
-      length,          qkv.size(3),
-      options.causal,  options.scale != 0 ? options.scale : 1.0 / std::sqrt(static_cast<double>(qkv.size(3)))};
+  AttentionShape s{.batch = qkv.size(0),
+                   .n_heads = n_heads,
+                   .n_kv_heads = k_cache.size(2),
+                   .q_length = qkv.size(1),
+                   .k_length = length,
+                   .head_dim = qkv.size(3),
+                   .causal = true,
+                   .scale = 0};
+  apply(op, options, s);
   const Tensor o = Tensor::empty({s.batch, s.q_length, s.n_heads, s.head_dim}, qkv.dtype(), qkv.device());
   const Tensor lse = Tensor::empty({s.batch, s.n_heads, s.q_length},
                                    qkv.dtype() == DType::f64 ? DType::f64 : DType::f32, qkv.device());

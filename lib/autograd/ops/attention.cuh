@@ -22,6 +22,9 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "autograd/ops/attention_paths.h"
 #include "autograd/ops/cuda_ops.h"
 #include "tensor/launch.cuh"
@@ -53,6 +56,8 @@ struct Shape {
   int offset;                                   // Tk - Tq: query i sees keys up to i + offset
   bool causal;
   float scale;
+  int window;  // 0: none; else query i sees keys j > i + offset - window only
+  float cap;   // 0: none; else scores become cap tanh(score / cap)
 
   explicit Shape(const AttentionShape& s)
       : batch(static_cast<int>(s.batch)),
@@ -63,7 +68,9 @@ struct Shape {
         head_dim(static_cast<int>(s.head_dim)),
         offset(static_cast<int>(s.k_length - s.q_length)),
         causal(s.causal),
-        scale(static_cast<float>(s.scale)) {}
+        scale(static_cast<float>(s.scale)),
+        window(static_cast<int>(s.window)),
+        cap(static_cast<float>(s.soft_cap)) {}
 
   /// Keys seen by any of the queries before `query_end`.
   __host__ __device__ int keys_until(int query_end) const {
@@ -75,10 +82,28 @@ struct Shape {
     const int query = key - offset;
     return causal && query > 0 ? query : 0;
   }
+  /// The first key seen by any of the queries from `query_begin` on.
+  __host__ __device__ int first_key(int query_begin) const {
+    const int key = query_begin + offset + 1 - window;
+    return window > 0 && key > 0 ? key : 0;
+  }
+  /// The queries that see any of the keys before `key_end` end here.
+  __host__ __device__ int queries_until(int key_end) const {
+    const int end = key_end - 1 + window - offset;
+    return window > 0 && end < tq ? end : tq;
+  }
+  /// By the causal mask; kernels without windows need no more.
   __host__ __device__ bool masked(int query, int key) const { return key >= tk || (causal && key > query + offset); }
   /// Whether a tile of queries [q0, ...) x keys [.., k_end) holds a masked element.
   __host__ __device__ bool needs_mask(int q0, int k_end) const {
     return k_end > tk || (causal && k_end - 1 > q0 + offset);
+  }
+  /// The same with the window.
+  __host__ __device__ bool hidden(int query, int key) const {
+    return masked(query, key) || (window > 0 && key <= query + offset - window);
+  }
+  __host__ __device__ bool needs_hiding(int q0, int q_end, int k0, int k_end) const {
+    return needs_mask(q0, k_end) || (window > 0 && k0 <= q_end - 1 + offset - window);
   }
 };
 
@@ -93,9 +118,11 @@ inline void check_shared(int bytes) {
 /// What `products` matrix products of Tq x Tk x D per head cost (if causal without the masked half of the last Tq
 /// keys). Bytes: the given views once, each [B, T, heads, D] in bf16 or f32.
 inline Work work_of(const AttentionShape& s, int products, int q_sized, int k_sized, int64_t element_bytes) {
+  const double most = s.window > 0 ? static_cast<double>(s.window) : INFINITY;
   const double rows = static_cast<double>(s.batch * s.n_heads * s.q_length), d = static_cast<double>(s.head_dim);
   const double keys = static_cast<double>(s.batch * s.n_kv_heads * s.k_length);
-  const double seen = static_cast<double>(s.k_length) - (s.causal ? 0.5 * static_cast<double>(s.q_length) : 0.0);
+  const double seen =
+      std::min(most, static_cast<double>(s.k_length) - (s.causal ? 0.5 * static_cast<double>(s.q_length) : 0.0));
   const double pairs = rows * seen;
   return {(q_sized * rows + k_sized * keys) * d * static_cast<double>(element_bytes), 2.0 * products * pairs * d};
 }

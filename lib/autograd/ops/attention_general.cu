@@ -140,6 +140,8 @@ __device__ float sum16(float x) {
   return x;
 }
 
+__device__ float capped(const Shape& s, float score) { return s.cap > 0 ? s.cap * tanhf(score / s.cap) : score; }
+
 /// O and lse of BM queries of one head, by the online softmax over tiles of BN keys: with m the largest score so far
 /// and l the sum of exp(S - m), a tile that raises m to m' first shrinks l and O by exp(m - m').
 template <class T, int DMAX, int BM, int BN>
@@ -161,7 +163,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int i = 0; i < RM; ++i) m[i] = -INFINITY, l[i] = 0.f;
 
   const int keys = s.keys_until(min(q0 + BM, s.tq));
-  for (int k0 = 0; k0 < keys; k0 += BN) {
+  for (int k0 = s.first_key(q0) / BN * BN; k0 < keys; k0 += BN) {
     __syncthreads();
     load_tile(k_tile, BN, k.head(b, h / s.group, s.head_dim), k.row, k0, s.tk, s.head_dim);
     load_tile(v_tile, BN, v.head(b, h / s.group, s.head_dim), v.row, k0, s.tk, s.head_dim);
@@ -174,15 +176,16 @@ __global__ void __launch_bounds__(kThreads)
       float top = m[i];
 #pragma unroll
       for (int j = 0; j < RN; ++j) {
-        x[i][j] = s.masked(query, k0 + tx + 16 * j) ? -INFINITY : x[i][j] * s.scale;
+        x[i][j] = s.hidden(query, k0 + tx + 16 * j) ? -INFINITY : capped(s, x[i][j] * s.scale);
         top = fmaxf(top, x[i][j]);
       }
-      top = max16(top);  // finite: every query sees key 0, which is in the first tile
-      const float shrink = expf(m[i] - top);
+      top = max16(top);
+      const float base = top == -INFINITY ? 0.f : top;  // with a window a row may not have seen a key yet
+      const float shrink = expf(m[i] - base);
       float sum = 0.f;
 #pragma unroll
       for (int j = 0; j < RN; ++j) {
-        const float p = expf(x[i][j] - top);
+        const float p = expf(x[i][j] - base);
         p_tile[(ty + 16 * i) * (BN + 1) + tx + 16 * j] = p;
         sum += p;
       }
@@ -202,7 +205,7 @@ __global__ void __launch_bounds__(kThreads)
   write_rows(o.head(b, h, s.head_dim), o.row, q0, s.tq, s.head_dim, acc, ty, tx);
 }
 
-/// P and dS = P (dP - delta) of one tile, left in shared memory for the products that sum over one of their sides.
+/// P and dS = P (dP - delta) (1 - tanh^2) of one tile, left in shared memory for the products that sum over one of their sides.
 template <int BM, int BN>
 __device__ void backward_tile(const Shape& s, const float* q_tile, const float* k_tile, const float* v_tile,
                               const float* do_tile, const float* lse, const float* delta, int q0, int k0, float* p_tile,
@@ -219,10 +222,11 @@ __device__ void backward_tile(const Shape& s, const float* q_tile, const float* 
 #pragma unroll
     for (int j = 0; j < RN; ++j) {
       // At huge scores the rounding of lse can leave S - lse above 0; P never exceeds 1.
-      const float p = s.masked(query, k0 + tx + 16 * j) ? 0.f : expf(fminf(x[i][j] * s.scale - row_lse, 0.f));
+      const float score = capped(s, x[i][j] * s.scale), t = s.cap > 0 ? score / s.cap : 0.f;
+      const float p = s.hidden(query, k0 + tx + 16 * j) ? 0.f : expf(fminf(score - row_lse, 0.f));
       const int at = (ty + 16 * i) * (BN + 1) + tx + 16 * j;
       p_tile[at] = p;
-      ds_tile[at] = p * (dp[i][j] - row_delta);
+      ds_tile[at] = p * (dp[i][j] - row_delta) * (1.f - t * t);  // the cap's slope: 1 without one
     }
   }
 }
@@ -250,7 +254,7 @@ __global__ void __launch_bounds__(kThreads)
   float4 dk_acc[RN][N] = {}, dv_acc[RN][N] = {};
   for (int h = kv * s.group; h < (kv + 1) * s.group; ++h) {
     const int64_t bh = int64_t(b) * s.n_heads + h;
-    for (int q0 = s.first_query(k0) / BM * BM; q0 < s.tq; q0 += BM) {
+    for (int q0 = s.first_query(k0) / BM * BM; q0 < s.queries_until(min(k0 + BN, s.tk)); q0 += BM) {
       __syncthreads();
       load_tile(q_tile, BM, q.head(b, h, s.head_dim), q.row, q0, s.tq, s.head_dim);
       load_tile(do_tile, BM, d_o.head(b, h, s.head_dim), d_o.row, q0, s.tq, s.head_dim);
@@ -293,7 +297,7 @@ __global__ void __launch_bounds__(kThreads)
   load_tile(do_tile, BM, d_o.head(b, h, s.head_dim), d_o.row, q0, s.tq, s.head_dim);
   float4 acc[RM][N] = {};
   const int keys = s.keys_until(min(q0 + BM, s.tq));
-  for (int k0 = 0; k0 < keys; k0 += BN) {
+  for (int k0 = s.first_key(q0) / BN * BN; k0 < keys; k0 += BN) {
     __syncthreads();
     load_tile(k_tile, BN, k.head(b, h / s.group, s.head_dim), k.row, k0, s.tk, s.head_dim);
     load_tile(v_tile, BN, v.head(b, h / s.group, s.head_dim), v.row, k0, s.tk, s.head_dim);

@@ -22,7 +22,7 @@ __device__ float sum4(float x) {
 constexpr int kForwardM = 128, kForwardN = 64;
 
 /// O and lse of 128 queries of one head; a warp owns 32 of them. Scores stay unscaled: P = exp2(c S - c max S), c =
-/// scale log2 e.
+/// scale log2 e. Tiles of keys before the window are not visited.
 template <int D>
 __global__ void __launch_bounds__(kThreads, 2)
     forward_kernel(Shape s, Heads<const bf> q, Heads<const bf> k, Heads<const bf> v, Heads<bf> o, float* lse) {
@@ -32,12 +32,12 @@ __global__ void __launch_bounds__(kThreads, 2)
   bf* kv_tiles = shared + BM * LD;  // two stages of K [BN][LD], V [BN][LD]
   const int bh = blockIdx.x, b = bh / s.n_heads, h = bh % s.n_heads, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int q0 = (gridDim.y - 1 - blockIdx.y) * BM;  // the longest rows first: their blocks would finish last
-  const int keys = s.keys_until(min(q0 + BM, s.tq));
+  const int keys = s.keys_until(min(q0 + BM, s.tq)), first_key = s.first_key(q0) / BN * BN;
   const bf *k_head = k.head(b, h / s.group, D), *v_head = v.head(b, h / s.group, D);
 
   copy_tile<D, BM>(q_tile, q.head(b, h, D), q.row, q0, s.tq);
-  copy_tile<D, BN>(kv_tiles, k_head, k.row, 0, s.tk);
-  copy_tile<D, BN>(kv_tiles + BN * LD, v_head, v.row, 0, s.tk);
+  copy_tile<D, BN>(kv_tiles, k_head, k.row, first_key, s.tk);
+  copy_tile<D, BN>(kv_tiles + BN * LD, v_head, v.row, first_key, s.tk);
   copies_commit();
 
   Tile<MT, D / 8> acc;
@@ -45,10 +45,11 @@ __global__ void __launch_bounds__(kThreads, 2)
   float m[MT][2], l[MT][2];
 #pragma unroll
   for (int i = 0; i < MT; ++i) m[i][0] = m[i][1] = -INFINITY, l[i][0] = l[i][1] = 0.f;
-  const float c = s.scale * kLog2e;
+  const Scores scores(s);
+  const float c = scores.factor;
   const int first = q0 + warp * 16 * MT;  // this warp's first query
 
-  for (int k0 = 0, stage = 0; k0 < keys; k0 += BN, stage ^= 1) {
+  for (int k0 = first_key, stage = 0; k0 < keys; k0 += BN, stage ^= 1) {
     const bf* k_tile = kv_tiles + stage * 2 * BN * LD;
     copies_wait();
     __syncthreads();
@@ -60,14 +61,15 @@ __global__ void __launch_bounds__(kThreads, 2)
     }
     Tile<MT, NT> p;
     dot_rows<D>(p, q_tile + warp * 16 * MT * LD, k_tile);
-    if (s.needs_mask(first, k0 + BN)) {
+    if (scores.capped()) cap_scores(p, scores);
+    if (s.needs_hiding(first, first + 16 * MT, k0, k0 + BN)) {
 #pragma unroll
       for (int i = 0; i < MT; ++i)
 #pragma unroll
         for (int j = 0; j < NT; ++j)
 #pragma unroll
           for (int e = 0; e < 4; ++e)
-            if (s.masked(first + 16 * i + lane / 4 + e / 2 * 8, k0 + 8 * j + lane % 4 * 2 + e % 2))
+            if (s.hidden(first + 16 * i + lane / 4 + e / 2 * 8, k0 + 8 * j + lane % 4 * 2 + e % 2))
               p.at[i][j][e] = -INFINITY;
     }
 #pragma unroll
@@ -77,12 +79,13 @@ __global__ void __launch_bounds__(kThreads, 2)
         float top = m[i][half];
 #pragma unroll
         for (int j = 0; j < NT; ++j) top = fmaxf(top, fmaxf(p.at[i][j][2 * half], p.at[i][j][2 * half + 1]));
-        top = max4(top);  // finite from the first tile on: every query sees key 0
-        const float shrink = exp2_fast((m[i][half] - top) * c);
-        float top_c = top * c;
+        top = max4(top);
+        const float base = top == -INFINITY ? 0.f : top;  // with a window a row may not have seen a key yet
+        const float shrink = exp2_fast((m[i][half] - base) * c);
+        float top_c = base * c;
         if (fabsf(top_c) > kHugeScore) {
 #pragma unroll
-          for (int j = 0; j < NT; ++j) p.at[i][j][2 * half] -= top, p.at[i][j][2 * half + 1] -= top;
+          for (int j = 0; j < NT; ++j) p.at[i][j][2 * half] -= base, p.at[i][j][2 * half + 1] -= base;
           top_c = 0.f;
         }
         m[i][half] = top;
@@ -106,7 +109,8 @@ __global__ void __launch_bounds__(kThreads, 2)
     for (int half = 0; half < 2; ++half) {
       const float total = sum4(l[i][half]);
       const int t = first + 16 * i + 8 * half + lane / 4;
-      if (lse && lane % 4 == 0 && t < s.tq) lse[int64_t(bh) * s.tq + t] = m[i][half] * s.scale + kLn2 * log2f(total);
+      if (lse && lane % 4 == 0 && t < s.tq)
+        lse[int64_t(bh) * s.tq + t] = m[i][half] * scores.natural + kLn2 * log2f(total);
       l[i][half] = 1.f / total;
     }
   write_rows(o.head(b, h, D), o.row, first, s.tq, acc, [&](int i, int half) { return l[i][half]; });

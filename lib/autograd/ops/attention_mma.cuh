@@ -57,6 +57,25 @@ __device__ inline float exp2_fast(float x) {
   return y;
 }
 
+/// 1 - 2 / (e^2x + 1): within 2e-7 absolutely, and right at infinities and NaN.
+__device__ inline float tanh_fast(float x) { return 1.f - __fdividef(2.f, exp2_fast(2.f * kLog2e * x) + 1.f); }
+/// Scores as kernels compute them: unscaled, or with a soft cap tanh(scale S / cap); times `factor` they are in units
+/// of log 2, times `natural` in natural ones.
+struct Scores {
+  float factor, natural, inner;
+  __device__ explicit Scores(const Shape& s)
+      : factor((s.cap > 0 ? s.cap : s.scale) * kLog2e),
+        natural(s.cap > 0 ? s.cap : s.scale),
+        inner(s.cap > 0 ? s.scale / s.cap : 0.f) {}
+  __device__ bool capped() const { return inner > 0; }
+  __device__ float operator()(float product) const { return tanh_fast(product * inner); }
+  /// The cap's slope 1 - tanh^2 from P = exp2(factor tanh - lse2); a P that has underflown gives 0.
+  __device__ float slope(float p, float lse2) const {
+    const float t = (__log2f(p) + lse2) / factor;
+    return p > 0 ? 1.f - t * t : 0.f;
+  }
+};
+
 /// ROWS tokens of one head into rows of D + 8 elements; zeros beyond `end`.
 template <int D, int ROWS>
 __device__ inline void copy_tile(bf* tile, const bf* head, int64_t row_stride, int begin, int end) {
@@ -81,6 +100,16 @@ struct Tile {
         for (int e = 0; e < 4; ++e) at[i][j][e] = 0.f;
   }
 };
+
+template <int MT, int NT>
+__device__ inline void cap_scores(Tile<MT, NT>& p, const Scores& scores) {
+#pragma unroll
+  for (int i = 0; i < MT; ++i)
+#pragma unroll
+    for (int j = 0; j < NT; ++j)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) p.at[i][j][e] = scores(p.at[i][j][e]);
+}
 
 /// acc = A B^T: A has 16 MT rows at `a`, B has 8 NT rows at `b`, both of D elements with row length D + 8.
 template <int D, int MT, int NT>

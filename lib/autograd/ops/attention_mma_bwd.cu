@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   [[maybe_unused]] bf* ds_tile = stages + 2 * 2 * BM * LD;  // dS^T [BN][BM + 8]
   const int kv_heads = s.n_heads / s.group, b = blockIdx.x / kv_heads, kv = blockIdx.x % kv_heads;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, k0 = blockIdx.y * BN, first = k0 + warp * 16 * MT;
-  const int begin = s.first_query(k0) / BM * BM;
+  const int begin = s.first_query(k0) / BM * BM, end = s.queries_until(min(k0 + BN, s.tk));
 
   const auto copy_stage = [&](int stage, int h, int q0) {
     bf* to = stages + stage * 2 * BM * LD;
@@ -101,11 +101,12 @@ __global__ void __launch_bounds__(kThreads, 2)
   Tile<MT, D / 8> dk_acc, dv_acc;
   dk_acc.zero();
   dv_acc.zero();
-  const float c = s.scale * kLog2e;
-  int h = kv * s.group, q0 = begin;
+  const Scores scores(s);
+  const float c = scores.factor;
+  int h = begin < end ? kv * s.group : (kv + 1) * s.group, q0 = begin;  // a window may leave keys that nobody sees
   for (int stage = 0; h < (kv + 1) * s.group; stage ^= 1) {
     const bf *q_tile = stages + stage * 2 * BM * LD, *do_tile = q_tile + BM * LD;
-    const int next_q0 = q0 + BM < s.tq ? q0 + BM : begin, next_h = q0 + BM < s.tq ? h : h + 1;
+    const int next_q0 = q0 + BM < end ? q0 + BM : begin, next_h = q0 + BM < end ? h : h + 1;
     copies_wait();
     __syncthreads();
     if (next_h < (kv + 1) * s.group) copy_stage(stage ^ 1, next_h, next_q0);
@@ -113,7 +114,8 @@ __global__ void __launch_bounds__(kThreads, 2)
     const int64_t row = (int64_t(b) * s.n_heads + h) * pitch + q0 + lane % 4 * 2;
     Tile<MT, NT> p, ds;
     dot_rows<D>(p, k_tile + warp * 16 * MT * LD, q_tile);
-    const bool mask = s.needs_mask(q0, first + 16 * MT);
+    if (scores.capped()) cap_scores(p, scores);
+    const bool mask = s.needs_hiding(q0, q0 + BM, first, first + 16 * MT);
 #pragma unroll
     for (int j = 0; j < NT; ++j) {
       const float2 l = *reinterpret_cast<const float2*>(lse2 + row + 8 * j);
@@ -122,7 +124,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
           p.at[i][j][e] = probability(p.at[i][j][e], c, e % 2 ? l.y : l.x);
-          if (mask && s.masked(q0 + 8 * j + lane % 4 * 2 + e % 2, first + 16 * i + lane / 4 + e / 2 * 8))
+          if (mask && s.hidden(q0 + 8 * j + lane % 4 * 2 + e % 2, first + 16 * i + lane / 4 + e / 2 * 8))
             p.at[i][j][e] = 0.f;
         }
     }
@@ -135,6 +137,13 @@ __global__ void __launch_bounds__(kThreads, 2)
       for (int i = 0; i < MT; ++i)
 #pragma unroll
         for (int e = 0; e < 4; ++e) ds.at[i][j][e] = p.at[i][j][e] * (ds.at[i][j][e] - (e % 2 ? dl.y : dl.x));
+      if (scores.capped()) {
+        const float2 l = *reinterpret_cast<const float2*>(lse2 + row + 8 * j);
+#pragma unroll
+        for (int i = 0; i < MT; ++i)
+#pragma unroll
+          for (int e = 0; e < 4; ++e) ds.at[i][j][e] *= scores.slope(p.at[i][j][e], e % 2 ? l.y : l.x);
+      }
     }
     add_rows<D>(dk_acc, ds, q_tile);
     if constexpr (with_dq) {
@@ -162,7 +171,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   bf* stages = do_tile + BM * LD;  // two stages of K [BN][LD], V [BN][LD]
   const int bh = blockIdx.x, b = bh / s.n_heads, h = bh % s.n_heads, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int q0 = (gridDim.y - 1 - blockIdx.y) * BM, first = q0 + warp * 16 * MT;
-  const int keys = s.keys_until(min(q0 + BM, s.tq));
+  const int keys = s.keys_until(min(q0 + BM, s.tq)), first_key = s.first_key(q0) / BN * BN;
 
   const auto copy_stage = [&](int stage, int k0) {
     bf* to = stages + stage * 2 * BN * LD;
@@ -172,11 +181,12 @@ __global__ void __launch_bounds__(kThreads, 2)
   };
   copy_tile<D, BM>(q_tile, q.head(b, h, D), q.row, q0, s.tq);
   copy_tile<D, BM>(do_tile, d_o.head(b, h, D), d_o.row, q0, s.tq);
-  copy_stage(0, 0);
+  copy_stage(0, first_key);
 
   Tile<MT, D / 8> acc;
   acc.zero();
-  const float c = s.scale * kLog2e;
+  const Scores scores(s);
+  const float c = scores.factor;
   float l[MT][2], dl[MT][2];
 #pragma unroll
   for (int i = 0; i < MT; ++i)
@@ -186,7 +196,7 @@ __global__ void __launch_bounds__(kThreads, 2)
       l[i][half] = lse2[row];
       dl[i][half] = delta[row];
     }
-  for (int k0 = 0, stage = 0; k0 < keys; k0 += BN, stage ^= 1) {
+  for (int k0 = first_key, stage = 0; k0 < keys; k0 += BN, stage ^= 1) {
     const bf *k_tile = stages + stage * 2 * BN * LD, *v_tile = k_tile + BN * LD;
     copies_wait();
     __syncthreads();
@@ -194,7 +204,8 @@ __global__ void __launch_bounds__(kThreads, 2)
     Tile<MT, NT> p, ds;
     dot_rows<D>(p, q_tile + warp * 16 * MT * LD, k_tile);
     dot_rows<D>(ds, do_tile + warp * 16 * MT * LD, v_tile);
-    const bool mask = s.needs_mask(first, k0 + BN);
+    if (scores.capped()) cap_scores(p, scores);
+    const bool mask = s.needs_hiding(first, first + 16 * MT, k0, k0 + BN);
 #pragma unroll
     for (int i = 0; i < MT; ++i)
 #pragma unroll
@@ -203,9 +214,17 @@ __global__ void __launch_bounds__(kThreads, 2)
         for (int e = 0; e < 4; ++e) {
           const float x = probability(p.at[i][j][e], c, l[i][e / 2]);
           const bool hidden =
-              mask && s.masked(first + 16 * i + lane / 4 + e / 2 * 8, k0 + 8 * j + lane % 4 * 2 + e % 2);
+              mask && s.hidden(first + 16 * i + lane / 4 + e / 2 * 8, k0 + 8 * j + lane % 4 * 2 + e % 2);
           ds.at[i][j][e] = hidden ? 0.f : x * (ds.at[i][j][e] - dl[i][e / 2]);
         }
+    if (scores.capped()) {
+#pragma unroll
+      for (int i = 0; i < MT; ++i)
+#pragma unroll
+        for (int j = 0; j < NT; ++j)
+#pragma unroll
+          for (int e = 0; e < 4; ++e) ds.at[i][j][e] *= 1.f - p.at[i][j][e] * p.at[i][j][e];  // p is tanh still
+    }
     add_rows<D>(acc, ds, k_tile);
   }
   write_rows(dq.head(b, h, D), dq.row, first, s.tq, acc, [&](int, int) { return s.scale; });

@@ -3,10 +3,18 @@
 //
 // Shapes as in the family's header. Kernels run on the compute stream (tensor/launch.cuh) and never synchronise.
 #pragma once
+#include "autograd/ops/activation.h"
+#include "autograd/ops/norm.h"
 #include "autograd/ops/rope.h"
 #include "tensor/tensor.h"
 
 namespace rw::cuda {
+
+/// Where a gradient goes: written, or added to if `add`. The tensor is undefined where no gradient is wanted.
+struct GradTarget {
+  Tensor tensor;
+  bool add = false;
+};
 
 // --- elementwise (f32, bf16)
 enum class Binary { add, sub, mul };
@@ -18,7 +26,11 @@ void unary_backward(Unary op, const Tensor& x, const Tensor& y, const Tensor& dy
 void scale(const Tensor& x, double factor, const Tensor& y);
 /// to += factor * scalar[0] * from; scalar may be undefined (1)
 void add_scaled(const Tensor& to, const Tensor& from, double factor, const Tensor& scalar);
+/// y may be x
 void add_bias(const Tensor& x, const Tensor& bias, const Tensor& y);
+/// y = cap tanh(x / cap); dx = dy (1 - (y / cap)^2)
+void soft_cap(const Tensor& x, double cap, const Tensor& y);
+void soft_cap_backward(const Tensor& y, double cap, const Tensor& dy, const Tensor& dx);
 /// out [C] (f32 or x's dtype) (+)= column sums of x [N,C], in two deterministic stages
 void column_sums(const Tensor& x, const Tensor& out, bool add);
 
@@ -29,17 +41,49 @@ void broadcast_scalar(const Tensor& dy, double factor, const Tensor& dx);  // dx
 void broadcast_last(const Tensor& dy, const Tensor& dx);                   // dx [N,C] = dy [N]
 
 // --- norm. x, residual, h, y [N,C]; rstd f32 [N]. residual and h may be undefined (plain RMSNorm of x).
-void rms_norm_forward(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps, const Tensor& h,
-                      const Tensor& y, const Tensor& rstd);
+void rms_norm_forward(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps, double weight_offset,
+                      const Tensor& h, const Tensor& y, const Tensor& rstd);
 /// dx = d/dh of both outputs; dh may be undefined. dweight (f32 or the weight's dtype) is added to if `add`.
-void rms_norm_backward(const Tensor& h, const Tensor& weight, const Tensor& rstd, const Tensor& dy, const Tensor& dh,
-                       const Tensor& dx, const Tensor& dweight, bool add);
+void rms_norm_backward(const Tensor& h, const Tensor& weight, double weight_offset, const Tensor& rstd,
+                       const Tensor& dy, const Tensor& dh, const Tensor& dx, const Tensor& dweight, bool add);
+
+struct NormOutputs {
+  Tensor h, y;  // [N,C]; h undefined without a residual
+};
+struct NormStatistics {
+  Tensor mean, rstd;  // f32 [N]
+};
+struct SavedLayerNorm {
+  Tensor h, weight, mean, rstd;
+};
+/// residual and bias may be undefined.
+void layer_norm_forward(const Tensor& x, const Tensor& residual, const Tensor& weight, const Tensor& bias, double eps,
+                        const NormOutputs& out, const NormStatistics& statistics);
+/// dx = d/dh of both outputs; dh may be undefined.
+void layer_norm_backward(const SavedLayerNorm& saved, const Tensor& dy, const Tensor& dh, const Tensor& dx,
+                         const GradTarget& dweight, const GradTarget& dbias);
+
+struct SavedQkNorm {
+  Tensor qkv, q_weight, k_weight, rstd;
+};
+/// qkv, y [B,T,H+2K,D]; y may be qkv. rstd f32 [B*T, H+K], or [B*T, 2] across heads.
+void qk_norm_forward(const QkNormOptions& options, const Tensor& qkv, const Tensor& q_weight, const Tensor& k_weight,
+                     const Tensor& y, const Tensor& rstd);
+/// dx may be dy.
+void qk_norm_backward(const QkNormOptions& options, const SavedQkNorm& saved, const Tensor& dy, const Tensor& dx,
+                      const GradTarget& dq_weight, const GradTarget& dk_weight);
 
 // --- swiglu. gate/up have row strides (packed: 2F, up = gate + F).
 void swiglu_forward(const Tensor& gate, const Tensor& up, const Tensor& y);
 void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, const Tensor& dgate, const Tensor& dup);
 void swiglu_packed_forward(const Tensor& gate_up, const Tensor& y);
 void swiglu_packed_backward(const Tensor& gate_up, const Tensor& dy, const Tensor& dgate_up);
+
+// --- activation (gelu and gelu_tanh; silu has kernels of its own). gate_up [N,2F], y [N,F]
+void activate(Activation activation, const Tensor& x, const Tensor& y);
+void activate_backward(Activation activation, const Tensor& x, const Tensor& dy, const Tensor& dx);
+void gated_packed_forward(Activation activation, const Tensor& gate_up, const Tensor& y);
+void gated_packed_backward(Activation activation, const Tensor& gate_up, const Tensor& dy, const Tensor& dgate_up);
 
 // --- embedding. ids i32 [N], weight [V,C], out [N,C]
 void embedding_forward(const Tensor& ids, const Tensor& weight, const Tensor& out);
@@ -66,6 +110,8 @@ struct AttentionShape {
   int64_t batch, n_heads, n_kv_heads, q_length, k_length, head_dim;
   bool causal;
   double scale;
+  int64_t window = 0;   // 0: none; else query i (of the last Tq of Tk tokens) sees keys j with i - window < j <= i
+  double soft_cap = 0;  // 0: none; else scores become soft_cap tanh(score / soft_cap) before the mask
 };
 /// o [B,Tq,H,D]; lse f32 [B,H,Tq] (may have a null owner when no gradient is wanted)
 void attention_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v,
@@ -77,8 +123,9 @@ void attention_backward(const AttentionShape& s, const HeadView& q, const HeadVi
 // --- loss. logits [N,V], targets i32 [N]; nll f32 [N]
 /// nll per row (0 where ignored); if `gradient`, logits become softmax - onehot (0 where ignored) in place.
 /// stats f32 [N,2], if given, gets each row's maximum and sum of exp(x - maximum); not together with `gradient`.
+/// soft_cap, if not 0: the loss is that of soft_cap tanh(logits / soft_cap), and the gradient is with respect to logits.
 void cross_entropy_rows(const Tensor& logits, const Tensor& targets, bool gradient, const Tensor& nll,
-                        const Tensor& stats = {});
+                        const Tensor& stats = {}, double soft_cap = 0);
 /// dlogits [N,V] = factor * dnll * (softmax - onehot), 0 where ignored; dnll f32 [1] or [N], stats as above.
 void cross_entropy_gradient(const Tensor& logits, const Tensor& targets, const Tensor& stats, const Tensor& dnll,
                             double factor, const Tensor& dlogits);

@@ -18,14 +18,35 @@ void sum_all(const Tensor&, double, const Tensor&) { absent(); }
 void sum_last(const Tensor&, const Tensor&) { absent(); }
 void broadcast_scalar(const Tensor&, double, const Tensor&) { absent(); }
 void broadcast_last(const Tensor&, const Tensor&) { absent(); }
-void rms_norm_forward(const Tensor&, const Tensor&, const Tensor&, double, const Tensor&, const Tensor&,
+void soft_cap(const Tensor&, double, const Tensor&) { absent(); }
+void soft_cap_backward(const Tensor&, double, const Tensor&, const Tensor&) { absent(); }
+void rms_norm_forward(const Tensor&, const Tensor&, const Tensor&, double, double, const Tensor&, const Tensor&,
                       const Tensor&) {
   absent();
 }
-void rms_norm_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+void rms_norm_backward(const Tensor&, const Tensor&, double, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                        const Tensor&, bool) {
   absent();
 }
+void layer_norm_forward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, double, const NormOutputs&,
+                        const NormStatistics&) {
+  absent();
+}
+void layer_norm_backward(const SavedLayerNorm&, const Tensor&, const Tensor&, const Tensor&, const GradTarget&,
+                         const GradTarget&) {
+  absent();
+}
+void qk_norm_forward(const QkNormOptions&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&) {
+  absent();
+}
+void qk_norm_backward(const QkNormOptions&, const SavedQkNorm&, const Tensor&, const Tensor&, const GradTarget&,
+                      const GradTarget&) {
+  absent();
+}
+void activate(Activation, const Tensor&, const Tensor&) { absent(); }
+void activate_backward(Activation, const Tensor&, const Tensor&, const Tensor&) { absent(); }
+void gated_packed_forward(Activation, const Tensor&, const Tensor&) { absent(); }
+void gated_packed_backward(Activation, const Tensor&, const Tensor&, const Tensor&) { absent(); }
 void swiglu_forward(const Tensor&, const Tensor&, const Tensor&) { absent(); }
 void swiglu_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&) { absent(); }
 void swiglu_packed_forward(const Tensor&, const Tensor&) { absent(); }
@@ -47,7 +68,7 @@ void attention_backward(const AttentionShape&, const HeadView&, const HeadView&,
                         const Tensor&, const HeadView&, const HeadView&, const HeadView&, const HeadView&) {
   absent();
 }
-void cross_entropy_rows(const Tensor&, const Tensor&, bool, const Tensor&, const Tensor&) { absent(); }
+void cross_entropy_rows(const Tensor&, const Tensor&, bool, const Tensor&, const Tensor&, double) { absent(); }
 void cross_entropy_gradient(const Tensor&, const Tensor&, const Tensor&, const Tensor&, double, const Tensor&) {
   absent();
 }

@@ -1,8 +1,10 @@
+// Elementwise ops on the CPU: the loops, the recorded ops, and the bias that other ops share (detail/bias.h).
 #include "autograd/ops/elementwise.h"
 
 #include <cmath>
 
 #include "autograd/ops/cuda_ops.h"
+#include "autograd/ops/detail/bias.h"
 #include "autograd/tape.h"
 #include "tensor/cpu_levels.h"
 #include "tensor/math.h"
@@ -87,19 +89,25 @@ struct AddBiasNode : Node {
     if (!wants(1)) return;
     const Tensor& dy = grad_out();
     const Target db = grad_target(1, bias_shape, bias_dtype, dy.device());
-    if (dy.is_cuda()) return cuda::column_sums(dy.view({-1, bias_shape[0]}), db.tensor, db.beta != 0);
-    const int64_t columns = bias_shape[0], rows = dy.numel() / columns;
-    Tensor sums = Tensor::zeros(bias_shape, DType::f64);
-    dispatch_float(dy.dtype(), "add_bias", [&](auto zero) {
-      using T = decltype(zero);
-      const T* p = dy.data<T>();
-      double* s = sums.data<double>();
-      for (int64_t r = 0; r < rows; ++r) {
-        for (int64_t c = 0; c < columns; ++c) s[c] += static_cast<double>(p[r * columns + c]);
-      }
-    });
-    if (db.beta == 0) db.tensor.zero();
-    accumulate(db.tensor, sums.to(db.tensor.dtype()));
+    detail::sum_columns(dy, db.tensor, db.beta != 0);
+  }
+};
+
+struct SoftCapNode : Node {  // saved: y
+  double cap = 1;
+  const char* name() const override { return "soft_cap"; }
+  void backward() override {
+    const Tensor &y = saved[0], &dy = grad_out();
+    const Tensor dx = Tensor::empty_like(y);
+    if (y.is_cuda()) {
+      cuda::soft_cap_backward(y, cap, dy, dx);
+    } else {
+      binary_cpu(y, dy, dx, [cap = cap](auto value, auto grad) {
+        const auto t = value / static_cast<decltype(value)>(cap);
+        return grad * (decltype(t)(1) - t * t);
+      });
+    }
+    add_grad(0, dx);
   }
 };
 
@@ -228,6 +236,46 @@ struct ReshapeNode : Node {
 
 }  // namespace
 
+namespace detail {
+
+void add_bias_rows(const Tensor& x, const Tensor& bias, const Tensor& y) {
+  if (x.numel() == 0) return;
+  if (x.is_cuda()) return cuda::add_bias(x, bias, y);
+  const int64_t columns = x.size(-1);
+  dispatch_float(x.dtype(), "add_bias", [&](auto zero) {
+    using T = decltype(zero);
+    const T *px = x.data<T>(), *pb = bias.data<T>();
+    T* py = y.data<T>();
+    parallel_for(x.numel() / columns, 64, [=](int64_t begin, int64_t end) RW_CPU_LEVELS {
+      for (int64_t r = begin; r < end; ++r) {
+        for (int64_t c = 0; c < columns; ++c) {
+          py[r * columns + c] = static_cast<T>(static_cast<Acc<T>>(px[r * columns + c]) + static_cast<Acc<T>>(pb[c]));
+        }
+      }
+    });
+  });
+}
+
+void sum_columns(const Tensor& x, const Tensor& out, bool add) {
+  const int64_t columns = out.numel(), rows = columns ? x.numel() / columns : 0;
+  if (x.is_cuda()) return cuda::column_sums(x.view({rows, columns}), out, add);
+  const Tensor sums = Tensor::zeros(out.shape(), DType::f64);
+  dispatch_float(x.dtype(), "column_sums", [&](auto zero) {
+    using T = decltype(zero);
+    const T* p = x.data<T>();
+    double* s = sums.data<double>();
+    parallel_for(columns, 64, [=](int64_t begin, int64_t end) RW_CPU_LEVELS {  // every column in the order of its rows
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t c = begin; c < end; ++c) s[c] += static_cast<double>(p[r * columns + c]);
+      }
+    });
+  });
+  if (!add) out.zero();
+  accumulate(out, sums.to(out.dtype()));
+}
+
+}  // namespace detail
+
 Var add(const Var& a, const Var& b) { return add_or_sub(a, b, 1); }
 Var sub(const Var& a, const Var& b) { return add_or_sub(a, b, -1); }
 
@@ -255,23 +303,7 @@ Var add_bias(const Var& x, const Var& bias) {
   check_same("add_bias", "x", x.value(), "bias", bias.value());
   check_shape("add_bias", "bias", bias.value(), {x.size(-1)});
   const Tensor y = Tensor::empty_like(x.value());
-  const int64_t columns = x.size(-1);
-  if (x.is_cuda()) {
-    cuda::add_bias(x.value(), bias.value(), y);
-  } else {
-    dispatch_float(x.dtype(), "add_bias", [&](auto zero) {
-      using T = decltype(zero);
-      const T *px = x.value().data<T>(), *pb = bias.value().data<T>();
-      T* py = y.data<T>();
-      parallel_for(x.numel() / columns, 64, [=](int64_t begin, int64_t end) RW_CPU_LEVELS {
-        for (int64_t r = begin; r < end; ++r) {
-          for (int64_t c = 0; c < columns; ++c) {
-            py[r * columns + c] = static_cast<T>(static_cast<Acc<T>>(px[r * columns + c]) + static_cast<Acc<T>>(pb[c]));
-          }
-        }
-      });
-    });
-  }
+  detail::add_bias_rows(x.value(), bias.value(), y);
   Var out(y);
   if (records(x, bias)) {
     auto node = std::make_unique<AddBiasNode>();
@@ -298,6 +330,27 @@ Var exp(const Var& x) { return unary(Unary::exp, x); }
 Var log(const Var& x) { return unary(Unary::log, x); }
 Var tanh(const Var& x) { return unary(Unary::tanh, x); }
 Var silu(const Var& x) { return unary(Unary::silu, x); }
+
+Var soft_cap(const Var& x, double cap) {
+  check(cap > 0 && std::isfinite(cap), "soft_cap", "cap must be positive and finite, got ", cap);
+  const Tensor y = Tensor::empty_like(x.value());
+  if (x.is_cuda()) {
+    cuda::soft_cap(x.value(), cap, y);
+  } else {
+    binary_cpu(x.value(), x.value(), y, [cap](auto p, auto) {
+      const auto c = static_cast<decltype(p)>(cap);
+      return c * fast_tanh(p / c);
+    });
+  }
+  Var out(y);
+  if (records(x)) {
+    auto node = std::make_unique<SoftCapNode>();
+    node->cap = cap;
+    node->saved = {y};
+    Tape::current().record(std::move(node), {x}, {&out});
+  }
+  return out;
+}
 
 Var reshape(const Var& x, const Shape& shape) {
   Var out(x.value().view(shape));

@@ -3,38 +3,12 @@
 //   y = f(x...)    computed in f32, rounded once
 #include "autograd/ops/column_sums.cuh"
 #include "autograd/ops/cuda_ops.h"
+#include "autograd/ops/detail/map.cuh"
 #include "tensor/launch.cuh"
 
 namespace rw::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-
-/// y[i] = f(i, inputs[i]...). No __restrict__: y may be one of the inputs, and each thread reads before it writes.
-template <int N, class Y, class F, class... X>
-__global__ void __launch_bounds__(kThreads) map_kernel(int64_t n, F f, Y* y, const X*... x) {
-  const int64_t begin = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * N;
-  if (begin + N <= n) {
-    [&](auto... loaded) {
-      Vec<float, N> out;
-#pragma unroll
-      for (int i = 0; i < N; ++i) out.at[i] = f(begin + i, to_float(loaded.at[i])...);
-      store_float<N>(y + begin, out);
-    }(load<N>(x + begin)...);
-  } else {
-    for (int64_t i = begin; i < n; ++i) y[i] = from_float<Y>(f(i, to_float(x[i])...));
-  }
-}
-
-template <class Y, class F, class... X>
-void map(const char* name, int64_t n, F f, Y* y, const X*... x) {
-  dispatch_width(aligned16(y, x...), [&](auto width) {
-    launch({name, n * int64_t{sizeof(Y) + (sizeof(X) + ...)}}, map_kernel<width(), Y, F, X...>,
-           ceil_div(n, kThreads * width()), kThreads, 0, n, f, y, x...);
-  });
-}
-
-// Functors rather than lambdas, so that kernels have readable names in a profile.
 struct Add {
   __device__ float operator()(int64_t, float a, float b) const { return a + b; }
 };
@@ -71,6 +45,17 @@ struct SiluBackward {
     return dy * s * (1.f + x * (1.f - s));
   }
 };
+struct SoftCap {
+  float cap;
+  __device__ float operator()(int64_t, float x) const { return cap * tanhf(x / cap); }
+};
+struct SoftCapBackward {
+  float cap;
+  __device__ float operator()(int64_t, float y, float dy) const {
+    const float t = y / cap;
+    return dy * (1.f - t * t);
+  }
+};
 struct Scale {
   float factor;
   __device__ float operator()(int64_t, float x) const { return factor * x; }
@@ -83,14 +68,20 @@ struct AddScaled {
     return fmaf(scalar ? factor * to_float(*scalar) : factor, from, to);
   }
 };
-template <class T>
-struct AddBias {
-  const T* bias;
-  uint32_t columns;
-  __device__ float operator()(int64_t i, float x) const {
-    return x + to_float(bias[static_cast<uint64_t>(i) % columns]);
-  }
-};
+constexpr int kBiasThreads = 256;
+
+/// y[r,c] = x[r,c] + bias[c]; y may be x. Bytes: x and y once each, bias from L1. The division is in 32 bits.
+template <int N, class T>
+__global__ void __launch_bounds__(kBiasThreads)
+    add_bias_kernel(uint32_t vectors, uint32_t per_row, const T* x, const T* __restrict__ bias, T* y) {
+  const uint32_t vector = blockIdx.x * kBiasThreads + threadIdx.x;
+  if (vector >= vectors) return;
+  const Vec<float, N> b = load_float<N>(bias + static_cast<int64_t>(vector % per_row) * N);
+  Vec<float, N> v = load_float<N>(x + static_cast<int64_t>(vector) * N);
+#pragma unroll
+  for (int i = 0; i < N; ++i) v.at[i] += b.at[i];
+  store_float<N>(y + static_cast<int64_t>(vector) * N, v);
+}
 
 // --- column sums ----------------------------------------------------------------------------------------------------
 //
@@ -233,8 +224,28 @@ void add_scaled(const Tensor& to, const Tensor& from, double factor, const Tenso
 void add_bias(const Tensor& x, const Tensor& bias, const Tensor& y) {
   dispatch(x.dtype(), "add_bias", [&](auto zero) {
     using T = decltype(zero);
-    map("add_bias", y.numel(), AddBias<T>{as<const T>(bias), static_cast<uint32_t>(bias.numel())}, as<T>(y),
-        as<const T>(x));
+    const int64_t columns = bias.numel();
+    dispatch_width(columns % 8 == 0 && aligned16(as<T>(x), as<T>(bias), as<T>(y)), [&](auto width) {
+      const int64_t vectors = y.numel() / width();
+      check(vectors <= int64_t{UINT32_MAX} - kBiasThreads, "add_bias", vectors, " vectors in one call");
+      launch({"add_bias", bytes_of(x, y)}, add_bias_kernel<width(), T>, ceil_div(vectors, kBiasThreads), kBiasThreads,
+             0, vectors, columns / width(), as<const T>(x), as<const T>(bias), as<T>(y));
+    });
+  });
+}
+
+void soft_cap(const Tensor& x, double cap, const Tensor& y) {
+  dispatch(x.dtype(), "soft_cap", [&](auto zero) {
+    using T = decltype(zero);
+    map("soft_cap", y.numel(), SoftCap{static_cast<float>(cap)}, as<T>(y), as<const T>(x));
+  });
+}
+
+void soft_cap_backward(const Tensor& y, double cap, const Tensor& dy, const Tensor& dx) {
+  dispatch(dy.dtype(), "soft_cap_backward", [&](auto zero) {
+    using T = decltype(zero);
+    map("soft_cap_backward", dx.numel(), SoftCapBackward{static_cast<float>(cap)}, as<T>(dx), as<const T>(y),
+        as<const T>(dy));
   });
 }
 

@@ -24,6 +24,8 @@ Var log(const Var& x);
 Var tanh(const Var& x);
 /// x * sigmoid(x)
 Var silu(const Var& x);
+/// cap * tanh(x / cap): x while it is small, never beyond cap (Gemma 2's soft cap of logits). Errors: cap not positive.
+Var soft_cap(const Var& x, double cap);
 /// The same values under another shape (a view; nothing is copied).
 Var reshape(const Var& x, const Shape& shape);
 

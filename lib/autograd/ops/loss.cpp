@@ -1,8 +1,10 @@
+// Cross-entropy on the CPU, its fusion with the last linear layer on both devices, and the recorded ops.
 #include "autograd/ops/loss.h"
 
 #include <cmath>
 
 #include "autograd/ops/cuda_ops.h"
+#include "autograd/ops/detail/bias.h"
 #include "autograd/tape.h"
 #include "tensor/cpu_levels.h"
 #include "tensor/gemm.h"
@@ -53,11 +55,42 @@ void rows_cpu(T* logits, const int32_t* targets, bool gradient, Acc<T>* nll, int
   });
 }
 
+/// The same for soft-capped logits s = cap tanh(z / cap): z is given, and with `gradient` becomes dz = ds (1 - (s/cap)^2).
+template <class T>
+void capped_rows_cpu(T* logits, const int32_t* targets, bool gradient, double soft_cap, Acc<T>* nll, int64_t rows,
+                     int64_t vocab) {
+  const Acc<T> cap = static_cast<Acc<T>>(soft_cap);
+  parallel_for(rows, 4, [=](int64_t begin, int64_t end) RW_CPU_LEVELS {
+    std::vector<Acc<T>> capped(static_cast<size_t>(vocab)), slope(static_cast<size_t>(vocab));
+    for (int64_t r = begin; r < end; ++r) {
+      T* row = logits + r * vocab;
+      if (targets[r] == kIgnoreIndex) {
+        nll[r] = 0;
+        if (gradient) std::fill_n(row, vocab, T(0));
+        continue;
+      }
+      for (int64_t v = 0; v < vocab; ++v) {
+        const Acc<T> t = fast_tanh(static_cast<Acc<T>>(row[v]) / cap);
+        capped[static_cast<size_t>(v)] = cap * t;
+        slope[static_cast<size_t>(v)] = Acc<T>(1) - t * t;
+      }
+      rows_cpu<Acc<T>>(capped.data(), targets + r, gradient, nll + r, 1, vocab);
+      if (!gradient) continue;
+      for (int64_t v = 0; v < vocab; ++v)
+        row[v] = static_cast<T>(capped[static_cast<size_t>(v)] * slope[static_cast<size_t>(v)]);
+    }
+  });
+}
+
 /// On either device; logits are overwritten if `gradient`.
-void loss_rows(const Tensor& logits, const Tensor& targets, bool gradient, const Tensor& nll) {
-  if (logits.is_cuda()) return cuda::cross_entropy_rows(logits, targets, gradient, nll);
+void loss_rows(const Tensor& logits, const Tensor& targets, bool gradient, const Tensor& nll, double soft_cap = 0) {
+  if (logits.is_cuda()) return cuda::cross_entropy_rows(logits, targets, gradient, nll, {}, soft_cap);
   dispatch_float(logits.dtype(), "cross_entropy", [&](auto zero) {
     using T = decltype(zero);
+    if (soft_cap != 0) {
+      return capped_rows_cpu<T>(logits.data<T>(), targets.data<int32_t>(), gradient, soft_cap, nll.data<Acc<T>>(),
+                                logits.size(0), logits.size(1));
+    }
     rows_cpu<T>(logits.data<T>(), targets.data<int32_t>(), gradient, nll.data<Acc<T>>(), logits.size(0),
                 logits.size(1));
   });
@@ -158,14 +191,15 @@ struct CrossEntropyNode : Node {  // saved: softmax - onehot [N,V]; on a GPU log
   }
 };
 
-struct LinearCrossEntropyNode : Node {  // saved: d(sum)/dx [N,C], d(sum)/dweight [V,C] (each only if wanted)
+// saved: d(sum)/dx [N,C], d(sum)/dweight [V,C], d(sum)/dbias [V] (each only if wanted). inputs: x, weight, bias
+struct LinearCrossEntropyNode : Node {
   double factor = 1;
   Shape x_shape;
   const char* name() const override { return "linear_cross_entropy"; }
   void backward() override {
-    for (size_t i = 0; i < 2; ++i) {
+    for (size_t i = 0; i < saved.size(); ++i) {
       if (!wants(i)) continue;
-      const Shape shape = i == 0 ? x_shape : saved[1].shape();
+      const Shape shape = i == 0 ? x_shape : saved[i].shape();
       const Target d = grad_target(i, shape, saved[i].dtype(), saved[i].device());
       if (d.beta == 0) d.tensor.zero();
       add_scaled(d.tensor.view(saved[i].shape()), saved[i], factor, grad_out());
@@ -177,6 +211,28 @@ struct LinearCrossEntropyNode : Node {  // saved: d(sum)/dx [N,C], d(sum)/dweigh
 int64_t chunk_rows(int64_t vocab, DType dtype, Device device) {
   const int64_t bytes = device.is_cuda() ? int64_t{512} << 20 : int64_t{16} << 20;
   return std::max<int64_t>(64, bytes / (vocab * size_of(dtype)) / 64 * 64);
+}
+
+/// The arguments that linear_cross_entropy and token_nll share.
+void check_head(const char* op, const Tensor& x, const Tensor& weight, const Tensor& targets,
+                const LossOptions& options) {
+  check(weight.rank() == 2, op, "weight must have shape [V, C], got ", weight.shape());
+  check(x.rank() >= 1 && x.size(-1) == weight.size(1), op, "x must have shape [..., ", weight.size(1), "], got ",
+        x.shape());
+  check_same(op, "x", x, "weight", weight);
+  if (options.bias.defined()) {
+    check_shape(op, "bias", options.bias.value(), {weight.size(0)});
+    check_same(op, "x", x, "bias", options.bias.value());
+  }
+  check(options.soft_cap >= 0 && std::isfinite(options.soft_cap), op, "soft_cap must be 0 or positive, got ",
+        options.soft_cap);
+  check_targets(op, targets, x.numel() / weight.size(1), weight.size(0), x.device());
+}
+
+/// logits [R,V] = x [R,C] W^T + bias; bias may be undefined.
+void head_logits(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& logits) {
+  gemm(x, Trans::no, weight, Trans::yes, logits);
+  if (bias.defined()) detail::add_bias_rows(logits, bias, logits);
 }
 
 }  // namespace
@@ -211,23 +267,28 @@ Var cross_entropy(const Var& logits, const Tensor& targets, Reduction reduction)
 
 Var linear_cross_entropy(const Var& x, const Var& weight, const Tensor& targets, Reduction reduction,
                          const Tensor& row_weights) {
+  return linear_cross_entropy(
+      x, weight, targets, LossOptions{.reduction = reduction, .row_weights = row_weights, .bias = {}, .soft_cap = 0});
+}
+
+Var linear_cross_entropy(const Var& x, const Var& weight, const Tensor& targets, const LossOptions& options) {
   const char* op = "linear_cross_entropy";
-  check(reduction != Reduction::none, op, "reduction must be sum or mean; token_nll gives the rows");
-  check(weight.rank() == 2, op, "weight must have shape [V, C], got ", weight.shape());
-  check(x.rank() >= 1 && x.size(-1) == weight.size(1), op, "x must have shape [..., ", weight.size(1), "], got ",
-        x.shape());
-  check_same(op, "x", x.value(), "weight", weight.value());
+  check(options.reduction != Reduction::none, op, "reduction must be sum or mean; token_nll gives the rows");
+  check_head(op, x.value(), weight.value(), targets, options);
   const int64_t vocab = weight.size(0), columns = weight.size(1), n = x.numel() / columns;
-  check_targets(op, targets, n, vocab, x.device());
+  const Var& bias = options.bias;
+  const Tensor& row_weights = options.row_weights;
   const bool weighted = row_weights.defined();
   if (weighted) {
-    check(reduction == Reduction::sum && row_weights.dtype() == DType::f32, op, "row weights are f32 and need a sum");
+    check(options.reduction == Reduction::sum && row_weights.dtype() == DType::f32, op,
+          "row weights are f32 and need a sum");
     check_shape(op, "row_weights", row_weights, {n});
     check(row_weights.device() == x.device(), op, "row weights are on ", row_weights.device(), ", x on ", x.device());
   }
   const Tensor rows = x.value().view({n, columns});
-  const bool recorded = records(x, weight);
+  const bool recorded = records(x, weight, bias);
   const bool want_x = recorded && x.requires_grad(), want_w = recorded && weight.requires_grad();
+  const bool want_b = recorded && bias.requires_grad();
   const Tensor dx = want_x ? Tensor::empty_like(rows) : Tensor();
   const int64_t chunk = std::min(n, chunk_rows(vocab, x.dtype(), x.device()));
   // Several chunks add up in f32. The product of a single one is rounded to a bf16 gradient here instead of later.
@@ -235,41 +296,45 @@ Var linear_cross_entropy(const Var& x, const Var& weight, const Tensor& targets,
   if (want_w && chunk == n && weight.slot()->grad.defined() && weight.slot()->grad.dtype() == DType::bf16)
     dw_dtype = DType::bf16;
   const Tensor dw = want_w ? Tensor::empty(weight.shape(), dw_dtype, x.device()) : Tensor();
+  const Tensor db = want_b ? Tensor::zeros({vocab}, wide(weight.dtype()), x.device()) : Tensor();
   const Tensor nll = Tensor::empty({n}, wide(x.dtype()), x.device());
   // dW = G^T diag(w) x: the weights go to the narrow side of the product.
   Tensor weighted_rows = rows;
   if (weighted && want_w) scale_rows(rows, row_weights, weighted_rows = Tensor::empty_like(rows));
+  // dbias = G^T w
+  const Tensor ones = Tensor::full({want_b ? n : 0, 1}, 1.0, x.dtype(), x.device());
+  if (weighted && want_b) scale_rows(ones, row_weights, ones);
   const Tensor buffer = Tensor::empty({chunk, vocab}, x.dtype(), x.device());
   for (int64_t begin = 0; begin < n; begin += chunk) {
     const int64_t end = std::min(n, begin + chunk);
     const Tensor logits = buffer.slice(0, end - begin);  // [chunk,V]
-    gemm(rows.slice(begin, end), Trans::no, weight.value(), Trans::yes, logits);
-    loss_rows(logits, targets.slice(begin, end), recorded, nll.slice(begin, end));
+    head_logits(rows.slice(begin, end), weight.value(), bias.value(), logits);
+    loss_rows(logits, targets.slice(begin, end), recorded, nll.slice(begin, end), options.soft_cap);
     if (want_x) gemm(logits, Trans::no, weight.value(), Trans::no, dx.slice(begin, end));
     if (want_w) gemm(logits, Trans::yes, weighted_rows.slice(begin, end), Trans::no, dw, 1, begin == 0 ? 0 : 1);
+    if (want_b) gemm(logits, Trans::yes, ones.slice(begin, end), Trans::no, db.view({vocab, 1}), 1, 1);
   }
   if (want_w && n == 0) dw.zero();
   if (weighted) {
     if (want_x) scale_rows(dx, row_weights, dx);
     scale_rows(nll, row_weights, nll);
   }
-  const double factor = factor_of(reduction, targets);
+  const double factor = factor_of(options.reduction, targets);
   Var out(reduce(nll, factor));
   if (recorded) {
     auto node = std::make_unique<LinearCrossEntropyNode>();
     node->factor = factor;
     node->x_shape = x.shape();
-    node->saved = {dx, dw};
-    Tape::current().record(std::move(node), {x, weight}, {&out});
+    node->saved = {dx, dw, db};
+    Tape::current().record(std::move(node), {x, weight, bias}, {&out});
   }
   return out;
 }
 
-Tensor token_nll(const Tensor& x, const Tensor& weight, const Tensor& targets) {
-  check(weight.rank() == 2 && x.size(-1) == weight.size(1), "token_nll",
-        "x must have shape [..., C] for weight [V, C], got ", x.shape(), " and ", weight.shape());
+Tensor token_nll(const Tensor& x, const Tensor& weight, const Tensor& targets, const LossOptions& options) {
+  check_head("token_nll", x, weight, targets, options);
+  check(!options.row_weights.defined(), "token_nll", "row weights are for a sum; here every row keeps its own loss");
   const int64_t vocab = weight.size(0), columns = weight.size(1), n = x.numel() / columns;
-  check_targets("token_nll", targets, n, vocab, x.device());
   const Tensor rows = x.view({n, columns});
   const Tensor nll = Tensor::empty({n}, wide(x.dtype()), x.device());
   const int64_t chunk = std::min(n, chunk_rows(vocab, x.dtype(), x.device()));
@@ -277,8 +342,8 @@ Tensor token_nll(const Tensor& x, const Tensor& weight, const Tensor& targets) {
   for (int64_t begin = 0; begin < n; begin += chunk) {
     const int64_t end = std::min(n, begin + chunk);
     const Tensor logits = buffer.slice(0, end - begin);
-    gemm(rows.slice(begin, end), Trans::no, weight, Trans::yes, logits);
-    loss_rows(logits, targets.slice(begin, end), false, nll.slice(begin, end));
+    head_logits(rows.slice(begin, end), weight, options.bias.value(), logits);
+    loss_rows(logits, targets.slice(begin, end), false, nll.slice(begin, end), options.soft_cap);
   }
   return nll;
 }

@@ -255,7 +255,8 @@ __global__ void __launch_bounds__(256)
 }  // namespace
 
 void cross_entropy_rows(const Tensor& logits, const Tensor& targets, bool gradient, const Tensor& nll,
-                        const Tensor& stats) {
+                        const Tensor& stats, double soft_cap) {
+  check(soft_cap == 0, "cross_entropy", "a soft cap has no GPU kernel yet");
   const int64_t rows = logits.size(0), vocab = logits.size(1), bytes = vocab * size_of(logits.dtype());
   const int64_t moved = (gradient ? 2 : 1) * logits.bytes();
   check(!gradient || !stats.defined(), "cross_entropy", "the gradient in place leaves nothing to make another from");

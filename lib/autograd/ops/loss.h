@@ -13,13 +13,22 @@ enum class Reduction { none, sum, mean };
 /// targets on the host). Errors: a target outside [0, V) that is not kIgnoreIndex (checked on the CPU).
 Var cross_entropy(const Var& logits, const Tensor& targets, Reduction reduction = Reduction::mean);
 
-/// cross_entropy(x W^T) in chunks of rows: x [N,C], weight [V,C]. The gradients are made in the same pass, so that only
-/// one chunk of logits ever exists. Reduction sum or mean. `row_weights`, f32 [N], multiply each row's loss and
-/// gradient (with Reduction::sum only).
-Var linear_cross_entropy(const Var& x, const Var& weight, const Tensor& targets, Reduction reduction = Reduction::mean,
+struct LossOptions {
+  Reduction reduction = Reduction::mean;  // sum or mean
+  Tensor row_weights;                     // f32 [N]: multiply each row's loss and gradient (with Reduction::sum only)
+  Var bias;                               // [V]: of the last linear layer
+  double soft_cap = 0;                    // not 0: logits become soft_cap * tanh(logits / soft_cap)
+};
+
+/// cross_entropy(soft_cap(x W^T + bias)) in chunks of rows: x [...,C] with N rows, weight [V,C]. The gradients are made
+/// in the same pass, so that only one chunk of logits ever exists. Errors: shapes, dtypes or devices that do not fit;
+/// Reduction::none; row weights with a mean; a negative soft cap; targets as in cross_entropy.
+Var linear_cross_entropy(const Var& x, const Var& weight, const Tensor& targets, const LossOptions& options = {});
+Var linear_cross_entropy(const Var& x, const Var& weight, const Tensor& targets, Reduction reduction,
                          const Tensor& row_weights = {});
 
-/// The per-row loss without gradients: f32 (f64 for f64) [N], 0 where ignored.
-Tensor token_nll(const Tensor& x, const Tensor& weight, const Tensor& targets);
+/// The per-row loss without gradients: f32 (f64 for f64) [N], 0 where ignored. Of the options, bias and soft_cap count;
+/// there is no reduction. Errors: as linear_cross_entropy; row weights.
+Tensor token_nll(const Tensor& x, const Tensor& weight, const Tensor& targets, const LossOptions& options = {});
 
 }  // namespace rw

@@ -1,5 +1,7 @@
+// Matrix products as recorded ops.
 #include "autograd/ops/matmul.h"
 
+#include "autograd/ops/detail/bias.h"
 #include "autograd/tape.h"
 #include "tensor/gemm.h"
 
@@ -24,7 +26,7 @@ struct MatmulNode : Node {  // saved: a [M,K], b [K,N]
   }
 };
 
-struct LinearNode : Node {  // saved: x [R,K], weight [N,K]
+struct LinearNode : Node {  // saved: x [R,K], weight [N,K]. inputs: x, weight (and bias)
   Shape x_shape;
   const char* name() const override { return "linear"; }
   void backward() override {
@@ -37,6 +39,10 @@ struct LinearNode : Node {  // saved: x [R,K], weight [N,K]
     if (wants(1)) {
       const Target dw = grad_target(1, w.shape(), grad_dtype(w.dtype()), w.device());
       gemm(dy, Trans::yes, x, Trans::no, dw.tensor, 1, dw.beta);
+    }
+    if (inputs.size() > 2 && wants(2)) {
+      const Target db = grad_target(2, {w.size(0)}, grad_dtype(w.dtype()), w.device());
+      detail::sum_columns(dy, db.tensor, db.beta != 0);
     }
   }
 };
@@ -56,26 +62,34 @@ Var matmul(const Var& a, const Var& b) {
   return out;
 }
 
-Var linear(const Var& x, const Var& weight) {
+Var linear(const Var& x, const Var& weight, const Var& bias) {
   check(weight.rank() == 2, "linear", "weight must have shape [N, K], got ", weight.shape());
   check(x.rank() >= 1 && x.size(-1) == weight.size(1), "linear", "x must have shape [..., ", weight.size(1), "], got ",
         x.shape());
   check_same("linear", "x", x.value(), "weight", weight.value());
+  if (bias.defined()) {
+    check_shape("linear", "bias", bias.value(), {weight.size(0)});
+    check_same("linear", "x", x.value(), "bias", bias.value());
+  }
   Shape shape = x.shape();
   shape.set(-1, weight.size(0));
   const Tensor rows = x.value().view({-1, weight.size(1)});  // [R,K]
   Tensor y = Tensor::empty(shape, x.dtype(), x.device());
-  if (rows.size(0) == 1 && weight.compact().defined() && !records(x, weight)) {  // decoding: half the bytes
+  const bool recorded = records(x, weight, bias);
+  if (rows.size(0) == 1 && weight.compact().defined() && !recorded) {  // decoding: half the bytes
     cpu::matvec(weight.size(0), weight.size(1), weight.compact().data<bf16>(), rows.data<float>(), y.data<float>());
-    return Var(y);
+  } else {
+    gemm(rows, Trans::no, weight.value(), Trans::yes, y.view({rows.size(0), weight.size(0)}));
   }
-  gemm(rows, Trans::no, weight.value(), Trans::yes, y.view({rows.size(0), weight.size(0)}));
+  if (bias.defined()) detail::add_bias_rows(y, bias.value(), y);
   Var out(y);
-  if (records(x, weight)) {
+  if (recorded) {
     auto node = std::make_unique<LinearNode>();
     node->x_shape = x.shape();
     node->saved = {rows, weight.value()};
-    Tape::current().record(std::move(node), {x, weight}, {&out});
+    std::vector<Var> inputs = {x, weight};
+    if (bias.defined()) inputs.push_back(bias);
+    Tape::current().record(std::move(node), inputs, {&out});
   }
   return out;
 }

@@ -1,3 +1,4 @@
+// RMSNorm on the CPU, alone and fused with the residual add before it: the loops and the recorded op.
 #include "autograd/ops/norm.h"
 
 #include <cmath>
@@ -10,10 +11,10 @@
 namespace rw {
 namespace {
 
-/// h = x (+ residual); y = h * rstd * weight, rstd = 1/sqrt(mean(h^2) + eps). h is written only if there is a residual.
+/// h = x (+ residual); y = h * rstd * (weight + plus), rstd = 1/sqrt(mean(h^2) + eps). h is written only if there is a residual.
 template <class T>
-void forward_rows(const T* x, const T* residual, const T* weight, Acc<T> eps, T* h, T* y, Acc<T>* rstd, int64_t rows,
-                  int64_t columns) {
+void forward_rows(const T* x, const T* residual, const T* weight, Acc<T> eps, Acc<T> plus, T* h, T* y, Acc<T>* rstd,
+                  int64_t rows, int64_t columns) {
   parallel_for(rows, 16, [=](int64_t begin, int64_t end) RW_CPU_LEVELS {
     for (int64_t r = begin; r < end; ++r) {
       const T* row = x + r * columns;
@@ -35,15 +36,15 @@ void forward_rows(const T* x, const T* residual, const T* weight, Acc<T> eps, T*
       rstd[r] = scale;
       T* yr = y + r * columns;
       for (int64_t c = 0; c < columns; ++c) {
-        yr[c] = static_cast<T>(static_cast<Acc<T>>(row[c]) * scale * static_cast<Acc<T>>(weight[c]));
+        yr[c] = static_cast<T>(static_cast<Acc<T>>(row[c]) * scale * (static_cast<Acc<T>>(weight[c]) + plus));
       }
     }
   });
 }
 
-/// With n = h * rstd and g = dy * weight:  dh = rstd * (g - n * mean(g n)),  dweight = sum over rows of dy * n.
+/// With n = h * rstd and g = dy * (weight + plus):  dh = rstd * (g - n * mean(g n)),  dweight = sum over rows of dy * n.
 template <class T>
-void backward_rows(const T* h, const T* weight, const Acc<T>* rstd, const T* dy, const T* dh_more, T* dx,
+void backward_rows(const T* h, const T* weight, Acc<T> plus, const Acc<T>* rstd, const T* dy, const T* dh_more, T* dx,
                    Acc<T>* dweight_parts, int64_t parts, int64_t rows, int64_t columns) {
   // Fixed parts: the order of sums does not depend on the thread count.
   parallel_items(parts, [=](int64_t part) RW_CPU_LEVELS {
@@ -58,12 +59,12 @@ void backward_rows(const T* h, const T* weight, const Acc<T>* rstd, const T* dy,
       for (int64_t c = 0; c < columns; ++c) {
         const Acc<T> n = static_cast<Acc<T>>(hr[c]) * scale, g = static_cast<Acc<T>>(gr[c]);
         dw[c] += g * n;
-        dot += g * static_cast<Acc<T>>(weight[c]) * n;
+        dot += g * (static_cast<Acc<T>>(weight[c]) + plus) * n;
       }
       const Acc<T> mean = dot / static_cast<Acc<T>>(columns);
       for (int64_t c = 0; c < columns; ++c) {
         const Acc<T> n = static_cast<Acc<T>>(hr[c]) * scale;
-        Acc<T> d = scale * (static_cast<Acc<T>>(gr[c]) * static_cast<Acc<T>>(weight[c]) - n * mean);
+        Acc<T> d = scale * (static_cast<Acc<T>>(gr[c]) * (static_cast<Acc<T>>(weight[c]) + plus) - n * mean);
         if (more) d += static_cast<Acc<T>>(more[c]);
         out[c] = static_cast<T>(d);
       }
@@ -73,6 +74,7 @@ void backward_rows(const T* h, const T* weight, const Acc<T>* rstd, const T* dy,
 
 struct NormNode : Node {  // saved: h [N,C], weight [C], rstd [N]. inputs: x, weight (and residual). outputs: (h and) y
   bool fused = false;
+  double weight_offset = 0;
   Shape shape;
   const char* name() const override { return fused ? "residual_rms_norm" : "rms_norm"; }
 
@@ -91,15 +93,15 @@ struct NormNode : Node {  // saved: h [N,C], weight [C], rstd [N]. inputs: x, we
     if (wants(1)) dw = grad_target(1, weight.shape(), wide, h.device());
     const int64_t rows = h.size(0), columns = h.size(1);
     if (h.is_cuda()) {
-      cuda::rms_norm_backward(h, weight, rstd, dy, dh, dx, dw.tensor, dw.beta != 0);
+      cuda::rms_norm_backward(h, weight, weight_offset, rstd, dy, dh, dx, dw.tensor, dw.beta != 0);
     } else {
       const int64_t parts = std::min<int64_t>(64, rows);
       const Tensor partial = Tensor::empty({parts, columns}, wide);
       dispatch_float(h.dtype(), name(), [&](auto zero) {
         using T = decltype(zero);
-        backward_rows<T>(h.data<T>(), weight.data<T>(), rstd.data<Acc<T>>(), dy.data<T>(),
-                         dh.defined() ? dh.data<T>() : nullptr, dx.data<T>(), partial.data<Acc<T>>(), parts, rows,
-                         columns);
+        backward_rows<T>(h.data<T>(), weight.data<T>(), static_cast<Acc<T>>(weight_offset), rstd.data<Acc<T>>(),
+                         dy.data<T>(), dh.defined() ? dh.data<T>() : nullptr, dx.data<T>(), partial.data<Acc<T>>(),
+                         parts, rows, columns);
         if (!wants(1)) return;
         Tensor sums = Tensor::zeros(weight.shape(), wide);
         for (int64_t p = 0; p < parts; ++p) {
@@ -114,7 +116,8 @@ struct NormNode : Node {  // saved: h [N,C], weight [C], rstd [N]. inputs: x, we
   }
 };
 
-std::pair<Var, Var> norm(const char* op, const Var& x, const Var* residual, const Var& weight, double eps) {
+std::pair<Var, Var> norm(const char* op, const Var& x, const Var* residual, const Var& weight,
+                         const NormOptions& options) {
   check(x.rank() >= 1, op, "x must have shape [..., C], got ", x.shape());
   const int64_t columns = x.size(-1), rows = columns ? x.numel() / columns : 0;
   check_shape(op, "weight", weight.value(), {columns});
@@ -128,13 +131,14 @@ std::pair<Var, Var> norm(const char* op, const Var& x, const Var* residual, cons
   const Tensor rstd = Tensor::empty({rows}, x.dtype() == DType::f64 ? DType::f64 : DType::f32, x.device());
   const Tensor flat = h.view({rows, columns});
   if (x.is_cuda()) {
-    cuda::rms_norm_forward(x.value(), residual ? residual->value() : Tensor(), weight.value(), eps,
-                           residual ? h : Tensor(), y, rstd);
+    cuda::rms_norm_forward(x.value(), residual ? residual->value() : Tensor(), weight.value(), options.eps,
+                           options.weight_offset, residual ? h : Tensor(), y, rstd);
   } else {
     dispatch_float(x.dtype(), op, [&](auto zero) {
       using T = decltype(zero);
       forward_rows<T>(x.value().data<T>(), residual ? residual->value().data<T>() : nullptr, weight.value().data<T>(),
-                      static_cast<Acc<T>>(eps), h.data<T>(), y.data<T>(), rstd.data<Acc<T>>(), rows, columns);
+                      static_cast<Acc<T>>(options.eps), static_cast<Acc<T>>(options.weight_offset), h.data<T>(),
+                      y.data<T>(), rstd.data<Acc<T>>(), rows, columns);
     });
   }
   Var out_h(h), out_y(y);
@@ -142,6 +146,7 @@ std::pair<Var, Var> norm(const char* op, const Var& x, const Var* residual, cons
   if (recorded) {
     auto node = std::make_unique<NormNode>();
     node->fused = residual != nullptr;
+    node->weight_offset = options.weight_offset;
     node->shape = x.shape();
     node->saved = {flat, weight.value(), rstd};
     if (residual) {
@@ -155,10 +160,17 @@ std::pair<Var, Var> norm(const char* op, const Var& x, const Var* residual, cons
 
 }  // namespace
 
-Var rms_norm(const Var& x, const Var& weight, double eps) { return norm("rms_norm", x, nullptr, weight, eps).second; }
+Var rms_norm(const Var& x, const Var& weight, const NormOptions& options) {
+  return norm("rms_norm", x, nullptr, weight, options).second;
+}
+Var rms_norm(const Var& x, const Var& weight, double eps) { return rms_norm(x, weight, NormOptions{.eps = eps}); }
 
+std::pair<Var, Var> residual_rms_norm(const Var& x, const Var& residual, const Var& weight,
+                                      const NormOptions& options) {
+  return norm("residual_rms_norm", x, &residual, weight, options);
+}
 std::pair<Var, Var> residual_rms_norm(const Var& x, const Var& residual, const Var& weight, double eps) {
-  return norm("residual_rms_norm", x, &residual, weight, eps);
+  return residual_rms_norm(x, residual, weight, NormOptions{.eps = eps});
 }
 
 }  // namespace rw

@@ -1,40 +1,32 @@
 // RMSNorm, alone and after a residual add:
 //
-//   h = x (+ residual),   rstd = 1 / sqrt(mean(h^2) + eps),   y = h rstd weight
+//   h = x (+ residual),   rstd = 1 / sqrt(mean(h^2) + eps),   y = h rstd (weight + plus)
 //
-// Backward, with n = h rstd and g = dy weight:
+// Backward, with n = h rstd and g = dy (weight + plus):
 //
 //   dx = rstd (g - n mean(g n)) (+ dh),   dweight = sum over rows of dy n
 //
 // A group of threads holds a whole row in registers, so that each byte crosses the memory bus once.
 #include "autograd/ops/column_sums.cuh"
 #include "autograd/ops/cuda_ops.h"
+#include "autograd/ops/detail/norm_rows.cuh"
 #include "tensor/launch.cuh"
 
 namespace rw::cuda {
 namespace {
 
-constexpr int kN = 8;  // elements per vector
-
-/// Sum over the WARPS warps that share a row; every thread gets it.
-template <int WARPS>
-__device__ __forceinline__ float row_sum(float value, float* scratch) {
-  if constexpr (WARPS == 1) return warp_reduce(value, Sum{});
-  return block_reduce<WARPS * kWarp>(value, Sum{}, scratch);
-}
+using namespace norm;
 
 // --- forward --------------------------------------------------------------------------------------------------------
 //
 // Bytes per element: x, y (and residual, h), once each. WARPS warps per row, V vectors per thread; with one warp per
 // row a block holds eight rows.
 
-template <int WARPS>
-constexpr int kRowsPerBlock = WARPS == 1 ? 8 : 1;
-
 template <int WARPS, int V, class T>
 __global__ void __launch_bounds__(WARPS* kWarp* kRowsPerBlock<WARPS>)
-    rms_norm_kernel(int64_t rows, int columns, float eps, const T* __restrict__ x, const T* __restrict__ residual,
-                    const T* __restrict__ weight, T* __restrict__ h, T* __restrict__ y, float* __restrict__ rstd) {
+    rms_norm_kernel(int64_t rows, int columns, float eps, float plus, const T* __restrict__ x,
+                    const T* __restrict__ residual, const T* __restrict__ weight, T* __restrict__ h, T* __restrict__ y,
+                    float* __restrict__ rstd) {
   __shared__ float scratch[kWarp];
   constexpr int kGroup = WARPS * kWarp;
   const int member = threadIdx.x % kGroup;
@@ -84,17 +76,15 @@ __global__ void __launch_bounds__(WARPS* kWarp* kRowsPerBlock<WARPS>)
     const Eight<T> w = load_eight(weight + c);  // stays in L1
     Vec<float, kN> out;
 #pragma unroll
-    for (int i = 0; i < kN; ++i) out.at[i] = held[v][i] * scale * w[i];
+    for (int i = 0; i < kN; ++i) out.at[i] = held[v][i] * scale * (w[i] + plus);
     store_eight(y + row * columns + c, round_eight<T>(out));
   }
 }
 
-/// Any number of columns, any alignment: a block per row, which reads the row again for the second pass.
-constexpr int kAnyThreads = 256;
-
+/// Any number of columns, any alignment.
 template <class T>
 __global__ void __launch_bounds__(kAnyThreads)
-    rms_norm_any_kernel(int64_t columns, float eps, const T* __restrict__ x, const T* __restrict__ residual,
+    rms_norm_any_kernel(int64_t columns, float eps, float plus, const T* __restrict__ x, const T* __restrict__ residual,
                         const T* __restrict__ weight, T* h, T* __restrict__ y, float* __restrict__ rstd) {
   __shared__ float scratch[kWarp];
   const int64_t at = static_cast<int64_t>(blockIdx.x) * columns;
@@ -112,7 +102,7 @@ __global__ void __launch_bounds__(kAnyThreads)
   const float scale = 1.f / sqrtf(square / static_cast<float>(columns) + eps);
   if (threadIdx.x == 0) rstd[blockIdx.x] = scale;
   for (int64_t c = threadIdx.x; c < columns; c += kAnyThreads) {
-    y[at + c] = from_float<T>(to_float(line[at + c]) * scale * to_float(weight[c]));
+    y[at + c] = from_float<T>(to_float(line[at + c]) * scale * (to_float(weight[c]) + plus));
   }
 }
 
@@ -121,9 +111,6 @@ __global__ void __launch_bounds__(kAnyThreads)
 // Bytes per element: h, dy, dx (and dh), once each, and one partial row of dweight per block. Blocks stay on the card
 // and walk over rows; the next row is on its way while this one is computed. The partial rows are added up in order by
 // another kernel.
-
-template <int WARPS>
-constexpr int kGroups = WARPS == 1 ? 4 : 1;  // rows at a time in a block
 
 /// A thread's part of a row.
 template <int V, bool RESIDUAL, class T>
@@ -142,9 +129,9 @@ constexpr int kResident = [] {
 
 template <int WARPS, int V, bool RESIDUAL, class T>
 __global__ void __launch_bounds__(WARPS* kWarp* kGroups<WARPS>, kResident<WARPS, V, T>)
-    rms_norm_backward_kernel(int64_t rows, int columns, const T* __restrict__ h, const T* __restrict__ weight,
-                             const float* __restrict__ rstd, const T* __restrict__ dy, const T* __restrict__ dh,
-                             T* __restrict__ dx, float* __restrict__ partial) {
+    rms_norm_backward_kernel(int64_t rows, int columns, float plus, const T* __restrict__ h,
+                             const T* __restrict__ weight, const float* __restrict__ rstd, const T* __restrict__ dy,
+                             const T* __restrict__ dh, T* __restrict__ dx, float* __restrict__ partial) {
   constexpr int kGroup = WARPS * kWarp;
   constexpr bool kSeveral = (kGroups<WARPS>) > 1;
   __shared__ float scratch[2][kWarp];
@@ -185,7 +172,7 @@ __global__ void __launch_bounds__(WARPS* kWarp* kGroups<WARPS>, kResident<WARPS,
       for (int i = 0; i < kN; ++i) {
         const float n = now.h[v][i] * now.rstd, d = now.dy[v][i];
         dweight[v].at[i] = fmaf(d, n, dweight[v].at[i]);
-        dot = fmaf(d * w[v][i], n, dot);
+        dot = fmaf(d * (w[v][i] + plus), n, dot);
       }
     }
     const float mean = row_sum<WARPS>(dot, scratch[parity]) / static_cast<float>(columns);
@@ -197,7 +184,7 @@ __global__ void __launch_bounds__(WARPS* kWarp* kGroups<WARPS>, kResident<WARPS,
 #pragma unroll
       for (int i = 0; i < kN; ++i) {
         const float n = now.h[v][i] * now.rstd;
-        out.at[i] = now.rstd * (now.dy[v][i] * w[v][i] - n * mean);
+        out.at[i] = now.rstd * (now.dy[v][i] * (w[v][i] + plus) - n * mean);
         if constexpr (RESIDUAL) out.at[i] += now.dh[v][i];
       }
       store_eight(dx + row * columns + c, round_eight<T>(out));
@@ -225,9 +212,9 @@ __global__ void __launch_bounds__(WARPS* kWarp* kGroups<WARPS>, kResident<WARPS,
 /// Any number of columns: a block walks over its rows; its partial row of dweight is its own, in global memory.
 template <class T>
 __global__ void __launch_bounds__(kAnyThreads)
-    rms_norm_backward_any_kernel(int64_t rows, int64_t columns, const T* __restrict__ h, const T* __restrict__ weight,
-                                 const float* __restrict__ rstd, const T* __restrict__ dy, const T* __restrict__ dh,
-                                 T* __restrict__ dx, float* partial) {
+    rms_norm_backward_any_kernel(int64_t rows, int64_t columns, float plus, const T* __restrict__ h,
+                                 const T* __restrict__ weight, const float* __restrict__ rstd, const T* __restrict__ dy,
+                                 const T* __restrict__ dh, T* __restrict__ dx, float* partial) {
   __shared__ float scratch[2][kWarp];
   float* dweight = partial ? partial + static_cast<int64_t>(blockIdx.x) * columns : nullptr;
   int parity = 0;
@@ -238,43 +225,22 @@ __global__ void __launch_bounds__(kAnyThreads)
     for (int64_t c = threadIdx.x; c < columns; c += kAnyThreads) {
       const float n = to_float(h[at + c]) * scale, d = to_float(dy[at + c]);
       if (dweight) dweight[c] = d * n + (row == blockIdx.x ? 0.f : dweight[c]);
-      dot = fmaf(d * to_float(weight[c]), n, dot);
+      dot = fmaf(d * (to_float(weight[c]) + plus), n, dot);
     }
     const float mean = block_reduce<kAnyThreads>(dot, Sum{}, scratch[parity]) / static_cast<float>(columns);
     for (int64_t c = threadIdx.x; c < columns; c += kAnyThreads) {
       const float n = to_float(h[at + c]) * scale;
-      float d = scale * (to_float(dy[at + c]) * to_float(weight[c]) - n * mean);
+      float d = scale * (to_float(dy[at + c]) * (to_float(weight[c]) + plus) - n * mean);
       if (dh) d += to_float(dh[at + c]);
       dx[at + c] = from_float<T>(d);
     }
   }
 }
 
-// --- launchers ------------------------------------------------------------------------------------------------------
-
-template <int W, int V_>
-struct Fit {
-  static constexpr int WARPS = W, V = V_;
-};
-
-/// Calls f with the smallest arrangement that holds a row in registers; false if none does.
-template <class F>
-bool fit(int64_t columns, F&& f) {
-  if (columns <= 256) f(Fit<1, 1>{});
-  else if (columns <= 512) f(Fit<1, 2>{});
-  else if (columns <= 768) f(Fit<1, 3>{});
-  else if (columns <= 1024) f(Fit<4, 1>{});
-  else if (columns <= 2048) f(Fit<4, 2>{});
-  else if (columns <= 4096) f(Fit<8, 2>{});
-  else if (columns <= 8192) f(Fit<16, 2>{});
-  else return false;
-  return true;
-}
-
 }  // namespace
 
-void rms_norm_forward(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps, const Tensor& h,
-                      const Tensor& y, const Tensor& rstd) {
+void rms_norm_forward(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps, double weight_offset,
+                      const Tensor& h, const Tensor& y, const Tensor& rstd) {
   const int64_t columns = weight.numel(), rows = rstd.numel();
   dispatch(x.dtype(), "rms_norm", [&](auto zero) {
     using T = decltype(zero);
@@ -283,17 +249,17 @@ void rms_norm_forward(const Tensor& x, const Tensor& residual, const Tensor& wei
       using S = decltype(shape);
       constexpr int kRows = kRowsPerBlock<S::WARPS>;
       launch({"rms_norm", bytes_of(x, residual, h, y)}, rms_norm_kernel<S::WARPS, S::V, T>, ceil_div(rows, kRows),
-             S::WARPS * kWarp * kRows, 0, rows, columns, eps, as<T>(x), as<T>(residual), as<T>(weight), as<T>(h),
-             as<T>(y), as<float>(rstd));
+             S::WARPS * kWarp * kRows, 0, rows, columns, eps, weight_offset, as<T>(x), as<T>(residual), as<T>(weight),
+             as<T>(h), as<T>(y), as<float>(rstd));
     };
     if (wide && fit(columns, arranged)) return;
     launch({"rms_norm_any", bytes_of(x, residual, h, y)}, rms_norm_any_kernel<T>, rows, kAnyThreads, 0, columns, eps,
-           as<T>(x), as<T>(residual), as<T>(weight), as<T>(h), as<T>(y), as<float>(rstd));
+           weight_offset, as<T>(x), as<T>(residual), as<T>(weight), as<T>(h), as<T>(y), as<float>(rstd));
   });
 }
 
-void rms_norm_backward(const Tensor& h, const Tensor& weight, const Tensor& rstd, const Tensor& dy, const Tensor& dh,
-                       const Tensor& dx, const Tensor& dweight, bool add) {
+void rms_norm_backward(const Tensor& h, const Tensor& weight, double weight_offset, const Tensor& rstd,
+                       const Tensor& dy, const Tensor& dh, const Tensor& dx, const Tensor& dweight, bool add) {
   const int64_t columns = weight.numel(), rows = rstd.numel();
   Tensor partial;
   const auto partial_rows = [&](int64_t blocks) {
@@ -311,8 +277,9 @@ void rms_norm_backward(const Tensor& h, const Tensor& weight, const Tensor& rstd
       // At least four rows per group, so that the partial rows stay few.
       const int64_t blocks =
           std::min(resident_blocks("rms_norm_backward", kernel, kThreads, shared), ceil_div(rows, 4 * kRows));
-      launch({"rms_norm_backward", bytes_of(h, dy, dh, dx)}, kernel, blocks, kThreads, shared, rows, columns, as<T>(h),
-             as<T>(weight), as<float>(rstd), as<T>(dy), as<T>(dh), as<T>(dx), partial_rows(blocks));
+      launch({"rms_norm_backward", bytes_of(h, dy, dh, dx)}, kernel, blocks, kThreads, shared, rows, columns,
+             weight_offset, as<T>(h), as<T>(weight), as<float>(rstd), as<T>(dy), as<T>(dh), as<T>(dx),
+             partial_rows(blocks));
     };
     const bool in_registers = wide && fit(columns, [&](auto shape) {
                                 if (dh.defined()) arranged(shape, std::true_type{});
@@ -321,7 +288,7 @@ void rms_norm_backward(const Tensor& h, const Tensor& weight, const Tensor& rstd
     if (in_registers) return;
     const int64_t blocks = std::min<int64_t>(4 * multiprocessors(), rows);
     launch({"rms_norm_backward_any", bytes_of(h, dy, dh, dx)}, rms_norm_backward_any_kernel<T>, blocks, kAnyThreads, 0,
-           rows, columns, as<T>(h), as<T>(weight), as<float>(rstd), as<T>(dy), as<T>(dh), as<T>(dx),
+           rows, columns, weight_offset, as<T>(h), as<T>(weight), as<float>(rstd), as<T>(dy), as<T>(dh), as<T>(dx),
            partial_rows(blocks));
   });
   if (dweight.defined())

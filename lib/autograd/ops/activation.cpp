@@ -1,0 +1,162 @@
+// Activations on the CPU: the loops, the recorded ops, and the choice between CPU and GPU.
+#include "autograd/ops/activation.h"
+
+#include "autograd/ops/cuda_ops.h"
+#include "autograd/ops/detail/activation_math.h"
+#include "autograd/ops/elementwise.h"
+#include "autograd/ops/swiglu.h"
+#include "autograd/tape.h"
+#include "tensor/cpu_levels.h"
+#include "tensor/parallel_for.h"
+
+namespace rw {
+namespace {
+
+constexpr int64_t kGrain = 1 << 14;
+
+/// Calls f with the functions of one activation; SiLU has ops of its own.
+template <class F>
+void with_math(Activation activation, F&& f) {
+  if (activation == Activation::gelu) return f(detail::GeluMath{});
+  check(activation == Activation::gelu_tanh, "activate", "unknown activation ", static_cast<int>(activation));
+  f(detail::GeluTanhMath{});
+}
+
+template <class T, class M>
+void value_cpu(const T* x, T* y, int64_t n) {
+  parallel_for(n, kGrain, [=](int64_t begin, int64_t end) RW_CPU_LEVELS {
+    for (int64_t i = begin; i < end; ++i) y[i] = static_cast<T>(M::value(static_cast<Acc<T>>(x[i])));
+  });
+}
+
+template <class T, class M>
+void slope_cpu(const T* x, const T* dy, T* dx, int64_t n) {
+  parallel_for(n, kGrain, [=](int64_t begin, int64_t end) RW_CPU_LEVELS {
+    for (int64_t i = begin; i < end; ++i)
+      dx[i] = static_cast<T>(static_cast<Acc<T>>(dy[i]) * M::slope(static_cast<Acc<T>>(x[i])));
+  });
+}
+
+/// gate_up [rows, 2 width] -> y [rows, width]
+template <class T, class M>
+void gated_cpu(const T* gate_up, T* y, int64_t rows, int64_t width) {
+  parallel_for(rows, 8, [=](int64_t begin, int64_t end) RW_CPU_LEVELS {
+    for (int64_t r = begin; r < end; ++r) {
+      const T *g = gate_up + 2 * r * width, *u = g + width;
+      T* out = y + r * width;
+      for (int64_t c = 0; c < width; ++c)
+        out[c] = static_cast<T>(M::value(static_cast<Acc<T>>(g[c])) * static_cast<Acc<T>>(u[c]));
+    }
+  });
+}
+
+template <class T, class M>
+void gated_backward_cpu(const T* gate_up, const T* dy, T* d, int64_t rows, int64_t width) {
+  parallel_for(rows, 8, [=](int64_t begin, int64_t end) RW_CPU_LEVELS {
+    for (int64_t r = begin; r < end; ++r) {
+      const T *g = gate_up + 2 * r * width, *u = g + width, *grad = dy + r * width;
+      T *dg = d + 2 * r * width, *du = dg + width;
+      for (int64_t c = 0; c < width; ++c) {
+        const Acc<T> x = static_cast<Acc<T>>(g[c]), gr = static_cast<Acc<T>>(grad[c]);
+        dg[c] = static_cast<T>(gr * static_cast<Acc<T>>(u[c]) * M::slope(x));
+        du[c] = static_cast<T>(gr * M::value(x));
+      }
+    }
+  });
+}
+
+struct ActivateNode : Node {  // saved: x
+  Activation activation = Activation::gelu;
+  const char* name() const override { return "activate"; }
+  void backward() override {
+    const Tensor &x = saved[0], &dy = grad_out();
+    const Tensor dx = Tensor::empty_like(x);
+    if (x.is_cuda()) {
+      cuda::activate_backward(activation, x, dy, dx);
+    } else {
+      with_math(activation, [&](auto math) {
+        dispatch_float(x.dtype(), name(), [&](auto zero) {
+          using T = decltype(zero);
+          slope_cpu<T, decltype(math)>(x.data<T>(), dy.data<T>(), dx.data<T>(), x.numel());
+        });
+      });
+    }
+    add_grad(0, dx);
+  }
+};
+
+struct GatedPackedNode : Node {  // saved: gate_up [...,2F]
+  Activation activation = Activation::gelu;
+  const char* name() const override { return "gated_packed"; }
+  void backward() override {
+    const Tensor &packed = saved[0], &dy = grad_out();
+    const Tensor d = Tensor::empty_like(packed);
+    if (packed.is_cuda()) {
+      cuda::gated_packed_backward(activation, packed, dy, d);
+    } else {
+      const int64_t width = packed.size(-1) / 2, rows = width ? dy.numel() / width : 0;
+      with_math(activation, [&](auto math) {
+        dispatch_float(packed.dtype(), name(), [&](auto zero) {
+          using T = decltype(zero);
+          gated_backward_cpu<T, decltype(math)>(packed.data<T>(), dy.data<T>(), d.data<T>(), rows, width);
+        });
+      });
+    }
+    add_grad(0, d);
+  }
+};
+
+}  // namespace
+
+Var activate(const Var& x, Activation activation) {
+  if (activation == Activation::silu) return silu(x);
+  const Tensor y = Tensor::empty_like(x.value());
+  if (x.is_cuda()) {
+    cuda::activate(activation, x.value(), y);
+  } else {
+    with_math(activation, [&](auto math) {
+      dispatch_float(x.dtype(), "activate", [&](auto zero) {
+        using T = decltype(zero);
+        value_cpu<T, decltype(math)>(x.value().data<T>(), y.data<T>(), x.numel());
+      });
+    });
+  }
+  Var out(y);
+  if (records(x)) {
+    auto node = std::make_unique<ActivateNode>();
+    node->activation = activation;
+    node->saved = {x.value()};
+    Tape::current().record(std::move(node), {x}, {&out});
+  }
+  return out;
+}
+
+Var gated_packed(const Var& gate_up, Activation activation) {
+  if (activation == Activation::silu) return swiglu_packed(gate_up);
+  check(gate_up.rank() >= 1 && gate_up.size(-1) % 2 == 0, "gated_packed", "gate_up must have shape [..., 2F], got ",
+        gate_up.shape());
+  const int64_t width = gate_up.size(-1) / 2;
+  Shape shape = gate_up.shape();
+  shape.set(-1, width);
+  const Tensor y = Tensor::empty(shape, gate_up.dtype(), gate_up.device());
+  if (gate_up.is_cuda()) {
+    cuda::gated_packed_forward(activation, gate_up.value(), y);
+  } else {
+    with_math(activation, [&](auto math) {
+      dispatch_float(gate_up.dtype(), "gated_packed", [&](auto zero) {
+        using T = decltype(zero);
+        gated_cpu<T, decltype(math)>(gate_up.value().data<T>(), y.data<T>(), width ? y.numel() / width : 0, width);
+      });
+    });
+  }
+  Var out(y);
+  if (records(gate_up)) {
+    auto node = std::make_unique<GatedPackedNode>();
+    node->activation = activation;
+    node->saved = {gate_up.value()};
+    Tape::current().record(std::move(node), {gate_up}, {&out});
+  }
+  return out;
+}
+
+}  // namespace rw

@@ -1,0 +1,14 @@
+// A bias for the rows of a matrix and its gradient, for the ops that carry one. Internal: for the library's own .cpp files.
+#pragma once
+#include "tensor/tensor.h"
+
+namespace rw::detail {
+
+/// y [..., C] = x [..., C] + bias [C], on either device. y may be x.
+void add_bias_rows(const Tensor& x, const Tensor& bias, const Tensor& y);
+
+/// out [C] = (add ? out : 0) + column sums of x [..., C], on either device, in a fixed order. On the CPU the sums are
+/// kept in f64 and rounded once to the dtype of out.
+void sum_columns(const Tensor& x, const Tensor& out, bool add);
+
+}  // namespace rw::detail
