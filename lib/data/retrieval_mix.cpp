@@ -1,3 +1,5 @@
+// Writes key-retrieval sequences over rows of a batch. How many tokens a key takes depends on its digits, so every
+// sequence is measured with the key that it holds.
 #include "data/retrieval_mix.h"
 
 #include <algorithm>
@@ -10,8 +12,13 @@ namespace {
 
 constexpr const char* kOp = "retrieval";
 constexpr int64_t kSentenceReach = 64;  // tokens within which a sentence's end attracts the needle
+constexpr int kSampledKeys = 256;       // keys that the longest sequence is judged by before training
+constexpr int kKeyDraws = 64;           // keys tried for one sequence if they are longer than all of those
 
-int64_t length_of(const std::vector<int32_t>& ids) { return static_cast<int64_t>(ids.size()); }
+template <class Items>
+int64_t length_of(const Items& items) {
+  return static_cast<int64_t>(items.size());
+}
 
 std::string draw_key(Random& random, int64_t digits) {
   std::string key;  // the first digit is not 0: the key reads as a number of so many digits
@@ -26,9 +33,11 @@ RetrievalMix::RetrievalMix(const Tokenizer& tokenizer, const RetrievalMixOptions
   check(options.share >= 0 && options.share <= 1, kOp, "the share of retrieval sequences must be in [0, 1], got ",
         options.share);
   check(options.answer_weight > 0, kOp, "the weight of answers must be positive, got ", options.answer_weight);
-  const Pieces p = pieces(std::string(static_cast<size_t>(options.parts.digits), '7'));
-  const int64_t least = length_of(p.task) + length_of(p.needle) + length_of(p.question) + 1;
-  check(least <= options.window, kOp, "a retrieval sequence takes at least ", least, " tokens, the window is ",
+  check(options.parts.digits >= 1 && options.parts.digits <= 18, kOp, "a key must have 1 to 18 digits, got ",
+        options.parts.digits);
+  check(options.parts.needle.find("{key}") != std::string::npos, kOp, "the needle holds no {key}");
+  const int64_t longest = longest_sample();
+  check(longest + 1 <= options.window, kOp, "a retrieval sequence takes up to ", longest + 1, " tokens, the window is ",
         options.window);
   ends_sentence_.resize(static_cast<size_t>(tokenizer.vocab_size()));
   for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
@@ -36,6 +45,25 @@ RetrievalMix::RetrievalMix(const Tokenizer& tokenizer, const RetrievalMixOptions
     ends_sentence_[static_cast<size_t>(id)] =
         !text.empty() && std::string(".!?").find(text.back()) != std::string::npos;
   }
+}
+
+int64_t RetrievalMix::longest_sample() const {
+  int64_t longest = 0;
+  const auto measure = [&](const std::string& key) { longest = std::max(longest, pieces(key).tokens()); };
+  for (char digit = '1'; digit <= '9'; ++digit) measure(std::string(static_cast<size_t>(options_.parts.digits), digit));
+  Random random(0, Purpose::retrieval, 0, 0);  // the same keys for every seed: a window is accepted or not
+  for (int i = 0; i < kSampledKeys; ++i) measure(draw_key(random, options_.parts.digits));
+  return longest;
+}
+
+RetrievalMix::Pieces RetrievalMix::pieces_within(Random& random, int64_t most, std::string& key) const {
+  for (int i = 0; i < kKeyDraws; ++i) {
+    key = draw_key(random, options_.parts.digits);
+    Pieces p = pieces(key);
+    if (p.tokens() <= most) return p;
+  }
+  fail(kOp, "needle and question take more than the ", most, " tokens of a sequence with each of ", kKeyDraws,
+       " keys, the last of them ", key);
 }
 
 RetrievalMix::Pieces RetrievalMix::pieces(const std::string& key) const {
@@ -63,6 +91,10 @@ std::vector<RetrievalRow> RetrievalMix::apply(const TokenCorpus& corpus, std::sp
   if (options_.share == 0) return written;
   const int64_t window = batch.ids.size(1);
   check(window == options_.window, kOp, "made for a window of ", options_.window, " tokens, the batch has ", window);
+  check(batch.ids.size(0) == length_of(where), kOp, where.size(), " regions for a batch of ", batch.ids.size(0),
+        " rows");
+  check(corpus.vocab_size() <= length_of(ends_sentence_), kOp, "the corpus has a vocabulary of ", corpus.vocab_size(),
+        ", the tokenizer ", ends_sentence_.size(), " tokens");
   const bool weighted = options_.answer_weight != 1;
   if (weighted) batch.weights = Tensor::empty(batch.ids.shape()), batch.weights.fill(1);
   // y holds everything that is read or predicted: with a BOS, which is only read, one token less.
@@ -71,12 +103,14 @@ std::vector<RetrievalRow> RetrievalMix::apply(const TokenCorpus& corpus, std::sp
   for (size_t b = 0; b < where.size(); ++b) {
     Random random(options_.seed, Purpose::retrieval, step, first_sample + b);
     if (random.uniform() >= options_.share) continue;
-    const std::string key = draw_key(random, options_.parts.digits);
-    const Pieces p = pieces(key);
+    std::string key;
+    const Pieces p = pieces_within(random, window - 1, key);
     const int64_t task = length_of(p.task), needle = length_of(p.needle), question = length_of(p.question);
-    const int64_t fixed = task + needle + question;
+    const int64_t fixed = p.tokens();
     const auto filler = std::span(text).first(static_cast<size_t>(length - fixed));
     const Region& region = where[b];
+    check(region.available >= length_of(filler), kOp, "the region of row ", b, " has ", region.available,
+          " tokens, the filler takes ", filler.size());
     const int64_t place = random.between(0, region.available - static_cast<int64_t>(filler.size()));
     corpus.read(region.document, region.begin + place, filler);
 

@@ -22,6 +22,7 @@
 #include "data/batch.h"
 #include "data/retrieval_template.h"
 #include "data/tokenizer.h"
+#include "tensor/random.h"
 
 namespace rw {
 
@@ -45,13 +46,16 @@ struct RetrievalRow {
 /// const and stateless. The tokenizer must outlive the object.
 class RetrievalMix {
  public:
-  /// Errors: a share outside [0, 1]; a window that needle and question alone do not fit.
+  /// Errors: a share outside [0, 1]; a window that needle and question alone do not fit, judged by the longest of some
+  /// hundred keys.
   RetrievalMix(const Tokenizer& tokenizer, const RetrievalMixOptions& options);
 
   /// True if sample k of a step is a retrieval sequence.
   bool chosen(uint64_t step, uint64_t sample) const;
   /// Rewrites ids and targets of the chosen rows of `batch`, which make_batch has made of `where`, its count of scored
-  /// targets and, with an answer weight other than 1, its weights. Returns what was written.
+  /// targets and, with an answer weight other than 1, its weights. A key whose sequence does not fit the window is
+  /// drawn again. Returns what was written. Errors: another window or number of rows, a corpus of another vocabulary,
+  /// a region shorter than the text that it must give, keys that never fit.
   std::vector<RetrievalRow> apply(const TokenCorpus& corpus, std::span<const Region> where,
                                   const std::optional<int32_t>& bos, uint64_t step, uint64_t first_sample,
                                   Batch& batch) const;
@@ -61,8 +65,13 @@ class RetrievalMix {
   struct Pieces {
     std::vector<int32_t> task, needle, question;
     int64_t answer = 0;  // tokens of the question's end that are the answer
+    int64_t tokens() const { return static_cast<int64_t>(task.size() + needle.size() + question.size()); }
   };
   Pieces pieces(const std::string& key) const;
+  /// The pieces of a key drawn from `random` that together have at most `most` tokens.
+  Pieces pieces_within(Random& random, int64_t most, std::string& key) const;
+  /// Tokens of the longest pieces among some hundred keys.
+  int64_t longest_sample() const;
 
   const Tokenizer& tokenizer_;
   RetrievalMixOptions options_;

@@ -1,3 +1,4 @@
+// Builds retrieval prompts: the filler grows until the prompt has the wanted length, each time measured whole.
 #include "eval/retrieval.h"
 
 #include <algorithm>
@@ -19,7 +20,10 @@ int64_t common_prefix(const std::vector<int32_t>& a, const std::vector<int32_t>&
 int64_t largest_fit(int64_t limit, const std::function<int64_t(int64_t)>& size) {
   const int64_t empty = size(0);
   if (empty > limit) return -1;
-  const double unit = std::max(0.5, static_cast<double>(size(8) - empty) / 8);
+  const int64_t eight = size(8);
+  check(eight > empty, kOp, "the filler adds no tokens: a prompt has ", empty, " without it and ", eight,
+        " with eight times the filler");
+  const double unit = std::max(0.5, static_cast<double>(eight - empty) / 8);
   int64_t n = static_cast<int64_t>(static_cast<double>(limit - empty) / unit);
   while (n > 0 && size(n) > limit) --n;
   while (size(n + 1) <= limit) ++n;
@@ -115,7 +119,10 @@ RetrievalPrompt RetrievalPrompts::with_text(const std::string& key, int64_t befo
 }
 
 RetrievalPrompt RetrievalPrompts::build(const std::string& key, int64_t before, int64_t after, uint64_t place) const {
-  return filler_ ? with_text(key, before, after, place) : with_sentences(key, before, after);
+  RetrievalPrompt out = filler_ ? with_text(key, before, after, place) : with_sentences(key, before, after);
+  check(out.answer_begin < static_cast<int64_t>(out.ids.size()), kOp, "the key ", key,
+        " adds no tokens to the question: this tokenizer cannot tell keys apart");
+  return out;
 }
 
 /// With the filler before the needle shortened until the whole fits: sizes vary by a token with where pieces meet.
@@ -137,7 +144,8 @@ RetrievalPrompt RetrievalPrompts::at_distance(int64_t length, int64_t distance, 
   const uint64_t place = random.next64();
   const int64_t all =
       largest_fit(length, [&](int64_t n) { return static_cast<int64_t>(build(key, 0, n, place).ids.size()); });
-  check(all >= 0, kOp, "a prompt of ", length, " tokens is too short: without filler it takes ", least_length());
+  check(all >= 0, kOp, "a prompt of ", length, " tokens is too short: without filler it takes ",
+        build(key, 0, 0, place).ids.size());
   const int64_t after = largest_fit(distance, [&](int64_t n) { return build(key, 0, n, place).distance(); });
   check(after >= 0, kOp, "a distance of ", distance, " tokens is too short: without filler it is ",
         build(key, 0, 0, place).distance());
@@ -150,7 +158,8 @@ RetrievalPrompt RetrievalPrompts::at_depth(int64_t length, double depth, Random&
   const uint64_t place = random.next64();
   const int64_t all =
       largest_fit(length, [&](int64_t n) { return static_cast<int64_t>(build(key, 0, n, place).ids.size()); });
-  check(all >= 0, kOp, "a prompt of ", length, " tokens is too short: without filler it takes ", least_length());
+  check(all >= 0, kOp, "a prompt of ", length, " tokens is too short: without filler it takes ",
+        build(key, 0, 0, place).ids.size());
   const int64_t before = static_cast<int64_t>(depth * static_cast<double>(all) + 0.5);
   return trimmed(key, before, all - before, place, length);
 }

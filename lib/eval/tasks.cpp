@@ -122,6 +122,8 @@ TaskPrompt make_task(const std::string& task, int64_t length, const Tokenizer& t
   const std::vector<int32_t> asked = ids_of(text_with(noise));
   out.ids = ids_of(text_with(noise) + " " + story.answer);
   out.answer_begin = std::mismatch(asked.begin(), asked.end(), out.ids.begin(), out.ids.end()).first - asked.begin();
+  check(out.answer_begin < static_cast<int64_t>(out.ids.size()), kOp, "the answer '", story.answer,
+        "' adds no tokens to the question: this tokenizer cannot tell answers apart");
   out.facts = story.facts;
   out.expected = story.expected;
   return out;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "data/byte_bpe.h"
 #include "data/retrieval_mix.h"
 #include "rope/positions.h"
 #include "support.h"
@@ -144,4 +145,106 @@ TEST_CASE("A window too small for needle and question, or a share above 1, is re
   CHECK_THROWS_WITH_AS(RetrievalMix(*f.tokenizer, {.share = 0.1, .window = 16}), doctest::Contains("window is 16"),
                        Error);
   CHECK_THROWS_WITH_AS(RetrievalMix(*f.tokenizer, {.share = 1.5, .window = 96}), doctest::Contains("[0, 1]"), Error);
+}
+
+namespace {
+
+/// The byte tokenizer with a merge for each of these pairs of characters.
+std::unique_ptr<Tokenizer> with_merges(const std::vector<std::string>& made) {
+  const std::unique_ptr<Tokenizer> bytes = make_byte_tokenizer();
+  ByteBpeParts parts = dynamic_cast<const ByteBpe&>(*bytes).parts();
+  parts.json.clear();
+  for (const std::string& two : made) {
+    parts.merges.emplace_back(*bytes->token_id(two.substr(0, 1)), *bytes->token_id(two.substr(1)));
+    parts.tokens.push_back(two);
+  }
+  return std::make_unique<ByteBpe>(std::move(parts));
+}
+
+TokenCorpus numbers(const Tokenizer& tokenizer) {
+  std::string text;
+  for (int i = 0; i < 400; ++i) text += cat("line ", i, " of the text. ");
+  return tokenize_corpus({{"a", text}}, tokenizer);
+}
+
+/// "The key is {key}." and "The key is {key}" around each other, with as many digits.
+RetrievalTemplate short_parts(int64_t digits) {
+  RetrievalTemplate parts = short_retrieval_template();
+  parts.digits = digits;
+  return parts;
+}
+
+int64_t tokens_with(const Tokenizer& tokenizer, const std::string& key) {
+  return static_cast<int64_t>(tokenizer.encode(" The key is " + key + ".").size() +
+                              tokenizer.encode(" The key is " + key).size());
+}
+
+}  // namespace
+
+TEST_CASE("A window that only the shortest keys fit is refused before training") {
+  const auto tokenizer = with_merges({"77"});  // 7777 takes two tokens, other keys take four
+  const int64_t shortest = tokens_with(*tokenizer, "7777"), longest = tokens_with(*tokenizer, "1234");
+  REQUIRE(shortest + 4 == longest);
+  for (int64_t window = shortest + 1; window <= longest; ++window) {
+    CHECK_THROWS_WITH_AS(RetrievalMix(*tokenizer, {.share = 1, .parts = short_parts(4), .window = window}),
+                         doctest::Contains(cat("up to ", longest + 1, " tokens").c_str()), Error);
+  }
+  CHECK_NOTHROW(RetrievalMix(*tokenizer, {.share = 1, .parts = short_parts(4), .window = longest + 1}));
+}
+
+TEST_CASE("A key longer than all that were measured is drawn again, never written beyond the row") {
+  std::vector<std::string> pairs;  // digits that fall are one token: keys take 9 to 18 tokens, few of them many
+  for (char a = '0'; a <= '9'; ++a) {
+    for (char b = '0'; b <= '9'; ++b) {
+      if (a >= b) pairs.push_back({a, b});
+    }
+  }
+  const auto tokenizer = with_merges(pairs);
+  const TokenCorpus corpus = numbers(*tokenizer);
+  constexpr uint64_t kSeed = 3;
+  // Windows from the smallest that is accepted; drawn keys are all written whole.
+  int64_t window = 8;
+  for (bool accepted = false; !accepted; ++window) {
+    try {
+      RetrievalMix(*tokenizer, {.share = 1, .parts = short_parts(18), .window = window, .seed = kSeed});
+      accepted = true;
+    } catch (const Error&) {
+    }
+  }
+  --window;
+  const RetrievalMix mix(*tokenizer, {.share = 1, .parts = short_parts(18), .window = window, .seed = kSeed});
+  const SampleChooser chooser(corpus, {.window = window, .seed = kSeed});
+  int64_t redrawn = 0;
+  for (uint64_t step = 0; step < 40; ++step) {
+    const std::vector<Region> where = chooser.choose(step, 0, 64);
+    Batch batch = make_batch(corpus, where, contiguous_spans(64, window), {.bos = 0});
+    for (const RetrievalRow& r : mix.apply(corpus, where, 0, step, 0, batch)) {
+      Random random(kSeed, Purpose::retrieval, step, static_cast<uint64_t>(r.row));
+      random.uniform();
+      std::string first;
+      for (int i = 0; i < 18; ++i) first += static_cast<char>('0' + random.between(i == 0 ? 1 : 0, 9));
+      redrawn += r.key != first;
+      CHECK(tokens_with(*tokenizer, r.key) < window);
+      if (r.key != first) CHECK(tokens_with(*tokenizer, first) >= window);
+      CHECK(tokenizer->decode(row(batch.targets, r.row)).find("The key is " + r.key) != std::string::npos);
+    }
+  }
+  CHECK(redrawn > 0);
+}
+
+TEST_CASE("A corpus, rows or regions that a mix was not made for are refused") {
+  const Fixture f;
+  const SampleChooser chooser(f.corpus, {.window = kWindow, .seed = 5});
+  std::vector<Region> where = chooser.choose(0, 0, 4);
+  Batch batch = make_batch(f.corpus, where, contiguous_spans(4, kWindow), {.bos = 0});
+  const RetrievalMix mix(*f.tokenizer, {.share = 1, .window = kWindow, .seed = 5});
+  CHECK_THROWS_WITH_AS(mix.apply(f.corpus, std::span(where).first(3), 0, 0, 0, batch),
+                       doctest::Contains("3 regions for a batch of 4"), Error);
+  where[2].available = 5;
+  CHECK_THROWS_WITH_AS(mix.apply(f.corpus, where, 0, 0, 0, batch), doctest::Contains("region of row 2 has 5"), Error);
+  const TokenCorpus wide({"a"}, {std::vector<int32_t>(200, 300)}, 1000);
+  CHECK_THROWS_WITH_AS(mix.apply(wide, chooser.choose(0, 0, 4), 0, 0, 0, batch),
+                       doctest::Contains("vocabulary of 1000"), Error);
+  CHECK_THROWS_WITH_AS(RetrievalMix(*f.tokenizer, {.share = 1, .parts = short_parts(0), .window = kWindow}),
+                       doctest::Contains("1 to 18 digits"), Error);
 }

@@ -107,6 +107,12 @@ TEST_CASE("As much filler is taken as fits, however unevenly its units count") {
   CHECK(largest_fit(11, uneven) == -1);
 }
 
+TEST_CASE("Filler that adds no tokens is refused instead of being added for ever") {
+  const auto flat = [](int64_t) { return int64_t{10}; };
+  CHECK_THROWS_WITH_AS(largest_fit(20, flat), doctest::Contains("the filler adds no tokens"), Error);
+  CHECK(largest_fit(9, flat) == -1);
+}
+
 TEST_CASE("The same seed gives the same prompt, another trial another key") {
   const RetrievalPrompts prompts(default_retrieval_template(), *kBytes, {});
   Random a(1, Purpose::eval, 0, 0), b(1, Purpose::eval, 0, 0), c(1, Purpose::eval, 0, 1);
