@@ -146,10 +146,8 @@ void bench_attention(Table& table) {
 /// What CLEX adds to a training step: its frequencies at every t up to 16 from the neural ODE, and the gradients of its
 /// weights.
 void bench_clex(Table& table) {
-  RopeConfig config;
-  config.rope_type = "clex";
-  config.head_dim = 64, config.max_position_embeddings = 512;
-  ClexScaling scaling(config);
+  const ClexRope record;
+  ClexScaling scaling({.head_dim = 64, .max_position_embeddings = 512, .kind = record});
   std::vector<Var> weights;
   Random random(1, Purpose::test);
   for (const ParameterSpec& spec : scaling.parameter_specs()) {
@@ -159,7 +157,7 @@ void bench_clex(Table& table) {
   }
   scaling.set_parameters(weights);
   std::vector<double> t;
-  for (int64_t k = 1; k <= config.clex.max_factor; ++k) t.push_back(static_cast<double>(k));
+  for (int64_t k = 1; k <= record.max_factor; ++k) t.push_back(static_cast<double>(k));
   const auto row = [&](const char* name, const Timing& timing) { table.row(name, 1 / timing.median, "1/s", timing); };
   {
     const NoGrad no_grad;

@@ -360,8 +360,7 @@ class Comparison {
   /// theta'_i and A at the target window: learned ones cannot be read off config.json.
   void write_frequencies(const std::string& name, const CausalLm& model) const {
     const RopeConfig& rope = model.config().rope;
-    int64_t length = std::max(rope.max_position_embeddings, rope.original_window());
-    if (rope.rope_type == "clex") length = rope.original_window() * rope.clex.max_factor;
+    const int64_t length = rope.extended_window();
     const RopeTable table = model.scaling().table({.length = length});
     const nlohmann::json json = {{"length", length},
                                  {"attention_scale", table.attention_scale},

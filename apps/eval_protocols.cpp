@@ -371,7 +371,7 @@ EvalResult EvalProtocol::run(EvalSubject& subject, const Globals& globals) const
   EvalResult result = evaluate(subject, globals);
   const RopeConfig& rope = subject.model.config().rope;
   result.protocol.set("model", options.model);
-  result.protocol.set("rope_type", rope.rope_type);
+  result.protocol.set("rope_type", rope.rope_type());
   result.protocol.set("rope_scaling", rope_scaling_to_json(rope));
   result.protocol.set("trained_window", rope.original_window());
   result.protocol.set("seed", static_cast<int64_t>(options.seed));

@@ -8,7 +8,7 @@
 #include <sstream>
 
 #include "eval/report.h"
-#include "rope/positions.h"
+#include "rope/samplers.h"
 #include "rope/scaling.h"
 #include "tensor/file.h"
 #include "tensor/json_depth.h"
@@ -78,10 +78,8 @@ void read_config(const std::string& path, ReportRun& run) {
   const RopeConfig rope = rope_config_from_json(read_file(path));
   run.trained_window = rope.original_window();
   run.base_inv_freq = base_inv_freq(rope);
-  if (rope.rope_type == "clex") return;  // its frequencies depend on weights that are not read here
-  const int64_t target =
-      std::max({rope.max_position_embeddings, rope.original_window(),
-                static_cast<int64_t>(std::llround(rope.factor * static_cast<double>(rope.original_window())))});
+  if (rope.rope_type() == "clex") return;  // its frequencies depend on weights that are not read here
+  const int64_t target = rope.extended_window();
   if (target > run.trained_window) run.target_window = target;
   const RopeTable table = make_rope_scaling(rope)->table({.length = target});
   run.inv_freq = table.inv_freq.value().to_vector();
@@ -100,7 +98,7 @@ void read_frequencies(const std::string& path, ReportRun& run) {
 /// CLEX without a frequencies.json: its two matrices are in the weights.
 void solve_clex(const std::string& folder, ReportRun& run) {
   const RopeConfig rope = rope_config_from_json(read_file(folder + "/config.json"));
-  if (rope.rope_type != "clex" || !fs::exists(folder + "/model.safetensors")) return;
+  if (rope.rope_type() != "clex" || !fs::exists(folder + "/model.safetensors")) return;
   const SafetensorsFile file(folder + "/model.safetensors");
   const auto scaling = make_rope_scaling(rope);
   std::vector<Var> parameters;
@@ -109,7 +107,7 @@ void solve_clex(const std::string& folder, ReportRun& run) {
     parameters.emplace_back(file.load(spec.name));
   }
   scaling->set_parameters(parameters);
-  run.target_window = rope.original_window() * rope.clex.max_factor;
+  run.target_window = rope.extended_window();
   run.inv_freq = scaling->table({.length = run.target_window}).inv_freq.value().to_vector();
 }
 
@@ -154,17 +152,16 @@ void use_recipe(ReportRun& run) {
 /// Three samples' positions, drawn as the run's training drew those of its first step.
 void draw_positions(ReportRun& run) {
   const std::string method = value_of(run, "method");
-  if (method != "pose" && method != "randpos" && method != "e2" && method != "clex") return;
+  const std::vector<PositionConfig>& known = position_samplers();
+  const auto sampler = std::find_if(known.begin(), known.end(), [&](const auto& s) { return s.name() == method; });
+  if (sampler == known.end()) return;
   const int64_t window = integer_of(run, "window");
   if (window < 2 || window > 8192) return;
-  PositionConfig config{.kind = method};
-  if (const int64_t chunks = integer_of(run, "chunks")) config.chunks = chunks;
-  if (const int64_t factor = integer_of(run, "max_factor")) config.max_factor = factor;
-  if (const std::string variant = value_of(run, "pose_variant"); !variant.empty()) config.variant = variant;
-  if (const std::string spread = value_of(run, "spread"); !spread.empty()) config.spread = spread;
-  config.augment_g = value_of(run, "fixed_g").empty();
-  config.augment_t = value_of(run, "fixed_t").empty();
-  config.content = "zero";
+  PositionConfig config = *sampler;
+  for (const Field& f : config.fields()) {
+    if (const std::string value = value_of(run, f.key()); !value.empty()) config.set(f.key(), value);
+  }
+  if (auto* pose = config.get<PosePositions>()) pose->content = PoseContent::zero;  // there is no document here
   const PositionBatch batch =
       make_position_sampler(config)->sample({.seed = static_cast<uint64_t>(integer_of(run, "seed")),
                                              .sample_ids = {0, 1, 2},

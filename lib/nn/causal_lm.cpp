@@ -74,7 +74,7 @@ bool CausalLm::use_compact_weights(bool lossy) {
 
 void CausalLm::set_rope(const RopeConfig& rope) {
   std::unique_ptr<RopeScaling> scaling = make_rope_scaling(rope);
-  check(scaling->parameter_specs().empty() && rope_index_ == arena_.size(), "llama", "rope type '", rope.rope_type,
+  check(scaling->parameter_specs().empty() && rope_index_ == arena_.size(), "llama", "rope type '", rope.rope_type(),
         "' has parameters of its own: build the model with it");
   scaling_ = std::move(scaling);
   config_.rope = rope;

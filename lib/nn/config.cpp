@@ -115,7 +115,7 @@ std::string model_config_to_json(const ModelConfig& c, const std::string& dtype)
             {"rope_scaling", json::parse(rope_scaling_to_json(c.rope))},
             {"torch_dtype", dtype}};
   // HF's version 4 looks for longrope's window of pre-training here, later ones inside the recipe.
-  if (c.rope.rope_type == "longrope" && c.rope.original_max_position_embeddings > 0)
+  if (c.rope.rope_type() == "longrope" && c.rope.original_max_position_embeddings > 0)
     j["original_max_position_embeddings"] = c.rope.original_max_position_embeddings;
   if (c.rope.partial_rotary_factor != 1.0) j["partial_rotary_factor"] = c.rope.partial_rotary_factor;
   if (c.rope_layout == RopeLayout::interleaved) j["rope_interleaved"] = true;

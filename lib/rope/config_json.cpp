@@ -3,13 +3,21 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "rope/scaling.h"
+#include "rope/kinds.h"
 #include "tensor/json_depth.h"
 
 namespace rw {
 namespace {
 
 using Json = nlohmann::json;
+constexpr const char* kOp = "rope_config";
+
+template <class... Visitors>
+struct Overloaded : Visitors... {
+  using Visitors::operator()...;
+};
+template <class... Visitors>
+Overloaded(Visitors...) -> Overloaded<Visitors...>;
 
 /// Reads fields of one object and says which field is wrong. null counts as absent, as in HF's files.
 class Fields {
@@ -22,7 +30,7 @@ class Fields {
   }
   const Json& require(const char* name) const {
     const Json* value = find(name);
-    if (!value) fail("rope_config", path_, name, " is missing");
+    if (!value) fail(kOp, path_, name, " is missing");
     return *value;
   }
   /// Leaves `to` as it is if the field is absent.
@@ -57,6 +65,9 @@ class Fields {
     for (const Json& x : *v) to.push_back(number(x, name));
   }
 
+  /// What precedes a field's name in messages: "rope_scaling.".
+  const std::string& path() const { return path_; }
+
  private:
   double number(const Json& v, const char* name) const {
     if (!v.is_number()) wrong(v, name, "a number");
@@ -65,67 +76,41 @@ class Fields {
     return x;
   }
   [[noreturn]] void wrong(const Json& v, const char* name, const char* expected) const {
-    fail("rope_config", path_, name, " must be ", expected, ", got ", v.dump().substr(0, 60));
+    fail(kOp, path_, name, " must be ", expected, ", got ", v.dump().substr(0, 60));
   }
   const Json& object_;
   std::string path_;
 };
 
-/// The keys of a recipe beyond rope_type, in the order they are written. A visitor reads or writes each one.
-template <class Config, class Visitor>
-void visit_recipe(Config& c, Visitor&& v) {
-  const std::string& type = c.rope_type;
-  const auto is = [&](std::initializer_list<const char*> kinds) {
-    return std::find(kinds.begin(), kinds.end(), type) != kinds.end();
-  };
-  if (is({"linear", "ntk", "dynamic", "yarn", "llama3"})) v("factor", c.factor, true);
-  if (is({"longrope", "e2"})) v("factor", c.factor, false);
-  v("original_max_position_embeddings", c.original_max_position_embeddings, type == "llama3");
-  if (type == "yarn") {
-    v("beta_fast", c.beta_fast, false);
-    v("beta_slow", c.beta_slow, false);
-    v("truncate", c.truncate, false);
-    v("yarn_variant", c.yarn_variant, false);
-    v("mscale", c.mscale, false);
-    v("mscale_all_dim", c.mscale_all_dim, false);
-  }
-  if (is({"yarn", "longrope"})) v("attention_factor", c.attention_factor, false);
-  if (type == "llama3") {
-    v("low_freq_factor", c.low_freq_factor, true);
-    v("high_freq_factor", c.high_freq_factor, true);
-  }
-  if (type == "longrope") {
-    v("short_factor", c.short_factor, true);
-    v("long_factor", c.long_factor, true);
-  }
-  if (type == "abf") v("base", c.base, true);
-  if (type == "clex") {
-    v("max_factor", c.clex.max_factor, false);
-    v("param_factor", c.clex.param_factor, false);
-    v("act", c.clex.act, false);
-    v("prior", c.clex.prior, false);
-    v("ntk_input", c.clex.ntk_input, false);
-    v("input_base", c.clex.input_base, false);
-    v("time_dt", c.clex.time_dt, false);
-    v("grow_steps", c.clex.grow_steps, false);
-    v("grad", c.clex.grad, false);
-    v("lr_scale", c.clex.lr_scale, false);
+/// Writes a record's fields. Numbers that are absent are left out.
+void write_fields(const RopeKind& kind, Json& out) {
+  for (const Field& f : kind.fields()) {
+    std::visit(Overloaded{[&](const ChoiceRef& x) { out[f.key()] = f.choices().at(static_cast<size_t>(x.get(x.at))); },
+                          [&](const std::optional<double>* x) {
+                            if (*x) out[f.key()] = **x;
+                          },
+                          [&](const auto* x) { out[f.key()] = *x; }},
+               f.at(const_cast<void*>(kind.data())));  // only read here
   }
 }
 
-struct Writer {
-  Json& out;
-  template <class T>
-  void operator()(const char* name, const T& value, bool) const {
-    out[name] = value;
+/// Reads a record's fields and checks their ranges. The keys that were there go to `given`.
+void read_fields(RopeKind& kind, const Fields& from, GivenKeys& given) {
+  for (const Field& f : kind.fields()) {
+    const char* key = f.key().c_str();
+    if (f.is_required()) from.require(key);
+    if (!from.find(key)) continue;
+    given.push_back(f.key());
+    std::visit(Overloaded{[&](const ChoiceRef&) {
+                            std::string name;
+                            from.read(key, name);
+                            f.parse(kind.data(), name, kOp, from.path());
+                          },
+                          [&](auto* x) { from.read(key, *x); }},
+               f.at(kind.data()));
+    f.check(kind.data(), kOp, from.path());
   }
-  void operator()(const char* name, const std::optional<double>& value, bool) const {
-    if (value) out[name] = *value;
-  }
-  void operator()(const char* name, const int64_t& value, bool) const {
-    if (value != 0) out[name] = value;
-  }
-};
+}
 
 const char* name_of(LogN logn) {
   return logn == LogN::position ? "position" : logn == LogN::constant ? "constant" : "none";
@@ -135,40 +120,25 @@ LogN logn_from(const std::string& name) {
   for (const LogN logn : {LogN::none, LogN::position, LogN::constant}) {
     if (name == name_of(logn)) return logn;
   }
-  fail("rope_config", "logn_scaling must be none, position or constant, got \"", name, "\"");
-}
-
-bool known_type(const std::string& type) {
-  for (const char* known :
-       {"default", "linear", "ntk", "dynamic", "dynamic_linear", "yarn", "llama3", "longrope", "clex", "e2", "abf"}) {
-    if (type == known) return true;
-  }
-  return false;
+  fail(kOp, "logn_scaling must be none, position or constant, got \"", name, "\"");
 }
 
 void read_recipe(RopeConfig& c, const Json& object, const std::string& path) {
-  if (!object.is_object()) fail("rope_config", path, " must be an object or null, got ", object.dump().substr(0, 60));
+  if (!object.is_object()) fail(kOp, path, " must be an object or null, got ", object.dump().substr(0, 60));
   const Fields fields(object, path + ".");
-  c.rope_type = "";
-  fields.read("rope_type", c.rope_type);
-  if (c.rope_type.empty()) fields.read("type", c.rope_type);
-  if (c.rope_type.empty()) fail("rope_config", path, ".rope_type is missing");
-  if (c.rope_type == "su") c.rope_type = "longrope";  // Phi-3's older name
-  if (!known_type(c.rope_type)) fail("rope_config", "unknown rope_type \"", c.rope_type, "\"");
+  std::string type;
+  fields.read("rope_type", type);
+  if (type.empty()) fields.read("type", type);
+  if (type.empty()) fail(kOp, path, ".rope_type is missing");
+  if (type == "su") type = "longrope";  // Phi-3's older name
+  c.kind = rope_kind(type);
 
   fields.read("rope_theta", c.rope_theta);
   fields.read("partial_rotary_factor", c.partial_rotary_factor);
-  if (c.rope_type == "e2") c.factor = 0;
-  visit_recipe(c, [&](const char* name, auto& value, bool required) {
-    const bool ratio_known = c.rope_type == "yarn" && std::string(name) == "factor";
-    if (required && !ratio_known) fields.require(name);
-    fields.read(name, value);
-  });
-  // HF: a yarn or longrope recipe without a factor means the ratio of the two windows
-  if ((c.rope_type == "yarn" || c.rope_type == "longrope") && !fields.find("factor")) {
-    if (c.original_max_position_embeddings <= 0) fail("rope_config", path, ".factor is missing");
-    c.factor = static_cast<double>(c.max_position_embeddings) / static_cast<double>(c.original_max_position_embeddings);
-  }
+  fields.read("original_max_position_embeddings", c.original_max_position_embeddings);
+  GivenKeys given;
+  read_fields(c.kind, fields, given);
+  c.kind.complete(c, given, path + ".");
   std::string logn = name_of(LogN::none);
   bool log_scale = false;  // CLEX's published name
   fields.read("log_scale", log_scale);
@@ -180,9 +150,9 @@ void read_recipe(RopeConfig& c, const Json& object, const std::string& path) {
 }  // namespace
 
 RopeConfig rope_config_from_json(const std::string& config_json_text) {
-  check_json_depth(config_json_text, "rope_config", "config.json");
+  check_json_depth(config_json_text, kOp, "config.json");
   const Json whole = Json::parse(config_json_text, nullptr, false);
-  if (whole.is_discarded() || !whole.is_object()) fail("rope_config", "config.json is not a JSON object");
+  if (whole.is_discarded() || !whole.is_object()) fail(kOp, "config.json is not a JSON object");
   const Fields top(whole, "");
   RopeConfig c;
   top.require("max_position_embeddings");
@@ -198,7 +168,7 @@ RopeConfig rope_config_from_json(const std::string& config_json_text) {
     top.read("hidden_size", hidden);
     top.read("num_attention_heads", heads);
     if (heads < 1 || hidden % heads != 0) {
-      fail("rope_config", "hidden_size ", hidden, " is not a multiple of num_attention_heads ", heads);
+      fail(kOp, "hidden_size ", hidden, " is not a multiple of num_attention_heads ", heads);
     }
     c.head_dim = hidden / heads;
   }
@@ -211,10 +181,13 @@ RopeConfig rope_config_from_json(const std::string& config_json_text) {
 }
 
 std::string rope_scaling_to_json(const RopeConfig& config) {
-  if (config.rope_type == "default" && config.logn == LogN::none) return "null";
+  if (config.kind.is<DefaultRope>() && config.logn == LogN::none) return "null";
   Json out = Json::object();
-  out["rope_type"] = config.rope_type;
-  visit_recipe(config, Writer{out});
+  out["rope_type"] = config.rope_type();
+  write_fields(config.kind, out);
+  if (config.original_max_position_embeddings != 0) {
+    out["original_max_position_embeddings"] = config.original_max_position_embeddings;
+  }
   if (config.logn != LogN::none) out["logn_scaling"] = name_of(config.logn);
   return out.dump();
 }

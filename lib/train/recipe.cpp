@@ -7,6 +7,9 @@
 
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
+#include "rope/kinds.h"
+#include "rope/method_options.h"
+#include "rope/samplers.h"
 #include "tensor/json_depth.h"
 
 namespace rw {
@@ -19,16 +22,39 @@ std::string default_scaling(const std::string& method) {
   return "default";
 }
 
-std::string default_sampler(const std::string& method) {
-  return method == "pose" || method == "randpos" || method == "e2" || method == "clex" ? method : "contiguous";
+PositionConfig default_sampler(const std::string& method) {
+  for (const PositionConfig& sampler : position_samplers()) {
+    if (sampler.name() == method) return sampler;
+  }
+  return {};
 }
 
-void check_method(const std::string& method, const std::string& type) {
+/// The largest scale factor, for samplers that have one.
+int64_t max_factor_of(const PositionConfig& positions) {
+  return positions.find("max_factor") ? std::stoll(positions.text("max_factor")) : 1;
+}
+
+/// The options of the method go to its sampler and, where the scaling has them too, to that. CLEX's largest t is one
+/// number for both.
+void use_options(const TrainConfig& config, bool scaling_is_json, Recipe& r) {
+  RopeKind& kind = r.model.rope.kind;
+  const RopeKind stated = kind;
+  apply_options(config.method_options, r.positions, kind);
+  auto* sampler = r.positions.get<ClexPositions>();
+  auto* clex = kind.get<ClexRope>();
+  if (!sampler || !clex || !scaling_is_json) return;
+  check(!config.method_options.count("max_factor") || stated == kind, "train", "--max-factor is ", sampler->max_factor,
+        ", the scaling's max_factor ", stated.text("max_factor"));
+  sampler->max_factor = clex->max_factor;
+}
+
+void check_method(const std::string& method, const RopeKind& kind) {
   static const std::set<std::string> methods = {"plain", "full", "pi", "pose", "randpos", "e2", "clex"};
   check(methods.count(method) > 0, "train", "unknown method '", method,
         "', expected plain, full, pi, pose, randpos, e2 or clex");
+  const std::string type = kind.name();
   check(
-      type != "dynamic" && type != "dynamic_linear", "train", "scaling '", type,
+      kind.trained(), "train", "scaling '", type,
       "' chooses frequencies by length at inference and is not trained; train with another and set it in config.json");
   check((method == "clex") == (type == "clex"), "train",
         "method clex and scaling clex go together: the sampler draws the scale factor t that the learned frequencies "
@@ -54,8 +80,6 @@ void check_sizes(const TrainConfig& c, int64_t fewest_steps) {
   in("--accumulate", c.accumulate, 1, kTokens);
   in("--window", c.window, 0, kTokens);
   in("--target", c.target, 0, kTokens);
-  in("--max-factor", c.positions.max_factor, 1, 65536);
-  in("--chunks", c.positions.chunks, 1, kTokens);
   if (!c.from.empty()) return;
   in("--hidden", c.hidden, 1, 1 << 20);
   in("--layers", c.layers, 1, 1 << 16);
@@ -84,6 +108,28 @@ ModelConfig new_model(const TrainConfig& c, const Tokenizer& tokenizer) {
   return m;
 }
 
+/// The scaling that is named, with the defaults of its kind, or the JSON recipe.
+void set_scaling(ModelConfig& model, const std::string& scaling) {
+  if (scaling.front() == '{') return apply_rope_json(model, scaling);
+  RopeConfig& rope = model.rope;
+  rope = {.rope_theta = rope.rope_theta,
+          .head_dim = rope.head_dim,
+          .partial_rotary_factor = rope.partial_rotary_factor,
+          .max_position_embeddings = rope.original_window(),
+          .kind = rope_kind(scaling)};
+}
+
+/// --factor, or the ratio of the two windows, for kinds that have a factor. E2-LLM's goes by length unless it is given.
+void set_factor(const TrainConfig& config, bool scaling_is_json, Recipe& r) {
+  RopeKind& kind = r.model.rope.kind;
+  const bool has_factor = kind.find("factor") != nullptr && !scaling_is_json;
+  check(config.factor == 0 || has_factor, "train", "--factor has no effect on ",
+        scaling_is_json ? "a JSON scaling, which states its own" : "scaling " + kind.name());
+  if (!has_factor || (config.factor == 0 && kind.is<E2Rope>())) return;
+  const double ratio = static_cast<double>(r.target) / static_cast<double>(r.original_window);
+  kind.set("factor", number_text(config.factor > 0 ? config.factor : ratio));
+}
+
 }  // namespace
 
 Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer, const ModelConfig* base) {
@@ -106,47 +152,31 @@ Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer, const 
   }
   check(!plain || config.target == 0, "train",
         "--target without a method: add --method pi, pose, randpos, e2, clex or full");
+  const std::string scaling = config.scaling.empty() ? default_scaling(config.method) : config.scaling;
+  const bool is_json = scaling.front() == '{';
+  r.positions = default_sampler(config.method);
+  if (!plain) set_scaling(r.model, scaling);
+  use_options(config, is_json, r);
   r.window = config.window > 0 ? config.window : full ? config.target : r.original_window;
-  r.target = config.target > 0 ? config.target : plain ? r.window : r.original_window * config.positions.max_factor;
+  r.target = config.target > 0 ? config.target : plain ? r.window : r.original_window * max_factor_of(r.positions);
   check(r.target >= r.window, "train", "--target ", r.target, " is shorter than the training window ", r.window);
   check(config.method != "pose" && config.method != "randpos" ? true : r.target > r.window, "train", "method '",
         config.method, "' trains with windows shorter than the target: --window ", r.window, ", --target ", r.target);
 
-  const std::string scaling = config.scaling.empty() ? default_scaling(config.method) : config.scaling;
   if (!plain) {
-    if (scaling.front() == '{') {
-      apply_rope_json(r.model, scaling);
-    } else {
-      RopeConfig rope = r.model.rope;
-      RopeConfig fresh;
-      fresh.rope_theta = rope.rope_theta, fresh.head_dim = rope.head_dim,
-      fresh.partial_rotary_factor = rope.partial_rotary_factor;
-      fresh.rope_type = scaling;
-      fresh.max_position_embeddings = r.original_window;
-      // With no scaling at all (direct fine-tuning) nothing is divided.
-      if (scaling != "e2" && scaling != "default" && scaling != "clex") {
-        fresh.factor =
-            config.factor > 0 ? config.factor : static_cast<double>(r.target) / static_cast<double>(r.original_window);
-      }
-      if (scaling == "e2") fresh.factor = 0;
-      fresh.clex.max_factor = config.positions.max_factor;
-      r.model.rope = fresh;
-    }
-    if (trained || !r.model.rope.rope_type.starts_with("dynamic")) check_method(config.method, r.model.rope.rope_type);
-    r.model.rope.original_max_position_embeddings = r.original_window;
-    r.model.rope.max_position_embeddings =
-        r.model.rope.rope_type == "default" ? r.target : std::max(r.target, r.original_window);
-    if (r.model.rope.rope_type == "default") r.model.rope.original_max_position_embeddings = 0;
+    set_factor(config, is_json, r);
+    RopeConfig& rope = r.model.rope;
+    if (trained || rope.kind.trained()) check_method(config.method, rope.kind);
+    const bool direct = rope.kind.is<DefaultRope>();
+    rope.original_max_position_embeddings = direct ? 0 : r.original_window;
+    rope.max_position_embeddings = direct ? r.target : std::max(r.target, r.original_window);
   } else {
-    check_method(config.method, scaling);
+    check_method(config.method, scaling == "default" || is_json ? r.model.rope.kind : rope_kind(scaling));
   }
   static_cast<void>(make_rope_scaling(r.model.rope));  // refuses values out of range before anything is read
 
-  r.positions = config.positions;
-  r.positions.kind = default_sampler(config.method);
-  r.region = config.method == "pose" && r.positions.content != "zero"
-                 ? r.positions.content_windows * r.window
-                 : 0;  // 0: the whole document
+  const auto* pose = r.positions.get<PosePositions>();
+  r.region = pose && pose->content != PoseContent::zero ? pose->content_windows * r.window : 0;  // 0: whole documents
 
   auto& d = r.description;
   const auto put = [&](const char* key, const auto& value) { d[key] = cat(value); };
@@ -164,23 +194,11 @@ Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer, const 
   put("weight_decay", config.adamw.weight_decay);
   put("clip", config.clip);
   put("seed", config.seed);
-  if (config.method == "pose") {
-    put("chunks", r.positions.chunks);
-    put("pose_variant", r.positions.variant);
-    put("pose_content", r.positions.content);
-  }
-  if (config.method == "e2" || config.method == "clex") put("max_factor", r.positions.max_factor);
-  if (config.method == "e2" && !r.positions.augment_g) put("fixed_g", "true");
-  if (config.method == "e2" && !r.positions.augment_t) put("fixed_t", "true");
-  if (config.method == "clex" && r.positions.spread != "random") put("spread", r.positions.spread);
+  for (const auto& [key, value] : r.positions.texts()) put(key.c_str(), value);
   if (config.retrieval_share > 0) {
     put("retrieval_share", config.retrieval_share);
     put("retrieval_template", config.retrieval_template);
     if (config.retrieval_weight != 1) put("retrieval_weight", config.retrieval_weight);
-  }
-  if (config.method == "e2" || config.method == "clex") {
-    put("continuous_t", config.positions.continuous);
-    put("per_step", config.positions.per_step);
   }
   put("beta1", config.adamw.beta1);
   put("beta2", config.adamw.beta2);

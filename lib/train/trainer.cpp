@@ -188,7 +188,7 @@ class Trainer::Run {
                   item.batch.targets,
                   item.positions.positions,
                   {.length = recipe_.target, .training = true},
-                  recipe_.model.rope.rope_type == "clex" ? item.positions.t : std::vector<double>{},
+                  recipe_.model.rope.rope_type() == "clex" ? item.positions.t : std::vector<double>{},
                   item.batch.scored,
                   item.batch.weights,
                   item.batch.weight},
