@@ -7,6 +7,7 @@
 #include "common.h"
 #include "plot.h"
 #include "rope/bounds.h"
+#include "rope/samplers.h"
 #include "tensor/file.h"
 
 using namespace rw;

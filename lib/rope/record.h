@@ -56,6 +56,11 @@ class AnyRecord {
     return get<R>() != nullptr;
   }
   bool operator==(const AnyRecord& other) const { return held_->equal(*other.held_); }
+  template <MethodRecord R>
+  bool operator==(const R& record) const {
+    const R* own = get<R>();
+    return own != nullptr && *own == record;
+  }
 
   /// The field of that key; null if the record has none.
   const Field* find(std::string_view key) const;
