@@ -1,5 +1,7 @@
 // The settings of one training run.
 #pragma once
+#include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -13,7 +15,8 @@ namespace rw {
 struct TrainConfig {
   std::vector<std::string> data;  // files or folders, or one token file; empty: the built-in corpus
   std::string out, from, tokenizer;
-  bool resume = false;
+  bool resume = false;     // go on with the same run in `out`
+  bool overwrite = false;  // replace what is there of a run or a model
 
   // the model, when it is new
   int64_t hidden = 256, layers = 4, heads = 4, kv_heads = 0, ffn = 0, head_dim = 0;
@@ -44,12 +47,17 @@ struct TrainConfig {
   bool lean = false;          // bf16: split masters and bf16 gradients
   bool eager = false;         // GPU: no CUDA graph
   bool fast_atomics = false;  // GPU: gradients in any order
-  int64_t save_every = 0, keep = 2, log_every = 1;
+  int64_t save_every = 0;    // steps between checkpoints; 0: by time alone
+  double save_minutes = 10;  // minutes between checkpoints; 0: by steps alone
+  int64_t keep = 2, log_every = 1;
+  std::string save_dtype = "auto";  // of the model's weights on disk: f32, bf16; auto: the base's
 
   // loss on text that is not trained on, into validation.jsonl
   std::vector<std::string> validation;  // files or folders, or one token file; empty: none
   int64_t validate_every = 0;           // steps; 0: at the end only
-  int64_t validation_tokens = 65536;    // in all, from the documents' beginnings
+  int64_t validation_tokens = 65536;    // in all: so many whole windows, and at least one
+
+  std::set<std::string> given = {};  // options that were named, also with their defaults
 };
 
 }  // namespace rw
