@@ -2,14 +2,7 @@
 // and writes one table and one report. Every finished stage leaves a file, so that the same command goes on where it
 // was stopped: OUT/<arm>/stage.toml stands when the arm is trained, OUT/<arm>/eval-<name>.json when that evaluation is
 // done. Several processes with the same OUT, one per GPU, share the arms among them.
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <csignal>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -19,10 +12,12 @@
 #include "compare_table.h"
 #include "data/bpe_train.h"
 #include "data/demo_corpus.h"
+#include "interrupt.h"
 #include "nn/io/hf.h"
 #include "tensor/allocator.h"
 #include "tensor/file.h"
-#include "train/recipe.h"
+#include "train/plan.h"
+#include "train/run_folder.h"
 #include "verbs.h"
 
 using namespace rw;
@@ -76,34 +71,6 @@ bool fits(const std::string& pattern, const std::string& name) {
   return !name.empty() && name[0] == pattern[0] && fits(pattern.substr(1), name.substr(1));
 }
 
-/// A folder in which one process works at a time. The system forgets the lock when the process ends, however it ends.
-class FolderLock {
- public:
-  /// `wait`: until the other process is through; otherwise held() says whether there is none.
-  FolderLock(const std::string& folder, bool wait) {
-    make_folder(kOp, folder);
-    const std::string path = folder + "/.lock";
-    file_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    check(file_ >= 0, kOp, "cannot write '", path, "'");
-    held_ = ::flock(file_, LOCK_EX | (wait ? 0 : LOCK_NB)) == 0;
-    check(held_ || (!wait && errno == EWOULDBLOCK), kOp, "cannot lock '", path, "': ", std::strerror(errno));
-  }
-  ~FolderLock() { ::close(file_); }
-  FolderLock(const FolderLock&) = delete;
-  FolderLock& operator=(const FolderLock&) = delete;
-  bool held() const { return held_; }
-
- private:
-  int file_ = -1;
-  bool held_ = false;
-};
-
-extern "C" void on_interrupt(int) {
-  constexpr char text[] = "\nropewalk: interrupted; the same command goes on from here\n";
-  static_cast<void>(!::write(STDERR_FILENO, text, sizeof text - 1));
-  ::_exit(130);
-}
-
 class Comparison {
  public:
   Comparison(const Options& o, const Globals& globals)
@@ -136,7 +103,7 @@ class Comparison {
 
   void run() {
     const double start = now();
-    std::signal(SIGINT, on_interrupt);
+    catch_interrupts("\nropewalk: interrupted; the same command goes on from here\n");
     use(globals_);
     make_folder(kOp, out_);
     std::vector<const CompareArm*> arms;
@@ -264,7 +231,7 @@ class Comparison {
     if (trains()) prepare_text();
     documents_.clear();
     if (recipe_.model.empty()) {
-      TrainConfig config = recipe_.base;
+      Recipe config = recipe_.base;
       if (recipe_.vocab > 0) config.tokenizer = folder("tokenizer");
       else config.tokenizer = recipe_.tokenizer;
       train("base", config, recipe_.base_settings);
@@ -278,36 +245,39 @@ class Comparison {
 
   // --- one stage ----------------------------------------------------------------------------------------------------
 
-  void train(const std::string& name, TrainConfig config, const Settings& settings) {
+  void train(const std::string& name, Recipe config, const Settings& settings) {
     if (is_done(folder(name), settings)) return;
     config.data = {text_file()};
     config.out = folder(name);
     if (!config.from.empty()) config.from = base_folder();
     config.resume = true;
-    const TrainResult result = run_training_and_record(config, globals_);
-    for (const auto& entry : fs::directory_iterator(folder(name))) {
-      if (entry.path().filename().string().starts_with("checkpoint-")) fs::remove_all(entry.path());
+    const TrainResult result = run_training(config, globals_, {.maker = kOp, .locked = true});
+    if (result.end == TrainEnd::stopped) {
+      std::fprintf(stderr, "ropewalk: stopped at step %lld of %lld of '%s'; the same command goes on from here\n",
+                   static_cast<long long>(result.steps), static_cast<long long>(config.steps), name.c_str());
+      throw Interrupted{interrupted()};
     }
+    remove_checkpoints(folder(name));
     mark_done(folder(name), settings);
     char text[120];
     std::snprintf(
-        text, sizeof text, "%5zu steps  loss %.4f  %s tok/s  %s", result.losses.size(),
+        text, sizeof text, "%5lld steps  loss %.4f  %s tok/s  %s", static_cast<long long>(result.steps),
         result.losses.empty() ? 0.0 : result.losses.back(),
         with_commas(std::llround(static_cast<double>(result.tokens) / std::max(result.seconds, 1e-9))).c_str(),
         duration(result.seconds).c_str());
     say(name, text);
   }
 
-  Recipe recipe_of(const CompareArm& arm) const {
+  RunPlan recipe_of(const CompareArm& arm) const {
     const ModelConfig base = read_hf_config(model_folder(base_folder()));
-    return make_recipe(arm.train, *make_byte_tokenizer(), &base);
+    return make_plan(arm.train, *make_byte_tokenizer(), &base);
   }
   std::string rope_of(const CompareArm& arm) const { return rope_scaling_to_json(recipe_of(arm).model.rope); }
 
   /// The base's config under the arm's frequencies, for the report.
   void prepare_zero_shot(const CompareArm& arm) {
     if (is_done(folder(arm.name), arm.settings)) return;
-    const Recipe recipe = recipe_of(arm);
+    const RunPlan recipe = recipe_of(arm);
     make_folder(kOp, folder(arm.name));
     auto config = nlohmann::json::parse(read_file(model_folder(base_folder()) + "/config.json"));
     config.erase("rope_parameters");

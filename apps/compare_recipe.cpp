@@ -7,7 +7,7 @@
 #include <set>
 
 #include "nn/io/checkpoint.h"
-#include "train/recipe.h"
+#include "train/plan.h"
 
 using namespace rw;
 
@@ -198,7 +198,7 @@ class Reader {
   }
 
   /// The batch that makes a step of so many tokens.
-  void set_batch(const std::string& section, int64_t tokens, int64_t window, TrainConfig& train) const {
+  void set_batch(const std::string& section, int64_t tokens, int64_t window, Recipe& train) const {
     const int64_t per_sample = window * train.accumulate;
     require(tokens % per_sample == 0, section, "tokens-per-step ", tokens, " is no multiple of the window ", window,
             train.accumulate > 1 ? cat(" times accumulate ", train.accumulate) : "");
@@ -234,10 +234,10 @@ class Reader {
             "vocab trains a tokenizer, but one is given by ", out_.model.empty() ? "tokenizer" : "model");
     // The config that arms are checked against, before anything is trained.
     const std::unique_ptr<Tokenizer> bytes = make_byte_tokenizer();
-    base_config_ = out_.model.empty() ? make_recipe(out_.base, *bytes).model
-                                      : make_recipe(
+    base_config_ = out_.model.empty() ? make_plan(out_.base, *bytes).model
+                                      : make_plan(
                                             [&] {
-                                              TrainConfig c;
+                                              Recipe c;
                                               c.from = out_.model;
                                               return c;
                                             }(),
@@ -328,7 +328,7 @@ class Reader {
     CompareArm arm{name, family, {}, false, settings_of(items)};
     const auto tokens = take(items, "tokens-per-step");
     parse(section, items, [&](CLI::App& app) { add_train_options(app, arm.train); });
-    TrainConfig& train = arm.train;
+    Recipe& train = arm.train;
     arm.zero_shot = train.steps == 0;
     train.from = "base";  // until its folder is known
     if (arm.zero_shot && train.method == "plain" && !train.scaling.empty())
@@ -336,7 +336,7 @@ class Reader {
     require(!arm.zero_shot || train.method != "plain", section,
             "steps = 0 needs a scaling: it would be the base again");
     try {
-      const Recipe recipe = make_recipe(train, *make_byte_tokenizer(), &base_config_);
+      const RunPlan recipe = make_plan(train, *make_byte_tokenizer(), &base_config_);
       if (tokens && !arm.zero_shot)
         set_batch(section, whole(section, "tokens-per-step", one(section, *tokens)), recipe.window, train);
     } catch (const Error& e) {

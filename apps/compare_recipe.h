@@ -35,7 +35,7 @@ using Settings = std::map<std::string, std::string>;
 struct CompareArm {
   std::string name;    // its folder: "pose-2048-seed1"
   std::string family;  // without the seed: one row of the table
-  rw::TrainConfig train;   // out and from are the comparison's to set
+  rw::Recipe train;   // out and from are the comparison's to set
   bool zero_shot = false;
   Settings settings;
 };
@@ -51,7 +51,7 @@ struct CompareRecipe {
   int32_t vocab = 0;      // of the tokenizer to train; 0: none is trained
   std::string tokenizer;  // given instead
   std::string model;      // a base that is given instead of trained
-  rw::TrainConfig base;
+  rw::Recipe base;
   Settings base_settings;
   std::vector<CompareArm> arms;
   std::vector<CompareEval> evals;

@@ -1,6 +1,7 @@
 // ropewalk: train small LLaMAs, stretch their context window, and look at what comes out.
 #include <cstdio>
 
+#include "interrupt.h"
 #include "nn/parallel/mesh.h"
 #include "tensor/error.h"
 #include "verbs.h"
@@ -41,6 +42,8 @@ int main(int argc, char** argv) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
     std::fprintf(stderr, "ropewalk: %s\n", e.what());
     return 2;
+  } catch (const Interrupted& e) {
+    return 128 + e.signal;
   } catch (const rw::OutOfMemory& e) {
     std::fprintf(stderr, "ropewalk: %s\n", e.what());
     return 1;
