@@ -2,15 +2,14 @@
 #include "train/recipe.h"
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
+#include "rope/extend.h"
 #include "rope/kinds.h"
 #include "rope/method_options.h"
 #include "rope/samplers.h"
-#include "tensor/json_depth.h"
 
 namespace rw {
 namespace {
@@ -35,16 +34,15 @@ int64_t max_factor_of(const PositionConfig& positions) {
 }
 
 /// The options of the method go to its sampler and, where the scaling has them too, to that. CLEX's largest t is one
-/// number for both.
-void use_options(const TrainConfig& config, bool scaling_is_json, Recipe& r) {
-  RopeKind& kind = r.model.rope.kind;
+/// number for both; a JSON scaling states it.
+void use_options(const TrainConfig& config, bool scaling_is_json, PositionConfig& positions, RopeKind& kind) {
   const RopeKind stated = kind;
-  apply_options(config.method_options, r.positions, kind);
-  auto* sampler = r.positions.get<ClexPositions>();
-  auto* clex = kind.get<ClexRope>();
+  apply_options(config.method_options, positions, kind);
+  auto* sampler = positions.get<ClexPositions>();
+  const auto* clex = kind.get<ClexRope>();
   if (!sampler || !clex || !scaling_is_json) return;
-  check(!config.method_options.count("max_factor") || stated == kind, "train", "--max-factor is ", sampler->max_factor,
-        ", the scaling's max_factor ", stated.text("max_factor"));
+  check(stated == kind, "train", "--max-factor is ", sampler->max_factor, ", the scaling's max_factor ",
+        stated.text("max_factor"));
   sampler->max_factor = clex->max_factor;
 }
 
@@ -108,28 +106,6 @@ ModelConfig new_model(const TrainConfig& c, const Tokenizer& tokenizer) {
   return m;
 }
 
-/// The scaling that is named, with the defaults of its kind, or the JSON recipe.
-void set_scaling(ModelConfig& model, const std::string& scaling) {
-  if (scaling.front() == '{') return apply_rope_json(model, scaling);
-  RopeConfig& rope = model.rope;
-  rope = {.rope_theta = rope.rope_theta,
-          .head_dim = rope.head_dim,
-          .partial_rotary_factor = rope.partial_rotary_factor,
-          .max_position_embeddings = rope.original_window(),
-          .kind = rope_kind(scaling)};
-}
-
-/// --factor, or the ratio of the two windows, for kinds that have a factor. E2-LLM's goes by length unless it is given.
-void set_factor(const TrainConfig& config, bool scaling_is_json, Recipe& r) {
-  RopeKind& kind = r.model.rope.kind;
-  const bool has_factor = kind.find("factor") != nullptr && !scaling_is_json;
-  check(config.factor == 0 || has_factor, "train", "--factor has no effect on ",
-        scaling_is_json ? "a JSON scaling, which states its own" : "scaling " + kind.name());
-  if (!has_factor || (config.factor == 0 && kind.is<E2Rope>())) return;
-  const double ratio = static_cast<double>(r.target) / static_cast<double>(r.original_window);
-  kind.set("factor", number_text(config.factor > 0 ? config.factor : ratio));
-}
-
 }  // namespace
 
 Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer, const ModelConfig* base) {
@@ -142,7 +118,8 @@ Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer, const 
   r.model.finish();
   check(tokenizer.vocab_size() <= r.model.vocab_size, "train", "the tokenizer has ", tokenizer.vocab_size(),
         " tokens, the model ", r.model.vocab_size);
-  r.original_window = r.model.rope.original_window();
+  const RopeConfig base_rope = r.model.rope;
+  r.original_window = rope_origin(base_rope).window;
   const bool full = config.method == "full" || config.method == "pi";
   const bool plain = config.method == "plain";
   if (!plain) {
@@ -154,25 +131,20 @@ Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer, const 
         "--target without a method: add --method pi, pose, randpos, e2, clex or full");
   const std::string scaling = config.scaling.empty() ? default_scaling(config.method) : config.scaling;
   const bool is_json = scaling.front() == '{';
+  check(!is_json || config.factor == 0, "train", "--factor has no effect on a JSON scaling, which states its own");
+  if (is_json) r.model.rope = extend_rope(base_rope, scaling, std::max(config.target, r.original_window));
+  RopeKind kind = is_json ? r.model.rope.kind : rope_kind(scaling);
+  if (trained || kind.trained()) check_method(config.method, kind);
   r.positions = default_sampler(config.method);
-  if (!plain) set_scaling(r.model, scaling);
-  use_options(config, is_json, r);
+  use_options(config, is_json, r.positions, kind);
   r.window = config.window > 0 ? config.window : full ? config.target : r.original_window;
   r.target = config.target > 0 ? config.target : plain ? r.window : r.original_window * max_factor_of(r.positions);
   check(r.target >= r.window, "train", "--target ", r.target, " is shorter than the training window ", r.window);
   check(config.method != "pose" && config.method != "randpos" ? true : r.target > r.window, "train", "method '",
         config.method, "' trains with windows shorter than the target: --window ", r.window, ", --target ", r.target);
 
-  if (!plain) {
-    set_factor(config, is_json, r);
-    RopeConfig& rope = r.model.rope;
-    if (trained || rope.kind.trained()) check_method(config.method, rope.kind);
-    const bool direct = rope.kind.is<DefaultRope>();
-    rope.original_max_position_embeddings = direct ? 0 : r.original_window;
-    rope.max_position_embeddings = direct ? r.target : std::max(r.target, r.original_window);
-  } else {
-    check_method(config.method, scaling == "default" || is_json ? r.model.rope.kind : rope_kind(scaling));
-  }
+  if (!plain && !is_json) r.model.rope = extend_rope(base_rope, kind, r.target, config.factor);
+  if (!plain) r.model.rope.max_position_embeddings = r.target;
   static_cast<void>(make_rope_scaling(r.model.rope));  // refuses values out of range before anything is read
 
   const auto* pose = r.positions.get<PosePositions>();
@@ -235,18 +207,7 @@ std::string difference(const std::map<std::string, std::string>& then, const std
 }
 
 void apply_rope_json(ModelConfig& config, const std::string& rope_json) {
-  if (rope_json.empty()) return;
-  check_json_depth(rope_json, "rope", "the recipe");
-  const auto scaling = nlohmann::json::parse(rope_json, nullptr, false);
-  check(scaling.is_object() || scaling.is_null(), "rope",
-        "expected a JSON object like {\"rope_type\":\"linear\",\"factor\":4}, got '", rope_json, "'");
-  const int64_t window = config.rope.original_window();
-  const nlohmann::json whole = {{"head_dim", config.head_dim},
-                                {"rope_theta", config.rope.rope_theta},
-                                {"partial_rotary_factor", config.rope.partial_rotary_factor},
-                                {"max_position_embeddings", window},
-                                {"rope_scaling", scaling}};
-  config.rope = rope_config_from_json(whole.dump());
+  if (!rope_json.empty()) config.rope = rope_recipe_from_json(config.rope, rope_json);
 }
 
 }  // namespace rw
