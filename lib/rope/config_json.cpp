@@ -11,6 +11,7 @@ namespace {
 
 using Json = nlohmann::json;
 constexpr const char* kOp = "rope_config";
+constexpr int64_t kLongestWindow = int64_t{1} << 40;
 
 template <class... Visitors>
 struct Overloaded : Visitors... {
@@ -123,22 +124,79 @@ LogN logn_from(const std::string& name) {
   fail(kOp, "logn_scaling must be none, position or constant, got \"", name, "\"");
 }
 
-void read_recipe(RopeConfig& c, const Json& object, const std::string& path) {
-  if (!object.is_object()) fail(kOp, path, " must be an object or null, got ", object.dump().substr(0, 60));
-  const Fields fields(object, path + ".");
-  std::string type;
-  fields.read("rope_type", type);
-  if (type.empty()) fields.read("type", type);
-  if (type.empty()) fail(kOp, path, ".rope_type is missing");
-  if (type == "su") type = "longrope";  // Phi-3's older name
-  c.kind = rope_kind(type);
+/// Keys that may stand in a recipe without being a field of its kind: HF's own, and those of published files that change
+/// nothing at the given value. Anything else is refused by name.
+bool is_harmless(const std::string& key, const Json& value, const RopeConfig& c) {
+  for (const char* common : {"rope_type", "type", "rope_theta", "partial_rotary_factor",
+                             "original_max_position_embeddings", "logn_scaling", "log_scale"}) {
+    if (key == common) return true;
+  }
+  if (key == "finetuned") return value.is_boolean();  // YaRN's published models
+  if (key == "max_position_embeddings") return value == c.max_position_embeddings;
+  // CLEX's published models state a factor of 1, as do some plain ones; the others are YaRN's and Phi's multipliers.
+  for (const char* multiplier :
+       {"factor", "attention_factor", "attn_factor", "extrapolation_factor", "short_mscale", "long_mscale"}) {
+    if (key == multiplier) return value == 1;
+  }
+  return false;
+}
 
+void refuse_unknown_keys(const RopeConfig& c, const Json& object, const std::string& path) {
+  for (const auto& [key, value] : object.items()) {
+    if (value.is_null() || c.kind.find(key) || is_harmless(key, value, c)) continue;
+    std::string fields;
+    for (const Field& f : c.kind.fields()) fields += (fields.empty() ? "" : ", ") + f.key();
+    fail(kOp, path, key, " is not a field of ", c.rope_type(), ", which has ", fields.empty() ? "none" : fields);
+  }
+}
+
+/// "rope_type", or "type" where it is absent; "default" where both are.
+std::string type_of(const Fields& fields, const Json& object, const std::string& path) {
+  std::string type;
+  fields.read("type", type);
+  fields.read("rope_type", type);
+  if (type == "su") return "longrope";                                   // Phi-3's older name
+  if (type == "yarn" && fields.find("short_factor")) return "longrope";  // and an even older one
+  if (!type.empty()) return type;
+  for (const auto& [key, value] : object.items()) {
+    if (!value.is_null() && key != "rope_theta" && key != "partial_rotary_factor" && key != "logn_scaling" &&
+        key != "original_max_position_embeddings") {
+      fail(kOp, path, "rope_type is missing beside ", key);
+    }
+  }
+  return "default";
+}
+
+void check_common(const RopeConfig& c, const std::string& path) {
+  check(c.rope_theta > 1, kOp, path, "rope_theta must be above 1, got ", c.rope_theta);
+  check(c.partial_rotary_factor > 0 && c.partial_rotary_factor <= 1, kOp, path,
+        "partial_rotary_factor must be above 0 and at most 1, got ", c.partial_rotary_factor);
+  check(c.max_position_embeddings >= 1 && c.max_position_embeddings <= kLongestWindow, kOp,
+        "max_position_embeddings must be 1 to ", kLongestWindow, ", got ", c.max_position_embeddings);
+  check(c.original_max_position_embeddings >= 0 && c.original_max_position_embeddings <= kLongestWindow, kOp, path,
+        "original_max_position_embeddings must be 1 to ", kLongestWindow, ", got ", c.original_max_position_embeddings);
+  check(c.head_dim >= 1 && c.head_dim <= kMostHeadDim, kOp, "head_dim must be 1 to ", kMostHeadDim, ", got ",
+        c.head_dim);
+}
+
+/// Reads one recipe over `c`, which holds what stands outside of it.
+void read_recipe(RopeConfig& c, const Json& object, const std::string& name, std::span<const RopeKind> kinds) {
+  if (!object.is_object()) fail(kOp, name, " must be an object or null, got ", object.dump().substr(0, 60));
+  const std::string path = name + ".";
+  const Fields fields(object, path);
+  c.kind = rope_kind(type_of(fields, object, path), kinds);
   fields.read("rope_theta", c.rope_theta);
   fields.read("partial_rotary_factor", c.partial_rotary_factor);
-  fields.read("original_max_position_embeddings", c.original_max_position_embeddings);
+  // As transformers: the window of pre-training that stands beside the recipe goes before one inside.
+  if (c.original_max_position_embeddings == 0) {
+    fields.read("original_max_position_embeddings", c.original_max_position_embeddings);
+  }
+  check_common(c, path);
   GivenKeys given;
   read_fields(c.kind, fields, given);
-  c.kind.complete(c, given, path + ".");
+  refuse_unknown_keys(c, object, path);
+  c.kind.complete(c, given, path);
+
   std::string logn = name_of(LogN::none);
   bool log_scale = false;  // CLEX's published name
   fields.read("log_scale", log_scale);
@@ -147,21 +205,28 @@ void read_recipe(RopeConfig& c, const Json& object, const std::string& path) {
   c.logn = logn_from(logn);
 }
 
-}  // namespace
-
-RopeConfig rope_config_from_json(const std::string& config_json_text) {
-  check_json_depth(config_json_text, kOp, "config.json");
-  const Json whole = Json::parse(config_json_text, nullptr, false);
-  if (whole.is_discarded() || !whole.is_object()) fail(kOp, "config.json is not a JSON object");
-  const Fields top(whole, "");
+/// What stands outside of a recipe.
+RopeConfig read_common(const Fields& top, const RopeDefaults& defaults) {
   RopeConfig c;
-  top.require("max_position_embeddings");
+  c.max_position_embeddings = defaults.max_position_embeddings;
+  if (c.max_position_embeddings == 0) top.require("max_position_embeddings");
   top.read("max_position_embeddings", c.max_position_embeddings);
   top.read("original_max_position_embeddings", c.original_max_position_embeddings);
+  // Vicuna's way to say that max_position_embeddings is still the original window.
+  int64_t extended = 0;
+  top.read("max_sequence_length", extended);
+  if (c.original_max_position_embeddings == 0 && extended > c.max_position_embeddings) {
+    c.original_max_position_embeddings = c.max_position_embeddings;
+  }
+  c.rope_theta = defaults.rope_theta;
+  top.read("rotary_emb_base", c.rope_theta);  // GPT-NeoX
   top.read("rope_theta", c.rope_theta);
+  c.partial_rotary_factor = defaults.partial_rotary_factor;
+  top.read("rotary_pct", c.partial_rotary_factor);  // GPT-NeoX
   top.read("partial_rotary_factor", c.partial_rotary_factor);
+  c.head_dim = defaults.head_dim;
   top.read("head_dim", c.head_dim);
-  if (!top.find("head_dim")) {
+  if (c.head_dim == 0) {
     int64_t hidden = 0, heads = 0;
     top.require("hidden_size");
     top.require("num_attention_heads");
@@ -172,10 +237,90 @@ RopeConfig rope_config_from_json(const std::string& config_json_text) {
     }
     c.head_dim = hidden / heads;
   }
-  if (const Json* v5 = top.find("rope_parameters")) {
-    read_recipe(c, *v5, "rope_parameters");
-  } else if (const Json* v4 = top.find("rope_scaling")) {
-    read_recipe(c, *v4, "rope_scaling");
+  return c;
+}
+
+constexpr const char* kFull = "full_attention";
+constexpr const char* kSliding = "sliding_attention";
+
+/// True if the recipe has one part per type of layer. Errors: parts for other types than the two known ones.
+bool is_per_layer_type(const Json& recipe) {
+  if (!recipe.is_object() || (!recipe.contains(kFull) && !recipe.contains(kSliding))) return false;
+  for (const auto& [key, value] : recipe.items()) {
+    check(
+        key == kFull || key == kSliding || value.is_null(), kOp, "rope_parameters.", key,
+        " is neither full_attention nor sliding_attention, the two types of layers that may have recipes of their own");
+  }
+  return true;
+}
+
+/// True if there is something to read: not null and not {}, which transformers takes as absent.
+bool states(const Json* recipe) { return recipe != nullptr && !(recipe->is_object() && recipe->empty()); }
+
+Json parse_object(const std::string& text, const char* what) {
+  check_json_depth(text, kOp, what);
+  Json whole = Json::parse(text, nullptr, false);
+  if (whole.is_discarded() || !whole.is_object()) fail(kOp, what, " is not a JSON object");
+  return whole;
+}
+
+}  // namespace
+
+RopeConfigs rope_configs_from_json(const std::string& config_json_text, const RopeDefaults& defaults) {
+  const Json whole = parse_object(config_json_text, "config.json");
+  const Fields top(whole, "");
+  RopeConfigs out{.full = read_common(top, defaults), .sliding = std::nullopt};
+  check_common(out.full, "");
+  const RopeConfig common = out.full;
+  const Json *v5 = top.find("rope_parameters"), *v4 = top.find("rope_scaling");
+
+  // The base of windowed layers where it stands alone, as in Gemma 3's files of transformers 4.
+  std::optional<double> local = defaults.local_rope_theta;
+  top.read("rope_local_base_freq", local);
+  if (local) {
+    out.sliding = common;
+    out.sliding->rope_theta = *local;
+    check_common(*out.sliding, "");
+  }
+
+  if (v5 && is_per_layer_type(*v5)) {
+    Json full = v5->value(kFull, Json::object()), sliding = v5->value(kSliding, Json::object());
+    if (full.is_null()) full = Json::object();
+    if (sliding.is_null()) sliding = Json::object();
+    if (states(v4) && full.is_object()) full.update(*v4);  // as transformers does for Gemma 3
+    read_recipe(out.full, full, cat("rope_parameters.", kFull), defaults.kinds);
+    if (!out.sliding) out.sliding = common;
+    read_recipe(*out.sliding, sliding, cat("rope_parameters.", kSliding), defaults.kinds);
+  } else if (states(v4)) {  // as transformers: it takes the place of rope_parameters, whatever is in there
+    read_recipe(out.full, *v4, "rope_scaling", defaults.kinds);
+  } else if (states(v5)) {
+    read_recipe(out.full, *v5, "rope_parameters", defaults.kinds);
+  }
+  return out;
+}
+
+RopeConfig rope_config_from_json(const std::string& config_json_text, const RopeDefaults& defaults) {
+  RopeConfigs both = rope_configs_from_json(config_json_text, defaults);
+  check(!both.sliding, kOp, "the model has one RoPE for full attention and another for windowed layers, expected one");
+  return both.full;
+}
+
+RopeConfig rope_recipe_from_json(const RopeConfig& base, const std::string& recipe, std::span<const RopeKind> kinds) {
+  check_json_depth(recipe, "rope", "the recipe");
+  const Json json = Json::parse(recipe, nullptr, false);
+  check(json.is_object() || json.is_null(), "rope",
+        "expected a JSON object like {\"rope_type\":\"linear\",\"factor\":4}, got '", recipe, "'");
+  RopeConfig c = base;
+  c.kind = {};
+  c.logn = LogN::none;
+  if (!states(&json) || json.is_null()) return c;
+  const Fields fields(json, "rope_scaling.");
+  c.original_max_position_embeddings = 0;
+  fields.read("original_max_position_embeddings", c.original_max_position_embeddings);
+  if (c.original_max_position_embeddings == 0) c.original_max_position_embeddings = base.original_window();
+  read_recipe(c, json, "rope_scaling", kinds);
+  if (c.kind.window_factor() > 1) {
+    c.max_position_embeddings = std::llround(c.kind.window_factor() * static_cast<double>(c.original_window()));
   }
   return c;
 }
@@ -189,6 +334,22 @@ std::string rope_scaling_to_json(const RopeConfig& config) {
     out["original_max_position_embeddings"] = config.original_max_position_embeddings;
   }
   if (config.logn != LogN::none) out["logn_scaling"] = name_of(config.logn);
+  return out.dump();
+}
+
+std::string rope_parameters_to_json(const RopeConfigs& configs) {
+  const auto part = [](const RopeConfig& c) {
+    const std::string scaling = rope_scaling_to_json(c);
+    Json out = scaling == "null" ? Json::object() : Json::parse(scaling);
+    out["rope_type"] = c.rope_type();
+    out["rope_theta"] = c.rope_theta;
+    if (c.partial_rotary_factor != 1) out["partial_rotary_factor"] = c.partial_rotary_factor;
+    return out;
+  };
+  if (!configs.sliding) return part(configs.full).dump();
+  Json out = Json::object();
+  out[kFull] = part(configs.full);
+  out[kSliding] = part(*configs.sliding);
   return out.dump();
 }
 

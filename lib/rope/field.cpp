@@ -35,9 +35,12 @@ std::string joined(const std::vector<std::string>& names) {
 }  // namespace
 
 std::string number_text(double x) {
-  char buffer[40];
-  const auto [end, error] = std::to_chars(buffer, buffer + sizeof buffer, x);
-  return {buffer, error == std::errc() ? end : buffer};
+  char buffer[40] = {};
+  for (int digits = 15; digits <= 17; ++digits) {  // 17 always suffice
+    const auto [end, error] = std::to_chars(buffer, buffer + sizeof buffer, x, std::chars_format::general, digits);
+    if (number_from<double>({buffer, end}) == x || digits == 17) return {buffer, end};
+  }
+  return buffer;
 }
 
 std::string Field::option_name() const {

@@ -11,9 +11,10 @@ const std::vector<RopeKind>& rope_kinds() {
   return kinds;
 }
 
-RopeKind rope_kind(std::string_view name) {
+RopeKind rope_kind(std::string_view name, std::span<const RopeKind> kinds) {
+  if (kinds.empty()) kinds = rope_kinds();
   std::string known;
-  for (const RopeKind& kind : rope_kinds()) {
+  for (const RopeKind& kind : kinds) {
     if (kind.name() == name) return kind;
     known += (known.empty() ? "" : ", ") + kind.name();
   }

@@ -9,8 +9,9 @@
 namespace rw {
 
 int64_t RopeConfig::extended_window() const {
-  const double stretched = std::min(kind.window_factor() * static_cast<double>(original_window()), 4e18);
-  return std::max({max_position_embeddings, original_window(), static_cast<int64_t>(std::llround(stretched))});
+  const int64_t window = original_window();
+  if (max_position_embeddings > window) return max_position_embeddings;
+  return std::llround(std::min(kind.window_factor() * static_cast<double>(window), 4e18));
 }
 
 std::vector<double> base_inv_freq(const RopeConfig& config) {

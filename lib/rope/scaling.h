@@ -43,8 +43,9 @@ class RopeScaling;
 ///   make(config)           the kind's source of tables; config.kind holds this record.
 ///   window_factor()        s = L'/L that the record states; 1 where it states none.
 /// It may also have
-///   complete(config, given, path)   called when JSON was read: fills in what the JSON leaves out (`given`: the keys
-///                          that it states) or refuses; `path` begins the name of a field in messages
+///   complete(config, given, path)   called when JSON was read: fills in what the JSON leaves out, in the record or in the
+///                          config, or refuses. `given`: the keys of the record that the JSON states; `path` begins the
+///                          name of a field in messages
 ///   kSampler               the one sampler that trains this kind; without it, every sampler but those with a kind of
 ///                          their own does
 ///   kTrained = false       the kind is for use only: frequencies that follow the length are not trained
@@ -70,7 +71,9 @@ class RopeKind : public AnyRecord {
   void check(const RopeConfig& config) const;
   std::unique_ptr<RopeScaling> make(const RopeConfig& config) const { return held().make(config); }
   double window_factor() const { return held().window_factor(); }
-  void complete(const RopeConfig& config, const GivenKeys& given, const std::string& path) {
+  /// The same kind with its defaults.
+  RopeKind defaults() const { return held().defaults(); }
+  void complete(RopeConfig& config, const GivenKeys& given, const std::string& path) {
     static_cast<Interface&>(*held_).complete(config, given, path);
   }
   /// The sampler that trains this kind alone; "" if the kind leaves the choice.
@@ -83,7 +86,8 @@ class RopeKind : public AnyRecord {
     virtual void check(const RopeConfig& config) const = 0;
     virtual std::unique_ptr<RopeScaling> make(const RopeConfig& config) const = 0;
     virtual double window_factor() const = 0;
-    virtual void complete(const RopeConfig& config, const GivenKeys& given, const std::string& path) = 0;
+    virtual RopeKind defaults() const = 0;
+    virtual void complete(RopeConfig& config, const GivenKeys& given, const std::string& path) = 0;
     virtual std::string_view sampler() const = 0;
     virtual bool trained() const = 0;
   };
@@ -93,7 +97,8 @@ class RopeKind : public AnyRecord {
     void check(const RopeConfig& config) const override { this->record.check(config); }
     std::unique_ptr<RopeScaling> make(const RopeConfig& config) const override { return this->record.make(config); }
     double window_factor() const override { return this->record.window_factor(); }
-    void complete(const RopeConfig& config, const GivenKeys& given, const std::string& path) override {
+    RopeKind defaults() const override { return RopeKind(R{}); }
+    void complete(RopeConfig& config, const GivenKeys& given, const std::string& path) override {
       if constexpr (requires { this->record.complete(config, given, path); }) {
         this->record.complete(config, given, path);
       }
@@ -128,7 +133,8 @@ struct RopeConfig {
   int64_t original_window() const {
     return original_max_position_embeddings > 0 ? original_max_position_embeddings : max_position_embeddings;
   }
-  /// L': the window that the model is meant for. The largest of max_position_embeddings and L times the kind's factor.
+  /// L': the window that the model is meant for: max_position_embeddings where it is above L, otherwise L times the
+  /// factor that the kind states.
   int64_t extended_window() const;
   bool operator==(const RopeConfig&) const = default;
 };
@@ -138,17 +144,55 @@ std::vector<double> base_inv_freq(const RopeConfig& config);
 
 /// The kinds that are known by name, each with its defaults.
 const std::vector<RopeKind>& rope_kinds();
-/// The kind of that name with its defaults. Errors: unknown name; the message lists the known ones.
-RopeKind rope_kind(std::string_view name);
+/// The kind of that name with its defaults, of `kinds` or, where that is empty, of rope_kinds(). Errors: unknown name; the
+/// message lists the known ones.
+RopeKind rope_kind(std::string_view name, std::span<const RopeKind> kinds = {});
 
-/// Reads the RoPE part of a whole config.json: "rope_scaling" (HF v4: rope_type or type) or "rope_parameters" (v5, with
-/// rope_theta inside), head_dim (or hidden_size / num_attention_heads), rope_theta, partial_rotary_factor and the
-/// window. Errors: not JSON, unknown rope_type, missing or wrong-typed fields (named).
-RopeConfig rope_config_from_json(const std::string& config_json_text);
+/// What a family of models means where its config.json is silent. 0: config.json must state it.
+struct RopeDefaults {
+  int64_t max_position_embeddings = 0;
+  int64_t head_dim = 0;  // 0: hidden_size / num_attention_heads
+  double rope_theta = 10000;
+  double partial_rotary_factor = 1;
+  /// The base of windowed layers, for families whose windowed layers have a base of their own (Gemma 3: 10000).
+  std::optional<double> local_rope_theta = {};
+  std::span<const RopeKind> kinds = {};  // known by name; empty: rope_kinds()
+};
+
+/// The RoPE of a model: one recipe, or a second one for its layers with windowed attention.
+struct RopeConfigs {
+  RopeConfig full;
+  std::optional<RopeConfig> sliding;
+  bool operator==(const RopeConfigs&) const = default;
+};
+
+/// Reads the RoPE part of a whole config.json, as transformers 5 does:
+///   - "rope_scaling" goes before "rope_parameters" unless it is null or {}, and then nothing of "rope_parameters" counts;
+///   - "rope_type" goes before "type"; without both the recipe is plain RoPE; Phi-3's "su" is longrope;
+///   - rope_theta and partial_rotary_factor inside of a recipe go before those beside it. GPT-NeoX's rotary_emb_base and
+///     rotary_pct are read as well;
+///   - original_max_position_embeddings beside a recipe goes before one inside;
+///   - {"full_attention": {..}, "sliding_attention": {..}} are two recipes, as is rope_local_base_freq beside rope_theta.
+/// head_dim is read, or hidden_size / num_attention_heads. A linear recipe that states no original window was written
+/// after max_position_embeddings had been extended, as published models are; L is then max_position_embeddings / factor,
+/// unless max_sequence_length says that the window was left as it was.
+/// Errors: not JSON, unknown rope_type, missing or wrong-typed fields, numbers out of range, keys that are no fields of the
+/// kind. All are named.
+RopeConfigs rope_configs_from_json(const std::string& config_json_text, const RopeDefaults& defaults = {});
+/// The same for models with one recipe. Errors: there are two.
+RopeConfig rope_config_from_json(const std::string& config_json_text, const RopeDefaults& defaults = {});
+
+/// `base` under another recipe, given as the JSON object that stands in "rope_scaling", or null for plain RoPE. What the
+/// recipe leaves out stays as in `base`: rope_theta, the original window. Errors: as above.
+RopeConfig rope_recipe_from_json(const RopeConfig& base, const std::string& recipe,
+                                 std::span<const RopeKind> kinds = {});
 
 /// The "rope_scaling" object that reads back as the same recipe; "null" for plain RoPE. rope_theta, head_dim,
 /// partial_rotary_factor and max_position_embeddings are top-level keys of config.json: the caller writes them.
 std::string rope_scaling_to_json(const RopeConfig& config);
+/// The "rope_parameters" object of transformers 5 that reads back as the same, with rope_theta inside; one part per type
+/// of layer if there are two recipes.
+std::string rope_parameters_to_json(const RopeConfigs& configs);
 
 /// What a table may depend on.
 struct RopeContext {

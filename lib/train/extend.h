@@ -8,10 +8,10 @@
 // Training, evaluation, comparisons and bindings all extend a model by this call.
 #pragma once
 #include <map>
-#include <optional>
 #include <string>
 
 #include "nn/config.h"
+#include "rope/extend.h"
 #include "rope/kinds.h"
 #include "rope/samplers.h"
 
@@ -21,11 +21,9 @@ namespace rw {
 struct Method {
   PositionConfig sampler = {};  // contiguous: whole windows of the target
   RopeKind rope = {};           // plain RoPE: nothing but training
-  /// The factor of the RoPE kind, where it has one. None: target / L, or by length for E2-LLM.
-  std::optional<double> factor = {};
+  double factor = 0;            // of the RoPE kind, where it has one; 0: as extend_rope chooses it
   int64_t window = 0;           // T: tokens of a sample; 0: the target for contiguous positions, else L
-  int64_t original_window = 0;  // L; 0: the model's
-  LogN logn = LogN::none;
+  std::string rope_json = {};   // in place of `rope`: a recipe as in config.json's rope_scaling, taken as it is
 };
 
 /// What a method comes to for a model.
@@ -39,8 +37,8 @@ struct Extension {
 };
 
 /// `target` 0 leaves it to methods with a largest scale factor (E2-LLM, CLEX): L times that. The base may be an extended
-/// model: its window of pre-training and a base that it was trained with (ABF) are kept. Errors: windows that do not fit
-/// together, a kind and a sampler that do not, a kind that is not trained.
+/// model (rope/extend.h). Errors: windows that do not fit together, a kind and a sampler that do not, a kind that is not
+/// trained; extend_rope's.
 Extension extend(const ModelConfig& base, const Method& method, int64_t target);
 /// The same for a model that is only evaluated: the kind may be one that is not trained, and its sampler does not count.
 Extension extend_untrained(const ModelConfig& base, const Method& method, int64_t target);
@@ -53,7 +51,7 @@ struct MethodText {
   int64_t window = 0;
   std::map<std::string, std::string> options = {};  // fields of sampler and kind, by key (rope/method_options.h)
 };
-/// Errors: unknown names, options that the method does not have, a factor where there is none.
+/// Errors: unknown names, options that the method does not have, a factor beside a JSON object.
 Method method_from_text(const MethodText& text, const ModelConfig& base);
 /// Errors: a sampler or a kind that is not known by name.
 MethodText method_to_text(const Method& method);

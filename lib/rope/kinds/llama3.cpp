@@ -27,7 +27,7 @@ void Llama3Rope::check(const RopeConfig&) const {
             high_freq_factor, " and ", low_freq_factor);
 }
 
-void Llama3Rope::complete(const RopeConfig& config, const GivenKeys&, const std::string& path) {
+void Llama3Rope::complete(RopeConfig& config, const GivenKeys&, const std::string& path) {
   if (config.original_max_position_embeddings <= 0) {
     fail("rope_config", path, "original_max_position_embeddings is missing");
   }

@@ -22,7 +22,7 @@ struct Llama3Rope {
   std::unique_ptr<RopeScaling> make(const RopeConfig& config) const;
   double window_factor() const { return factor; }
   /// Errors: the JSON states no original window, from which the wavelengths are measured.
-  void complete(const RopeConfig& config, const GivenKeys& given, const std::string& path);
+  void complete(RopeConfig& config, const GivenKeys& given, const std::string& path);
   bool operator==(const Llama3Rope&) const = default;
 };
 

@@ -54,7 +54,7 @@ void LongRope::check(const RopeConfig& config) const {
   rw::check(config.original_window() >= 2, kName, "needs a window of at least 2, got ", config.original_window());
 }
 
-void LongRope::complete(const RopeConfig& config, const GivenKeys& given, const std::string& path) {
+void LongRope::complete(RopeConfig& config, const GivenKeys& given, const std::string& path) {
   if (std::find(given.begin(), given.end(), "factor") != given.end()) return;
   if (config.original_max_position_embeddings <= 0) fail("rope_config", path, "factor is missing");
   factor = static_cast<double>(config.max_position_embeddings) /

@@ -40,9 +40,9 @@ void YarnRope::check(const RopeConfig&) const {
   rw::check(beta_fast > beta_slow, kName, "needs beta_fast > beta_slow > 0, got ", beta_fast, " and ", beta_slow);
 }
 
-void YarnRope::complete(const RopeConfig& config, const GivenKeys& given, const std::string& path) {
+void YarnRope::complete(RopeConfig& config, const GivenKeys& given, const std::string& path) {
   if (std::find(given.begin(), given.end(), "factor") != given.end()) return;
-  if (config.original_max_position_embeddings <= 0) fail("rope_config", path, "factor is missing");
+  if (config.max_position_embeddings <= config.original_window()) fail("rope_config", path, "factor is missing");
   factor = static_cast<double>(config.max_position_embeddings) /
            static_cast<double>(config.original_max_position_embeddings);
 }

@@ -34,7 +34,7 @@ struct YarnRope {
   std::unique_ptr<RopeScaling> make(const RopeConfig& config) const;
   double window_factor() const { return factor; }
   /// As HF: a recipe without a factor means the ratio of the two windows.
-  void complete(const RopeConfig& config, const GivenKeys& given, const std::string& path);
+  void complete(RopeConfig& config, const GivenKeys& given, const std::string& path);
   bool operator==(const YarnRope&) const = default;
 };
 
