@@ -1,10 +1,41 @@
 // ropewalk: train small LLaMAs, stretch their context window, and look at what comes out.
+#include <algorithm>
 #include <cstdio>
+#include <sstream>
 
 #include "interrupt.h"
 #include "nn/parallel/mesh.h"
 #include "tensor/error.h"
+#include "train/toml.h"
 #include "verbs.h"
+
+namespace {
+
+/// --config by the library's own TOML reader: keys with underscores as well as with dashes, and a file that cannot be
+/// read is an error.
+class OptionsFile : public CLI::ConfigTOML {
+ public:
+  std::vector<CLI::ConfigItem> from_config(std::istream& in) const override {
+    std::ostringstream text;
+    text << in.rdbuf();
+    rw::check(!in.bad() && !text.bad(), "config", "the file of --config cannot be read");
+    std::vector<CLI::ConfigItem> items;
+    for (const rw::TomlSection& s : rw::parse_toml(text.str(), "--config", "config")) {
+      CLI::ConfigItem item;
+      std::istringstream parents(s.name);
+      for (std::string part; std::getline(parents, part, '.');) item.parents.push_back(part);
+      for (const rw::TomlItem& from : s.items) {
+        item.name = from.key;
+        std::replace(item.name.begin(), item.name.end(), '_', '-');
+        item.inputs = from.values;
+        items.push_back(item);
+      }
+    }
+    return items;
+  }
+};
+
+}  // namespace
 
 int main(int argc, char** argv) {
   CLI::App app{
@@ -24,6 +55,7 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", "ropewalk " ROPEWALK_VERSION);
   Globals globals;
   add_globals(app, globals);
+  app.config_formatter(std::make_shared<OptionsFile>());
   add_demo(app, globals);
   add_tokenizer(app, globals);
   add_train(app, globals);

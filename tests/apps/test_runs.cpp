@@ -10,6 +10,8 @@
 #include <thread>
 
 #include "cli.h"
+#include "tensor/threads.h"
+#include "train/trainer.h"
 
 namespace fs = std::filesystem;
 
@@ -215,6 +217,31 @@ TEST_CASE("a run's recipe.toml runs it again, to the same weights") {
   REQUIRE(ropewalk("--quiet train " + f.data() + f.out("p") + pose).code == 0);
   REQUIRE(ropewalk("--quiet train --config '" + f.dir.path("p/recipe.toml") + "' " + f.out("q")).code == 0);
   CHECK(rw::read_file(f.dir.path("p/model.safetensors")) == rw::read_file(f.dir.path("q/model.safetensors")));
+}
+
+TEST_CASE("the same run by the command line and by C++, its method given as a value, has the same weights bit for bit") {
+  const Finished f;
+  REQUIRE(ropewalk("--device cpu --quiet train " + f.data() + f.out("cli") + "--from '" + f.dir.path("base") +
+                   "' --method pose --scaling yarn --chunks 3 --target 64 --steps 5 --batch 2 --lr 2e-3")
+              .code == 0);
+  rw::set_thread_count(2);
+  rw::Recipe recipe;
+  recipe.data = {f.dir.path("t.txt")}, recipe.from = f.dir.path("base"), recipe.out = f.dir.path("cpp");
+  recipe.steps = 5, recipe.batch = 2, recipe.schedule.lr = 2e-3;
+  rw::set_method(recipe, {.sampler = rw::PosePositions{.chunks = 3}, .rope = rw::YarnRope{}}, 64);
+  std::vector<double> losses;
+  rw::Trainer trainer(recipe, {}, {.on_step = [&](const rw::StepReport& r) { losses.push_back(r.loss); }});
+  trainer.run();
+  CHECK(rw::read_file(f.dir.path("cpp/model.safetensors")) == rw::read_file(f.dir.path("cli/model.safetensors")));
+  CHECK(rw::read_file(f.dir.path("cpp/config.json")) == rw::read_file(f.dir.path("cli/config.json")));
+  const auto lines = lines_of(f.dir.path("cli/metrics.jsonl"));
+  REQUIRE(lines.size() == losses.size());
+  for (size_t i = 0; i < losses.size(); ++i) CHECK(lines[i].at("loss").get<double>() == losses[i]);
+  // Nothing is written where no folder is named.
+  recipe.out = "";
+  rw::Trainer unwritten(recipe, {});
+  unwritten.run();
+  CHECK(unwritten.model().arena().master().to_vector() == trainer.model().arena().master().to_vector());
 }
 
 TEST_CASE("a bf16 base stays bf16, and --save-dtype says otherwise") {
