@@ -25,6 +25,11 @@ void Block::bind(const ParamArena& arena) {
   mlp_.bind(arena);
 }
 
+void Block::set_matmul(Matmul matmul) {
+  attention_.set_matmul(matmul);
+  mlp_.set_matmul(matmul);
+}
+
 Block::Stream Block::forward(const Stream& in, const ForwardContext& context) const {
   const ProfileRange range("block", layer_);
   Var residual = in.residual, normed;

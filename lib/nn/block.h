@@ -19,6 +19,7 @@ class Block {
   };
   Stream forward(const Stream& in, const ForwardContext& context) const;
   void bind(const ParamArena& arena);
+  void set_matmul(Matmul matmul);
 
  private:
   int64_t layer_;

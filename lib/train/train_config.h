@@ -26,7 +26,7 @@ struct TrainConfig {
   double factor = 0;             // 0: target / original window
   int64_t window = 0;            // tokens of a sample; 0: the model's window (full, pi: the target)
   int64_t target = 0;            // window after extension
-  PositionConfig positions;  // chunks, variant, ...
+  PositionConfig positions;      // chunks, variant, ...
 
   // key-retrieval sequences in the text (data/retrieval_mix.h)
   double retrieval_share = 0;
@@ -39,7 +39,8 @@ struct TrainConfig {
   AdamWConfig adamw{.weight_decay = 0.1};
   double clip = 1.0;
   uint64_t seed = 1;
-  std::string dtype = "auto";  // f32, bf16; auto: bf16 on a GPU
+  std::string dtype = "auto";     // f32, bf16; auto: bf16 on a GPU
+  std::string matmul = "native";  // or fp8: the blocks' linear layers in 8-bit products
   bool recompute = false, mask_seams = false, no_bos = false, packed = false;
   bool lean = false;          // bf16: split masters and bf16 gradients
   bool eager = false;         // GPU: no CUDA graph

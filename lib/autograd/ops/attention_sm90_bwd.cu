@@ -12,7 +12,7 @@
 // (in the keys kernel S, P and dS are the transposes of what attention.cuh calls so). The accumulator of S has the
 // layout of wgmma's register operand A, so P and dS never visit shared memory. In flight at once: dP under the
 // exponentials, sum1 under dS, and sum0 under the next tile's S; the other warpgroup fills what is left.
-#include "autograd/ops/attention_sm90.cuh"
+#include "autograd/ops/attention_sm90_bwd.cuh"
 
 namespace rw::cuda::attn {
 namespace {
@@ -177,9 +177,6 @@ __device__ void store_results(const Arguments& a, const Maps& maps, const Shared
   }
 }
 
-/// P = exp2(c S - lse2). Rounding can leave the exponent above 0 at huge scores; P never exceeds 1.
-__device__ float probability(float score, float c, float lse2) { return exp2_fast(fminf(fmaf(score, c, -lse2), 0.f)); }
-
 /// A walked tile: where it lies in the ring, and its first row.
 struct Walked {
   int stage = 0, parity = 0, t = 0;
@@ -314,50 +311,24 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
       if (C::keys ? s.causal && first + 63 > now.t + s.offset : s.needs_mask(first, now.t + W)) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          // this row sees columns [low, high) of the tile
           const int row = mine + 8 * half, column0 = now.t + lane % 4 * 2;
-          const int low = C::keys ? row - s.offset - column0 : 0, high = C::keys ? W : s.keys_until(row + 1) - column0;
-#pragma unroll
-          for (int j = 0; j < W / 8; ++j)
-#pragma unroll
-            for (int e = 0; e < 2; ++e)
-              if (C::keys ? 8 * j + e < low : 8 * j + e >= high) sc[4 * j + 2 * half + e] = -INFINITY;
+          keep_columns(sc, half, C::keys ? row - s.offset - column0 : 0, C::keys ? W : s.keys_until(row + 1) - column0);
         }
       }
-#pragma unroll
-      for (int j = 0; j < W / 8; ++j) {
-        float2 l;
-        if constexpr (C::keys) l = load_shared_pair(vectors + 8 * j);
-#pragma unroll
-        for (int e = 0; e < 4; ++e)
-          sc[4 * j + e] = probability(sc[4 * j + e], c, C::keys ? (e % 2 ? l.y : l.x) : row_lse2[e / 2]);
-        if constexpr (C::keys) {
-          packed_p[2 * j] = pack(sc[4 * j], sc[4 * j + 1]);
-          packed_p[2 * j + 1] = pack(sc[4 * j + 2], sc[4 * j + 3]);
-        }
-      }
+      if constexpr (C::keys) probabilities_by_column(sc, packed_p, c, vectors);
+      else probabilities_by_row(sc, c, row_lse2);
       if constexpr (C::keys) {
         add_rows<D, W>(sum1, packed_p, w1);
         wgmma_commit();
       }
       wgmma_wait<int(C::ahead) + int(C::keys)>();  // dP
       arrived(dp);
-#pragma unroll
-      for (int j = 0; j < W / 8; ++j) {
-        float2 d;
-        if constexpr (C::keys) d = load_shared_pair(vectors + W + 8 * j);
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int i = 4 * j + 2 * half;
-          float2 p = {sc[i], sc[i + 1]};
-          if constexpr (C::rounded) {
-            p.x = __uint_as_float(packed_p[i / 2] << 16);
-            p.y = __uint_as_float(packed_p[i / 2] & 0xffff0000u);
-          }
-          packed_ds[2 * j + half] = pack(p.x * (dp[i] - (C::keys ? d.x : row_delta[half])),
-                                         p.y * (dp[i + 1] - (C::keys ? d.y : row_delta[half])));
-        }
-      }
+      const auto p_of = [&](int i) {
+        if constexpr (C::rounded) return unpack(packed_p[i / 2]);
+        else return float2{sc[i], sc[i + 1]};
+      };
+      if constexpr (C::keys) gradients_by_column(packed_ds, dp, vectors + W, p_of);
+      else gradients_by_row(packed_ds, dp, row_delta, p_of);
       add_rows<D, W>(sum0, packed_ds, w0);
       wgmma_commit();
       if constexpr (!C::ahead && C::keys)
