@@ -65,6 +65,7 @@ struct OpWork {
 
 void bench_rooflines(OpsBench& b);
 void bench_gemm_shapes(OpsBench& b);
+void bench_fp8(OpsBench& b);
 void bench_memory_ops(OpsBench& b);
 void bench_losses(OpsBench& b);
 void bench_optimizer(OpsBench& b);

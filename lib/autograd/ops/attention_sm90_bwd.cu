@@ -228,6 +228,32 @@ struct Walk {
   }
 };
 
+/// lse2 and delta of a thread's two rows, from query `mine` on.
+template <class C>
+__device__ __forceinline__ void load_row_vectors(const Arguments& a, const Place<C>& place, int mine, float (&lse2)[2],
+                                                 float (&delta)[2]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int64_t row = int64_t(place.b * a.s.n_heads + place.h) * a.pitch + mine + 8 * half;
+    lse2[half] = a.lse2[row];
+    delta[half] = a.delta[row];
+  }
+}
+
+/// -inf where a warpgroup's rows from `first` on see nothing of the tile that starts at t; `mine`: this thread's row,
+/// column0: its first column.
+template <class C>
+__device__ __forceinline__ void mask(float (&scores)[C::W / 2], const Shape& s, int first, int mine, int t,
+                                     int column0) {
+  if (!(C::keys ? s.causal && first + 63 > t + s.offset : s.needs_mask(first, t + C::W))) return;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int row = mine + 8 * half;
+    keep_columns(scores, half, C::keys ? row - s.offset - column0 : 0,
+                 C::keys ? C::W : s.keys_until(row + 1) - column0);
+  }
+}
+
 template <class C>
 __device__ void consume(const Arguments& a, const Shared<C>& shared) {
   constexpr int D = C::D, W = C::W;
@@ -250,14 +276,7 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
     unsigned packed_p[C::keys ? W / 4 : 1], packed_ds[W / 4];
     unsigned r0_registers[C::in_registers ? D / 4 : 1], r1_registers[C::in_registers ? D / 4 : 1];
     float row_lse2[2], row_delta[2];
-    if constexpr (!C::keys) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int64_t row = int64_t(place.b * s.n_heads + place.h) * a.pitch + mine + 8 * half;
-        row_lse2[half] = a.lse2[row];
-        row_delta[half] = a.delta[row];
-      }
-    }
+    if constexpr (!C::keys) load_row_vectors(a, place, mine, row_lse2, row_delta);
     if constexpr (C::in_registers) {
       load_rows<D>(r0_registers, rows0, C::r_panel);
       load_rows<D>(r1_registers, rows1, C::r_panel);
@@ -308,13 +327,7 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
         wgmma_commit();
       }
 
-      if (C::keys ? s.causal && first + 63 > now.t + s.offset : s.needs_mask(first, now.t + W)) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int row = mine + 8 * half, column0 = now.t + lane % 4 * 2;
-          keep_columns(sc, half, C::keys ? row - s.offset - column0 : 0, C::keys ? W : s.keys_until(row + 1) - column0);
-        }
-      }
+      mask<C>(sc, s, first, mine, now.t, now.t + lane % 4 * 2);
       if constexpr (C::keys) probabilities_by_column(sc, packed_p, c, vectors);
       else probabilities_by_row(sc, c, row_lse2);
       if constexpr (C::keys) {
