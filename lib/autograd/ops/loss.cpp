@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "autograd/ops/cuda_ops.h"
-#include "autograd/ops/detail/bias.h"
 #include "autograd/tape.h"
 #include "tensor/cpu_levels.h"
 #include "tensor/gemm.h"
