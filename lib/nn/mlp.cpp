@@ -22,8 +22,9 @@ void Mlp::bind(const ParamArena& arena) {
 }
 
 Var Mlp::forward(const Var& x) const {
-  const Var gate_up = linear(x, gate_up_weight_, {}, linear_);       // [B,T,C] -> [B,T,2F]
-  return linear(swiglu_packed(gate_up), down_weight_, {}, linear_);  // [B,T,F] -> [B,T,C]
+  const Var gate_up = linear(x, gate_up_weight_, {}, linear_);  // [B,T,C] -> [B,T,2F]
+  return linear(swiglu_packed(gate_up, {.find_largest = linear_.matmul != Matmul::native}), down_weight_, {},
+                linear_);  // [B,T,F] -> [B,T,C]
 }
 
 }  // namespace rw
