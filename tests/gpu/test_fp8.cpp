@@ -1,6 +1,8 @@
 // 8-bit copies, products and linear layers on the GPU against the CPU's, which are their specification.
 #include "autograd/ops/detail/linear_fp8.h"
 #include "autograd/ops/matmul.h"
+#include "autograd/ops/norm.h"
+#include "autograd/ops/swiglu.h"
 #include "gpu.h"
 #include "tensor/gemm.h"
 #include "tensor/quantize.h"
@@ -92,5 +94,32 @@ TEST_CASE("an 8-bit linear layer on the GPU agrees with the CPU's, forward and b
         CHECK(test::same_bits(got[i], again[i]));
       }
     }
+  }
+}
+
+TEST_CASE("norms and SwiGLU on the GPU find the largest values of what they make, forward and backward") {
+  if (!test::has_gpu()) return;
+  const auto top = [](const Tensor& x) {
+    double most = 0;
+    for (const double v : x.to_vector()) most = std::max(most, std::abs(v));
+    return most;
+  };
+  const auto check_op = [&](const std::function<Var(const Var&)>& op, const Tensor& x) {
+    const Var leaf = Var::leaf(x.to(kGpu));
+    leaf.slot()->wants_largest = true;
+    const Var y = op(leaf);
+    REQUIRE(y.largest().defined());
+    CHECK(top(y.largest()) == top(y.value()));
+    backward(y, test::randn(y.shape(), 5, DType::bf16, 3.0).to(kGpu));
+    REQUIRE(leaf.slot()->largest.defined());
+    CHECK(top(leaf.slot()->largest) == top(leaf.grad()));
+  };
+  for (const int64_t columns : {64, 768, 2048, 4096, 100, 37}) {
+    const Tensor x = test::randn({97, columns}, 1, DType::bf16, 2.0), r = test::randn({97, columns}, 2, DType::bf16);
+    const Tensor w = test::randn({columns}, 3, DType::bf16).to(kGpu), residual = r.to(kGpu);
+    INFO(columns << " columns");
+    check_op([&](const Var& v) { return rms_norm(v, w, {.find_largest = true}); }, x);
+    check_op([&](const Var& v) { return residual_rms_norm(v, residual, w, {.find_largest = true}).second; }, x);
+    if (columns % 2 == 0) check_op([](const Var& v) { return swiglu_packed(v, {.find_largest = true}); }, x);
   }
 }
