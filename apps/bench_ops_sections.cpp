@@ -95,7 +95,7 @@ std::array<Layer, 5> layers_of(const ModelShape& c, int64_t vocab) {
 }
 
 Times time_product(OpsBench& b, const Tensor& x, const Tensor& w, const Tensor& y) {
-  return b.time([&] { gemm(x, Trans::no, w, Trans::yes, y); });
+  return b.time([&] { gemm(x, transposed(w), y); });
 }
 
 /// y = x W^T, dx = dy W, dW += dy^T x (f32): the three products of a linear layer with M tokens.
@@ -104,8 +104,8 @@ void linear_rows(OpsBench& b, const std::string& name, int64_t m, int64_t n, int
   const Tensor dw = Tensor::zeros({n, k}, DType::f32, b.device());
   const double flops = 2 * product({m, n, k}), in_out = 2 * (product({m, k}) + product({n, k}) + product({m, n}));
   b.row("gemm", name + " fwd", time_product(b, x, w, y), in_out, flops, Ceiling::gemm);
-  b.row("gemm", name + " dgrad", b.time([&] { gemm(y, Trans::no, w, Trans::no, x); }), in_out, flops, Ceiling::gemm);
-  b.row("gemm", name + " wgrad", b.time([&] { gemm(y, Trans::yes, x, Trans::no, dw, 1, 1); }),
+  b.row("gemm", name + " dgrad", b.time([&] { gemm(y, w, x); }), in_out, flops, Ceiling::gemm);
+  b.row("gemm", name + " wgrad", b.time([&] { gemm(transposed(y), x, dw, {.beta = 1}); }),
         in_out + 6 * product({n, k}), flops, Ceiling::gemm);
 }
 

@@ -86,6 +86,12 @@ void add_train_options(CLI::App& app, TrainConfig& config) {
   sub->add_option("--dtype", c.dtype, "f32, bf16 or auto (bf16 on a GPU)")
       ->check(CLI::IsMember({"auto", "f32", "bf16"}))
       ->capture_default_str();
+  sub->add_option(
+         "--matmul", c.matmul,
+         "the blocks' linear layers: native, or fp8: 8-bit products where their sizes pay (bf16; a GPU of compute "
+         "capability 8.9 or later)")
+      ->check(CLI::IsMember({"native", "fp8"}))
+      ->capture_default_str();
   sub->add_flag("--recompute", c.recompute, "recompute each block in backward: less memory, about a third more time");
   sub->add_flag(
       "--lean", c.lean,

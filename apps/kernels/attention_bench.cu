@@ -1,8 +1,10 @@
 // Attention alone: every path checked against the general one in f32, and timed.
 //
 //   attention_bench check [path]     errors of each path over odd shapes (the general path itself is checked against
-//   f64 by test_gpu) attention_bench time [path [D]]  TFLOP/s of general, mma, sm90 (the default), split or fused (sm90
-//   with either backward); FLOPs counted as 2 B H T^2 D forward (causal half), 2.5 times that backward
+//                                    f64 by test_gpu)
+//   attention_bench time [path [D]]  TFLOP/s of general, mma, sm90 (the default), split or fused (sm90 with either
+//                                    backward); FLOPs counted as 2 B H T^2 D forward (causal half), 2.5 times that
+//                                    backward
 #include <algorithm>
 #include <cmath>
 #include <cstdio>

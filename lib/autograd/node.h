@@ -31,12 +31,16 @@ class Node {
   bool fast_atomics() const { return fast_atomics_; }
   /// Gradient of output i; undefined if nothing downstream used it.
   const Tensor& grad_out(size_t i = 0) const { return outputs[i]->grad; }
-  /// Adds g to input i's gradient. The first one is kept as it is, so g must not be written to afterwards.
-  void add_grad(size_t i, Tensor g) const {
+  /// absolute_max() of it, if it is known; else undefined.
+  const Tensor& grad_out_largest(size_t i = 0) const { return outputs[i]->largest; }
+  /// Adds g to input i's gradient. The first one is kept as it is, so g must not be written to afterwards. `largest`:
+  /// absolute_max(g), if it is known.
+  void add_grad(size_t i, Tensor g, Tensor largest = {}) const {
     if (!wants(i)) return;
     GradSlot& slot = *inputs[i];
     if (!slot.grad.defined()) {
       slot.grad = std::move(g);
+      slot.largest = std::move(largest);
       return;
     }
     own(slot);
@@ -61,8 +65,9 @@ class Node {
  private:
   bool fast_atomics_ = false;
 
-  /// add() hands one tensor to two slots; before one of them is written to, it gets its own copy.
+  /// Before a slot is written to: add() hands one tensor to two slots, so it gets its own copy, and its maximum changes.
   static void own(GradSlot& slot) {
+    slot.largest = Tensor();
     if (!slot.fixed_buffer && !slot.grad.unique()) slot.grad = slot.grad.clone();
   }
 };

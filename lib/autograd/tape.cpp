@@ -72,6 +72,7 @@ void Tape::backward(const std::vector<Var>& roots, const std::vector<Tensor>& se
     GradSlot& slot = *roots[i].slot();
     if (slot.grad.defined()) {
       accumulate(slot.grad, seeds[i]);
+      slot.largest = Tensor();
     } else {
       slot.grad = seeds[i];
     }
@@ -93,7 +94,7 @@ void Tape::backward(const std::vector<Var>& roots, const std::vector<Tensor>& se
       node->backward();
       profile_lap(node->name());
     }
-    for (const GradSlotPtr& out : node->outputs) out->grad = Tensor();
+    for (const GradSlotPtr& out : node->outputs) out->grad = out->largest = Tensor();
   }
 }
 

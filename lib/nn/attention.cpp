@@ -5,7 +5,6 @@
 #include "autograd/ops/attention.h"
 #include "autograd/ops/concat.h"
 #include "autograd/ops/elementwise.h"
-#include "autograd/ops/matmul.h"
 #include "autograd/tape.h"
 
 namespace rw {
@@ -31,9 +30,9 @@ void Attention::bind(const ParamArena& arena) {
 
 Var Attention::forward(const Var& x, const ForwardContext& context, int64_t layer) const {
   const int64_t batch = x.size(0), length = x.size(1);
-  const Var qkv =
-      reshape(linear(x, qkv_weight_), {batch, length, n_heads_ + 2 * n_kv_heads_, head_dim_});  // [B,T,H+2K,D]
-  Var o;                                                                                        // [B,T,H,D]
+  const Var qkv = reshape(linear(x, qkv_weight_, {}, linear_),
+                          {batch, length, n_heads_ + 2 * n_kv_heads_, head_dim_});  // [B,T,H+2K,D]
+  Var o;                                                                            // [B,T,H,D]
   if (context.cache) {
     check(!grad_enabled(), "attention", "a KV cache is for generation: wrap the call in NoGrad");
     o = over_cache(qkv.value(), context, layer);
@@ -50,7 +49,7 @@ Var Attention::forward(const Var& x, const ForwardContext& context, int64_t laye
       o = attention_packed(rotated, n_heads_, n_kv_heads_);
     }
   }
-  return linear(reshape(o, {batch, length, n_heads_ * head_dim_}), o_weight_);
+  return linear(reshape(o, {batch, length, n_heads_ * head_dim_}), o_weight_, {}, linear_);
 }
 
 Tensor Attention::over_cache(const Tensor& qkv, const ForwardContext& context, int64_t layer) const {

@@ -2,6 +2,7 @@
 #pragma once
 #include <functional>
 
+#include "autograd/ops/matmul.h"
 #include "autograd/ops/rope.h"
 #include "nn/config.h"
 #include "nn/kv_cache.h"
@@ -27,6 +28,7 @@ class Attention {
   Var forward(const Var& x, const ForwardContext& context, int64_t layer) const;
   /// Fetches the weights; after the arena has been allocated, and again after enable_grad().
   void bind(const ParamArena& arena);
+  void set_matmul(Matmul matmul) { linear_.matmul = matmul; }
 
  private:
   Tensor over_cache(const Tensor& qkv, const ForwardContext& context, int64_t layer) const;
@@ -34,6 +36,7 @@ class Attention {
   int64_t n_heads_, n_kv_heads_, head_dim_;
   RopeLayout layout_;
   size_t q_index_, o_index_;
+  LinearOptions linear_;
   Var qkv_weight_;  // [(H+2K)D, C]
   Var o_weight_;    // [C, HD]
 };

@@ -1,6 +1,5 @@
 #include "nn/block.h"
 
-#include "autograd/ops/norm.h"
 #include "tensor/profile.h"
 
 namespace rw {
@@ -10,7 +9,7 @@ std::string prefix(int64_t layer) { return cat("model.layers.", layer, "."); }
 
 Block::Block(const ModelConfig& c, int64_t layer, ParamArena& arena)
     : layer_(layer),
-      eps_(c.rms_norm_eps),
+      norm_{.eps = c.rms_norm_eps},
       input_norm_index_(
           arena.add({prefix(layer) + "input_layernorm.weight", {c.hidden_size}, constant_init(1), false})),
       post_norm_index_(
@@ -25,16 +24,22 @@ void Block::bind(const ParamArena& arena) {
   mlp_.bind(arena);
 }
 
+void Block::set_matmul(Matmul matmul) {
+  norm_.find_largest = matmul != Matmul::native;
+  attention_.set_matmul(matmul);
+  mlp_.set_matmul(matmul);
+}
+
 Block::Stream Block::forward(const Stream& in, const ForwardContext& context) const {
   const ProfileRange range("block", layer_);
   Var residual = in.residual, normed;
   if (in.pending.defined()) {
-    std::tie(residual, normed) = residual_rms_norm(in.pending, in.residual, input_norm_, eps_);
+    std::tie(residual, normed) = residual_rms_norm(in.pending, in.residual, input_norm_, norm_);
   } else {
-    normed = rms_norm(residual, input_norm_, eps_);
+    normed = rms_norm(residual, input_norm_, norm_);
   }
   const Var attended = attention_.forward(normed, context, layer_);
-  std::tie(residual, normed) = residual_rms_norm(attended, residual, post_norm_, eps_);
+  std::tie(residual, normed) = residual_rms_norm(attended, residual, post_norm_, norm_);
   return {residual, mlp_.forward(normed)};
 }
 

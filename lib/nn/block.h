@@ -3,6 +3,7 @@
 // The residual add of a sublayer is fused with the norm of the next one, so a block hands on two tensors: the residual
 // stream and what is still to be added to it.
 #pragma once
+#include "autograd/ops/norm.h"
 #include "nn/attention.h"
 #include "nn/mlp.h"
 
@@ -19,10 +20,11 @@ class Block {
   };
   Stream forward(const Stream& in, const ForwardContext& context) const;
   void bind(const ParamArena& arena);
+  void set_matmul(Matmul matmul);
 
  private:
   int64_t layer_;
-  double eps_;
+  NormOptions norm_;
   size_t input_norm_index_, post_norm_index_;
   Var input_norm_, post_norm_;  // [C]
   Attention attention_;

@@ -2,13 +2,14 @@
 
 #include <algorithm>
 
-#include "autograd/recompute.h"
 #include "autograd/ops/concat.h"
 #include "autograd/ops/embedding.h"
 #include "autograd/ops/loss.h"
 #include "autograd/ops/matmul.h"
 #include "autograd/ops/norm.h"
+#include "autograd/recompute.h"
 #include "autograd/tape.h"
+#include "tensor/gemm.h"
 
 namespace rw {
 
@@ -70,6 +71,15 @@ bool CausalLm::use_compact_weights(bool lossy) {
   if (!arena_.make_compact(lossy)) return false;
   bind();
   return true;
+}
+
+void CausalLm::set_matmul(Matmul matmul) {
+  if (matmul != Matmul::native) {
+    check(compute_ == DType::bf16, "matmul", "fp8 products need a model that computes in bf16, got ", compute_);
+    check(!device_.is_cuda() || cuda::has_fp8_products(), "matmul",
+          "fp8 products need a GPU of compute capability 8.9 or ", "later, got ", cuda_device_name(device_.index));
+  }
+  for (Block& block : blocks_) block.set_matmul(matmul);
 }
 
 void CausalLm::set_rope(const RopeConfig& rope) {

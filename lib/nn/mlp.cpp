@@ -2,7 +2,6 @@
 
 #include <cmath>
 
-#include "autograd/ops/matmul.h"
 #include "autograd/ops/swiglu.h"
 
 namespace rw {
@@ -23,7 +22,9 @@ void Mlp::bind(const ParamArena& arena) {
 }
 
 Var Mlp::forward(const Var& x) const {
-  return linear(swiglu_packed(linear(x, gate_up_weight_)), down_weight_);  // [B,T,C] -> [B,T,2F] -> [B,T,F] -> [B,T,C]
+  const Var gate_up = linear(x, gate_up_weight_, {}, linear_);  // [B,T,C] -> [B,T,2F]
+  return linear(swiglu_packed(gate_up, {.find_largest = linear_.matmul != Matmul::native}), down_weight_, {},
+                linear_);  // [B,T,F] -> [B,T,C]
 }
 
 }  // namespace rw

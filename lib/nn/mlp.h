@@ -1,5 +1,6 @@
 // The SwiGLU feed-forward of one block: down(silu(gate x) * up x).
 #pragma once
+#include "autograd/ops/matmul.h"
 #include "nn/config.h"
 #include "nn/param_arena.h"
 
@@ -13,9 +14,11 @@ class Mlp {
   /// x [B,T,C] -> [B,T,C]
   Var forward(const Var& x) const;
   void bind(const ParamArena& arena);
+  void set_matmul(Matmul matmul) { linear_.matmul = matmul; }
 
  private:
   size_t gate_index_, down_index_;
+  LinearOptions linear_;
   Var gate_up_weight_;  // [2F, C]
   Var down_weight_;     // [C, F]
 };

@@ -184,9 +184,7 @@ TEST_CASE("bench: memory-bound kernels against the card's copy") {
     const int64_t copies = std::max<int64_t>(2, (int64_t{400} << 20) / (n * k * 2));
     const Tensor w = random_on_gpu({copies * n, k}, half, 1), x = random_on_gpu({k}, half, 2),
                  y = Tensor::empty({n}, half, kGpu);
-    const auto call = [&](int i) {
-      cuda::matvec(n, k, w.slice(i % copies * n, (i % copies + 1) * n).raw(), half, x.raw(), y.raw(), half);
-    };
+    const auto call = [&](int i) { cuda::matvec(w.slice(i % copies * n, (i % copies + 1) * n), x, y); };
     report(cat("matvec ", n, " x ", k, " (launches included)").c_str(), static_cast<double>(n * k * 2),
            median_seconds(call, 40));
   }
@@ -204,8 +202,8 @@ TEST_CASE("bench: memory-bound kernels against the card's copy") {
     const auto line = [&](const char* what, double s) {
       std::printf("| %s %d x %d x %d | %.0f | %.0f |\n", what, int(m), int(n), int(k), s * 1e6, flop / s * 1e-12);
     };
-    line("y = x W^T", median_seconds([&](int) { gemm(a, Trans::no, b, Trans::yes, c); }));
-    line("dx = dy W", median_seconds([&](int) { gemm(c, Trans::no, b, Trans::no, da); }));
-    line("dW += dy^T x (f32)", median_seconds([&](int) { gemm(c, Trans::yes, a, Trans::no, dw, 1, 1); }));
+    line("y = x W^T", median_seconds([&](int) { gemm(a, transposed(b), c); }));
+    line("dx = dy W", median_seconds([&](int) { gemm(c, b, da); }));
+    line("dW += dy^T x (f32)", median_seconds([&](int) { gemm(transposed(c), a, dw, {.beta = 1}); }));
   }
 }

@@ -231,62 +231,60 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
             if (8 * j + e >= seen) sc[4 * j + 2 * half + e] = -INFINITY;
       }
     };
-
-    if (steps > 0) {
+    const auto start_scores = [&] {  // S = Q K^T of the next key tile, at this warpgroup's turn
       barrier_wait(shared.k_full + k_ring.stage, k_ring.parity);
       my_turn();
       dot_rows<D, BN>(sc, q, C::q_panel, advanced(k, k_ring.stage * C::kv_bytes), C::kv_panel);
       wgmma_commit();
+    };
+    const auto release = [&](Barrier* empty, Ring<C::stages>& ring) {  // a tile that was read
+      warp_arrive(empty + ring.stage);
+      ring.next();
+    };
+    const auto finish_scores = [&](int k0) {  // S is there: softmax
+      arrived(sc);
+      release(shared.k_empty, k_ring);
+      mask(k0);
+      softmax.step(sc, c, shrink);
+    };
+    const auto start_values = [&] {  // O += P V of the tile before
+      barrier_wait(shared.v_full + v_ring.stage, v_ring.parity);
+      add_rows<D, BN>(acc, p, advanced(v, v_ring.stage * C::kv_bytes));
+      wgmma_commit();
+    };
+    const auto finish_values = [&] {
+      wgmma_wait<0>();
+      arrived(acc);
+      release(shared.v_empty, v_ring);
+    };
+
+    if (steps > 0) {
+      start_scores();
       pass_turn();
       wgmma_wait<0>();
-      arrived(sc);
-      warp_arrive(shared.k_empty + k_ring.stage);
-      k_ring.next();
-      mask(0);
-      softmax.step(sc, c, shrink);
+      finish_scores(0);
       pack_all(p, sc);
-
       for (int n = 1; n < steps; ++n) {
-        barrier_wait(shared.k_full + k_ring.stage, k_ring.parity);
-        my_turn();
-        dot_rows<D, BN>(sc, q, C::q_panel, advanced(k, k_ring.stage * C::kv_bytes), C::kv_panel);
-        wgmma_commit();
-        barrier_wait(shared.v_full + v_ring.stage, v_ring.parity);
-        add_rows<D, BN>(acc, p, advanced(v, v_ring.stage * C::kv_bytes));
-        wgmma_commit();
+        start_scores();
+        start_values();
         pass_turn();
         wgmma_wait<1>();
-        arrived(sc);
-        warp_arrive(shared.k_empty + k_ring.stage);
-        k_ring.next();
-        mask(n * BN);
-        softmax.step(sc, c, shrink);
-        wgmma_wait<0>();
-        arrived(acc);
-        warp_arrive(shared.v_empty + v_ring.stage);
-        v_ring.next();
+        finish_scores(n * BN);
+        finish_values();
 #pragma unroll
         for (int i = 0; i < D / 2; ++i) acc[i] *= shrink[i / 2 % 2];
         pack_all(p, sc);
       }
-
-      barrier_wait(shared.v_full + v_ring.stage, v_ring.parity);
-      add_rows<D, BN>(acc, p, advanced(v, v_ring.stage * C::kv_bytes));
-      wgmma_commit();
-      wgmma_wait<0>();
-      arrived(acc);
-      warp_arrive(shared.v_empty + v_ring.stage);
-      v_ring.next();
+      start_values();
+      finish_values();
     }
     for (int n = steps; n < place.steps; ++n) {  // tiles that only the warpgroups further down see
       my_turn();
       pass_turn();
       barrier_wait(shared.k_full + k_ring.stage, k_ring.parity);
-      warp_arrive(shared.k_empty + k_ring.stage);
-      k_ring.next();
+      release(shared.k_empty, k_ring);
       barrier_wait(shared.v_full + v_ring.stage, v_ring.parity);
-      warp_arrive(shared.v_empty + v_ring.stage);
-      v_ring.next();
+      release(shared.v_empty, v_ring);
     }
 
     float inverse[2];

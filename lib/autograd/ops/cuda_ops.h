@@ -41,12 +41,16 @@ void sum_last(const Tensor& x, const Tensor& y);                           // x 
 void broadcast_scalar(const Tensor& dy, double factor, const Tensor& dx);  // dx[:] = factor * dy[0]
 void broadcast_last(const Tensor& dy, const Tensor& dx);                   // dx [N,C] = dy [N]
 
+// `largest`, here and below: f32 [kMaximumParts] of zeros on the GPU, for absolute_max() (tensor/quantize.h) of y, or in
+// a backward of dx; or undefined.
+
 // --- norm. x, residual, h, y [N,C]; rstd f32 [N]. residual and h may be undefined (plain RMSNorm of x).
 void rms_norm_forward(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps, double weight_offset,
-                      const Tensor& h, const Tensor& y, const Tensor& rstd);
+                      const Tensor& h, const Tensor& y, const Tensor& rstd, const Tensor& largest = {});
 /// dx = d/dh of both outputs; dh may be undefined. dweight (f32 or the weight's dtype) is added to if `add`.
 void rms_norm_backward(const Tensor& h, const Tensor& weight, double weight_offset, const Tensor& rstd,
-                       const Tensor& dy, const Tensor& dh, const Tensor& dx, const Tensor& dweight, bool add);
+                       const Tensor& dy, const Tensor& dh, const Tensor& dx, const Tensor& dweight, bool add,
+                       const Tensor& largest = {});
 
 struct NormOutputs {
   Tensor h, y;  // [N,C]; h undefined without a residual
@@ -77,8 +81,9 @@ void qk_norm_backward(const QkNormOptions& options, const SavedQkNorm& saved, co
 // --- swiglu. gate/up have row strides (packed: 2F, up = gate + F).
 void swiglu_forward(const Tensor& gate, const Tensor& up, const Tensor& y);
 void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, const Tensor& dgate, const Tensor& dup);
-void swiglu_packed_forward(const Tensor& gate_up, const Tensor& y);
-void swiglu_packed_backward(const Tensor& gate_up, const Tensor& dy, const Tensor& dgate_up);
+void swiglu_packed_forward(const Tensor& gate_up, const Tensor& y, const Tensor& largest = {});
+void swiglu_packed_backward(const Tensor& gate_up, const Tensor& dy, const Tensor& dgate_up,
+                            const Tensor& largest = {});
 
 // --- activation (gelu and gelu_tanh; silu has kernels of its own). gate_up [N,2F], y [N,F]
 void activate(Activation activation, const Tensor& x, const Tensor& y);
