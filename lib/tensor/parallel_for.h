@@ -1,4 +1,4 @@
-// Internal: work over index ranges with OpenMP. The split depends on the thread count only, never on timing.
+// Internal: work over index ranges by a team of threads. The split depends on the thread count only, never on timing.
 #pragma once
 #include <algorithm>
 #include <cstdint>
