@@ -63,8 +63,7 @@ std::atomic<Path> fastest_path{Path::few};
 Path choose(const AttentionShape& s, std::initializer_list<const HeadView*> views, bool forward) {
   const Path limit = fastest_path.load(std::memory_order_relaxed);
   if (forward && limit >= Path::few && few_takes(s, views)) return Path::few;
-  const bool plain = s.window == 0 && s.soft_cap == 0;  // the Hopper kernels know neither
-  if (plain && limit >= Path::sm90 && sm90_takes(s, views)) return Path::sm90;
+  if (limit >= Path::sm90 && sm90_takes(s, views)) return Path::sm90;
   if (limit >= Path::mma && mma_takes(s, views)) return Path::mma;
   return Path::general;
 }

@@ -382,7 +382,7 @@ void set_backward_fusion(Fusion f) { fusion = f; }
 /// longer than that, unless blocks need not wait. Below 2048 queries the workspace's traffic outweighs the two products
 /// saved.
 bool sm90_fuses(const AttentionShape& shape) {
-  if (kernel_head_dim(shape.head_dim) != C::D) return false;
+  if (kernel_head_dim(shape.head_dim) != C::D || shape.window > 0) return false;
   if (fusion != Fusion::automatic) return fusion == Fusion::always;
   const int64_t heads = shape.batch * shape.n_kv_heads, group = shape.n_heads / shape.n_kv_heads,
                 blocks = multiprocessors();
