@@ -119,6 +119,7 @@ int check(const Way* only) {
     int64_t b, h, k, tq, tk, d;
     bool causal;
     float std = 1.f;
+    int64_t window = 0;
   };
   std::vector<Case> cases;
   for (int64_t d : {64, 128, 48, 96, 40, 16, 80}) {
@@ -133,9 +134,17 @@ int check(const Way* only) {
     cases.push_back({3, 16, 16, 640, 640, d, true});
   }
   cases.push_back({2, 12, 6, 2304, 2304, 64, true});
+  for (int64_t d : {64, 128}) {
+    for (int64_t window : {1, 63, 64, 200, 1000}) {
+      cases.push_back({2, 4, 2, 777, 777, d, true, 1.f, window});
+      cases.push_back({1, 4, 4, 100, 900, d, true, 1.f, window});
+    }
+    cases.push_back({1, 4, 2, 2304, 2304, d, true, 1.f, 512});
+  }
   int bad = 0;
   for (const Case& c : cases) {
     Problem p = problem(c.b, c.h, c.k, c.tq, c.tk, c.d, c.causal, c.std);
+    p.s.window = c.window;
     Problem r = p;
     r.q = p.q.to(DType::f32);
     r.kv = p.kv.to(DType::f32);
@@ -161,9 +170,10 @@ int check(const Way* only) {
       // a single key has no gradient through the softmax: rounding is all there is of dQ and dK
       const bool ok = repeats && e[0] < limit && e[1] < 1e-3 && ((e[2] < limit && e[3] < limit) || c.tk == 1);
       bad += !ok;
-      std::printf("%-8s D %3d B %d H %2d/%-2d Tq %4d Tk %4d %s  o %.1e lse %.1e dq %.1e dkv %.1e %s%s\n", way.name,
-                  int(c.d), int(c.b), int(c.h), int(c.k), int(c.tq), int(c.tk), c.causal ? "causal" : "full  ", e[0],
-                  e[1], e[2], e[3], repeats ? "" : "NOT REPEATABLE ", ok ? "ok" : "BAD");
+      std::printf("%-8s D %3d B %d H %2d/%-2d Tq %4d Tk %4d %s window %4d  o %.1e lse %.1e dq %.1e dkv %.1e %s%s\n",
+                  way.name, int(c.d), int(c.b), int(c.h), int(c.k), int(c.tq), int(c.tk),
+                  c.causal ? "causal" : "full  ", int(c.window), e[0], e[1], e[2], e[3],
+                  repeats ? "" : "NOT REPEATABLE ", ok ? "ok" : "BAD");
       std::fflush(stdout);
     }
   }

@@ -60,8 +60,7 @@ __global__ void __launch_bounds__(kThreads) finish_dq_kernel(Shape s, const floa
 Path choose(const AttentionShape& s, std::initializer_list<const HeadView*> views, bool forward) {
   const Path limit = s.paths.fastest;
   if (forward && limit >= Path::split_kv && split_kv_takes(s, views)) return Path::split_kv;
-  const bool plain = s.window == 0 && s.soft_cap == 0;  // the Hopper kernels know neither
-  if (plain && limit >= Path::sm90 && sm90_takes(s, views)) return Path::sm90;
+  if (limit >= Path::sm90 && sm90_takes(s, views)) return Path::sm90;
   if (limit >= Path::mma && mma_takes(s, views)) return Path::mma;
   return Path::general;
 }

@@ -23,12 +23,12 @@ __device__ Tickets tickets;
 /// tile ahead in a second buffer, and the resident pair is read from registers (which halves the traffic of S and dP in
 /// shared memory). The resident pair has two slots, so that an item's loads and the previous item's results do not wait
 /// for each other.
-template <int D_, bool keys_, int W_, int stages_, bool ahead_ = true, bool in_registers_ = true>
+template <int D_, bool keys_, int W_, int stages_, bool ahead_ = true, bool windowed_ = false>
 struct Config {
+  static constexpr bool windowed = windowed_;  // an instance of its own: a window's mask costs registers
   static constexpr int D = D_, W = W_, stages = stages_;
   static constexpr bool keys = keys_;  // resident: keys (sums dK, dV) or queries (sum dQ)
-  static constexpr bool ahead = ahead_ && !(D == 128 && keys),
-                        in_registers = in_registers_ && D == 64 && !(keys && ahead);
+  static constexpr bool ahead = ahead_ && !(D == 128 && keys), in_registers = D == 64 && !(keys && ahead);
   // dS from P as rounded for sum1, where P in f32 would not fit in the registers too
   static constexpr bool rounded = keys && (D == 128 || ahead);
   static constexpr int WGS = 2, R = 64 * WGS, threads = 128 * (WGS + 1);
@@ -101,13 +101,14 @@ struct Place {
       r0 = tile * C::R;  // the first keys are seen by the most queries
       begin = s.first_query(r0) / C::W * C::W;
       end = s.tq;
+      if constexpr (C::windowed) end = max(begin, s.queries_until(min(r0 + C::R, s.tk)));  // none: too old for all
       head = h * s.group;
       heads = s.group;
     } else {
       b = bh / s.n_heads;
       h = bh % s.n_heads;
       r0 = (a.order.tiles - 1 - tile) * C::R;
-      begin = 0;
+      begin = C::windowed ? s.first_key(r0) / C::W * C::W : 0;
       end = s.keys_until(min(r0 + C::R, s.tq));
       head = h / s.group;
       heads = 1;
@@ -200,7 +201,9 @@ struct Walk {
         high(tiles) {
     if (first >= (C::keys ? s.tk : s.tq)) high = 0;  // rows beyond the end
     if (C::keys && s.causal) low = max(0, first - s.offset - begin) / C::W;
-    if (!C::keys) high = min(high, ceil_div(s.keys_until(first + 64), C::W));
+    if (C::keys && C::windowed) high = min(high, ceil_div(s.queries_until(first + 64) - begin, C::W));
+    if (!C::keys) high = min(high, ceil_div(s.keys_until(first + 64) - begin, C::W));
+    if (!C::keys && C::windowed) low = (s.first_key(first) - begin) / C::W;
   }
   __device__ void release(int stage) const {
     if (stage >= 0) warp_arrive(shared.w_empty + stage);
@@ -245,12 +248,21 @@ __device__ __forceinline__ void load_row_vectors(const Arguments& a, const Place
 template <class C>
 __device__ __forceinline__ void mask(float (&scores)[C::W / 2], const Shape& s, int first, int mine, int t,
                                      int column0) {
-  if (!(C::keys ? s.causal && first + 63 > t + s.offset : s.needs_mask(first, t + C::W))) return;
+  if (C::keys ? s.causal && first + 63 > t + s.offset : s.needs_mask(first, t + C::W)) {
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int row = mine + 8 * half;
-    keep_columns(scores, half, C::keys ? row - s.offset - column0 : 0,
-                 C::keys ? C::W : s.keys_until(row + 1) - column0);
+    for (int half = 0; half < 2; ++half) {
+      const int row = mine + 8 * half;
+      keep_columns(scores, half, C::keys ? row - s.offset - column0 : 0,
+                   C::keys ? C::W : s.keys_until(row + 1) - column0);
+    }
+  }
+  if (C::windowed && (C::keys ? t + C::W > first + s.window - s.offset : t < s.first_key(first + 63))) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = mine + 8 * half;
+      keep_columns(scores, half, C::keys ? 0 : s.first_key(row) - column0,
+                   C::keys ? row + s.window - s.offset - column0 : C::W);
+    }
   }
 }
 
@@ -434,6 +446,11 @@ void sm90_backward(const AttentionShape& s, const HeadView& q, const HeadView& k
     launch_backward<decltype(keys)>("attention backward dk, dv (sm_90)", s, rows, k, v, q, d_o, dk, dv);
     launch_backward<decltype(queries)>("attention backward dq (sm_90)", s, rows, q, d_o, k, v, dq, dq);
   };
+  if (s.window > 0) {
+    if (kernel_head_dim(s.head_dim) == 64)
+      return run(Config<64, true, 64, 4, false, true>{}, Config<64, false, 64, 4, true, true>{});
+    return run(Config<128, true, 64, 3, true, true>{}, Config<128, false, 64, 3, true, true>{});
+  }
   if (sm90_fuses(s)) return sm90_backward_fused(s, q, k, v, rows, d_o, dq, dk, dv);
   if (kernel_head_dim(s.head_dim) == 64) return run(Config<64, true, 64, 4, false>{}, Config<64, false, 64, 4>{});
   run(Config<128, true, 64, 3>{}, Config<128, false, 64, 3>{});

@@ -8,16 +8,6 @@
 #ifdef ROPEWALK_SM90A
 namespace rw::cuda::attn {
 
-/// Of a thread's row `half`, leaves the columns [low, high), counted from its first one; no others are seen.
-template <int n>
-__device__ __forceinline__ void keep_columns(float (&scores)[n], int half, int low, int high) {
-#pragma unroll
-  for (int j = 0; j < n / 4; ++j)
-#pragma unroll
-    for (int e = 0; e < 2; ++e)
-      if (8 * j + e < low || 8 * j + e >= high) scores[4 * j + 2 * half + e] = -INFINITY;
-}
-
 /// P = exp2(c S - lse2). Rounding can leave the exponent above 0 at huge scores; P never exceeds 1.
 __device__ __forceinline__ float probability(float score, float c, float lse2) {
   return exp2_fast(fminf(fmaf(score, c, -lse2), 0.f));

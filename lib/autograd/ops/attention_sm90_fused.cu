@@ -376,7 +376,7 @@ __global__ void __launch_bounds__(256) finish_kernel(Arguments a, Heads<bf> dq) 
 /// longer than that, unless blocks need not wait. Below 2048 queries the workspace's traffic outweighs the two products
 /// saved.
 bool sm90_fuses(const AttentionShape& shape) {
-  if (kernel_head_dim(shape.head_dim) != C::D) return false;
+  if (kernel_head_dim(shape.head_dim) != C::D || shape.window > 0) return false;
   if (shape.paths.fusion != Fusion::automatic) return shape.paths.fusion == Fusion::always;
   const int64_t heads = shape.batch * shape.n_kv_heads, group = shape.n_heads / shape.n_kv_heads,
                 blocks = multiprocessors();
