@@ -85,6 +85,8 @@ TEST_CASE("linear takes 8-bit products where asked to, and where their sizes pay
   CHECK_FALSE(fp8_pays(4097, 4096, 4096));
   CHECK_FALSE(fp8_pays(0, 4096, 4096));
   CHECK_FALSE(fp8_pays(64, 64, 64));
+  CHECK_FALSE(fp8_pays(65536, 768, 768));
+  CHECK(fp8_pays(65536, 768, 2048));
   const Tensor x = test::randn({kRows, kIn}, 1, DType::bf16), w = test::randn({kOut, kIn}, 2, DType::bf16);
   CHECK(same(linear(x, w, {}, {.matmul = Matmul::fp8}).value(), linear(x, w).value()));  // too small to pay
   CHECK(test::error_of([&] { linear(x.to(DType::f64), w.to(DType::f64), {}, {.matmul = Matmul::fp8}); }) ==

@@ -88,13 +88,13 @@ TEST_CASE("bench: memory-bound kernels against the card's copy") {
     const Tensor dw = Tensor::zeros({d}, DType::f32, kGpu);
     const double n = static_cast<double>(x.bytes());
     report(cat("rms_norm forward, d ", d).c_str(), 2 * n,
-           median_seconds([&](int) { cuda::rms_norm_forward(x, Tensor(), w, 1e-5, Tensor(), y, rstd); }));
+           median_seconds([&](int) { cuda::rms_norm_forward(x, Tensor(), w, 1e-5, 0, Tensor(), y, rstd); }));
     report(cat("rms_norm backward, d ", d).c_str(), 3 * n,
-           median_seconds([&](int) { cuda::rms_norm_backward(x, w, rstd, y, Tensor(), h, dw, true); }));
+           median_seconds([&](int) { cuda::rms_norm_backward(x, w, 0, rstd, y, Tensor(), h, dw, true); }));
     report(cat("residual_rms_norm forward, d ", d).c_str(), 4 * n,
-           median_seconds([&](int) { cuda::rms_norm_forward(x, r, w, 1e-5, h, y, rstd); }));
+           median_seconds([&](int) { cuda::rms_norm_forward(x, r, w, 1e-5, 0, h, y, rstd); }));
     report(cat("residual_rms_norm backward, d ", d).c_str(), 4 * n,
-           median_seconds([&](int) { cuda::rms_norm_backward(x, w, rstd, y, r, h, dw, true); }));
+           median_seconds([&](int) { cuda::rms_norm_backward(x, w, 0, rstd, y, r, h, dw, true); }));
     if (d != 2048) continue;
     report("add", 3 * n, median_seconds([&](int) { cuda::binary(cuda::Binary::add, x, r, y); }));
     report("column_sums 65536 x 2048", n, median_seconds([&](int) { cuda::column_sums(x, dw, true); }));

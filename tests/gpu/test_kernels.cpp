@@ -57,7 +57,7 @@ TEST_CASE("kernels take views that are not aligned to 16 bytes") {
     // Rows of 8 elements that start one element off: vector width, scalar alignment.
     const Tensor y = Tensor::empty({8, 8}, dtype, kGpu), rstd = Tensor::empty({8}, DType::f32, kGpu),
                  w = Tensor::full({8}, 1.0, dtype, kGpu);
-    cuda::rms_norm_forward(ga.view({8, 8}), Tensor(), w, 1e-5, Tensor(), y, rstd);
+    cuda::rms_norm_forward(ga.view({8, 8}), Tensor(), w, 1e-5, 0, Tensor(), y, rstd);
     CHECK_FALSE(has_nonfinite(y));
   }
 }
