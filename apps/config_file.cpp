@@ -16,7 +16,7 @@ class CheckedToml : public CLI::ConfigTOML {
     const std::string text = rw::read_file(path_, rw::limits::recipe);
     rw::check_toml_depth(text, "config", path_);
     std::istringstream in(text);
-    return ConfigTOML::from_config(in);
+    return CLI::ConfigTOML::from_config(in);
   }
 
  private:
