@@ -1,8 +1,7 @@
 // ropewalk: train small LLaMAs, stretch their context window, and look at what comes out.
 #include <cstdio>
 
-#include "nn/parallel/mesh.h"
-#include "tensor/error.h"
+#include "cli.h"
 #include "verbs.h"
 
 int main(int argc, char** argv) {
@@ -21,6 +20,7 @@ int main(int argc, char** argv) {
       "  ropewalk generate --model long --prompt 'It was a dark and' --tokens 100",
       "ropewalk"};
   app.set_version_flag("--version", "ropewalk " ROPEWALK_VERSION);
+  use_plain_help(app);
   Globals globals;
   add_globals(app, globals);
   add_demo(app, globals);
@@ -34,24 +34,18 @@ int main(int argc, char** argv) {
   add_theory(app, globals);
   add_bench(app, globals);
   add_profile(app, globals);
+  add_shell_files(app);
   try {
     app.parse(argc, argv);
+    flush_standard_output();
     return 0;
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
-    std::fprintf(stderr, "ropewalk: %s\n", e.what());
-    return 2;
-  } catch (const rw::OutOfMemory& e) {
-    std::fprintf(stderr, "ropewalk: %s\n", e.what());
-    return 1;
-  } catch (const rw::RankLost& e) {
-    std::fprintf(stderr, "ropewalk: %s\n", e.what());
-    return 1;
-  } catch (const rw::Error& e) {
-    std::fprintf(stderr, "ropewalk: %s\n", e.what());
+    std::fprintf(stderr, "ropewalk: %s\n", printable(argument_error(app, e)).c_str());
     return 2;
   } catch (const std::exception& e) {
-    std::fprintf(stderr, "ropewalk: internal error: %s\n", e.what());
-    return 1;
+    const Failure failure = failure_of(e);
+    std::fprintf(stderr, "ropewalk: %s\n", printable(failure.line).c_str());
+    return failure.code;
   }
 }
