@@ -21,11 +21,24 @@ struct Call {
   std::string model, rope, json;
 };
 
-/// Before the work, not after it. Errors: the file's folder does not exist.
+/// Before the work, not after it. Errors: the file's folder does not exist; something is there that is not an evaluation.
 void check_json_path(const std::string& path) {
-  const auto folder = std::filesystem::path(path).parent_path();
-  check(path.empty() || folder.empty() || std::filesystem::is_directory(folder), "eval", "cannot write '", path,
-        "': no folder '", folder.string(), "'");
+  namespace fs = std::filesystem;
+  if (path.empty()) return;
+  std::error_code error;
+  const auto folder = fs::path(path).parent_path();
+  check(folder.empty() || fs::is_directory(folder, error), "eval", "cannot write '", path, "': no folder '",
+        folder.string(), "'");
+  const fs::file_type type = fs::symlink_status(path, error).type();
+  if (type == fs::file_type::not_found) return;
+  check(type == fs::file_type::regular, "eval", "'", path, "' is not a regular file and is not replaced");
+  const std::string text = read_file(path);
+  if (text.find_first_not_of(" \t\r\n{}") == std::string::npos) return;  // nothing is lost
+  try {
+    eval_result_from_json(text, path);
+  } catch (const Error&) {
+    fail("eval", "'", path, "' is there already and is not an evaluation, so it is not replaced: name another file");
+  }
 }
 
 void run(const Call& call, const Globals& globals) {

@@ -1,14 +1,10 @@
 // ropewalk: train small LLaMAs, stretch their context window, and look at what comes out.
 #include <csignal>
 #include <cstdio>
-#include <filesystem>
-#include <iostream>
-#include <nlohmann/json.hpp>
 
+#include "cli.h"
 #include "config_file.h"
-#include "nn/parallel/mesh.h"
 #include "tensor/printable.h"
-#include "tensor/system_error.h"
 #include "verbs.h"
 
 namespace {
@@ -17,13 +13,6 @@ namespace {
 int failed(int code, const std::string& why) {
   std::fprintf(stderr, "ropewalk: %s\n", rw::printable(why).c_str());
   return code;
-}
-
-/// The exit code of a run that did its work: not 0 if a part of its standard output was lost.
-int finished() {
-  std::cout.flush();
-  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0 && std::cout.good()) return 0;
-  return failed(1, "cannot write standard output: a part of the results is lost");
 }
 
 }  // namespace
@@ -45,6 +34,7 @@ int main(int argc, char** argv) {
       "  ropewalk generate --model long --prompt 'It was a dark and' --tokens 100",
       "ropewalk"};
   app.set_version_flag("--version", "ropewalk " ROPEWALK_VERSION);
+  use_plain_help(app);
   Globals globals;
   add_globals(app, globals);
   check_config_file(app);
@@ -59,30 +49,16 @@ int main(int argc, char** argv) {
   add_theory(app, globals);
   add_bench(app, globals);
   add_profile(app, globals);
+  add_shell_files(app);
   try {
     app.parse(argc, argv);
-    return finished();
+    flush_standard_output();
+    return 0;
   } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() != 0) return failed(2, e.what());
-    app.exit(e);  // --help, --version
-    return finished();
-  } catch (const rw::OutOfMemory& e) {
-    return failed(1, e.what());
-  } catch (const rw::SystemError& e) {
-    return failed(1, e.what());
-  } catch (const rw::RankLost& e) {
-    return failed(1, e.what());
-  } catch (const rw::Error& e) {
-    return failed(2, e.what());
-  } catch (const std::filesystem::filesystem_error& e) {
-    return failed(2, "[file] '" + e.path1().string() + "': " + e.code().message());
-  } catch (const nlohmann::json::exception& e) {
-    return failed(2, std::string("[json] a file holds another kind of value than is expected there: ") + e.what());
-  } catch (const std::bad_alloc&) {
-    return failed(1, "[memory] not enough memory for this input");
-  } catch (const std::length_error&) {
-    return failed(1, "[memory] this input asks for more memory than there can be");
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
+    return failed(2, argument_error(app, e));
   } catch (const std::exception& e) {
-    return failed(1, std::string("internal error: ") + e.what());
+    const Failure failure = failure_of(e);
+    return failed(failure.code, failure.line);
   }
 }

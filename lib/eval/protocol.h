@@ -80,7 +80,7 @@ class EvalProtocol {
   virtual EvalResult evaluate(EvalSubject& subject, const Progress& progress) const = 0;
 };
 
-/// The kinds in the order of the help: ppl, lastk, bins, passkey, needle, tasks, longbench.
+/// The kinds in the order of the help: ppl, lastk, bins, passkey, needle, tasks, longbench, choice.
 const std::vector<std::string>& eval_kinds();
 
 /// nullptr for anything but those.
@@ -94,6 +94,7 @@ std::unique_ptr<EvalProtocol> bins();
 std::unique_ptr<EvalProtocol> passkey(bool grid);
 std::unique_ptr<EvalProtocol> tasks();
 std::unique_ptr<EvalProtocol> longbench();
+std::unique_ptr<EvalProtocol> choice();
 /// Settings that every protocol has, and those of protocols that measure losses on text.
 void add_common(std::vector<Setting>& settings, EvalOptions& options);
 void add_text(std::vector<Setting>& settings, EvalOptions& options);

@@ -20,6 +20,19 @@ std::string about(double tokens) {
   return text;
 }
 
+/// "256" tokens, or "1/8" of each window: the stride, or the divisor. Errors: neither.
+std::pair<std::optional<int64_t>, int64_t> stride_of(const std::string& text) {
+  const bool share = text.starts_with("1/");
+  const std::string digits = share ? text.substr(2) : text;
+  const bool whole =
+      !digits.empty() && digits.size() < 13 && digits.find_first_not_of("0123456789") == std::string::npos;
+  const int64_t value = whole ? std::stoll(digits) : 0;
+  check(value >= 1, "ppl", "--stride must be a number of tokens like 256, or a share of each window like 1/8, got '",
+        text.substr(0, 40), "'");
+  if (share) return {std::nullopt, value};
+  return {value, 1};
+}
+
 class Ppl : public EvalProtocol {
  public:
   const char* kind() const override { return "ppl"; }
@@ -42,11 +55,9 @@ class Ppl : public EvalProtocol {
                  .high = kMostCount,
                  .common = true});
     s.push_back({.name = "stride",
-                 .help = "tokens from one window to the next (default: half of each window, so that a token is read "
-                         "twice; an eighth reads it 8 times)",
+                 .help = "tokens from one window to the next, or a share of each window (default: 1/2, which reads a "
+                         "token twice; 1/8 reads it 8 times)",
                  .target = &stride_,
-                 .low = 1,
-                 .high = kMostCount,
                  .common = true});
     s.push_back({.name = "as-length",
                  .help = "the RoPE scale of sequences of this length at every window",
@@ -85,7 +96,8 @@ class Ppl : public EvalProtocol {
     for (const int64_t w : o.windows) windows += cat(windows.empty() ? "" : ",", w);
     std::string text = cat("perplexity of ", cost.documents, cost.documents == 1 ? " document" : " documents",
                            " under windows of ", windows);
-    if (o.mode == PerplexityMode::sliding) text += o.stride ? cat(", stride ", *o.stride) : ", stride half a window";
+    if (o.mode == PerplexityMode::sliding)
+      text += o.stride ? cat(", stride ", *o.stride) : cat(", stride 1/", o.stride_divisor, " of a window");
     text += cat(": ", about(cost.read), " tokens to read for ", about(cost.scored), " scored ones");
     if (cost.read > 4 * cost.scored) text += " (a longer --stride reads fewer)";
     return text;
@@ -101,9 +113,10 @@ class Ppl : public EvalProtocol {
 
  private:
   PerplexityOptions choose(const EvalSubject& s) const {
+    const auto [stride, divisor] = stride_of(stride_);
     return {.windows = windows_.empty() ? std::vector<int64_t>{s.window()} : windows_,
-            .stride = stride_ > 0 ? std::optional(stride_) : std::nullopt,
-            .stride_divisor = 2,
+            .stride = stride,
+            .stride_divisor = divisor,
             .as_length = as_length_,
             .max_tokens = options.max_tokens,
             .min_tokens = min_tokens_,
@@ -118,8 +131,8 @@ class Ppl : public EvalProtocol {
   }
 
   std::vector<int64_t> windows_;
-  int64_t stride_ = 0, as_length_ = 0, min_tokens_ = 0, chunk_ = 0;
-  std::string weighting_ = "token";
+  int64_t as_length_ = 0, min_tokens_ = 0, chunk_ = 0;
+  std::string stride_ = "1/2", weighting_ = "token";
   bool truncate_ = false, chunked_ = false;
 };
 

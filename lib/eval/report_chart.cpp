@@ -22,6 +22,7 @@ std::string px(double value) {
 
 constexpr double kLargest = 1e15;  // values beyond are left out of pictures
 constexpr int kMostTicks = 64;
+constexpr size_t kLongestLabel = 24;  // characters of a name beside a line
 
 /// One axis: data values to pixels, and where its ticks stand.
 struct Axis {
@@ -99,6 +100,18 @@ std::pair<double, double> range_of(const std::vector<ChartSeries>& series, const
   return low <= high ? std::pair(low, high) : std::pair(0.0, 1.0);
 }
 
+/// Makes room for intervals that are not wider than what they belong to.
+void include_whiskers(const std::vector<ChartSeries>& series, Axis& y) {
+  for (const ChartSeries& s : series) {
+    for (const ChartPoint& p : s.points) {
+      if (!(p.low < p.high) || !y.holds(p.y) || !y.holds(p.low) || !y.holds(p.high)) continue;
+      if (p.high - p.low > std::abs(p.y)) continue;
+      y.low = std::min(y.low, p.low);
+      y.high = std::max(y.high, p.high);
+    }
+  }
+}
+
 Axis make_x(const ChartSpec& spec, const std::vector<ChartSeries>& series, double from, double to) {
   Axis x;
   x.from = from;
@@ -127,6 +140,7 @@ Axis make_y(const ChartSpec& spec, const std::vector<ChartSeries>& series, doubl
     return y;
   }
   std::tie(y.low, y.high) = range_of(series, y, [](const ChartPoint& p) { return p.y; });
+  include_whiskers(series, y);
   if (std::isfinite(spec.y_low)) y.low = std::min(y.low, spec.y_low);
   if (std::isfinite(spec.y_high)) y.high = std::max(y.high, spec.y_high);
   if (spec.y_limit > y.low) y.high = y.limit = std::min(y.high, spec.y_limit);
@@ -213,6 +227,14 @@ std::string draw_series(const ChartSeries& s, const Axis& x, const Axis& y) {
              "\"/>", extras, "</g>");
 }
 
+/// A name cut to the room beside a chart, at a whole character.
+std::string shortened(const std::string& name) {
+  if (name.size() <= kLongestLabel) return name;
+  size_t end = kLongestLabel - 1;
+  while (end > 0 && (name[end] & 0xC0) == 0x80) --end;
+  return name.substr(0, end) + "…";
+}
+
 /// Names at the ends of the lines, pushed apart where lines end together.
 std::string draw_end_labels(const std::vector<ChartSeries>& series, const Axis& x, const Axis& y) {
   struct Label {
@@ -236,7 +258,7 @@ std::string draw_end_labels(const std::vector<ChartSeries>& series, const Axis& 
   std::string out;
   for (const Label& label : labels) {
     out += cat("<g class=\"", color_class(label.series->color), "\">",
-               text(x.to + 10, label.y, "start", "end", label.series->name), "</g>");
+               text(x.to + 10, label.y, "start", "end", shortened(label.series->name)), "</g>");
   }
   return out;
 }
@@ -246,8 +268,8 @@ std::string draw_end_labels(const std::vector<ChartSeries>& series, const Axis& 
 std::string line_chart(const ChartSpec& spec, const std::vector<ChartSeries>& series, const ChartSize& size,
                        const std::string& css_class) {
   size_t longest = 0;
-  for (const ChartSeries& s : series) longest = std::max(longest, s.name.size());
-  const double right = size.end_labels ? std::min(200.0, 22.0 + 7.0 * static_cast<double>(longest)) : 20;
+  for (const ChartSeries& s : series) longest = std::max(longest, std::min(s.name.size(), kLongestLabel));
+  const double right = size.end_labels ? 22.0 + 7.4 * static_cast<double>(longest) : 20;
   const Axis x = make_x(spec, series, 52, size.width - right);
   const Axis y = make_y(spec, series, size.height - 46, 46);
   std::string out = cat("<svg class=\"chart ", css_class, "\" viewBox=\"0 0 ", size.width, " ", size.height,

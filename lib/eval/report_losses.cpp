@@ -65,12 +65,16 @@ std::string ppl_section(const Runs& runs, const std::vector<int>& colors) {
       });
 }
 
-std::string loss_section(const Runs& runs, const std::vector<int>& colors) {
+namespace {
+
+/// Curves and numbers of the runs that `shown` picks; empty if there are none.
+std::string loss_body(const Runs& runs, const std::vector<int>& colors,
+                      const std::function<bool(const ReportRun&)>& shown) {
   std::vector<ChartSeries> series;
   std::vector<Row> rows;
   for (size_t r = 0; r < runs.size(); ++r) {
     const auto& loss = runs[r].loss;
-    if (loss.empty()) continue;
+    if (loss.empty() || !shown(runs[r])) continue;
     series.push_back({.name = runs[r].name,
                       .color = colors[r],
                       .dashed = runs[r].baseline,
@@ -86,11 +90,30 @@ std::string loss_section(const Runs& runs, const std::vector<int>& colors) {
   for (const ChartSeries& s : series) limit = std::max(limit, s.points[s.points.size() / 12].y * 1.02);
   const ChartSpec spec{
       .label = "Training loss by step", .x_title = "step", .y_title = "loss, nats per token", .y_limit = limit};
-  return section(
-      "Training loss",
-      "Mean over short stretches of steps. Runs of other windows, methods or text lose on other tokens: "
-      "these numbers do not rank them.",
-      pair(charts(spec, series, runs, colors), table({"run", "steps", "first", "first half", "last tenth"}, rows)));
+  return pair(charts(spec, series, runs, colors), table({"run", "steps", "first", "first half", "last tenth"}, rows));
+}
+
+}  // namespace
+
+std::string loss_section(const Runs& runs, const std::vector<int>& colors) {
+  int64_t of_base = 0, of_others = 0;
+  for (const ReportRun& run : runs) {
+    if (run.loss.empty()) continue;
+    int64_t& longest = run.baseline ? of_base : of_others;
+    longest = std::max(longest, run.loss.back().step + 1);
+  }
+  std::string body;
+  if (of_base > 3 * of_others && of_others > 0) {  // one picture would squeeze the short runs into its corner
+    body = tag("h3", "Before extension") + loss_body(runs, colors, [](const ReportRun& run) { return run.baseline; }) +
+           tag("h3", "Extension") + loss_body(runs, colors, [](const ReportRun& run) { return !run.baseline; });
+  } else {
+    body = loss_body(runs, colors, [](const ReportRun&) { return true; });
+  }
+  if (body.empty()) return "";
+  return section("Training loss",
+                 "Mean over short stretches of steps. Runs of other windows, methods or text lose on other tokens: "
+                 "these numbers do not rank them.",
+                 body);
 }
 
 std::string validation_section(const Runs& runs, const std::vector<int>& colors) {

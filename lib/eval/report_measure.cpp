@@ -121,7 +121,11 @@ std::string protocol_in_words(const EvalResult& result) {
     if (p.find(key)) add(before + p.text(key) + after);
   };
   if (result.kind == "ppl") {
-    given("mode", "", " windows");
+    const std::string mode = p.text("mode");
+    add(mode == "truncate"  ? "the first window of each document in one pass"
+        : mode == "chunked" ? "the first window of each document in chunks over a KV cache"
+        : mode.empty()      ? ""
+                            : mode + " windows");
     const std::string stride = stride_in_words(result);
     if (!stride.empty() && p.text("mode", "sliding") == "sliding") add("stride " + stride);
     if (p.text("weighting", "token") != "token") given("weighting", "mean by ");

@@ -117,7 +117,7 @@ std::string runs_section(const Runs& runs, const std::vector<int>& colors) {
   if (!any && notices.empty()) return "";
   Row head{"run", "state", "window", "parameters", "architecture", "tokenizer", "device", "date, UTC", "made by"};
   drop_empty_columns(head, rows);
-  return section("Runs", "What is compared here.", notices + table(head, rows));
+  return section("Runs", "What is compared here.", notices + tag("div", table(head, rows), "facts"));
 }
 
 std::string frequency_section(const Runs& runs, const std::vector<int>& colors) {

@@ -252,8 +252,10 @@ void use_recipe(ReportRun& run) {
   if (const int64_t original = integer_of(run, "original_window")) run.trained_window = original;
   if (const int64_t target = integer_of(run, "target")) run.target_window = target;
   run.facts.steps_planned = integer_of(run, "steps");
-  const std::string method = value_of(run, "method"), scaling = value_of(run, "rope_scaling");
-  run.baseline = (method.empty() || method == "none" || method == "plain") && (scaling.empty() || scaling == "null");
+  const std::string method = value_of(run, "method"), scaling = value_of(run, "rope_scaling"),
+                    kind = value_of(run, "scaling");
+  run.baseline = (method.empty() || method == "none" || method == "plain") && (scaling.empty() || scaling == "null") &&
+                 (kind.empty() || kind == "default");
   if (run.cost.tokens == 0 && !run.loss.empty()) {
     const double per_step = static_cast<double>(integer_of(run, "window")) *
                             static_cast<double>(integer_of(run, "batch")) *
@@ -269,7 +271,8 @@ void draw_positions(ReportRun& run) {
   const std::vector<PositionConfig>& known = position_samplers();
   const auto sampler = std::find_if(known.begin(), known.end(), [&](const auto& s) { return s.name() == method; });
   if (sampler == known.end()) return;
-  const int64_t window = integer_of(run, "window");
+  int64_t window = integer_of(run, "window");
+  if (window == 0) window = run.trained_window;
   if (window < 2 || window > 8192) return;
   PositionConfig config = *sampler;
   for (const Field& f : config.fields()) {
@@ -309,11 +312,29 @@ fs::path model_in(const fs::path& folder) {
   return newest;
 }
 
-void find_state(const fs::path& folder, ReportRun& run) {
-  if (is_locked(folder)) run.facts.state = RunState::training;
-  else if (is_file(folder / "cost.json") || (is_file(folder / "config.json") && !run.loss.empty()))
-    run.facts.state = RunState::finished;
-  else if (run.facts.steps_done > 0) run.facts.state = RunState::stopped;
+/// run.json, as `ropewalk train` leaves it: facts of the run, and the model's files once it is finished.
+void read_mark(const fs::path& folder, ReportRun& run) {
+  RunFacts& f = run.facts;
+  const std::string path = (folder / "run.json").string();
+  if (is_locked(folder)) f.state = RunState::training;
+  if (!is_file(path)) {
+    if (f.state == RunState::training || f.steps_done == 0) return;
+    const bool model = is_file(folder / "config.json") || is_file(folder / "cost.json");
+    f.state = model ? RunState::finished : RunState::stopped;
+    return;
+  }
+  const Json json = parse_object(read_file(path), path);
+  if (f.state != RunState::training)
+    f.state = json.contains("model") && !json["model"].empty() ? RunState::finished : RunState::stopped;
+  if (!json.contains("facts") || !json["facts"].is_object()) return;
+  const Json& facts = json["facts"];
+  if (const int64_t n = count_of(facts, "parameters", path)) f.parameters = n;
+  const double most = static_cast<double>(kMost);
+  if (const double n = number_of(facts, "original_window", path, most); n > 0) run.trained_window = std::llround(n);
+  if (const double n = number_of(facts, "target", path, most); n > 0) run.target_window = std::llround(n);
+  if (f.device.empty()) f.device = text_of(facts, "device");
+  if (f.date.empty()) f.date = text_of(facts, "date");
+  if (f.version.empty()) f.version = text_of(facts, "version");
 }
 
 /// Evaluations in the folder, by name. One that was measured on other weights than the folder has now is left out.
@@ -406,12 +427,12 @@ ReportRun load_run(const std::string& folder) {
   if (is_file(path / "recipe.toml")) read_recipe((path / "recipe.toml").string(), run);
   use_recipe(run);
   if (is_file(path / "cost.json")) read_cost((path / "cost.json").string(), run);
+  read_mark(path, run);
   if (run.facts.parameters == 0 && !model.empty() && is_file(model / "model.safetensors"))
     run.facts.parameters = count_parameters(model);
   if (is_file(path / "frequencies.json")) read_frequencies((path / "frequencies.json").string(), run);
   else if (!model.empty()) solve_clex(model, run);
   draw_positions(run);
-  find_state(path, run);
   const int64_t evaluations = read_evaluations(path, model, run);
   check(!run.loss.empty() || evaluations > 0 || !run.inv_freq.empty() || !run.notices.empty(), kOp, "'", folder,
         "' holds nothing to report: no metrics.jsonl, no config.json, no eval-*.json");
