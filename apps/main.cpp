@@ -1,43 +1,25 @@
 // ropewalk: train small LLaMAs, stretch their context window, and look at what comes out.
-#include <algorithm>
+#include <csignal>
 #include <cstdio>
-#include <sstream>
 
+#include "cli.h"
+#include "config_file.h"
 #include "interrupt.h"
-#include "nn/parallel/mesh.h"
-#include "tensor/error.h"
-#include "train/toml.h"
+#include "tensor/printable.h"
 #include "verbs.h"
 
 namespace {
 
-/// --config by the library's own TOML reader: keys with underscores as well as with dashes, and a file that cannot be
-/// read is an error.
-class OptionsFile : public CLI::ConfigTOML {
- public:
-  std::vector<CLI::ConfigItem> from_config(std::istream& in) const override {
-    std::ostringstream text;
-    text << in.rdbuf();
-    rw::check(!in.bad() && !text.bad(), "config", "the file of --config cannot be read");
-    std::vector<CLI::ConfigItem> items;
-    for (const rw::TomlSection& s : rw::parse_toml(text.str(), "--config", "config")) {
-      CLI::ConfigItem item;
-      std::istringstream parents(s.name);
-      for (std::string part; std::getline(parents, part, '.');) item.parents.push_back(part);
-      for (const rw::TomlItem& from : s.items) {
-        item.name = from.key;
-        std::replace(item.name.begin(), item.name.end(), '_', '-');
-        item.inputs = from.values;
-        items.push_back(item);
-      }
-    }
-    return items;
-  }
-};
+/// Says in one line why the program ends, and gives its exit code.
+int failed(int code, const std::string& why) {
+  std::fprintf(stderr, "ropewalk: %s\n", rw::printable(why).c_str());
+  return code;
+}
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a write beyond the file size limit fails with a message instead
   CLI::App app{
       "ropewalk trains small LLaMA models, extends their context window by the RoPE methods of PI, PoSE, CLEX, E2-LLM "
       "and\n"
@@ -53,9 +35,10 @@ int main(int argc, char** argv) {
       "  ropewalk generate --model long --prompt 'It was a dark and' --tokens 100",
       "ropewalk"};
   app.set_version_flag("--version", "ropewalk " ROPEWALK_VERSION);
+  use_plain_help(app);
   Globals globals;
   add_globals(app, globals);
-  app.config_formatter(std::make_shared<OptionsFile>());
+  check_config_file(app);
   add_demo(app, globals);
   add_tokenizer(app, globals);
   add_train(app, globals);
@@ -67,26 +50,18 @@ int main(int argc, char** argv) {
   add_theory(app, globals);
   add_bench(app, globals);
   add_profile(app, globals);
+  add_shell_files(app);
   try {
     app.parse(argc, argv);
+    flush_standard_output();
     return 0;
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
-    std::fprintf(stderr, "ropewalk: %s\n", e.what());
-    return 2;
+    return failed(2, argument_error(app, e));
   } catch (const Interrupted& e) {
     return 128 + e.signal;
-  } catch (const rw::OutOfMemory& e) {
-    std::fprintf(stderr, "ropewalk: %s\n", e.what());
-    return 1;
-  } catch (const rw::RankLost& e) {
-    std::fprintf(stderr, "ropewalk: %s\n", e.what());
-    return 1;
-  } catch (const rw::Error& e) {
-    std::fprintf(stderr, "ropewalk: %s\n", e.what());
-    return 2;
   } catch (const std::exception& e) {
-    std::fprintf(stderr, "ropewalk: internal error: %s\n", e.what());
-    return 1;
+    const Failure failure = failure_of(e);
+    return failed(failure.code, failure.line);
   }
 }

@@ -43,13 +43,13 @@ ModelConfig new_model(const Recipe& r, const Tokenizer& tokenizer) {
   m.num_key_value_heads = r.kv_heads;
   m.head_dim = r.head_dim;
   m.intermediate_size = r.ffn > 0 ? r.ffn : (r.hidden * 8 / 3 + 31) / 32 * 32;
-  m.rms_norm_eps = r.norm_eps;
+  m.norm_eps = r.norm_eps;
   m.tie_word_embeddings = !r.untied;
   m.initializer_range = r.init_std > 0 ? r.init_std : 1 / std::sqrt(static_cast<double>(r.hidden));
   m.rope.rope_theta = r.theta;
   m.rope.max_position_embeddings = r.window > 0 ? r.window : 256;
-  if (tokenizer.bos_id()) m.bos_token_id = *tokenizer.bos_id();
-  if (tokenizer.eos_id()) m.eos_token_id = *tokenizer.eos_id();
+  if (tokenizer.bos_id()) m.bos_token_id = {*tokenizer.bos_id()};
+  if (tokenizer.eos_id()) m.eos_token_id = {*tokenizer.eos_id()};
   return m;
 }
 

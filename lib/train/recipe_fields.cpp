@@ -121,6 +121,10 @@ void add_computing(std::vector<RecipeField>& f) {
   const auto decides = FieldRole::decides, kept = FieldRole::kept;
   f.push_back({"dtype", "f32, bf16 or auto (bf16 on a GPU)", computing, kept, at(&Recipe::dtype), 0, 0, false,
                {"auto", "f32", "bf16"}});  // what it comes to decides
+  f.push_back({"matmul",
+               "the blocks' linear layers: native, or fp8: 8-bit products where their sizes pay (bf16; a GPU of compute "
+               "capability 8.9 or later)",
+               computing, decides, at(&Recipe::matmul), 0, 0, false, {"native", "fp8"}});
   f.push_back({"recompute", "recompute each block in backward: less memory, about a third more time", computing, kept,
                at(&Recipe::recompute)});
   f.push_back({"lean",

@@ -5,6 +5,8 @@
 #include <nlohmann/json.hpp>
 
 #include "data/demo_corpus.h"
+#include "data/text.h"
+#include "eval/provenance.h"
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
 #include "tensor/file.h"
@@ -92,7 +94,10 @@ Identity identify(const Recipe& recipe, const RunSetup& setup, const TokenCorpus
   id["dtype"] = setup.dtype == DType::bf16 ? "bf16" : "f32";
   id["data"] = fingerprint(setup.corpus);
   if (validation) id["validation"] = fingerprint(*validation);
-  if (!recipe.from.empty()) id["from"] = "model " + model_checksum(model_folder(recipe.from));
+  if (!recipe.from.empty()) {
+    const std::string base = model_folder(recipe.from);
+    id["from"] = cat("weights ", weights_checksum(base).value_or("none"), " config ", file_checksum(base + "/config.json"));
+  }
   if (recipe.retrieval_share > 0) {
     const RetrievalTemplate words = choose_retrieval_template(recipe.retrieval_template);
     id["retrieval_template"] = cat(words.task, "|", words.filler, "|", words.needle, "|", words.question);

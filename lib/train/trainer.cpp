@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "autograd/fast_atomics.h"
+#include "autograd/tape.h"
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
 #include "nn/parallel/data_parallel.h"
@@ -76,6 +76,7 @@ class Trainer::Run {
     schedule_.steps = recipe.steps;
     model_.enable_grad();
     model_.set_recompute(recipe.recompute);
+    if (recipe.matmul == "fp8") model_.set_matmul(Matmul::fp8);
     state_ = {.step = 0, .tokens = 0, .seed = recipe.seed, .recipe = setup_.identity};
     if (folder_) stand_ = folder_->stand(setup_.identity);
     check_steps();
@@ -88,7 +89,7 @@ class Trainer::Run {
     resume();
     open_records();
     report_start();
-    set_fast_atomics(recipe_.fast_atomics);
+    Tape::current().set_fast_atomics(recipe_.fast_atomics);
     step_.emplace(model_, optimizer_, !recipe_.eager, parallel_ ? &*parallel_ : nullptr);
     seen_ = state_.step;
     start_ = previous_ = saved_at_ = now();

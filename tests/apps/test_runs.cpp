@@ -91,7 +91,7 @@ TEST_CASE("a base that was changed is another run, and so are another text and a
   fs::remove(f.dir.path("p/model.safetensors"));
   f.refuses(extend + "--content-windows 50 --resume", "content_windows was 2, now 50");
   std::ofstream(f.dir.path("base/model.safetensors"), std::ios::app) << "x";
-  f.refuses(extend + "--content-windows 2 --resume", "from was model");
+  f.refuses(extend + "--content-windows 2 --resume", "from was weights");
 }
 
 TEST_CASE("a finished run says so and does nothing; more steps go on only with a constant schedule") {

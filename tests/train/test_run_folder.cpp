@@ -192,13 +192,3 @@ TEST_CASE("weights that are not finite are never saved") {
   CHECK(latest_checkpoint(dir.path("o")) == dir.path("o/checkpoint-000001"));
   CHECK_FALSE(fs::exists(dir.path("o/.tmp-checkpoint-000002")));
 }
-
-TEST_CASE("a model's checksum follows its weights and its config") {
-  const test::TempDir dir;
-  put(dir.path("m/config.json"), "a"), put(dir.path("m/model.safetensors"), "b");
-  const std::string before = model_checksum(dir.path("m"));
-  put(dir.path("m/notes.txt"), "c");
-  CHECK(model_checksum(dir.path("m")) == before);
-  put(dir.path("m/model.safetensors"), "c");
-  CHECK(model_checksum(dir.path("m")) != before);
-}

@@ -57,10 +57,6 @@ void remove_checkpoints(const std::string& out);
 /// Errors: a weight that is not finite, named.
 void check_finite(const ParamArena& arena, const char* op);
 
-/// A checksum over the weights and config.json of a model folder, in 16 hex digits: what an evaluation was made with.
-/// Errors: no config.json there.
-std::string model_checksum(const std::string& folder);
-
 /// The folder of a model: `path` itself if it has a config.json, else its newest whole checkpoint. Errors: neither.
 std::string model_folder(const std::string& path);
 
