@@ -17,6 +17,7 @@
 #include "tensor/file.h"
 #include "train/run_folder.h"
 #include "train/text.h"
+#include "train/toml.h"
 
 namespace rw {
 namespace {
