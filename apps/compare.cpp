@@ -1,12 +1,11 @@
 // `ropewalk compare RECIPE`: options, and what a comparison says while it runs. The work is in train/comparison.h.
-#include "train/comparison.h"
-
 #include <cstdio>
 #include <filesystem>
 
 #include "common.h"
 #include "interrupt.h"
 #include "train.h"
+#include "train/comparison.h"
 #include "verbs.h"
 
 using namespace rw;
@@ -22,10 +21,14 @@ struct Options {
 
 const char* state_name(StageState state) {
   switch (state) {
-    case StageState::waiting: return "waiting";
-    case StageState::under_way: return "under way";
-    case StageState::trained: return "trained";
-    case StageState::done: return "done";
+    case StageState::waiting:
+      return "waiting";
+    case StageState::under_way:
+      return "under way";
+    case StageState::trained:
+      return "trained";
+    case StageState::done:
+      return "done";
   }
   return "";
 }
@@ -120,7 +123,8 @@ void add_compare(CLI::App& app, Globals& globals) {
       "  ropewalk compare recipes/tiny.toml\n"
       "  ropewalk compare recipes/pilot.toml --root ~/books --only 'pose*' --out out/pilot");
   sub->add_option("recipe", o.recipe, "TOML file")->required();
-  sub->add_option("--out", o.comparison.out, "folder for models, tables and report (default: out/ and the recipe's name)");
+  sub->add_option("--out", o.comparison.out,
+                  "folder for models, tables and report (default: out/ and the recipe's name)");
   sub->add_option("--only", o.comparison.only,
                   "only these arms, by name or pattern ('pose*'); the base is always there")
       ->delimiter(',');

@@ -47,7 +47,8 @@ std::string TrainingDisplay::note() const {
   char loss[80], rate[80];
   std::snprintf(loss, sizeof loss, "step %lld/%lld  loss %.4f", static_cast<long long>(last_.step),
                 static_cast<long long>(last_.steps), last_.loss);
-  std::snprintf(rate, sizeof rate, "  lr %.2g  %s tok/s", last_.lr, with_commas(std::llround(last_.tokens_per_s)).c_str());
+  std::snprintf(rate, sizeof rate, "  lr %.2g  %s tok/s", last_.lr,
+                with_commas(std::llround(last_.tokens_per_s)).c_str());
   return loss + validation_ + rate;
 }
 

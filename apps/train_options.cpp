@@ -16,13 +16,20 @@ namespace {
 
 const char* title(FieldGroup group) {
   switch (group) {
-    case FieldGroup::text: return "Text";
-    case FieldGroup::model: return "A new model";
-    case FieldGroup::method: return "Method";
-    case FieldGroup::optimizer: return "Optimizer";
-    case FieldGroup::computing: return "Computing";
-    case FieldGroup::keeping: return "Keeping";
-    case FieldGroup::validation: return "Validation";
+    case FieldGroup::text:
+      return "Text";
+    case FieldGroup::model:
+      return "A new model";
+    case FieldGroup::method:
+      return "Method";
+    case FieldGroup::optimizer:
+      return "Optimizer";
+    case FieldGroup::computing:
+      return "Computing";
+    case FieldGroup::keeping:
+      return "Keeping";
+    case FieldGroup::validation:
+      return "Validation";
   }
   return "";
 }
@@ -71,7 +78,8 @@ void print_result(const Recipe& config, const TrainResult& r) {
     std::printf("\n");
   };
   if (r.end == TrainEnd::was_finished) {
-    std::printf("model %s is finished: %lld steps; nothing to do\n", config.out.c_str(), static_cast<long long>(r.steps));
+    std::printf("model %s is finished: %lld steps; nothing to do\n", config.out.c_str(),
+                static_cast<long long>(r.steps));
   } else if (r.end == TrainEnd::stopped) {
     line("stopped");
     std::fprintf(stderr, "ropewalk: stopped at step %lld of %lld; the same command with --resume goes on from %s\n",

@@ -148,8 +148,9 @@ Progress Comparison::work(const std::string& what) const {
 const std::vector<Document>& Comparison::documents() {
   const std::vector<std::string>& data = recipe_.base.data;
   if (documents_.empty())
-    documents_ = data.empty() || data == std::vector<std::string>{"demo"} ? make_demo_corpus(recipe_.base.seed, 200, 12000)
-                                                                          : load_corpus(data);
+    documents_ = data.empty() || data == std::vector<std::string>{"demo"}
+                     ? make_demo_corpus(recipe_.base.seed, 200, 12000)
+                     : load_corpus(data);
   return documents_;
 }
 
@@ -186,7 +187,8 @@ void Comparison::prepare_text() {
   const TokenCorpus corpus = tokenize_corpus(documents(), *tokenizer(), work("tokenize"));
   write_token_file(to + "/train.tokens", corpus);
   mark_done(to, recipe_.base_settings);
-  say("text", cat(corpus.total_tokens(), " tokens in ", corpus.documents(), " documents  ", seconds_text(now() - start)));
+  say("text",
+      cat(corpus.total_tokens(), " tokens in ", corpus.documents(), " documents  ", seconds_text(now() - start)));
 }
 
 bool Comparison::prepare_base() {
@@ -263,7 +265,8 @@ const TokenCorpus& Comparison::text_of(const ComparisonEval& e, const Tokenizer&
   if (const auto known = texts_.find(key); known != texts_.end()) return known->second;
   TokenCorpus corpus;
   if (!paths.empty()) corpus = load_tokens(paths, tok, work("tokenize"));
-  else if (e.protocol->needs_data()) corpus = tokenize_corpus(make_demo_corpus(recipe_.base.seed + 1000, 6, 12000), tok);
+  else if (e.protocol->needs_data())
+    corpus = tokenize_corpus(make_demo_corpus(recipe_.base.seed + 1000, 6, 12000), tok);
   return texts_.emplace(key, corpus).first->second;
 }
 
@@ -276,7 +279,8 @@ void Comparison::evaluate(const std::string& name, const std::string& model, con
   for (const ComparisonEval& e : recipe_.evals) {
     const std::string path = folder(name) + "/eval-" + e.name + ".json";
     const std::string settings = to_toml(e.settings);
-    if (fs::exists(path) && eval_result_from_json(read_file(path), path).protocol.text("settings") == settings) continue;
+    if (fs::exists(path) && eval_result_from_json(read_file(path), path).protocol.text("settings") == settings)
+      continue;
     if (!loaded) {
       loaded = load_hf(model_folder(model), {.compute = o_.device.is_cuda() ? DType::bf16 : DType::f32,
                                              .device = o_.device,
@@ -303,9 +307,8 @@ void Comparison::write_frequencies(const std::string& name, const CausalLm& mode
   const RopeConfig& rope = model.config().rope;
   const int64_t length = rope.extended_window();
   const RopeTable table = model.scaling().table({.length = length});
-  const nlohmann::json json = {{"length", length},
-                               {"attention_scale", table.attention_scale},
-                               {"inv_freq", table.inv_freq.value().to_vector()}};
+  const nlohmann::json json = {
+      {"length", length}, {"attention_scale", table.attention_scale}, {"inv_freq", table.inv_freq.value().to_vector()}};
   write_file_atomic(folder(name) + "/frequencies.json", json.dump() + "\n");
 }
 

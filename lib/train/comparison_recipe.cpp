@@ -32,7 +32,8 @@ std::vector<TomlSection> read_sections(const std::string& path) {
   for (TomlSection& s : sections) {
     for (TomlItem& item : s.items) {
       std::replace(item.key.begin(), item.key.end(), '_', '-');
-      const auto same = std::count_if(s.items.begin(), s.items.end(), [&](const TomlItem& o) { return o.key == item.key; });
+      const auto same =
+          std::count_if(s.items.begin(), s.items.end(), [&](const TomlItem& o) { return o.key == item.key; });
       check(same == 1, kOp, path, " [", s.name, "]: '", item.key, "' stands twice");
     }
   }

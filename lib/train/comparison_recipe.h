@@ -39,7 +39,7 @@ using Settings = std::map<std::string, std::string>;
 struct ComparisonArm {
   std::string name;    // its folder: "pose-2048-seed1"
   std::string family;  // without the seed: one row of the table
-  Recipe train;   // out and from are the comparison's to set
+  Recipe train;        // out and from are the comparison's to set
   bool zero_shot = false;
   Settings settings;
 };

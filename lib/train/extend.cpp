@@ -49,8 +49,9 @@ int64_t max_factor_of(const PositionConfig& sampler) {
 /// Some samplers and kinds go together: the one makes what the other needs.
 void check_pair(const Method& method) {
   const std::string sampler = name_of(method), kind = method.rope.name();
-  check(method.rope.trained(), kOp, "scaling '", kind,
-        "' chooses frequencies by length at inference and is not trained; train with another and set it in config.json");
+  check(
+      method.rope.trained(), kOp, "scaling '", kind,
+      "' chooses frequencies by length at inference and is not trained; train with another and set it in config.json");
   check((sampler == "clex") == (kind == "clex"), kOp,
         "method clex and scaling clex go together: the sampler draws the scale factor t that the learned frequencies "
         "are solved for (method '",
@@ -79,8 +80,8 @@ Extension extended(const ModelConfig& base, const Method& method, int64_t target
         "' trains with windows shorter than the target: --window ", e.window, ", --target ", e.target);
   e.config.rope = method.rope_json.empty() ? extend_rope(from, method.rope, e.target, method.factor)
                                            : extend_rope(from, method.rope_json, e.target);
-  e.original_window = e.config.rope.original_max_position_embeddings > 0 ? e.config.rope.original_window()
-                                                                         : e.original_window;
+  e.original_window =
+      e.config.rope.original_max_position_embeddings > 0 ? e.config.rope.original_window() : e.original_window;
   static_cast<void>(make_rope_scaling(e.config.rope));  // refuses values out of range before anything is read
 
   const auto* pose = e.sampler.get<PosePositions>();

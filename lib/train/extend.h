@@ -28,7 +28,7 @@ struct Method {
 
 /// What a method comes to for a model.
 struct Extension {
-  ModelConfig config;           // with the RoPE recipe that is trained and stored
+  ModelConfig config;  // with the RoPE recipe that is trained and stored
   PositionConfig sampler;
   int64_t window = 0;           // T: tokens of a sample
   int64_t target = 0;           // L': the window after extension

@@ -73,8 +73,7 @@ void plan_extension(const Recipe& r, bool trained, RunPlan& plan) {
   const Method method = method_from_text(
       {.name = r.method, .scaling = r.scaling, .factor = r.factor, .window = r.window, .options = r.method_options},
       plan.model);
-  const Extension e =
-      trained ? extend(plan.model, method, r.target) : extend_untrained(plan.model, method, r.target);
+  const Extension e = trained ? extend(plan.model, method, r.target) : extend_untrained(plan.model, method, r.target);
   plan.model = e.config;
   plan.positions = e.sampler;
   plan.window = e.window, plan.target = e.target, plan.original_window = e.original_window, plan.region = e.region;
@@ -86,9 +85,7 @@ RunPlan make_plan(const Recipe& r, const Tokenizer& tokenizer, const ModelConfig
   const bool trained = base == nullptr || r.steps != 0;
   check_sizes(r, trained ? 1 : 0);
   RunPlan plan;
-  plan.model = base             ? *base
-               : r.from.empty() ? new_model(r, tokenizer)
-                                : read_hf_config(model_folder(r.from));
+  plan.model = base ? *base : r.from.empty() ? new_model(r, tokenizer) : read_hf_config(model_folder(r.from));
   plan.model.finish();
   check(tokenizer.vocab_size() <= plan.model.vocab_size, kOp, "the tokenizer has ", tokenizer.vocab_size(),
         " tokens, the model ", plan.model.vocab_size);

@@ -44,14 +44,14 @@ struct Recipe {
   AdamWConfig adamw{.weight_decay = 0.1};
   double clip = 1.0;
   uint64_t seed = 1;
-  std::string dtype = "auto";  // f32, bf16; auto: bf16 on a GPU
+  std::string dtype = "auto";     // f32, bf16; auto: bf16 on a GPU
   std::string matmul = "native";  // or fp8: the blocks' linear layers in 8-bit products
   bool recompute = false, mask_seams = false, no_bos = false, packed = false;
   bool lean = false;          // bf16: split masters and bf16 gradients
   bool eager = false;         // GPU: no CUDA graph
   bool fast_atomics = false;  // GPU: gradients in any order
-  int64_t save_every = 0;    // steps between checkpoints; 0: by time alone
-  double save_minutes = 10;  // minutes between checkpoints; 0: by steps alone
+  int64_t save_every = 0;     // steps between checkpoints; 0: by time alone
+  double save_minutes = 10;   // minutes between checkpoints; 0: by steps alone
   int64_t keep = 2, log_every = 1;
   std::string save_dtype = "auto";  // of the model's weights on disk: f32, bf16; auto: the base's
 

@@ -15,9 +15,7 @@ namespace {
 constexpr const char* kOp = "train";
 constexpr double kLong = 1099511627776.0, kTokens = 1073741824.0, kHuge = 1e300;
 
-std::string new_model_only(const Recipe& c) {
-  return c.from.empty() ? "" : "the shape of the model is that of --from";
-}
+std::string new_model_only(const Recipe& c) { return c.from.empty() ? "" : "the shape of the model is that of --from"; }
 std::string with_mix(const Recipe& c) { return c.retrieval_share > 0 ? "" : "there is no --retrieval-share"; }
 std::string with_validation(const Recipe& c) { return c.validation.empty() ? "there is no --validation" : ""; }
 std::string with_seams(const Recipe& c) {
@@ -33,7 +31,7 @@ std::string with_whole_windows(const Recipe& c) {
 }
 
 template <class M>
-auto at(M Recipe::* member) {
+auto at(M Recipe::*member) {
   return [member](Recipe& c) -> RecipeField::Ref { return &(c.*member); };
 }
 
@@ -49,12 +47,28 @@ void add_text_and_model(std::vector<RecipeField>& f) {
                at(&Recipe::packed)});
   f.push_back({"no-bos", "no beginning-of-text token in front of samples", text, decides, at(&Recipe::no_bos)});
   f.push_back({"retrieval-share",
-               "share of samples in which a number is hidden in the text and asked for (5 to 10 % teach the task)", text,
-               decides, at(&Recipe::retrieval_share), 0, 1});
-  f.push_back({"retrieval-weight", "how many times an answer's tokens count in the loss", text, decides,
-               at(&Recipe::retrieval_weight), 0, kHuge, true, {}, with_mix});
-  f.push_back({"retrieval-template", "wording of those: default, short, or a JSON file with task, filler, needle, question",
-               text, decides, at(&Recipe::retrieval_template), 0, 0, false, {}, with_mix});
+               "share of samples in which a number is hidden in the text and asked for (5 to 10 % teach the task)",
+               text, decides, at(&Recipe::retrieval_share), 0, 1});
+  f.push_back({"retrieval-weight",
+               "how many times an answer's tokens count in the loss",
+               text,
+               decides,
+               at(&Recipe::retrieval_weight),
+               0,
+               kHuge,
+               true,
+               {},
+               with_mix});
+  f.push_back({"retrieval-template",
+               "wording of those: default, short, or a JSON file with task, filler, needle, question",
+               text,
+               decides,
+               at(&Recipe::retrieval_template),
+               0,
+               0,
+               false,
+               {},
+               with_mix});
 
   const auto shape = [&](const char* name, const char* help, auto member, double low, double high, bool above = false) {
     f.push_back({name, help, model, decides, at(member), low, high, above, {}, new_model_only});
@@ -74,16 +88,41 @@ void add_method(std::vector<RecipeField>& f) {
   using enum FieldGroup;
   const auto decides = FieldRole::decides;
   f.push_back({"method", "plain, full, pi, pose, randpos, e2 or clex", method, decides, at(&Recipe::method)});
-  f.push_back({"scaling",
-               "RoPE scaling: default, linear, ntk, yarn, llama3, longrope, abf, e2, clex, or a JSON object of its fields",
-               method, decides, at(&Recipe::scaling)});
+  f.push_back(
+      {"scaling",
+       "RoPE scaling: default, linear, ntk, yarn, llama3, longrope, abf, e2, clex, or a JSON object of its fields",
+       method, decides, at(&Recipe::scaling)});
   f.push_back({"factor", "scaling factor (0: target / base window)", method, decides, at(&Recipe::factor), 0, 1e9});
-  f.push_back({"window", "tokens of a sample (0: the base's window; for full and pi: the target)", method, decides,
-               at(&Recipe::window), 0, kTokens, false, {}, with_whole_windows});
-  f.push_back({"target", "context window to extend to", method, decides, at(&Recipe::target), 0, kTokens, false, {},
+  f.push_back({"window",
+               "tokens of a sample (0: the base's window; for full and pi: the target)",
+               method,
+               decides,
+               at(&Recipe::window),
+               0,
+               kTokens,
+               false,
+               {},
+               with_whole_windows});
+  f.push_back({"target",
+               "context window to extend to",
+               method,
+               decides,
+               at(&Recipe::target),
+               0,
+               kTokens,
+               false,
+               {},
                with_target});
-  f.push_back({"mask-seams", "pose: no loss where one chunk ends and another begins", method, decides,
-               at(&Recipe::mask_seams), 0, 1, false, {}, with_seams});
+  f.push_back({"mask-seams",
+               "pose: no loss where one chunk ends and another begins",
+               method,
+               decides,
+               at(&Recipe::mask_seams),
+               0,
+               1,
+               false,
+               {},
+               with_seams});
 }
 
 void add_optimizer(std::vector<RecipeField>& f) {
@@ -113,24 +152,40 @@ void add_optimizer(std::vector<RecipeField>& f) {
   adamw("eps", "AdamW: what is added to the divisor", &AdamWConfig::eps, 0, 1, true);
   adamw("weight-decay", "AdamW: on matrices, not on norms", &AdamWConfig::weight_decay, 0, 1e6);
   f.push_back({"clip", "largest global gradient norm (0: off)", optimizer, decides, at(&Recipe::clip), 0, kHuge});
-  f.push_back({"seed", "of weights, text and positions", optimizer, decides, at(&Recipe::seed), 0, 1.8446744073709552e19});
+  f.push_back(
+      {"seed", "of weights, text and positions", optimizer, decides, at(&Recipe::seed), 0, 1.8446744073709552e19});
 }
 
 void add_computing(std::vector<RecipeField>& f) {
   using enum FieldGroup;
   const auto decides = FieldRole::decides, kept = FieldRole::kept;
-  f.push_back({"dtype", "f32, bf16 or auto (bf16 on a GPU)", computing, kept, at(&Recipe::dtype), 0, 0, false,
+  f.push_back({"dtype",
+               "f32, bf16 or auto (bf16 on a GPU)",
+               computing,
+               kept,
+               at(&Recipe::dtype),
+               0,
+               0,
+               false,
                {"auto", "f32", "bf16"}});  // what it comes to decides
-  f.push_back({"matmul",
-               "the blocks' linear layers: native, or fp8: 8-bit products where their sizes pay (bf16; a GPU of compute "
-               "capability 8.9 or later)",
-               computing, decides, at(&Recipe::matmul), 0, 0, false, {"native", "fp8"}});
+  f.push_back(
+      {"matmul",
+       "the blocks' linear layers: native, or fp8: 8-bit products where their sizes pay (bf16; a GPU of compute "
+       "capability 8.9 or later)",
+       computing,
+       decides,
+       at(&Recipe::matmul),
+       0,
+       0,
+       false,
+       {"native", "fp8"}});
   f.push_back({"recompute", "recompute each block in backward: less memory, about a third more time", computing, kept,
                at(&Recipe::recompute)});
-  f.push_back({"lean",
-               "bf16, one process: 14 bytes for each parameter instead of 18. Master weights lose nothing; gradients are "
-               "kept in bf16, which is less exact with --accumulate",
-               computing, decides, at(&Recipe::lean)});
+  f.push_back(
+      {"lean",
+       "bf16, one process: 14 bytes for each parameter instead of 18. Master weights lose nothing; gradients are "
+       "kept in bf16, which is less exact with --accumulate",
+       computing, decides, at(&Recipe::lean)});
   f.push_back({"eager", "GPU: launch every kernel from the host instead of replaying a CUDA graph", computing, kept,
                at(&Recipe::eager)});
   f.push_back({"fast-atomics",
@@ -141,21 +196,54 @@ void add_computing(std::vector<RecipeField>& f) {
 void add_keeping(std::vector<RecipeField>& f) {
   using enum FieldGroup;
   const auto kept = FieldRole::kept;
-  f.push_back({"save-every", "steps between checkpoints (0: by time alone)", keeping, kept, at(&Recipe::save_every), 0,
-               kLong});
+  f.push_back(
+      {"save-every", "steps between checkpoints (0: by time alone)", keeping, kept, at(&Recipe::save_every), 0, kLong});
   f.push_back({"save-minutes", "minutes of wall time between checkpoints (0: by steps alone)", keeping, kept,
                at(&Recipe::save_minutes), 0, 1e6});
-  f.push_back({"keep", "checkpoints to keep (0: all)", keeping, kept, at(&Recipe::keep), 0, kLong, false, {},
+  f.push_back({"keep",
+               "checkpoints to keep (0: all)",
+               keeping,
+               kept,
+               at(&Recipe::keep),
+               0,
+               kLong,
+               false,
+               {},
                with_checkpoints});
-  f.push_back({"save-dtype", "of the model's weights on disk: f32, bf16 or auto (--from's, f32 for a new model)", keeping,
-               kept, at(&Recipe::save_dtype), 0, 0, false, {"auto", "f32", "bf16"}});
+  f.push_back({"save-dtype",
+               "of the model's weights on disk: f32, bf16 or auto (--from's, f32 for a new model)",
+               keeping,
+               kept,
+               at(&Recipe::save_dtype),
+               0,
+               0,
+               false,
+               {"auto", "f32", "bf16"}});
   f.push_back({"log-every", "steps between lines of metrics.jsonl", keeping, kept, at(&Recipe::log_every), 1, kLong});
-  f.push_back({"validation", "text that is not trained on, as --data: its loss under the target window goes to "
-               "validation.jsonl", validation, FieldRole::source, at(&Recipe::validation)});
-  f.push_back({"validate-every", "steps between validations (0: only at the end)", validation, kept,
-               at(&Recipe::validate_every), 0, kLong, false, {}, with_validation});
-  f.push_back({"validation-tokens", "tokens of a validation: so many whole windows, and at least one", validation,
-               FieldRole::decides, at(&Recipe::validation_tokens), 1, kLong, false, {}, with_validation});
+  f.push_back({"validation",
+               "text that is not trained on, as --data: its loss under the target window goes to "
+               "validation.jsonl",
+               validation, FieldRole::source, at(&Recipe::validation)});
+  f.push_back({"validate-every",
+               "steps between validations (0: only at the end)",
+               validation,
+               kept,
+               at(&Recipe::validate_every),
+               0,
+               kLong,
+               false,
+               {},
+               with_validation});
+  f.push_back({"validation-tokens",
+               "tokens of a validation: so many whole windows, and at least one",
+               validation,
+               FieldRole::decides,
+               at(&Recipe::validation_tokens),
+               1,
+               kLong,
+               false,
+               {},
+               with_validation});
 }
 
 std::string number(double x) {
@@ -175,16 +263,16 @@ struct Overloaded : F... {
 
 std::string value_text(const RecipeField::Ref& value, bool quoted) {
   const auto string = [quoted](const std::string& s) { return quoted ? toml_quote(s) : s; };
-  return std::visit(Overloaded{[&](std::string* s) { return string(*s); },
-                               [&](std::vector<std::string>* list) {
-                                 std::string out;
-                                 for (const std::string& s : *list) out += (out.empty() ? "" : ", ") + string(s);
-                                 return quoted ? "[" + out + "]" : out;
-                               },
-                               [](int64_t* n) { return std::to_string(*n); },
-                               [](uint64_t* n) { return std::to_string(*n); }, [](double* x) { return number(*x); },
-                               [](bool* b) { return std::string(*b ? "true" : "false"); }},
-                    value);
+  return std::visit(
+      Overloaded{[&](std::string* s) { return string(*s); },
+                 [&](std::vector<std::string>* list) {
+                   std::string out;
+                   for (const std::string& s : *list) out += (out.empty() ? "" : ", ") + string(s);
+                   return quoted ? "[" + out + "]" : out;
+                 },
+                 [](int64_t* n) { return std::to_string(*n); }, [](uint64_t* n) { return std::to_string(*n); },
+                 [](double* x) { return number(*x); }, [](bool* b) { return std::string(*b ? "true" : "false"); }},
+      value);
 }
 
 void check_range(const RecipeField& f, const Recipe& recipe) {
@@ -254,7 +342,8 @@ void check_settings(const Recipe& recipe) {
 }
 
 std::string recipe_to_toml(const Recipe& recipe) {
-  std::string out = "# A run of `ropewalk train`. This runs it again: ropewalk train --recipe THIS_FILE --out FOLDER\n[train]\n";
+  std::string out =
+      "# A run of `ropewalk train`. This runs it again: ropewalk train --recipe THIS_FILE --out FOLDER\n[train]\n";
   for (const RecipeField& f : recipe_fields()) {
     const std::string text = f.text(recipe);
     if (text.empty() || (f.idle && !f.idle(recipe).empty())) continue;
@@ -279,15 +368,15 @@ void set_field(Recipe& recipe, const RecipeField& field, const std::string& text
     check(result.ec == std::errc() && result.ptr == text.data() + text.size(), kOp, "--", field.name,
           " must be a number, got '", text.substr(0, 40), "'");
   };
-  std::visit(Overloaded{[&](std::string* s) { *s = text; },
-                        [&](std::vector<std::string>* list) { list->push_back(text); }, [&](int64_t* n) { parse(*n); },
-                        [&](uint64_t* n) { parse(*n); }, [&](double* x) { parse(*x); },
-                        [&](bool* b) {
-                          check(text == "true" || text == "false", kOp, "--", field.name,
-                                " must be true or false, got '", text.substr(0, 40), "'");
-                          *b = text == "true";
-                        }},
-             field.at(recipe));
+  std::visit(
+      Overloaded{[&](std::string* s) { *s = text; }, [&](std::vector<std::string>* list) { list->push_back(text); },
+                 [&](int64_t* n) { parse(*n); }, [&](uint64_t* n) { parse(*n); }, [&](double* x) { parse(*x); },
+                 [&](bool* b) {
+                   check(text == "true" || text == "false", kOp, "--", field.name, " must be true or false, got '",
+                         text.substr(0, 40), "'");
+                   *b = text == "true";
+                 }},
+      field.at(recipe));
   recipe.given.insert(field.name);
 }
 

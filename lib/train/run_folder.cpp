@@ -116,7 +116,8 @@ std::string difference(const Identity& then, const Identity& now) {
 
 std::string run_maker(const std::string& folder) {
   const json mark = read_mark(folder + "/run.json");
-  return mark.is_object() && mark.contains("maker") && mark["maker"].is_string() ? mark["maker"].get<std::string>() : "";
+  return mark.is_object() && mark.contains("maker") && mark["maker"].is_string() ? mark["maker"].get<std::string>()
+                                                                                 : "";
 }
 
 RunFolder::RunFolder(std::string path, FolderUse use, std::string maker, bool locked)
@@ -137,10 +138,10 @@ void RunFolder::check_place(const std::vector<std::string>& sources) const {
   const CheckpointScan scan = scan_checkpoints(path_);
   if (files.empty() && !scan.newest && scan.damaged.empty()) return;
   const bool model = std::find(files.begin(), files.end(), "config.json") != files.end();
-  const std::string what = model                    ? "a model"
-                           : scan.newest            ? "a run that is not finished (" + *scan.newest + ")"
-                           : !scan.damaged.empty()  ? "a damaged checkpoint (" + scan.damaged[0] + ")"
-                                                    : "a run that is not finished (" + files[0] + ")";
+  const std::string what = model                   ? "a model"
+                           : scan.newest           ? "a run that is not finished (" + *scan.newest + ")"
+                           : !scan.damaged.empty() ? "a damaged checkpoint (" + scan.damaged[0] + ")"
+                                                   : "a run that is not finished (" + files[0] + ")";
   fail(kOp, "'", path_, "' holds ", what,
        ": --resume goes on with the same run, --overwrite replaces what is there, or name another --out");
 }
@@ -166,8 +167,8 @@ RunStand RunFolder::stand(const Identity& identity) const {
   stand.checkpoint = scan.newest;
   stand.damaged = scan.damaged;
   if (!mark.contains("model") || !mark["model"].is_object()) {
-    check(scan.newest || scan.damaged.empty(), kOp, "no checkpoint in '", path_, "' is whole ('", scan.damaged.empty() ? "" : scan.damaged[0],
-          "' is damaged): remove them to start again, or use --overwrite");
+    check(scan.newest || scan.damaged.empty(), kOp, "no checkpoint in '", path_, "' is whole ('",
+          scan.damaged.empty() ? "" : scan.damaged[0], "' is damaged): remove them to start again, or use --overwrite");
     return stand;
   }
   stand.finished = true;
@@ -201,8 +202,8 @@ void RunFolder::begin(const std::vector<std::string>& sources, const Identity& i
   check_place(sources);
   remove_unfinished(path_);
   if (use_ == FolderUse::resume && fs::exists(mark_path())) {
-    // The mark stays that of a finished run until its model is replaced.
     json mark = read_mark(mark_path());
+    if (identity_of(mark["identity"]) != identity) mark.erase("model");  // of fewer steps: no longer the finished one
     mark["identity"] = identity;
     write_file_atomic(mark_path(), mark.dump(1) + "\n");
   } else {
@@ -239,13 +240,11 @@ void RunFolder::put_model(const std::function<void(const std::string& folder)>& 
 void RunFolder::finish(const Identity& identity, const std::string& facts) const {
   json model = json::object();
   for (const std::string& name : names_in(path_, is_model_file)) model[name] = file_checksum(path_ + "/" + name);
-  write_file_atomic(mark_path(), json{{"format", 1},
-                                      {"maker", maker_},
-                                      {"identity", identity},
-                                      {"model", model},
-                                      {"facts", json::parse(facts)}}
-                                         .dump(1) +
-                                     "\n");
+  write_file_atomic(
+      mark_path(),
+      json{{"format", 1}, {"maker", maker_}, {"identity", identity}, {"model", model}, {"facts", json::parse(facts)}}
+              .dump(1) +
+          "\n");
 }
 
 }  // namespace rw

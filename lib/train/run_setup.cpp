@@ -58,7 +58,8 @@ std::string unused_text(const TokenCorpus& corpus, int64_t window) {
   }
   if (documents == 0) return "";
   char share[32];
-  std::snprintf(share, sizeof share, "%.3g", 100.0 * static_cast<double>(tokens) / static_cast<double>(corpus.total_tokens()));
+  std::snprintf(share, sizeof share, "%.3g",
+                100.0 * static_cast<double>(tokens) / static_cast<double>(corpus.total_tokens()));
   return cat(documents, " of ", corpus.documents(), " documents (", share,
              " % of the text) are shorter than a window of ", window,
              " tokens and its last target, and are not used; --packed joins documents");
@@ -96,7 +97,8 @@ Identity identify(const Recipe& recipe, const RunSetup& setup, const TokenCorpus
   if (validation) id["validation"] = fingerprint(*validation);
   if (!recipe.from.empty()) {
     const std::string base = model_folder(recipe.from);
-    id["from"] = cat("weights ", weights_checksum(base).value_or("none"), " config ", file_checksum(base + "/config.json"));
+    id["from"] =
+        cat("weights ", weights_checksum(base).value_or("none"), " config ", file_checksum(base + "/config.json"));
   }
   if (recipe.retrieval_share > 0) {
     const RetrievalTemplate words = choose_retrieval_template(recipe.retrieval_template);
@@ -132,8 +134,8 @@ RunSetup set_up_run(const Recipe& recipe, const TrainPlace& place, const TrainCa
   std::optional<TokenCorpus> validation;
   if (!recipe.validation.empty()) {
     validation = load_tokens(recipe.validation, *s.tokenizer, callbacks.on_tokenize);
-    s.validation.emplace(*validation, ValidationOptions{
-                                          .window = s.plan.target, .tokens = recipe.validation_tokens, .bos = s.bos});
+    s.validation.emplace(*validation,
+                         ValidationOptions{.window = s.plan.target, .tokens = recipe.validation_tokens, .bos = s.bos});
     notice(callbacks, s.validation->notice());
   }
   s.model = make_model(recipe, s.plan, s.dtype, place.device);

@@ -141,12 +141,21 @@ class Parser {
         require(!at_end(), "a string that does not end");
         const char escaped = next();
         switch (escaped) {
-          case 'n': c = '\n'; break;
-          case 't': c = '\t'; break;
-          case 'r': c = '\r'; break;
+          case 'n':
+            c = '\n';
+            break;
+          case 't':
+            c = '\t';
+            break;
+          case 'r':
+            c = '\r';
+            break;
           case '"':
-          case '\\': c = escaped; break;
-          default: require(false, "an escape other than \\n \\t \\r \\\" \\\\ in a string");
+          case '\\':
+            c = escaped;
+            break;
+          default:
+            require(false, "an escape other than \\n \\t \\r \\\" \\\\ in a string");
         }
       }
       out += c;

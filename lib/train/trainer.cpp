@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "autograd/tape.h"
+#include "eval/provenance.h"
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
 #include "nn/parallel/data_parallel.h"
@@ -141,8 +142,8 @@ class Trainer::Run {
       state_ = load_checkpoint(*folder, model_, optimizer_);
       Identity then = state_.recipe, current = setup_.identity;
       then.erase("steps"), current.erase("steps");
-      check(then == current, kOp, "--resume with other options than '", *folder, "' was trained with: ",
-            difference(then, current));
+      check(then == current, kOp, "--resume with other options than '", *folder,
+            "' was trained with: ", difference(then, current));
       state_.recipe = setup_.identity;
       result_.checkpoint = *folder;
     } else {
@@ -164,8 +165,7 @@ class Trainer::Run {
 
   void one_step() {
     for (int64_t micro = 0; micro < recipe_.accumulate; ++micro) {
-      const Loader::Item item =
-          ahead_ ? *std::exchange(ahead_, std::nullopt) : setup_.loader->next(state_.step, micro);
+      const Loader::Item item = ahead_ ? *std::exchange(ahead_, std::nullopt) : setup_.loader->next(state_.step, micro);
       step_->add({item.batch.ids,
                   item.batch.targets,
                   item.positions.positions,
@@ -219,11 +219,8 @@ class Trainer::Run {
     const double begin = now();
     const ValidationReport r = setup_.validation->run(model_, state_.step);
     if (validations_)
-      validations_->write(nlohmann::json{{"step", r.step},
-                                         {"loss", r.loss},
-                                         {"tokens", r.tokens},
-                                         {"documents", r.documents},
-                                         {"window", r.window}}
+      validations_->write(nlohmann::json{
+          {"step", r.step}, {"loss", r.loss}, {"tokens", r.tokens}, {"documents", r.documents}, {"window", r.window}}
                               .dump());
     if (callbacks_.on_validation) callbacks_.on_validation(r);
     const double took = now() - begin;
@@ -318,8 +315,10 @@ class Trainer::Run {
                           {"target", setup_.plan.target},
                           {"original_window", setup_.plan.original_window},
                           {"parameters", model_.arena().parameter_count()},
-                          {"device", cat(device_)},
-                          {"dtype", cat(setup_.dtype)}}
+                          {"device", device_text(device_)},
+                          {"dtype", cat(setup_.dtype)},
+                          {"date", date_now()},
+                          {"version", program_version()}}
         .dump();
   }
 
@@ -366,8 +365,8 @@ class Trainer::Run {
   TrainerState state_;
   std::optional<MetricsFile> metrics_, validations_;
   TrainResult result_;
-  double start_ = 0, previous_ = 0, saved_at_ = 0;   // when the process began, the last result came, the last save was
-  double earlier_seconds_ = 0, validating_ = 0;      // of training in earlier processes; of validation in this one
+  double start_ = 0, previous_ = 0, saved_at_ = 0;  // when the process began, the last result came, the last save was
+  double earlier_seconds_ = 0, validating_ = 0;     // of training in earlier processes; of validation in this one
   bool stopped_ = false;
   int64_t seen_ = 0;             // steps whose result was looked at: on a GPU one behind
   std::deque<int64_t> waiting_;  // scored tokens of the steps after that

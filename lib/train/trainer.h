@@ -26,21 +26,21 @@ struct StartReport {
   int64_t parameters = 0;
   Device device;
   DType dtype = DType::f32;
-  int64_t tokens = 0, documents = 0;             // of the text
-  int64_t window = 0, target = 0;                // tokens of a sample, window after extension
-  int64_t step = 0, steps = 0;                   // done already, in all
+  int64_t tokens = 0, documents = 0;  // of the text
+  int64_t window = 0, target = 0;     // tokens of a sample, window after extension
+  int64_t step = 0, steps = 0;        // done already, in all
 };
 
 /// One optimizer step.
 struct StepReport {
-  int64_t step = 0;          // counted from 1
-  int64_t steps = 0;         // of the run
-  double loss = 0;           // nats per scored token
-  double grad_norm = 0;      // before clipping
+  int64_t step = 0;      // counted from 1
+  int64_t steps = 0;     // of the run
+  double loss = 0;       // nats per scored token
+  double grad_norm = 0;  // before clipping
   double lr = 0;
-  int64_t tokens = 0;        // scored in this step
+  int64_t tokens = 0;  // scored in this step
   double tokens_per_s = 0;
-  double seconds = 0;        // of training so far
+  double seconds = 0;  // of training so far
 };
 
 /// The loss on text that is not trained on.

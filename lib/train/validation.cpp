@@ -35,11 +35,8 @@ ValidationReport Validation::run(const CausalLm& model, int64_t step) const {
                                                      .documents = documents_,
                                                      .bos = options_.bos})
                                     .totals.at(0);
-  return {.step = step,
-          .loss = total.nll,
-          .tokens = total.tokens,
-          .documents = total.documents,
-          .window = options_.window};
+  return {
+      .step = step, .loss = total.nll, .tokens = total.tokens, .documents = total.documents, .window = options_.window};
 }
 
 std::string Validation::notice() const {

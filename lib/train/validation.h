@@ -11,8 +11,8 @@
 namespace rw {
 
 struct ValidationOptions {
-  int64_t window = 0;             // the target: every sample fills it where the text allows
-  int64_t tokens = 0;             // in all; at least one window
+  int64_t window = 0;  // the target: every sample fills it where the text allows
+  int64_t tokens = 0;  // in all; at least one window
   std::optional<int32_t> bos = {};
 };
 
@@ -30,9 +30,9 @@ class Validation {
  private:
   TokenCorpus corpus_;
   ValidationOptions options_;
-  int64_t least_ = 0;           // tokens of a document that takes part
-  int64_t documents_ = 0;       // that take part
-  int64_t per_document_ = 0;    // tokens of each
+  int64_t least_ = 0;         // tokens of a document that takes part
+  int64_t documents_ = 0;     // that take part
+  int64_t per_document_ = 0;  // tokens of each
   int64_t longest_ = 0;
 };
 

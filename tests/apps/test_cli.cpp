@@ -352,7 +352,8 @@ TEST_CASE("an output folder that cannot be written leaves what was saved as it w
   REQUIRE(ropewalk("--quiet " + train).code == 0);
   const std::string before = rw::read_file(dir.path("o/model.safetensors"));
   const std::string limited = std::string("trap '' XFSZ; ulimit -f 8; OMP_NUM_THREADS=2 '") + ROPEWALK_BINARY_DIR +
-                              "/bin/ropewalk' --quiet " + train + " --overwrite --seed 9 >/dev/null 2>'" + dir.path("err") + "'";
+                              "/bin/ropewalk' --quiet " + train + " --overwrite --seed 9 >/dev/null 2>'" +
+                              dir.path("err") + "'";
   const int status = std::system(("bash -c \"" + limited + "\"").c_str());
   CHECK(WEXITSTATUS(status) == 2);
   CHECK(rw::read_file(dir.path("err")).find("cannot write") != std::string::npos);

@@ -78,7 +78,8 @@ TEST_CASE("a refused start changes nothing: another run, a mistyped path, an opt
   f.refuses(extend + f.out("base") + "--method pi --target 64 --overwrite", "read by this run");
   f.refuses(extend + f.out("x") + "--method pi --target 64 --layers 3", "--layers has no effect");
   f.refuses(extend + f.out("x") + "--method pi --target 64 --window 32", "--window has no effect");
-  f.refuses(extend + f.out("x") + "--method pose --target 64 --window 0 --mask-seams --validate-every 3", "--validation");
+  f.refuses(extend + f.out("x") + "--method pose --target 64 --window 0 --mask-seams --validate-every 3",
+            "--validation");
   CHECK_FALSE(fs::exists(f.dir.path("x")));
 }
 
@@ -130,8 +131,8 @@ TEST_CASE("--overwrite replaces a run, its records and its evaluations, and no f
 TEST_CASE("a second trainer in one folder is refused at once") {
   const Finished f;
   const std::string command = std::string("OMP_NUM_THREADS=1 '") + ROPEWALK_BINARY_DIR + "/bin/ropewalk' " +
-                              f.train("o", "--steps 1000000 --save-every 0 --log-every 1000000") + " >/dev/null 2>&1 & echo $! > '" +
-                              f.dir.path("pid") + "'";
+                              f.train("o", "--steps 1000000 --save-every 0 --log-every 1000000") +
+                              " >/dev/null 2>&1 & echo $! > '" + f.dir.path("pid") + "'";
   REQUIRE(std::system(command.c_str()) == 0);
   for (int i = 0; i < 1000 && !fs::exists(f.dir.path("o/run.json")); ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
@@ -151,7 +152,8 @@ TEST_CASE("SIGINT and SIGTERM finish the step, save, say how to go on, and the r
     // The shell waits until the run has begun, then sends the signal to it.
     const std::string script = std::string("OMP_NUM_THREADS=2 '") + ROPEWALK_BINARY_DIR + "/bin/ropewalk' " +
                                f.train(out, more) + " 2>'" + f.dir.path("err") + "' & p=$!; while ! [ -s '" +
-                               f.dir.path(out + "/metrics.jsonl") + "' ] && kill -0 $p 2>/dev/null; do sleep 0.01; done; kill -" + name + " $p; wait $p";
+                               f.dir.path(out + "/metrics.jsonl") +
+                               "' ] && kill -0 $p 2>/dev/null; do sleep 0.01; done; kill -" + name + " $p; wait $p";
     write(f.dir.path("s.sh"), script);
     const int status = std::system(("bash '" + f.dir.path("s.sh") + "' >/dev/null").c_str());
     CHECK(WEXITSTATUS(status) == code);
@@ -170,7 +172,8 @@ TEST_CASE("documents that are too short are named with their share, and a run wi
   for (int i = 0; i < 9; ++i) lines += "{\"text\": \"short\"}\n";
   lines += nlohmann::json{{"text", text_of(400)}}.dump() + "\n";
   write(dir.path("d.jsonl"), lines);
-  const Answer a = ropewalk("--quiet train --data '" + dir.path("d.jsonl") + "' --out '" + dir.path("o") + "'" + kShape + "--steps 1");
+  const Answer a = ropewalk("--quiet train --data '" + dir.path("d.jsonl") + "' --out '" + dir.path("o") + "'" +
+                            kShape + "--steps 1");
   CHECK(a.code == 0);
   CHECK(a.err.find("9 of 10 documents") != std::string::npos);
   CHECK(a.err.find("--packed") != std::string::npos);
@@ -188,19 +191,21 @@ TEST_CASE("validation reads whole windows of the target, few if need be, and nev
   for (int i = 0; i < 12; ++i) lines += nlohmann::json{{"text", text_of(i % 2 ? 500 : 60)}}.dump() + "\n";
   write(dir.path("v.jsonl"), lines);
   const std::string data = "--quiet train --data '" + dir.path("t.txt") + "' ";
-  REQUIRE(ropewalk(data + "--out '" + dir.path("base") + "'" + kShape + "--steps 4 --validation '" + dir.path("v.jsonl") +
-                   "' --validation-tokens 2")
+  REQUIRE(ropewalk(data + "--out '" + dir.path("base") + "'" + kShape + "--steps 4 --validation '" +
+                   dir.path("v.jsonl") + "' --validation-tokens 2")
               .code == 0);
   CHECK(lines_of(dir.path("base/validation.jsonl")).back().at("tokens") == 15);  // one window with its BOS
-  REQUIRE(ropewalk(data + "--from '" + dir.path("base") + "' --out '" + dir.path("o") + "' --method pi --target 256 --steps 2 " +
-                   "--batch 2 --validation '" + dir.path("v.jsonl") + "' --validation-tokens 600")
+  REQUIRE(ropewalk(data + "--from '" + dir.path("base") + "' --out '" + dir.path("o") +
+                   "' --method pi --target 256 --steps 2 " + "--batch 2 --validation '" + dir.path("v.jsonl") +
+                   "' --validation-tokens 600")
               .code == 0);
   const auto row = lines_of(dir.path("o/validation.jsonl")).back();
   CHECK(row.at("documents") == 2);
   CHECK(row.at("window") == 256);
   CHECK(row.at("tokens") == 510);
   REQUIRE(ropewalk("eval ppl --model '" + dir.path("o") + "' --data '" + dir.path("v.jsonl") +
-                   "' --window 256 --stride 256 --max-tokens 255 --min-tokens 255 --documents 2 --json '" + dir.path("e.json") + "'")
+                   "' --window 256 --stride 256 --max-tokens 255 --min-tokens 255 --documents 2 --json '" +
+                   dir.path("e.json") + "'")
               .code == 0);
   const double nll = nlohmann::json::parse(rw::read_file(dir.path("e.json"))).at("totals").at(0).at("nll");
   CHECK(row.at("loss").get<double>() == doctest::Approx(nll).epsilon(1e-6));
@@ -213,13 +218,15 @@ TEST_CASE("a run's recipe.toml runs it again, to the same weights") {
   REQUIRE(again.code == 0);
   CHECK(rw::read_file(f.dir.path("again/model.safetensors")) == rw::read_file(f.dir.path("base/model.safetensors")));
   CHECK(rw::read_file(f.dir.path("again/recipe.toml")) == rw::read_file(f.dir.path("base/recipe.toml")));
-  const std::string pose = "--from '" + f.dir.path("base") + "' --method pose --target 64 --chunks 3 --steps 3 --batch 2 ";
+  const std::string pose =
+      "--from '" + f.dir.path("base") + "' --method pose --target 64 --chunks 3 --steps 3 --batch 2 ";
   REQUIRE(ropewalk("--quiet train " + f.data() + f.out("p") + pose).code == 0);
   REQUIRE(ropewalk("--quiet train --config '" + f.dir.path("p/recipe.toml") + "' " + f.out("q")).code == 0);
   CHECK(rw::read_file(f.dir.path("p/model.safetensors")) == rw::read_file(f.dir.path("q/model.safetensors")));
 }
 
-TEST_CASE("the same run by the command line and by C++, its method given as a value, has the same weights bit for bit") {
+TEST_CASE(
+    "the same run by the command line and by C++, its method given as a value, has the same weights bit for bit") {
   const Finished f;
   REQUIRE(ropewalk("--device cpu --quiet train " + f.data() + f.out("cli") + "--from '" + f.dir.path("base") +
                    "' --method pose --scaling yarn --chunks 3 --target 64 --steps 5 --batch 2 --lr 2e-3")
@@ -252,7 +259,8 @@ TEST_CASE("a bf16 base stays bf16, and --save-dtype says otherwise") {
   REQUIRE(ropewalk(f.train("half", "--save-dtype bf16")).code == 0);
   CHECK(dtype("base") == "float32");
   CHECK(dtype("half") == "bfloat16");
-  const std::string extend = "--quiet train " + f.data() + "--from '" + f.dir.path("half") + "' --method pi --target 64 --steps 1 --batch 1 ";
+  const std::string extend =
+      "--quiet train " + f.data() + "--from '" + f.dir.path("half") + "' --method pi --target 64 --steps 1 --batch 1 ";
   REQUIRE(ropewalk(extend + f.out("a")).code == 0);
   CHECK(dtype("a") == "bfloat16");
   REQUIRE(ropewalk(extend + f.out("b") + "--save-dtype f32").code == 0);

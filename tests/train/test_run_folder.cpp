@@ -64,7 +64,8 @@ TEST_CASE("a fresh run is refused where a model, records or a checkpoint lie, an
   save(dir.path("o"), 3, 0);
   CHECK(refusal(dir.path("o"), FolderUse::fresh).find("checkpoint-000003") != std::string::npos);
   put(dir.path("notes/notes.txt"), "x");
-  RunFolder(dir.path("notes"), FolderUse::fresh, "test", false).check_place({});  // somebody's notes are in nobody's way
+  RunFolder(dir.path("notes"), FolderUse::fresh, "test", false)
+      .check_place({});  // somebody's notes are in nobody's way
 }
 
 TEST_CASE("what a run reads is never the folder that it writes") {
@@ -135,6 +136,13 @@ TEST_CASE("a model is put in the place of another with its config last, and a ch
   folder.finish(id, "{}");
   const auto stand = [&] { return RunFolder(o, FolderUse::resume, "test", true).stand(id); };
   CHECK(stand().finished);
+  const Identity longer = {{"steps", "20"}};
+  {
+    RunFolder more(o, FolderUse::resume, "test", true);
+    more.begin({}, longer, "");
+    CHECK_FALSE(RunFolder(o, FolderUse::resume, "test", true).stand(longer).finished);  // also if it is killed here
+    more.finish(id, "{}");
+  }
   fs::remove(o + "/model.safetensors");
   CHECK_FALSE(stand().finished);
   put(o + "/model.safetensors", "new");
@@ -148,7 +156,8 @@ TEST_CASE("checkpoints and files of other programs are never removed, counted or
   const std::string o = dir.path("o");
   put(o + "/checkpoint-500/pytorch_model.bin", "precious");
   put(o + "/checkpoint-000700/trainer_state.json", "{\"global_step\": 700}");
-  for (const char* name : {"data.tmp-2024-01/f", "model.safetensors.tmp-1-1", "notes.tmp-1-1", ".tmp-checkpoint-000003/x"})
+  for (const char* name :
+       {"data.tmp-2024-01/f", "model.safetensors.tmp-1-1", "notes.tmp-1-1", ".tmp-checkpoint-000003/x"})
     put(o + "/" + name, "x");
   remove_unfinished(o);
   CHECK(fs::exists(o + "/data.tmp-2024-01/f"));
