@@ -180,6 +180,6 @@ void flush_standard_output() {
   const bool bad = !std::cout.good() || std::ferror(stdout) != 0;
   errno = 0;
   if (std::fflush(stdout) == 0 && !bad) return;
-  rw::fail("output", "standard output could not be written",
-           errno != 0 ? std::string(": ") + std::strerror(errno) : std::string());
+  throw rw::SystemError(rw::cat("[output] standard output could not be written",
+                                errno != 0 ? std::string(": ") + std::strerror(errno) : std::string()));
 }

@@ -120,6 +120,23 @@ TEST_CASE("Runs measured by different protocols or texts stand in tables of thei
         std::string::npos);
 }
 
+TEST_CASE("Scores of tasks and of multiple choice have a table, the best among equals stands out") {
+  ReportRun a, b;
+  a.name = "a", b.name = "b";
+  const auto add = [](ReportRun& run, const std::string& acc) {
+    add_eval_result(run, eval_result_from_json(R"({"kind":"choice","protocol":{"file":"arc.jsonl","shots":2},"totals":[
+        {"items":50,"acc":)" + acc + R"(,"acc_norm":0.5}]})",
+                                               "x"));
+  };
+  add(a, "0.25");
+  add(b, "0.5");
+  const std::string html = report_html({a, b});
+  CHECK(html.find("Tasks and questions") != std::string::npos);
+  CHECK(html.find("Measured by: multiple choice, arc.jsonl, 2 solved examples, 50 items.") != std::string::npos);
+  CHECK(html.find("<th>acc_norm</th>") != std::string::npos);
+  CHECK(count(html, "class=\"best\"") == 1);
+}
+
 TEST_CASE("Nothing is best where all are equal, or where nothing was found") {
   ReportRun a, b;
   a.name = "a", b.name = "b";
