@@ -1,30 +1,59 @@
+// The feed-forward module.
 #include "nn/mlp.h"
 
 #include <cmath>
 
+#include "autograd/ops/activation.h"
 #include "autograd/ops/swiglu.h"
+#include "nn/families/family.h"
 
 namespace rw {
+namespace {
 
-Mlp::Mlp(const ModelConfig& c, const std::string& prefix, ParamArena& arena) {
-  const auto init = normal_init(c.initializer_range);
-  gate_index_ = arena.add({prefix + "gate_proj.weight", {c.intermediate_size, c.hidden_size}, init});
-  arena.add({prefix + "up_proj.weight", {c.intermediate_size, c.hidden_size}, init}, true);
-  down_index_ =
-      arena.add({prefix + "down_proj.weight",
-                 {c.hidden_size, c.intermediate_size},
-                 normal_init(c.initializer_range / std::sqrt(2.0 * static_cast<double>(c.num_hidden_layers)))});
+Linear make_up(const ModelConfig& c, const std::string& prefix, ParamArena& arena) {
+  std::vector<Linear::Part> parts;
+  const std::vector<std::string>& names = family_record(c.family).names.gate_up;
+  const int64_t rows = (c.block.gated ? 2 : 1) * c.intermediate_size / static_cast<int64_t>(names.size());
+  for (const std::string& name : names) parts.push_back({prefix + name, rows});
+  return Linear(std::move(parts), c.hidden_size, c.block.mlp_bias, normal_init(c.initializer_range), arena);
 }
 
+Linear make_down(const ModelConfig& c, const std::string& prefix, ParamArena& arena) {
+  const auto init = normal_init(c.initializer_range / std::sqrt(2.0 * static_cast<double>(c.num_hidden_layers)));
+  return Linear({{prefix + family_record(c.family).names.down, c.hidden_size}}, c.intermediate_size, c.block.mlp_bias,
+                init, arena);
+}
+
+}  // namespace
+
+Mlp::Mlp(const ModelConfig& c, const std::string& prefix, ParamArena& arena)
+    : activation_(c.block.activation),
+      gated_(c.block.gated),
+      up_(make_up(c, prefix, arena)),
+      down_(make_down(c, prefix, arena)) {}
+
 void Mlp::bind(const ParamArena& arena) {
-  gate_up_weight_ = arena.stacked(gate_index_, 2);
-  down_weight_ = arena[down_index_];
+  up_.bind(arena);
+  down_.bind(arena);
+}
+
+void Mlp::set_matmul(Matmul matmul) {
+  find_largest_ = matmul != Matmul::native;
+  up_.set_matmul(matmul);
+  down_.set_matmul(matmul);
 }
 
 Var Mlp::forward(const Var& x) const {
-  const Var gate_up = linear(x, gate_up_weight_, {}, linear_);  // [B,T,C] -> [B,T,2F]
-  return linear(swiglu_packed(gate_up, {.find_largest = linear_.matmul != Matmul::native}), down_weight_, {},
-                linear_);  // [B,T,F] -> [B,T,C]
+  const Var up = up_.forward(x);  // [B,T,C] -> [B,T,2F], or [B,T,F] without a gate
+  Var h;                          // [B,T,F]
+  if (!gated_) {
+    h = activate(up, activation_);
+  } else if (activation_ == Activation::silu) {
+    h = swiglu_packed(up, {.find_largest = find_largest_});
+  } else {
+    h = gated_packed(up, activation_);
+  }
+  return down_.forward(h);  // [B,T,C]
 }
 
 }  // namespace rw

@@ -74,13 +74,13 @@ ModelConfig new_model(const TrainConfig& c, const Tokenizer& tokenizer) {
   m.num_key_value_heads = c.kv_heads;
   m.head_dim = c.head_dim;
   m.intermediate_size = c.ffn > 0 ? c.ffn : (c.hidden * 8 / 3 + 31) / 32 * 32;
-  m.rms_norm_eps = c.norm_eps;
+  m.norm_eps = c.norm_eps;
   m.tie_word_embeddings = !c.untied;
   m.initializer_range = c.init_std > 0 ? c.init_std : 1 / std::sqrt(static_cast<double>(c.hidden));
   m.rope.rope_theta = c.theta;
   m.rope.max_position_embeddings = c.window > 0 ? c.window : 256;
-  if (tokenizer.bos_id()) m.bos_token_id = *tokenizer.bos_id();
-  if (tokenizer.eos_id()) m.eos_token_id = *tokenizer.eos_id();
+  if (tokenizer.bos_id()) m.bos_token_id = {*tokenizer.bos_id()};
+  if (tokenizer.eos_id()) m.eos_token_id = {*tokenizer.eos_id()};
   return m;
 }
 

@@ -1,3 +1,4 @@
+// The reader of llama2.c's files of version 0.
 #include "nn/io/llama2c.h"
 
 #include <cmath>
@@ -72,9 +73,9 @@ std::unique_ptr<CausalLm> load_llama2c(const std::string& path, DType compute, D
   c.vocab_size = sane(5, "vocab_size", 1);
   c.rope.max_position_embeddings = sane(6, "seq_len", 1);
   c.tie_word_embeddings = header[5] > 0;
-  c.rms_norm_eps = 1e-5;
-  c.bos_token_id = 1;
-  c.eos_token_id = 2;
+  c.norm_eps = 1e-5;
+  c.bos_token_id = {1};
+  c.eos_token_id = {2};
   c.rope_layout = keep_interleaved ? RopeLayout::interleaved : RopeLayout::half;
   // Before anything is allocated: the embedding alone must fit in the file, so a garbled header cannot ask for more.
   check(c.vocab_size * c.hidden_size * 4 <= map.size && c.num_hidden_layers * c.hidden_size * 4 <= map.size &&
