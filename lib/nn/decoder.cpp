@@ -63,9 +63,7 @@ Decoder::Decoder(const CausalLm& model, KvCache& cache) : model_(model), cache_(
   check(supports(model, cache), "decoder", "this model or cache needs CausalLm::extend");
 }
 
-namespace {
-/// Whether the GPU's one kernel has all that the description asks for: LLaMA's block, whatever the family is called.
-bool plain_block(const ModelConfig& c) {
+bool Decoder::has_kernel(const ModelConfig& c) {
   const BlockDescription& b = c.block;
   const bool plain_norms = b.norm == NormKind::rms && b.norm_weight_offset == 0 && b.norm_place == NormPlace::before &&
                            b.qk_norm == QkNorm::none && !b.parallel;
@@ -75,6 +73,7 @@ bool plain_block(const ModelConfig& c) {
   return plain_norms && plain_products && plain_scores && c.embedding_scale == 1;
 }
 
+namespace {
 bool has_adapters(const CausalLm& model) {
   return std::any_of(model.blocks().begin(), model.blocks().end(), [](const Block& block) {
     return block.attention().qkv().has_adapter() || block.attention().output().has_adapter() ||
@@ -89,7 +88,7 @@ bool Decoder::supports(const CausalLm& model, const KvCache& cache) {
   const DType t = model.dtype();
   if (cache.raw_keys || cache.layers.empty() || cache.layers[0].k.size(0) != 1) return false;
   if (!model.device().is_cuda()) return t == DType::f32;
-  if (!plain_block(c)) return false;
+  if (!has_kernel(c)) return false;
   const bool whole = c.hidden_size % 8 == 0 && c.intermediate_size % 8 == 0 && c.head_dim % 8 == 0;
   const int64_t widest = std::max({c.hidden_size, c.intermediate_size, c.num_attention_heads * c.head_dim});
   return (t == DType::bf16 || t == DType::f32) && whole && c.head_dim <= 256 &&

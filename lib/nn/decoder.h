@@ -22,6 +22,9 @@ class Decoder {
   /// memory. Anything else goes through CausalLm::extend.
   static bool supports(const CausalLm& model, const KvCache& cache);
 
+  /// Whether the GPU's one kernel has all that the description asks for: LLaMA's block, whatever the family is called.
+  static bool has_kernel(const ModelConfig& config);
+
   /// Goes on behind what `cache` holds. Both must outlive the decoder. Errors: not supported.
   Decoder(const CausalLm& model, KvCache& cache);
   virtual ~Decoder() = default;

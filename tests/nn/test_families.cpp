@@ -1,9 +1,11 @@
 // Every family against transformers' values, and back into its own files.
 #include <cstring>
+#include <set>
 
 #include "autograd/ops/loss.h"
 #include "autograd/tape.h"
 #include "families.h"
+#include "nn/decoder.h"
 
 using namespace rw;
 namespace fs = std::filesystem;
@@ -121,4 +123,25 @@ TEST_CASE("what config.json says beyond the model is kept when it is saved") {
     for (const char* key : {"\"transformers_version\"", "\"use_cache\""}) CHECK(saved.find(key) != std::string::npos);
     CHECK(saved.find(cat("\"model_type\": \"", family_record(config.family).model_type, "\"")) != std::string::npos);
   }
+}
+
+TEST_CASE("the table of docs/families.md has a row for every family, and says how it decodes on a GPU") {
+  const std::string doc = read_file(std::string(ROPEWALK_SOURCE_DIR) + "/docs/families.md");
+  size_t rows = 0;
+  std::set<Family> seen;
+  for (const auto& entry : fs::directory_iterator(test::data_dir() + "/families")) {
+    const std::string name = entry.path().filename().string();
+    CAPTURE(name);
+    const ModelConfig config = read_hf_config(entry.path().string());
+    const char* gpu = Decoder::has_kernel(config) ? "one kernel" : "op by op";
+    CHECK(doc.find(cat("\n| ", name, " | yes | yes | yes | yes | ", gpu, " | yes |\n")) != std::string::npos);
+    seen.insert(config.family);
+    ++rows;
+  }
+  CHECK(seen.size() == all_families().size());
+  size_t stated = 0;
+  for (size_t at = doc.find(" | yes |\n"); at != std::string::npos; at = doc.find(" | yes |\n", at + 1)) ++stated;
+  CHECK(stated == rows);
+  for (const FamilyRecord* record : all_families())
+    CHECK(doc.find(cat("\n| ", record->model_type, " | ")) != std::string::npos);
 }
