@@ -3,12 +3,12 @@
 
 #include <algorithm>
 
-#include "autograd/recompute.h"
 #include "autograd/ops/concat.h"
 #include "autograd/ops/elementwise.h"
 #include "autograd/ops/embedding.h"
 #include "autograd/ops/loss.h"
 #include "autograd/ops/matmul.h"
+#include "autograd/recompute.h"
 #include "autograd/tape.h"
 #include "nn/families/family.h"
 #include "tensor/gemm.h"
@@ -174,7 +174,7 @@ Var CausalLm::forward(const Tensor& ids, const RopeAngles& angles) const {
 
 Var CausalLm::loss(const Tensor& ids, const Tensor& targets, const RopeAngles& angles, const Tensor& weights) const {
   check_shape("causal_lm", "targets", targets, ids.shape());
-  return linear_cross_entropy(forward(ids, angles), head(), targets.view({targets.numel()}), 
+  return linear_cross_entropy(forward(ids, angles), head(), targets.view({targets.numel()}),
                               {.reduction = Reduction::sum,
                                .row_weights = weights.defined() ? weights.view({weights.numel()}) : weights,
                                .bias = head_bias_,
