@@ -166,7 +166,5 @@ LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& glo
   LoadedModel loaded;
   loaded.model = load_model(path, globals, rope_json, dtype);
   loaded.tokenizer = load_tokenizer(model_folder(path));
-  check(loaded.tokenizer->vocab_size() <= loaded.model->config().vocab_size, "model", "the tokenizer has ",
-        loaded.tokenizer->vocab_size(), " tokens, the model ", loaded.model->config().vocab_size);
   return loaded;
 }

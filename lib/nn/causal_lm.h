@@ -55,10 +55,10 @@ class CausalLm {
   /// The parts, as bound to the weights now.
   std::vector<Block>& blocks() { return blocks_; }
   const std::vector<Block>& blocks() const { return blocks_; }
-  const Var& embedding() const { return embedding_; }     // [V,C]
+  const Var& embedding() const { return embedding_; }  // [V,C]
   const Norm& final_norm() const { return *final_norm_; }
   Var head() const { return config_.tie_word_embeddings ? embedding_ : head_; }  // [V,C]
-  const Var& head_bias() const { return head_bias_; }     // [V], or undefined
+  const Var& head_bias() const { return head_bias_; }                            // [V], or undefined
   ParamArena& arena() { return arena_; }
   const ParamArena& arena() const { return arena_; }
   RopeScaling& scaling() const { return *scaling_; }

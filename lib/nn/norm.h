@@ -18,7 +18,7 @@ class Norm {
   /// h = x + residual -> {h, norm h}, in one pass.
   std::pair<Var, Var> add(const Var& x, const Var& residual) const;
   void bind(const ParamArena& arena);
-  /// RMSNorm: the results know their largest magnitude (Var::largest), for an 8-bit product that reads them.
+  /// The largest value is found on the way, for an 8-bit product that reads the result (RMSNorm only).
   void set_find_largest(bool on) { find_largest_ = on; }
 
   NormKind kind() const { return kind_; }
