@@ -22,7 +22,7 @@ CausalLm::CausalLm(ModelConfig config) : config_(std::move(config)) {
   if (config_.local_rope) {
     const auto local = make_rope_scaling(*config_.local_rope);
     check(!local->depends_on_length() && local->parameter_specs().empty(), "causal_lm",
-          "the RoPE recipe of layers with a window must be fixed, got \"", config_.local_rope->rope_type, "\"");
+          "the RoPE recipe of layers with a window must be fixed, got \"", config_.local_rope->rope_type(), "\"");
     local_table_ = local->table({.length = config_.local_rope->max_position_embeddings});
   }
   const ParameterNames& names = family_record(config_.family).names;
@@ -99,7 +99,7 @@ void CausalLm::set_matmul(Matmul matmul) {
 
 void CausalLm::set_rope(const RopeConfig& rope) {
   std::unique_ptr<RopeScaling> scaling = make_rope_scaling(rope);
-  check(scaling->parameter_specs().empty() && rope_index_ == arena_.size(), "causal_lm", "rope type '", rope.rope_type,
+  check(scaling->parameter_specs().empty() && rope_index_ == arena_.size(), "causal_lm", "rope type '", rope.rope_type(),
         "' has parameters of its own: build the model with it");
   scaling_ = std::move(scaling);
   config_.rope = rope;

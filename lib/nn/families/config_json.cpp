@@ -92,18 +92,18 @@ RopeConfig read_rope(const ConfigReader& in, const ModelConfig& c, const RopeDef
   }
   const RopeConfig rope = rope_config_from_json(recipe.text());
   // Phi-3 states it of plain RoPE, too, where it means nothing.
-  if (rope.rope_type == "default" || !in.has("original_max_position_embeddings")) return rope;
+  if (rope.rope_type() == "default" || !in.has("original_max_position_embeddings")) return rope;
   recipe.set("original_max_position_embeddings", in.integer("original_max_position_embeddings"));
   return rope_config_from_json(recipe.text());
 }
 
 void write_rope(const ModelConfig& c, ConfigWriter& out, const RopeDefaults& defaults) {
   const RopeConfig& rope = c.rope;
-  if (rope.rope_type != "default") out.drop("original_max_position_embeddings");
+  if (rope.rope_type() != "default") out.drop("original_max_position_embeddings");
   out.set(defaults.theta_field, rope.rope_theta);
   out.set_json("rope_scaling", rope_scaling_to_json(rope));
   // HF's version 4 looks for longrope's window of pre-training here, later ones inside the recipe.
-  if (rope.rope_type == "longrope" && rope.original_max_position_embeddings > 0)
+  if (rope.rope_type() == "longrope" && rope.original_max_position_embeddings > 0)
     out.set("original_max_position_embeddings", rope.original_max_position_embeddings);
   if (rope.partial_rotary_factor != defaults.partial_rotary_factor || rope.partial_rotary_factor != 1)
     out.set(defaults.partial_field, rope.partial_rotary_factor);

@@ -29,7 +29,7 @@ void write(const ModelConfig& c, ConfigWriter& out) {
   out.set("activation_function", activation_name(c.block.activation));
   out.set("rotary_dim", c.rope.rotary_dim());
   if (c.rope.rope_theta != 10000) out.set("rope_theta", c.rope.rope_theta);
-  if (c.rope.rope_type != "default" || c.rope.logn != LogN::none)
+  if (c.rope.rope_type() != "default" || c.rope.logn != LogN::none)
     out.set_json("rope_scaling", rope_scaling_to_json(c.rope));
 }
 
