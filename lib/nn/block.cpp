@@ -25,7 +25,7 @@ void Block::bind(const ParamArena& arena) {
 }
 
 void Block::set_matmul(Matmul matmul) {
-  norm_.find_largest = matmul != Matmul::native;
+  norm_.feeds_fp8 = matmul != Matmul::native;
   attention_.set_matmul(matmul);
   mlp_.set_matmul(matmul);
 }

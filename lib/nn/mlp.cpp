@@ -23,7 +23,7 @@ void Mlp::bind(const ParamArena& arena) {
 
 Var Mlp::forward(const Var& x) const {
   const Var gate_up = linear(x, gate_up_weight_, {}, linear_);  // [B,T,C] -> [B,T,2F]
-  return linear(swiglu_packed(gate_up, {.find_largest = linear_.matmul != Matmul::native}), down_weight_, {},
+  return linear(swiglu_packed(gate_up, {.feeds_fp8 = linear_.matmul != Matmul::native}), down_weight_, {},
                 linear_);  // [B,T,F] -> [B,T,C]
 }
 

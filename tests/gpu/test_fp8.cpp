@@ -118,8 +118,8 @@ TEST_CASE("norms and SwiGLU on the GPU find the largest values of what they make
     const Tensor x = test::randn({97, columns}, 1, DType::bf16, 2.0), r = test::randn({97, columns}, 2, DType::bf16);
     const Tensor w = test::randn({columns}, 3, DType::bf16).to(kGpu), residual = r.to(kGpu);
     INFO(columns << " columns");
-    check_op([&](const Var& v) { return rms_norm(v, w, {.find_largest = true}); }, x);
-    check_op([&](const Var& v) { return residual_rms_norm(v, residual, w, {.find_largest = true}).second; }, x);
-    if (columns % 2 == 0) check_op([](const Var& v) { return swiglu_packed(v, {.find_largest = true}); }, x);
+    check_op([&](const Var& v) { return rms_norm(v, w, {.feeds_fp8 = true}); }, x);
+    check_op([&](const Var& v) { return residual_rms_norm(v, residual, w, {.feeds_fp8 = true}).second; }, x);
+    if (columns % 2 == 0) check_op([](const Var& v) { return swiglu_packed(v, {.feeds_fp8 = true}); }, x);
   }
 }
