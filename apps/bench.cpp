@@ -174,12 +174,13 @@ void bench_clex(Table& table) {
 constexpr double kPeakFlops = 989e12;  // dense bf16 of an H100 or H200 by its datasheet
 
 /// A row of `bench cuda`: a shape, or M at its usual batch with blocks recomputed or its samples in several forwards,
-/// or X with whole masters and f32 gradients.
+/// or X with whole masters and f32 gradients, or L with split masters.
 struct TrainingRow {
   std::string name;
   ModelShape shape;
   int64_t micro_batches = 1;
   bool by_name = false;  // only if --only asks for it
+  bool split = false;    // split masters, f32 gradients: 16 bytes for each parameter
 };
 std::vector<TrainingRow> training_rows() {
   std::vector<TrainingRow> rows;
@@ -190,6 +191,7 @@ std::vector<TrainingRow> training_rows() {
       plain.lean = false;
       rows.push_back({cat(s.name, "-plain"), plain, 1, true});
     }
+    if (std::string(s.name) == "L") rows.push_back({"L-split", s, 1, true, true});
     if (std::string(s.name) != "M") continue;
     ModelShape recomputed = s;
     recomputed.recompute = true;
@@ -215,7 +217,10 @@ void bench_training(const Options& o, const TrainingRow& row, Device device, Com
   release_cached_memory(device);
   reset_peak_memory(device);
   const bool lean = s.lean && !comm;
-  CausalLm model(s.config(kVocab), DType::bf16, device, 1, lean ? ArenaMemory::lean() : ArenaMemory{});
+  CausalLm model(s.config(kVocab), DType::bf16, device, 1,
+                 lean        ? ArenaMemory::lean()
+                 : row.split ? ArenaMemory{.split_master = true}
+                             : ArenaMemory{});
   std::optional<DataParallel> parallel;
   if (comm) parallel.emplace(*comm, model.arena());
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
