@@ -30,7 +30,7 @@ struct Options {
   std::vector<int> threads;
   std::string json, only;
   double seconds = 3;
-  bool eager = false, fast_atomics = false, fp8 = false;
+  bool eager = false, fast_atomics = false, fp8 = false, fp8_lean = false;
 };
 
 struct Timing {
@@ -228,7 +228,7 @@ void bench_training(const Options& o, const TrainingRow& row, Device device, Com
   const int ranks = comm ? comm->size() : 1;
   const double tokens = static_cast<double>(s.batch * s.window * ranks);
   model.set_recompute(s.recompute);
-  if (o.fp8) model.set_matmul(Matmul::fp8);
+  if (o.fp8) model.set_linear({.matmul = Matmul::fp8, .make_again = o.fp8_lean});
   TrainStep step(model, optimizer, !o.eager, parallel ? &*parallel : nullptr);
   const StepInput input{random_ids(batch, s.window, kVocab, 1),
                         random_ids(batch, s.window, kVocab, 2),
@@ -256,7 +256,11 @@ void bench_training(const Options& o, const TrainingRow& row, Device device, Com
   std::printf("%-12s T %6lld  B %4lld x %lld%s%s%s  %12s tok/s  MFU %5.1f %%  %9.2f ms (%.2f to %.2f)  peak %.1f GiB\n",
               row.name.c_str(), static_cast<long long>(s.window), static_cast<long long>(batch),
               static_cast<long long>(row.micro_batches), s.recompute ? " recomputed" : "           ",
-              lean ? " lean" : "     ", o.fp8 ? " fp8" : "", with_commas(std::llround(tokens / t.median)).c_str(),
+              lean ? " lean" : "     ",
+              !o.fp8       ? ""
+              : o.fp8_lean ? " fp8-lean"
+                           : " fp8",
+              with_commas(std::llround(tokens / t.median)).c_str(),
               100 * per_token * tokens / t.median / kPeakFlops / ranks, t.median * 1e3, t.fastest * 1e3,
               t.slowest * 1e3, static_cast<double>(memory_stats(device).peak_bytes) / (1 << 30));
   std::fflush(stdout);
@@ -344,7 +348,8 @@ void add_bench(CLI::App& app, Globals& globals) {
   cuda->add_option("--only", o.only, "with commas: " + training_row_names() + "decode");
   cuda->add_flag("--eager", o.eager, "launch every kernel from the host instead of replaying a CUDA graph");
   add_fast_atomics(*cuda, o.fast_atomics);
-  cuda->add_flag("--fp8", o.fp8, "the blocks' linear layers in 8-bit products, as train --matmul fp8");
+  auto* fp8 = cuda->add_flag("--fp8", o.fp8, "the blocks' linear layers in 8-bit products, as train --matmul fp8");
+  cuda->add_flag("--fp8-lean", o.fp8_lean, "as train --fp8-lean")->needs(fp8);
   cuda->add_option("--seconds", o.seconds, "time for each row")->capture_default_str();
   cuda->callback([options, &globals] { run_cuda(*options, globals); });
   add_bench_ops(*sub, globals);

@@ -28,7 +28,7 @@ class Attention {
   Var forward(const Var& x, const ForwardContext& context, int64_t layer) const;
   /// Fetches the weights; after the arena has been allocated, and again after enable_grad().
   void bind(const ParamArena& arena);
-  void set_matmul(Matmul matmul) { linear_.matmul = matmul; }
+  void set_linear(const LinearOptions& options) { linear_ = options; }
 
  private:
   Tensor over_cache(const Tensor& qkv, const ForwardContext& context, int64_t layer) const;

@@ -24,10 +24,10 @@ void Block::bind(const ParamArena& arena) {
   mlp_.bind(arena);
 }
 
-void Block::set_matmul(Matmul matmul) {
-  norm_.feeds_fp8 = matmul != Matmul::native;
-  attention_.set_matmul(matmul);
-  mlp_.set_matmul(matmul);
+void Block::set_linear(const LinearOptions& options) {
+  norm_.feeds_fp8 = options.matmul != Matmul::native;
+  attention_.set_linear(options);
+  mlp_.set_linear(options);
 }
 
 Block::Stream Block::forward(const Stream& in, const ForwardContext& context) const {

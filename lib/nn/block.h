@@ -20,7 +20,7 @@ class Block {
   };
   Stream forward(const Stream& in, const ForwardContext& context) const;
   void bind(const ParamArena& arena);
-  void set_matmul(Matmul matmul);
+  void set_linear(const LinearOptions& options);
 
  private:
   int64_t layer_;

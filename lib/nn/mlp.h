@@ -14,7 +14,7 @@ class Mlp {
   /// x [B,T,C] -> [B,T,C]
   Var forward(const Var& x) const;
   void bind(const ParamArena& arena);
-  void set_matmul(Matmul matmul) { linear_.matmul = matmul; }
+  void set_linear(const LinearOptions& options) { linear_ = options; }
 
  private:
   size_t gate_index_, down_index_;

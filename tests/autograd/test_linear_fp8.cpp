@@ -88,7 +88,7 @@ TEST_CASE("an 8-bit linear layer keeps nothing of an input that can be made agai
   const auto run_with = [&](bool feeds_fp8, int64_t& bytes) {
     const Var vx = Var::leaf(x), vw = Var::leaf(w), vn = Var::leaf(norm);
     const Var half = swiglu_packed(vx, {.feeds_fp8 = feeds_fp8});
-    const Var y = linear_fp8(rms_norm(half, vn, {.feeds_fp8 = feeds_fp8}), vw);
+    const Var y = linear_fp8(rms_norm(half, vn, {.feeds_fp8 = feeds_fp8}), vw, feeds_fp8);
     bytes = Tape::current().saved_bytes();
     backward(y, dy);
     return std::vector<Tensor>{y.value(), vx.grad(), vw.grad(), vn.grad()};

@@ -66,8 +66,9 @@ TEST_CASE("8-bit products on the GPU agree with f64 and repeat bit for bit, also
           };
           const Tensor got = run();
           const double error = test::relative_error(got, want);
-          INFO(m << " x " << n << " x " << k << (fast ? ", fast: " : ": ") << error);
-          CHECK(error < (out == DType::bf16 ? 0x1p-8 : 2e-6) + (fast ? 2e-3 : 1e-4));
+          INFO(m << " x " << n << " x " << k << ", fast " << fast << ": " << error);
+          // The tensor cores keep some 14 bits of a partial sum, of 128 products at a time or, if fast, of all.
+          CHECK(error < (out == DType::bf16 ? 0x1p-8 : 0.0) + (fast ? 8e-3 : 6e-4));
           CHECK(test::same_bits(got, run()));
         }
       }

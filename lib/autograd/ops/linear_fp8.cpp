@@ -63,12 +63,13 @@ bool fp8_pays(int64_t rows, int64_t n, int64_t k) {
   return fp8_fits(rows, n, k) && flops >= kFlopsPerByte * bytes;
 }
 
-Var linear_fp8(const Var& x, const Var& weight) {
+Var linear_fp8(const Var& x, const Var& weight, bool make_again) {
   const Tensor rows = x.value().view({-1, weight.size(1)});  // [R,K]
   Shape shape = x.shape();
   shape.set(-1, weight.size(0));
   const Tensor y = Tensor::empty(shape, x.dtype(), x.device());
-  const bool keeps_x = records(weight) && !x.again();
+  make_again = make_again && x.again();
+  const bool keeps_x = records(weight) && !make_again;
   const Tensor largest = absolute_max(weight.value()), x_largest = known_or(x.largest(), rows);
   const Quantized qx = quantize(rows, x_largest, DType::e4m3, keeps_x ? Copies::both : Copies::rows);
   {
@@ -82,7 +83,7 @@ Var linear_fp8(const Var& x, const Var& weight) {
     node->dtype = x.dtype();
     node->saved = {weight.value(), largest, x_largest};
     if (keeps_x) node->saved.insert(node->saved.end(), {qx.columns, qx.scale});
-    else node->again = x.again();
+    else if (make_again) node->again = x.again();
     Tape::current().record(std::move(node), {x, weight}, {&out});
     out.slot()->wants_largest = true;
   }
