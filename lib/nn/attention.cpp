@@ -65,9 +65,9 @@ void Attention::bind(const ParamArena& arena) {
   k_norm_ = arena[k_norm_index_];
 }
 
-void Attention::set_matmul(Matmul matmul) {
-  qkv_.set_matmul(matmul);
-  o_.set_matmul(matmul);
+void Attention::set_linear(const LinearOptions& options) {
+  qkv_.set_linear(options);
+  o_.set_linear(options);
 }
 
 Var Attention::normed(const Var& qkv) const {

@@ -88,13 +88,13 @@ bool CausalLm::use_compact_weights(bool lossy) {
   return true;
 }
 
-void CausalLm::set_matmul(Matmul matmul) {
-  if (matmul != Matmul::native) {
+void CausalLm::set_linear(const LinearOptions& options) {
+  if (options.matmul != Matmul::native) {
     check(compute_ == DType::bf16, "matmul", "fp8 products need a model that computes in bf16, got ", compute_);
     check(!device_.is_cuda() || cuda::has_fp8_products(), "matmul",
           "fp8 products need a GPU of compute capability 8.9 or later, got ", cuda_device_name(device_.index));
   }
-  for (Block& block : blocks_) block.set_matmul(matmul);
+  for (Block& block : blocks_) block.set_linear(options);
 }
 
 void CausalLm::set_rope(const RopeConfig& rope) {

@@ -77,7 +77,7 @@ class CausalLm {
   void set_recompute(bool on) { recompute_ = on; }
   /// How the blocks' linear layers multiply; embedding, norms, attention and head stay as they are. Errors: 8-bit products
   /// of a model that does not compute in bf16, or on a GPU that has none.
-  void set_matmul(Matmul matmul);
+  void set_linear(const LinearOptions& options);
   /// Calls f in the backward pass of what is recorded from now on, when parameters [first, last) of the arena have
   /// their whole gradient: norm and head first, then block after block down to the first. The embedding and what RoPE
   /// learns have theirs when backward is over. An empty function ends it.

@@ -40,7 +40,7 @@ class Linear {
   void set_adapter(size_t part, std::optional<LowRankPair> pair);
   bool has_adapter() const;
   /// How the product is computed; adapters stay in the dtype of their operands.
-  void set_matmul(Matmul matmul) { options_.matmul = matmul; }
+  void set_linear(const LinearOptions& options) { options_ = options; }
 
  private:
   Var adapted(const Var& x, const Var& y) const;

@@ -37,10 +37,10 @@ void Mlp::bind(const ParamArena& arena) {
   down_.bind(arena);
 }
 
-void Mlp::set_matmul(Matmul matmul) {
-  find_largest_ = matmul != Matmul::native;
-  up_.set_matmul(matmul);
-  down_.set_matmul(matmul);
+void Mlp::set_linear(const LinearOptions& options) {
+  feeds_fp8_ = options.matmul != Matmul::native;
+  up_.set_linear(options);
+  down_.set_linear(options);
 }
 
 Var Mlp::forward(const Var& x) const {
@@ -49,7 +49,7 @@ Var Mlp::forward(const Var& x) const {
   if (!gated_) {
     h = activate(up, activation_);
   } else if (activation_ == Activation::silu) {
-    h = swiglu_packed(up, {.find_largest = find_largest_});
+    h = swiglu_packed(up, {.feeds_fp8 = feeds_fp8_});
   } else {
     h = gated_packed(up, activation_);
   }

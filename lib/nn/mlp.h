@@ -14,7 +14,7 @@ class Mlp {
   /// x [B,T,C] -> [B,T,C]
   Var forward(const Var& x) const;
   void bind(const ParamArena& arena);
-  void set_matmul(Matmul matmul);
+  void set_linear(const LinearOptions& options);
 
   Linear& up() { return up_; }  // [2F, C], gate first; or [F, C]
   const Linear& up() const { return up_; }
@@ -24,7 +24,7 @@ class Mlp {
  private:
   Activation activation_;
   bool gated_;
-  bool find_largest_ = false;  // for 8-bit products
+  bool feeds_fp8_ = false;  // for 8-bit products
   Linear up_, down_;
 };
 

@@ -119,7 +119,8 @@ class Trainer::Run {
     model_->set_recompute(config.recompute);
     check(config.matmul == "native" || config.matmul == "fp8", kOp, "--matmul is native or fp8, got '", config.matmul,
           "'");
-    if (config.matmul == "fp8") model_->set_matmul(Matmul::fp8);
+    check(!config.fp8_lean || config.matmul == "fp8", kOp, "--fp8-lean needs --matmul fp8");
+    if (config.matmul == "fp8") model_->set_linear({.matmul = Matmul::fp8, .make_again = config.fp8_lean});
     state_ = {.step = 0, .tokens = 0, .seed = config.seed, .recipe = recipe_.description};
     state_.recipe["dtype"] = dtype_ == DType::bf16 ? "bf16" : "f32";
     if (config.matmul != "native") state_.recipe["matmul"] = config.matmul;
