@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
+#include <sstream>
 #include <optional>
 #include <set>
 
 #include "nn/io/checkpoint.h"
+#include "tensor/file.h"
+#include "tensor/toml_depth.h"
 #include "train/recipe.h"
 
 using namespace rw;
@@ -32,8 +34,9 @@ std::string joined(const std::vector<std::string>& values, const char* separator
 
 /// Sections in order of appearance; keys with hyphens, as the command line writes them.
 std::vector<Section> read_sections(const std::string& path) {
-  std::ifstream in(path);
-  check(in.good() && !std::filesystem::is_directory(path), kOp, "cannot read the recipe '", path, "'");
+  const std::string text = read_file(path, limits::recipe);
+  check_toml_depth(text, kOp, path);
+  std::istringstream in(text);
   std::vector<Section> sections;
   const auto section = [&](const std::vector<std::string>& parents) -> Section& {
     const std::string name = joined(parents, ".");

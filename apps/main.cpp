@@ -1,11 +1,35 @@
 // ropewalk: train small LLaMAs, stretch their context window, and look at what comes out.
+#include <csignal>
 #include <cstdio>
+#include <filesystem>
+#include <iostream>
+#include <nlohmann/json.hpp>
 
+#include "config_file.h"
 #include "nn/parallel/mesh.h"
-#include "tensor/error.h"
+#include "tensor/printable.h"
+#include "tensor/system_error.h"
 #include "verbs.h"
 
+namespace {
+
+/// Says in one line why the program ends, and gives its exit code.
+int failed(int code, const std::string& why) {
+  std::fprintf(stderr, "ropewalk: %s\n", rw::printable(why).c_str());
+  return code;
+}
+
+/// The exit code of a run that did its work: not 0 if a part of its standard output was lost.
+int finished() {
+  std::cout.flush();
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0 && std::cout.good()) return 0;
+  return failed(1, "cannot write standard output: a part of the results is lost");
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a write beyond the file size limit fails with a message instead
   CLI::App app{
       "ropewalk trains small LLaMA models, extends their context window by the RoPE methods of PI, PoSE, CLEX, E2-LLM "
       "and\n"
@@ -23,6 +47,7 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", "ropewalk " ROPEWALK_VERSION);
   Globals globals;
   add_globals(app, globals);
+  check_config_file(app);
   add_demo(app, globals);
   add_tokenizer(app, globals);
   add_train(app, globals);
@@ -36,22 +61,28 @@ int main(int argc, char** argv) {
   add_profile(app, globals);
   try {
     app.parse(argc, argv);
-    return 0;
+    return finished();
   } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
-    std::fprintf(stderr, "ropewalk: %s\n", e.what());
-    return 2;
+    if (e.get_exit_code() != 0) return failed(2, e.what());
+    app.exit(e);  // --help, --version
+    return finished();
   } catch (const rw::OutOfMemory& e) {
-    std::fprintf(stderr, "ropewalk: %s\n", e.what());
-    return 1;
+    return failed(1, e.what());
+  } catch (const rw::SystemError& e) {
+    return failed(1, e.what());
   } catch (const rw::RankLost& e) {
-    std::fprintf(stderr, "ropewalk: %s\n", e.what());
-    return 1;
+    return failed(1, e.what());
   } catch (const rw::Error& e) {
-    std::fprintf(stderr, "ropewalk: %s\n", e.what());
-    return 2;
+    return failed(2, e.what());
+  } catch (const std::filesystem::filesystem_error& e) {
+    return failed(2, "[file] '" + e.path1().string() + "': " + e.code().message());
+  } catch (const nlohmann::json::exception& e) {
+    return failed(2, std::string("[json] a file holds another kind of value than is expected there: ") + e.what());
+  } catch (const std::bad_alloc&) {
+    return failed(1, "[memory] not enough memory for this input");
+  } catch (const std::length_error&) {
+    return failed(1, "[memory] this input asks for more memory than there can be");
   } catch (const std::exception& e) {
-    std::fprintf(stderr, "ropewalk: internal error: %s\n", e.what());
-    return 1;
+    return failed(1, std::string("internal error: ") + e.what());
   }
 }

@@ -1,4 +1,4 @@
-// TokenCorpus: token ids in memory, in a memory-mapped file, or packed into one stream; and the file's format:
+// TokenCorpus: token ids in memory, in a file, or packed into one stream; and the file's format:
 //
 //   header (64 bytes)   magic, version, bytes per id, vocabulary, documents, tokens, bytes of names, checksum
 //   i64 [documents + 1] where each document begins, in tokens
@@ -20,10 +20,10 @@ struct TokenCorpus::Source {
   std::vector<std::string> names;
   std::vector<int64_t> offsets = {0};  // of documents, and the end
   int32_t vocab = 0;
-  int width = 2;  // bytes per id
-  const unsigned char* ids = nullptr;
-  std::shared_ptr<void> owner;
-  std::string path;  // for messages; "" in memory
+  int width = 2;                   // bytes per id
+  std::vector<unsigned char> ids;  // in memory
+  FileReader file;                 // or in a file, from this byte on
+  int64_t ids_begin = 0;
 
   // a packed view of another corpus has these instead of ids; its single document is the whole stream
   std::shared_ptr<const Source> base;
@@ -34,6 +34,7 @@ struct TokenCorpus::Source {
   int64_t documents() const { return static_cast<int64_t>(names.size()); }
   int64_t length(int64_t document) const { return offsets[document + 1] - offsets[document]; }
   void read(int64_t document, int64_t begin, std::span<int32_t> out) const;
+  uint32_t read_ids(int64_t begin, std::span<int32_t> out) const;
   void read_packed(int64_t begin, std::span<int32_t> out) const;
 };
 
@@ -82,12 +83,28 @@ void TokenCorpus::Source::read(int64_t document, int64_t begin, std::span<int32_
   check(begin >= 0 && begin <= length(document) - n, "corpus", "tokens [", begin, ", ", begin + n, ") of document '",
         names[document], "', which has ", length(document));
   if (base) return read_packed(begin, out);
-  const unsigned char* from = ids + (offsets[document] + begin) * width;
-  const uint32_t largest = width == 2 ? widen<uint16_t>(from, out) : widen<uint32_t>(from, out);
-  if (out.empty() || largest < static_cast<uint32_t>(vocab)) return;
+  if (out.empty() || read_ids(offsets[document] + begin, out) < static_cast<uint32_t>(vocab)) return;
   const auto bad = std::find_if(out.begin(), out.end(), [this](int32_t id) { return id < 0 || id >= vocab; });
-  fail("corpus", path, path.empty() ? "" : ": ", "token ", begin + (bad - out.begin()), " of document '",
+  fail("corpus", file.path(), file.path().empty() ? "" : ": ", "token ", begin + (bad - out.begin()), " of document '",
        names[document], "' is ", static_cast<uint32_t>(*bad), ", beyond the vocabulary of ", vocab);
+}
+
+/// Copies the ids from the corpus's token `begin` on and returns the largest, taken as unsigned.
+uint32_t TokenCorpus::Source::read_ids(int64_t begin, std::span<int32_t> out) const {
+  const auto widened = [this](const unsigned char* from, std::span<int32_t> to) {
+    return width == 2 ? widen<uint16_t>(from, to) : widen<uint32_t>(from, to);
+  };
+  if (!ids.empty()) return widened(ids.data() + begin * width, out);
+  uint32_t largest = 0;
+  unsigned char part[1 << 14];
+  const size_t most = sizeof part / static_cast<size_t>(width);
+  for (size_t done = 0; done < out.size();) {
+    const size_t n = std::min(most, out.size() - done);
+    file.read(ids_begin + (begin + static_cast<int64_t>(done)) * width, part, static_cast<int64_t>(n) * width);
+    largest = std::max(largest, widened(part, out.subspan(done, n)));
+    done += n;
+  }
+  return largest;
 }
 
 void TokenCorpus::Source::read_packed(int64_t begin, std::span<int32_t> out) const {
@@ -120,9 +137,8 @@ TokenCorpus::TokenCorpus(std::vector<std::string> names, const std::vector<std::
     source->offsets.push_back(source->offsets.back() + static_cast<int64_t>(ids.size()));
   check(source->offsets.back() > 0, "corpus", "the corpus is empty: no token in ", documents.size(), " documents");
 
-  auto bytes =
-      std::make_shared<std::vector<unsigned char>>(static_cast<size_t>(source->offsets.back() * source->width));
-  unsigned char* to = bytes->data();
+  source->ids.resize(static_cast<size_t>(source->offsets.back() * source->width));
+  unsigned char* to = source->ids.data();
   for (size_t d = 0; d < documents.size(); ++d) {
     for (size_t i = 0; i < documents[d].size(); ++i, to += source->width) {
       const int32_t id = documents[d][i];
@@ -131,20 +147,18 @@ TokenCorpus::TokenCorpus(std::vector<std::string> names, const std::vector<std::
       std::memcpy(to, &id, static_cast<size_t>(source->width));  // little-endian: the low bytes come first
     }
   }
-  source->ids = bytes->data();
-  source->owner = std::move(bytes);
   source_ = std::move(source);
 }
 
 TokenCorpus TokenCorpus::open(const std::string& path) {
-  const MappedFile map = map_file(path);
-  Header header;
-  check(map.size >= static_cast<int64_t>(sizeof header) && std::memcmp(map.data, kMagic, 8) == 0, "corpus", path,
+  const FileReader file(path);
+  Header header{};
+  file.read(0, &header, std::min<int64_t>(file.size(), sizeof header));
+  check(file.size() >= static_cast<int64_t>(sizeof header) && std::memcmp(header.magic, kMagic, 8) == 0, "corpus", path,
         " is not a token file");
-  std::memcpy(&header, map.data, sizeof header);
   check(header.version == kVersion, "corpus", path, ": token file of version ", header.version, ", expected ",
         kVersion);
-  const uint64_t size = static_cast<uint64_t>(map.size), limit = uint64_t{1} << 40;
+  const uint64_t size = static_cast<uint64_t>(file.size()), limit = uint64_t{1} << 40;
   check((header.width == 2 || header.width == 4) && header.documents < limit && header.tokens < limit &&
             header.name_bytes < limit && header.vocab > 0 && header.vocab <= INT32_MAX,
         "corpus", path, ": the header is garbled");
@@ -152,16 +166,17 @@ TokenCorpus TokenCorpus::open(const std::string& path) {
   const uint64_t expected = sizeof header + tables + header.tokens * header.width;
   check(size == expected, "corpus", path, ": ", size, " bytes, expected ", expected,
         size < expected ? ": truncated" : "");
-  const unsigned char* at = map.data + sizeof header;
+  std::vector<unsigned char> table(tables);
+  const unsigned char* at = table.data();
+  file.read(sizeof header, table.data(), static_cast<int64_t>(tables));
   check(checksum_of(header, at, tables) == header.checksum, "corpus", path,
         ": the checksum of header and tables is wrong");
 
   auto source = std::make_shared<Source>();
   source->vocab = static_cast<int32_t>(header.vocab);
   source->width = static_cast<int>(header.width);
-  source->path = path;
-  source->owner = map.owner;
-  source->ids = at + tables;
+  source->file = file;
+  source->ids_begin = static_cast<int64_t>(sizeof header + tables);
   source->offsets.resize(header.documents + 1);
   std::memcpy(source->offsets.data(), at, source->offsets.size() * 8);
   const bool ordered = std::is_sorted(source->offsets.begin(), source->offsets.end());

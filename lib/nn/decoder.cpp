@@ -1,7 +1,5 @@
 #include "nn/decoder.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -12,6 +10,7 @@
 #include "tensor/cpu_levels.h"
 #include "tensor/dot.h"
 #include "tensor/math.h"
+#include "tensor/thread_team.h"
 #include "tensor/threads.h"
 
 namespace rw {
@@ -106,9 +105,9 @@ class CpuDecoder final : public Decoder {
     }
     const std::vector<float> factor = model_.scaling().query_scale(position, 1);
     query_factor_ = (factor.empty() ? 1.0f : factor[0]) / std::sqrt(static_cast<float>(c_.head_dim));
-    if (team_ == 1) return walk(0, 1, position, logits.data());
-#pragma omp parallel num_threads(team_)
-    walk(omp_get_thread_num(), omp_get_num_threads(), position, logits.data());
+    const int team = detail::grow_team(team_);
+    if (team == 1) return walk(0, 1, position, logits.data());
+    detail::run_team(team, [&](int me) { walk(me, team, position, logits.data()); });
   }
 
   int32_t run_greedy(int32_t id) override {

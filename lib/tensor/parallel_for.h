@@ -1,4 +1,4 @@
-// Work over index ranges with OpenMP; for the library's own .cpp files. The split depends on the thread count only,
+// Work over index ranges by a team of threads; for the library's own .cpp files. The split depends on the thread count only,
 // never on timing.
 #pragma once
 #include <algorithm>
