@@ -9,14 +9,14 @@
 
 namespace {
 
-class CheckedToml : public CLI::ConfigTOML {
+class CheckedToml : public CLI::ConfigBase {
  public:
   void set_path(const std::string& path) { path_ = path; }
   std::vector<CLI::ConfigItem> from_config(std::istream&) const override {
     const std::string text = rw::read_file(path_, rw::limits::recipe);
     rw::check_toml_depth(text, "config", path_);
     std::istringstream in(text);
-    return ConfigTOML::from_config(in);
+    return ConfigBase::from_config(in);
   }
 
  private:

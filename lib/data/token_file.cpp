@@ -17,7 +17,8 @@
 namespace rw {
 
 struct TokenCorpus::Source {
-  std::vector<std::string> names;
+  std::string name_text;               // all names, one behind the other
+  std::vector<int64_t> name_ends;      // of each in it
   std::vector<int64_t> offsets = {0};  // of documents, and the end
   int32_t vocab = 0;
   int width = 2;                   // bytes per id
@@ -31,7 +32,15 @@ struct TokenCorpus::Source {
   int32_t eos = 0;
   std::optional<int32_t> bos;
 
-  int64_t documents() const { return static_cast<int64_t>(names.size()); }
+  int64_t documents() const { return static_cast<int64_t>(name_ends.size()); }
+  std::string name(int64_t document) const {
+    const int64_t begin = document == 0 ? 0 : name_ends[document - 1];
+    return name_text.substr(begin, name_ends[document] - begin);
+  }
+  void add_name(std::string_view name) {
+    name_text += name;
+    name_ends.push_back(static_cast<int64_t>(name_text.size()));
+  }
   int64_t length(int64_t document) const { return offsets[document + 1] - offsets[document]; }
   void read(int64_t document, int64_t begin, std::span<int32_t> out) const;
   uint32_t read_ids(int64_t begin, std::span<int32_t> out) const;
@@ -81,12 +90,12 @@ void TokenCorpus::Source::read(int64_t document, int64_t begin, std::span<int32_
   check(document >= 0 && document < documents(), "corpus", "document ", document, " of ", documents());
   const int64_t n = static_cast<int64_t>(out.size());
   check(begin >= 0 && begin <= length(document) - n, "corpus", "tokens [", begin, ", ", begin + n, ") of document '",
-        names[document], "', which has ", length(document));
+        name(document), "', which has ", length(document));
   if (base) return read_packed(begin, out);
   if (out.empty() || read_ids(offsets[document] + begin, out) < static_cast<uint32_t>(vocab)) return;
   const auto bad = std::find_if(out.begin(), out.end(), [this](int32_t id) { return id < 0 || id >= vocab; });
   fail("corpus", file.path(), file.path().empty() ? "" : ": ", "token ", begin + (bad - out.begin()), " of document '",
-       names[document], "' is ", static_cast<uint32_t>(*bad), ", beyond the vocabulary of ", vocab);
+       name(document), "' is ", static_cast<uint32_t>(*bad), ", beyond the vocabulary of ", vocab);
 }
 
 /// Copies the ids from the corpus's token `begin` on and returns the largest, taken as unsigned.
@@ -130,7 +139,7 @@ TokenCorpus::TokenCorpus(std::vector<std::string> names, const std::vector<std::
   check(names.size() == documents.size(), "corpus", names.size(), " names for ", documents.size(), " documents");
   check(vocab_size > 0, "corpus", "vocabulary of ", vocab_size);
   auto source = std::make_shared<Source>();
-  source->names = std::move(names);
+  for (const std::string& name : names) source->add_name(name);
   source->vocab = vocab_size;
   source->width = vocab_size <= 65536 ? 2 : 4;
   for (const auto& ids : documents)
@@ -142,7 +151,7 @@ TokenCorpus::TokenCorpus(std::vector<std::string> names, const std::vector<std::
   for (size_t d = 0; d < documents.size(); ++d) {
     for (size_t i = 0; i < documents[d].size(); ++i, to += source->width) {
       const int32_t id = documents[d][i];
-      check(id >= 0 && id < vocab_size, "corpus", "token ", i, " of document '", source->names[d], "' is ", id,
+      check(id >= 0 && id < vocab_size, "corpus", "token ", i, " of document '", names[d], "' is ", id,
             ", beyond the vocabulary of ", vocab_size);
       std::memcpy(to, &id, static_cast<size_t>(source->width));  // little-endian: the low bytes come first
     }
@@ -182,6 +191,8 @@ TokenCorpus TokenCorpus::open(const std::string& path) {
   const bool ordered = std::is_sorted(source->offsets.begin(), source->offsets.end());
   check(ordered && source->offsets.front() == 0 && source->offsets.back() == static_cast<int64_t>(header.tokens),
         "corpus", path, ": the document table is garbled");
+  source->name_ends.reserve(header.documents);
+  source->name_text.reserve(header.name_bytes);
   const unsigned char* name = at + source->offsets.size() * 8;
   const unsigned char* const names_end = name + header.name_bytes;
   for (uint64_t d = 0; d < header.documents; ++d) {
@@ -189,7 +200,7 @@ TokenCorpus TokenCorpus::open(const std::string& path) {
     check(names_end - name >= 4, "corpus", path, ": the names are garbled");
     std::memcpy(&length, name, 4);
     check(names_end - name - 4 >= length, "corpus", path, ": the names are garbled");
-    source->names.emplace_back(reinterpret_cast<const char*>(name + 4), length);
+    source->add_name({reinterpret_cast<const char*>(name + 4), length});
     name += 4 + length;
   }
   return TokenCorpus(std::move(source));
@@ -206,7 +217,7 @@ int64_t TokenCorpus::total_tokens() const { return source_ ? source_->offsets.ba
 
 std::string TokenCorpus::name(int64_t document) const {
   check(document >= 0 && document < documents(), "corpus", "document ", document, " of ", documents());
-  return source_->names[document];
+  return source_->name(document);
 }
 
 int32_t TokenCorpus::vocab_size() const { return source_ ? source_->vocab : 0; }
@@ -229,7 +240,7 @@ TokenCorpus TokenCorpus::packed(int32_t eos, std::optional<int32_t> bos) const {
           vocab_size());
   }
   auto view = std::make_shared<Source>();
-  view->names = {"packed"};
+  view->add_name("packed");
   view->vocab = vocab_size();
   view->base = source_;
   view->eos = eos;

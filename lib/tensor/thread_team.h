@@ -7,7 +7,7 @@
 
 namespace rw {
 
-inline constexpr int kMostThreads = 1024;
+inline constexpr int kMostThreads = 4096;
 
 namespace detail {
 

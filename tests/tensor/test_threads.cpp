@@ -42,10 +42,10 @@ int in_child(F f) {
 
 }  // namespace
 
-TEST_CASE("a thread count below 1 or above 1024 is refused") {
+TEST_CASE("a thread count below 1 or above 4096 is refused") {
   const ThreadCount keep;
-  CHECK(test::error_of([] { set_thread_count(0); }) == "[threads] expected 1 to 1024, got 0");
-  CHECK(test::error_of([] { set_thread_count(2147483647); }) == "[threads] expected 1 to 1024, got 2147483647");
+  CHECK(test::error_of([] { set_thread_count(0); }) == "[threads] expected 1 to 4096, got 0");
+  CHECK(test::error_of([] { set_thread_count(2147483647); }) == "[threads] expected 1 to 4096, got 2147483647");
 }
 
 TEST_CASE("where the system refuses threads, fewer do the same work") {
