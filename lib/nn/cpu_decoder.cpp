@@ -2,8 +2,6 @@
 // does in them is read from the same modules as in CausalLm::forward.
 #include "nn/cpu_decoder.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -13,6 +11,7 @@
 #include "tensor/cpu_levels.h"
 #include "tensor/dot.h"
 #include "tensor/math.h"
+#include "tensor/thread_team.h"
 #include "tensor/threads.h"
 
 namespace rw {
@@ -219,9 +218,9 @@ class CpuDecoder final : public Decoder {
     const float plain = c_.block.attention_scale > 0 ? static_cast<float>(c_.block.attention_scale)
                                                      : 1 / std::sqrt(static_cast<float>(c_.head_dim));
     query_factor_ = (factor.empty() ? 1.0f : factor[0]) * plain;
-    if (team_ == 1) return walk(0, 1, position, logits.data());
-#pragma omp parallel num_threads(team_)
-    walk(omp_get_thread_num(), omp_get_num_threads(), position, logits.data());
+    const int team = detail::grow_team(team_);
+    if (team == 1) return walk(0, 1, position, logits.data());
+    detail::run_team(team, [&](int me) { walk(me, team, position, logits.data()); });
   }
 
   int32_t run_greedy(int32_t id) override {
