@@ -104,7 +104,7 @@ void add_fast_atomics(CLI::App& app, bool& on) {
 }
 
 std::unique_ptr<CausalLm> load_model(const std::string& path, const Globals& globals, const std::string& rope_json,
-                                  DType dtype) {
+                                     DType dtype) {
   return load_hf(model_folder(path), {.compute = dtype, .device = use(globals), .adjust = [&](ModelConfig& c) {
                                         apply_rope_json(c, rope_json);
                                       }});
@@ -120,7 +120,6 @@ LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& glo
   LoadedModel loaded;
   loaded.model = load_model(path, globals, rope_json, dtype);
   loaded.tokenizer = load_tokenizer(model_folder(path));
-  check(loaded.tokenizer->vocab_size() <= loaded.model->config().vocab_size, "model", "the tokenizer has ",
-        loaded.tokenizer->vocab_size(), " tokens, the model ", loaded.model->config().vocab_size);
+  loaded.tokenizer->fit_model(loaded.model->config().vocab_size);
   return loaded;
 }
