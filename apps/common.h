@@ -72,7 +72,8 @@ struct LoadedModel {
 std::unique_ptr<rw::CausalLm> load_model(const std::string& path, const Globals& globals, const std::string& rope_json,
                                          rw::DType dtype);
 /// Loads for inference: bf16 on a GPU, f32 on the CPU. `rope_json` replaces the recipe ("" keeps it): an object as in
-/// config.json's rope_scaling. Errors: as load_hf and load_tokenizer; a tokenizer with more tokens than the model.
+/// config.json's rope_scaling. The tokenizer knows the model's vocabulary (fit_model).
+/// Errors: as load_hf and load_tokenizer.
 LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals,
                                      const std::string& rope_json = "");
 /// As above, with the dtype given.

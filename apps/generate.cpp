@@ -31,12 +31,15 @@ void run(const Options& o, const Globals& globals) {
   }
   GenerateOptions options{.tokens = o.tokens, .sampling = o.sampling, .stop = {}};
   if (!o.ignore_eos) {
+    // The model's end tokens, of which there may be several; the tokenizer's if config.json names none.
+    for (const int64_t id : m.model->config().eos_token_id) options.stop.push_back(static_cast<int32_t>(id));
+    if (options.stop.empty() && m.tokenizer->eos_id()) options.stop.push_back(*m.tokenizer->eos_id());
     // llama2.c's rule too: BOS ends a text, because stories follow each other in training
-    if (m.tokenizer->eos_id()) options.stop.push_back(*m.tokenizer->eos_id());
     if (m.tokenizer->bos_id()) options.stop.push_back(*m.tokenizer->bos_id());
   }
   int32_t previous = -1;
   const auto print = [&](int32_t id) {
+    if (id >= m.tokenizer->vocab_size()) return true;  // of a padded vocabulary: it says nothing
     const std::string piece = m.tokenizer->piece(previous, id);
     std::fwrite(piece.data(), 1, piece.size(), stdout);
     std::fflush(stdout);

@@ -36,6 +36,8 @@ std::vector<Number> numbers_of(const std::string& name, const EvalResult& result
       put(cat("difference @", t.integer("context")), t.number("difference"), false);
     } else if (result.kind == "bins") {
       put(cat("@", t.integer("begin")), t.number("nll"), false);
+    } else if (result.kind == "longppl") {
+      put(cat("@", t.integer("window")), t.number("longppl"), true);
     } else if (result.kind == "tasks") {
       put(cat(t.text("task"), " @", t.integer("length"), ", %"), 100 * t.number("accuracy"), true);
     } else if (result.kind == "longbench") {

@@ -46,6 +46,7 @@ struct Recipe {
   uint64_t seed = 1;
   std::string dtype = "auto";     // f32, bf16; auto: bf16 on a GPU
   std::string matmul = "native";  // or fp8: the blocks' linear layers in 8-bit products
+  bool fp8_lean = false;          // fp8: backward makes inputs again instead of keeping 8-bit copies
   bool recompute = false, mask_seams = false, no_bos = false, packed = false;
   bool lean = false;          // bf16: split masters and bf16 gradients
   bool eager = false;         // GPU: no CUDA graph

@@ -179,6 +179,10 @@ void add_computing(std::vector<RecipeField>& f) {
        0,
        false,
        {"native", "fp8"}});
+  f.push_back({"fp8-lean",
+               "with --matmul fp8: backward makes inputs of linear layers again instead of keeping 8-bit copies; the same "
+               "result, less memory, about 4 % more time",
+               computing, kept, at(&Recipe::fp8_lean)});
   f.push_back({"recompute", "recompute each block in backward: less memory, about a third more time", computing, kept,
                at(&Recipe::recompute)});
   f.push_back(

@@ -79,6 +79,7 @@ std::unique_ptr<CausalLm> make_model(const Recipe& recipe, const RunPlan& plan, 
 BatchShare share_of(const Recipe& recipe, const Communicator* comm) {
   const int64_t ranks = comm ? comm->size() : 1;
   check(recipe.batch % ranks == 0, kOp, "--batch ", recipe.batch, " does not divide by ", ranks, " ranks");
+  check(!recipe.fp8_lean || recipe.matmul == "fp8", kOp, "--fp8-lean has no effect without --matmul fp8");
   check(!recipe.lean || ranks == 1, kOp, "--lean is for one process, got ", ranks, " ranks");
   const int64_t count = recipe.batch / ranks;
   return {comm ? comm->rank() * count : 0, count};

@@ -77,7 +77,7 @@ class Trainer::Run {
     schedule_.steps = recipe.steps;
     model_.enable_grad();
     model_.set_recompute(recipe.recompute);
-    if (recipe.matmul == "fp8") model_.set_matmul(Matmul::fp8);
+    if (recipe.matmul == "fp8") model_.set_linear({.matmul = Matmul::fp8, .make_again = recipe.fp8_lean});
     state_ = {.step = 0, .tokens = 0, .seed = recipe.seed, .recipe = setup_.identity};
     if (folder_) stand_ = folder_->stand(setup_.identity);
     check_steps();
