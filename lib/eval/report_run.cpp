@@ -174,7 +174,7 @@ void read_architecture(const Json& json, const fs::path& folder, const std::stri
 void read_config(const fs::path& folder, ReportRun& run) {
   const std::string path = (folder / "config.json").string(), text = read_file(path);
   read_architecture(parse_object(text, path), folder, path, run.facts);
-  const RopeConfig rope = rope_config_from_json(text);
+  const RopeConfig rope = rope_configs_from_json(text).full;
   check(rope.original_window() >= 1 && rope.original_window() <= kMost, kOp, path,
         ": the window of pre-training must be from 1 to ", kMost, " tokens, got ", rope.original_window());
   run.trained_window = rope.original_window();
@@ -203,7 +203,7 @@ void read_frequencies(const std::string& path, ReportRun& run) {
 
 /// CLEX without a frequencies.json: its two matrices are in the weights.
 void solve_clex(const fs::path& folder, ReportRun& run) {
-  const RopeConfig rope = rope_config_from_json(read_file((folder / "config.json").string()));
+  const RopeConfig rope = rope_configs_from_json(read_file((folder / "config.json").string())).full;
   if (rope.rope_type() != "clex" || !is_file(folder / "model.safetensors")) return;
   if (const ClexRope* clex = rope.kind.get<ClexRope>(); clex && clex->max_factor > kMostFactor) return;
   const SafetensorsFile file((folder / "model.safetensors").string());
