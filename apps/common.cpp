@@ -166,5 +166,6 @@ LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& glo
   LoadedModel loaded;
   loaded.model = load_model(path, globals, rope_json, dtype);
   loaded.tokenizer = load_tokenizer(model_folder(path));
+  loaded.tokenizer->fit_model(loaded.model->config().vocab_size);
   return loaded;
 }

@@ -10,7 +10,7 @@
 #include "nn/causal_lm.h"
 #include "nn/io/checkpoint.h"
 #include "remaining_time.h"
-#include "train/recipe.h"
+#include "train/plan.h"
 #include "train/text.h"
 #include "verbs.h"
 
@@ -72,8 +72,8 @@ struct LoadedModel {
 std::unique_ptr<rw::CausalLm> load_model(const std::string& path, const Globals& globals, const std::string& rope_json,
                                          rw::DType dtype);
 /// Loads for inference: bf16 on a GPU, f32 on the CPU. `rope_json` replaces the recipe ("" keeps it): an object as in
-/// config.json's rope_scaling. Either vocabulary may be the larger one. Errors: as load_hf and
-/// load_tokenizer.
+/// config.json's rope_scaling. The tokenizer knows the model's vocabulary (fit_model).
+/// Errors: as load_hf and load_tokenizer.
 LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals,
                                      const std::string& rope_json = "");
 /// As above, with the dtype given.

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <iostream>
 #include <iterator>
+#include <nlohmann/json.hpp>
 
 #include "common.h"
 #include "data/bpe_train.h"
@@ -18,7 +19,7 @@ struct Options {
   std::string out, tokenizer, text;
   std::vector<int32_t> ids;
   int32_t vocab = 4096;
-  bool whole_digits = false, bos = false;
+  bool whole_digits = false, bos = false, special = false, whole = false, lines = false;
 };
 
 void train(const Options& o, const Globals& globals) {
@@ -39,11 +40,31 @@ void train(const Options& o, const Globals& globals) {
               static_cast<double>(bytes) / static_cast<double>(tokens));
 }
 
+std::vector<int32_t> ids_of(const Options& o, const Tokenizer& tokenizer, const std::string& text) {
+  if (o.whole) return tokenizer.encode_template(text);
+  std::vector<int32_t> ids = o.special ? tokenizer.encode_special(text) : tokenizer.encode(text);
+  check(!o.bos || tokenizer.named_bos().has_value(), "tokenizer", "this ", tokenizer.kind(),
+        " tokenizer has no BOS token");
+  if (o.bos) ids.insert(ids.begin(), *tokenizer.named_bos());
+  return ids;
+}
+
 void encode(const Options& o) {
   const auto tokenizer = load_tokenizer(o.tokenizer);
-  const std::string text = o.text.empty() ? std::string(std::istreambuf_iterator<char>(std::cin), {}) : o.text;
-  for (int32_t id : o.bos ? tokenizer->encode_with_bos(text) : tokenizer->encode(text)) std::printf("%d ", id);
-  std::printf("\n");
+  const auto print = [&](const std::string& text) {
+    for (const int32_t id : ids_of(o, *tokenizer, text)) std::printf("%d ", id);
+    std::printf("\n");
+  };
+  if (!o.lines) {
+    print(o.text.empty() ? std::string(std::istreambuf_iterator<char>(std::cin), {}) : o.text);
+    return;
+  }
+  std::string line;
+  for (int64_t number = 1; std::getline(std::cin, line); ++number) {
+    const auto text = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    check(text.is_string(), "tokenizer", "line ", number, " of standard input must be a JSON string");
+    print(text.get<std::string>());
+  }
 }
 
 void decode(const Options& o) {
@@ -67,8 +88,15 @@ void add_tokenizer(CLI::App& app, Globals& globals) {
   t->callback([options, &globals] { train(*options, globals); });
   CLI::App* e = sub->add_subcommand("encode", "Print the ids of --text or of standard input");
   e->add_option("--tokenizer", o.tokenizer, "folder or file")->required();
-  e->add_option("--text", o.text);
+  e->add_option("--text", o.text, "text to encode");
   e->add_flag("--bos", o.bos, "begin with the beginning-of-text token");
+  e->add_flag("--special", o.special, "special tokens spelled in the text become their ids");
+  e->add_flag("--whole", o.whole,
+              "the ids of a whole text as in Hugging Face's library: --special, and BOS and EOS as "
+              "the tokenizer's files say")
+      ->excludes("--bos");
+  e->add_flag("--lines", o.lines, "standard input holds a JSON string a line; print the ids of each on a line")
+      ->excludes("--text");
   e->callback([options] { encode(*options); });
   CLI::App* d = sub->add_subcommand("decode", "Print the text of ids");
   d->add_option("--tokenizer", o.tokenizer, "folder or file")->required();

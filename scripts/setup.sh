@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what a fresh Debian or Ubuntu lacks: a C++20 compiler, CMake, and four header-only libraries. Safe to repeat.
+# Installs what a fresh Debian or Ubuntu lacks: a C++20 compiler, CMake, four header-only libraries and zlib. Safe to repeat.
 set -euo pipefail
 packages=()
 need() { dpkg -s "$1" >/dev/null 2>&1 || packages+=("$1"); }
@@ -10,6 +10,7 @@ need libeigen3-dev        # CPU matrix products
 need nlohmann-json3-dev   # config.json, tokenizer.json
 need libcli11-dev         # the command line
 need doctest-dev          # the tests
+need zlib1g-dev           # text that is packed with gzip
 if [ ${#packages[@]} -eq 0 ]; then
   echo "setup: everything is installed"
   exit 0

@@ -1,3 +1,4 @@
+// Byte-level BPE: words become bytes, bytes merge; and the tokenizer.json that describes it.
 #include "data/byte_bpe.h"
 
 #include <algorithm>
@@ -50,6 +51,15 @@ std::string spell(std::string_view bytes) {
 const std::string& byte_spelling(uint8_t byte) { return spelling().text[byte]; }
 const std::array<uint8_t, 256>& byte_alphabet() { return spelling().alphabet; }
 
+bool spells_bytes(std::string_view text) {
+  for (size_t at = 0; at < text.size();) {
+    const Char c = char_at(text, at);
+    if (c.code >= 512 || spelling().bytes[c.code] < 0) return false;
+    at += c.length;
+  }
+  return true;
+}
+
 std::string unspell_bytes(std::string_view text) {
   std::string out;
   for (size_t at = 0; at < text.size();) {
@@ -63,11 +73,35 @@ std::string unspell_bytes(std::string_view text) {
 }
 
 ByteBpe::ByteBpe(ByteBpeParts parts) : parts_(std::move(parts)) {
+  set_normalizer(parts_.normalizer);
   for (const AddedToken& token : parts_.added) {
     check(token.id >= 0 && token.id < vocab_size(), "tokenizer", "added token '", token.text, "' has id ", token.id,
           " in a vocabulary of ", vocab_size());
     add_token(token);
   }
+  finish_tokens();
+  index_tokens();
+  merges_.reserve(parts_.merges.size());
+  std::vector<int32_t> made_at(parts_.tokens.size(), -1);  // rank of the last merge that makes a token
+  for (size_t rank = 0; rank < parts_.merges.size(); ++rank) {
+    const auto [left, right] = parts_.merges[rank];
+    check(left >= 0 && left < vocab_size() && right >= 0 && right < vocab_size(), "tokenizer", "merge ", rank,
+          " joins tokens ", left, " and ", right, " of a vocabulary of ", vocab_size());
+    const auto whole = ids_.find(parts_.tokens[left] + parts_.tokens[right]);
+    check(whole != ids_.end(), "tokenizer", "merge ", rank, " makes '",
+          spell(parts_.tokens[left] + parts_.tokens[right]), "', which is not in the vocabulary");
+    merges_.add(left, right, {static_cast<int32_t>(rank), whole->second});
+    made_at[static_cast<size_t>(whole->second)] = static_cast<int32_t>(rank);
+  }
+  for (size_t rank = 0; rank < parts_.merges.size() && ordered_; ++rank) {
+    const auto [left, right] = parts_.merges[rank];
+    const auto number = static_cast<int32_t>(rank);
+    ordered_ = made_at[static_cast<size_t>(left)] < number && made_at[static_cast<size_t>(right)] < number;
+  }
+  guess_bos_eos();
+}
+
+void ByteBpe::index_tokens() {
   byte_ids_.fill(-1);
   for (int32_t id = 0; id < vocab_size(); ++id) {
     const std::string& bytes = parts_.tokens[id];
@@ -80,31 +114,33 @@ ByteBpe::ByteBpe(ByteBpeParts parts) : parts_(std::move(parts)) {
     check(byte_ids_[b] >= 0, "tokenizer", "the byte-level vocabulary has no token for byte ", b, " ('",
           byte_spelling(static_cast<uint8_t>(b)), "')");
   }
-  merges_.reserve(parts_.merges.size());
-  for (size_t rank = 0; rank < parts_.merges.size(); ++rank) {
-    const auto [left, right] = parts_.merges[rank];
-    check(left >= 0 && left < vocab_size() && right >= 0 && right < vocab_size(), "tokenizer", "merge ", rank,
-          " joins tokens ", left, " and ", right, " of a vocabulary of ", vocab_size());
-    const auto whole = ids_.find(parts_.tokens[left] + parts_.tokens[right]);
-    check(whole != ids_.end(), "tokenizer", "merge ", rank, " makes '",
-          spell(parts_.tokens[left] + parts_.tokens[right]), "', which is not in the vocabulary");
-    merges_.add(left, right, {static_cast<int32_t>(rank), whole->second});
-  }
-  guess_bos_eos();
 }
 
-void ByteBpe::encode_text(std::string_view text, std::vector<int32_t>& out) const {
-  std::string prefixed;
-  if (parts_.pre_tokenizer.add_prefix_space && !text.starts_with(' ')) {
-    prefixed = cat(' ', text);
-    text = prefixed;
-  }
+void ByteBpe::append_token(const AddedToken&) { parts_.tokens.emplace_back(); }
+
+void ByteBpe::encode_text(std::string_view text, bool at_start, std::vector<int32_t>& out) const {
+  std::string changed;
+  if (parts_.pre_tokenizer.changes_text()) text = changed = parts_.pre_tokenizer.prepared(text, at_start);
   out.reserve(out.size() + text.size() / 3);
   WordCache cache;
   std::vector<int32_t> symbols;
   parts_.pre_tokenizer.split(text, [&](std::string_view word) {
     if (word.size() == 1) {
       out.push_back(byte_ids_[static_cast<unsigned char>(word[0])]);
+      return;
+    }
+    constexpr size_t kLong = 1 << 14;
+    const auto whole = parts_.ignore_merges ? ids_.find(word) : ids_.end();
+    if (whole != ids_.end()) {
+      out.push_back(whole->second);
+      return;
+    }
+    if (word.size() > kLong) {
+      const NextSymbols next = [&](size_t at, std::vector<int32_t>& to) {
+        to.push_back(byte_ids_[static_cast<unsigned char>(word[at])]);
+        return at + 1;
+      };
+      merge_word(merges_, ordered_, word.size(), next, out);
       return;
     }
     WordCache::Ids& known = cache[word];
@@ -114,23 +150,17 @@ void ByteBpe::encode_text(std::string_view text, std::vector<int32_t>& out) cons
       std::copy_n(out.begin() + known.begin, known.count, out.begin() + static_cast<std::ptrdiff_t>(at));
       return;
     }
-    const auto whole = parts_.ignore_merges ? ids_.find(word) : ids_.end();
-    if (whole != ids_.end()) {
-      out.push_back(whole->second);
-    } else {
-      symbols.clear();
-      for (const char c : word) symbols.push_back(byte_ids_[static_cast<unsigned char>(c)]);
-      merge_symbols(merges_, symbols);
-      out.insert(out.end(), symbols.begin(), symbols.end());
-    }
+    symbols.clear();
+    for (const char c : word) symbols.push_back(byte_ids_[static_cast<unsigned char>(c)]);
+    merge_symbols(merges_, symbols);
+    out.insert(out.end(), symbols.begin(), symbols.end());
     known = {static_cast<uint32_t>(at), static_cast<uint32_t>(out.size() - at)};
   });
 }
 
 size_t ByteBpe::safe_cut(std::string_view text, size_t near) const {
-  const bool added_in_text =
-      std::any_of(added_tokens().begin(), added_tokens().end(), [](const auto& t) { return !t.special; });
-  if (added_in_text || !parts_.pre_tokenizer.cuts_before_space()) return text.size();
+  const bool cuts = parts_.pre_tokenizer.cuts_before_space() && normalizer().cuts_before_space();
+  if (added_in_text() || !cuts) return text.size();
   const auto letter = [&](size_t i) { return (text[i] | 32) >= 'a' && (text[i] | 32) <= 'z'; };
   for (size_t at = std::max<size_t>(near, 1); at + 1 < text.size(); ++at) {
     if (text[at] == ' ' && letter(at - 1) && letter(at + 1)) return at;
@@ -140,33 +170,22 @@ size_t ByteBpe::safe_cut(std::string_view text, size_t near) const {
 
 std::string ByteBpe::piece(int32_t, int32_t id) const {
   check_id(id);
-  if (!parts_.tokens[id].empty()) return parts_.tokens[id];
-  for (const AddedToken& token : added_tokens()) {
-    if (token.id == id && !token.special) return token.text;
-  }
-  return "";
+  if (is_padding(id)) return "";
+  if (const AddedToken* added = added_token(id)) return added->special ? "" : added->text;
+  return parts_.tokens[id];
 }
 
 std::string ByteBpe::token(int32_t id) const {
   check_id(id);
-  for (const AddedToken& token : added_tokens()) {
-    if (token.id == id) return token.text;
-  }
+  if (is_padding(id)) return "";
+  if (const AddedToken* added = added_token(id)) return added->text;
   return spell(parts_.tokens[id]);
 }
 
 std::optional<int32_t> ByteBpe::token_id(std::string_view token) const {
-  for (const AddedToken& added : added_tokens()) {
-    if (added.text == token) return added.id;
-  }
-  std::string bytes;
-  for (size_t at = 0; at < token.size();) {
-    const Char c = char_at(token, at);
-    if (c.code >= 512 || spelling().bytes[c.code] < 0) return std::nullopt;
-    bytes.push_back(static_cast<char>(spelling().bytes[c.code]));
-    at += c.length;
-  }
-  const auto found = ids_.find(bytes);
+  if (const auto added = added_id(token)) return added;
+  if (!spells_bytes(token)) return std::nullopt;
+  const auto found = ids_.find(unspell_bytes(token));
   return found == ids_.end() ? std::nullopt : std::optional<int32_t>(found->second);
 }
 
@@ -182,9 +201,11 @@ Json byte_level(bool add_prefix_space, bool use_regex) {
 Json pre_tokenizer_json(const PreTokenizer& pre) {
   Json steps = Json::array();
   bool byte_level_done = false;
-  for (const SplitRule rule : pre.rules) {
-    if (rule == SplitRule::gpt2 && rule == pre.rules.back()) {
-      steps.push_back(byte_level(pre.add_prefix_space, true));
+  const bool prefix = pre.prefix != SpacePrefix::never;
+  for (const SplitStep& step : pre.rules) {
+    const SplitRule rule = step.rule;
+    if (rule == SplitRule::gpt2 && &step == &pre.rules.back()) {
+      steps.push_back(byte_level(prefix, true));
       byte_level_done = true;
     } else if (rule == SplitRule::individual_digits || rule == SplitRule::digits) {
       steps.push_back({{"type", "Digits"}, {"individual_digits", rule == SplitRule::individual_digits}});
@@ -193,8 +214,19 @@ Json pre_tokenizer_json(const PreTokenizer& pre) {
           {{"type", "Split"}, {"pattern", {{"Regex", regex_of(rule)}}}, {"behavior", "Isolated"}, {"invert", false}});
     }
   }
-  if (!byte_level_done) steps.push_back(byte_level(pre.add_prefix_space, false));
+  if (!byte_level_done) steps.push_back(byte_level(prefix, false));
   return steps.size() == 1 ? steps[0] : Json{{"type", "Sequence"}, {"pretokenizers", steps}};
+}
+
+/// Only forms: a vocab.json has no other normalizer.
+Json normalizer_json(const TextNormalizer& normalizer) {
+  Json steps = Json::array();
+  for (const NormalizerStep& step : normalizer.steps()) {
+    static const char* const names[] = {"NFC", "NFD", "NFKC", "NFKD"};
+    check(step.kind == NormalizerStep::Kind::form, "tokenizer", "a normalizer that replaces text cannot be written");
+    steps.push_back({{"type", names[static_cast<size_t>(step.form)]}});
+  }
+  return steps.empty() ? Json() : steps.size() == 1 ? steps[0] : Json{{"type", "Sequence"}, {"normalizers", steps}};
 }
 
 }  // namespace
@@ -212,17 +244,17 @@ std::string ByteBpe::to_json() const {
   for (const AddedToken& t : added_tokens()) {
     added.push_back({{"id", t.id},
                      {"content", t.text},
-                     {"single_word", false},
-                     {"lstrip", false},
-                     {"rstrip", false},
-                     {"normalized", !t.special},
+                     {"single_word", t.single_word},
+                     {"lstrip", t.lstrip},
+                     {"rstrip", t.rstrip},
+                     {"normalized", t.normalized},
                      {"special", t.special}});
   }
   const Json file = {{"version", "1.0"},
                      {"truncation", nullptr},
                      {"padding", nullptr},
                      {"added_tokens", added},
-                     {"normalizer", nullptr},
+                     {"normalizer", normalizer_json(parts_.normalizer)},
                      {"pre_tokenizer", pre_tokenizer_json(parts_.pre_tokenizer)},
                      {"post_processor", nullptr},
                      {"decoder", byte_level(true, true)},

@@ -14,9 +14,10 @@ namespace rw {
 
 /// What a byte-level BPE is made of. Tokens here are raw bytes, not HF's printable spelling of them.
 struct ByteBpeParts {
-  std::vector<std::string> tokens;                  // by id; "" for ids that are unused or special
+  std::vector<std::string> tokens;                  // by id; "" for ids that are unused or spelled by `added` alone
   std::vector<std::pair<int32_t, int32_t>> merges;  // in order of rank
   std::vector<AddedToken> added;                    // <s>, </s>, ...
+  TextNormalizer normalizer;
   PreTokenizer pre_tokenizer;
   bool ignore_merges = false;  // a word that is a token is taken whole (Llama 3)
   std::string json;            // the tokenizer.json it came from, to be saved unchanged; "" to write one
@@ -41,12 +42,15 @@ class ByteBpe : public Tokenizer {
   std::string to_json() const;
 
  private:
-  void encode_text(std::string_view text, std::vector<int32_t>& out) const override;
+  void encode_text(std::string_view text, bool at_start, std::vector<int32_t>& out) const override;
+  void append_token(const AddedToken& token) override;
+  void index_tokens();
 
   ByteBpeParts parts_;
   std::array<int32_t, 256> byte_ids_{};
   MergeTable merges_;
-  StringIndex ids_;  // raw bytes -> id
+  StringIndex ids_;      // raw bytes -> id
+  bool ordered_ = true;  // every merge comes after those that make its parts
 };
 
 /// HF's printable spelling of bytes (space is Ġ) and back. byte_spelling(b) is one UTF-8 character.
@@ -55,5 +59,7 @@ const std::string& byte_spelling(uint8_t byte);
 const std::array<uint8_t, 256>& byte_alphabet();
 /// Errors: a character that spells no byte.
 std::string unspell_bytes(std::string_view spelling);
+/// True if every character spells a byte.
+bool spells_bytes(std::string_view spelling);
 
 }  // namespace rw

@@ -1,10 +1,13 @@
+// Reads documents from files and folders, and turns them into tokens in parallel.
 #include "data/corpus.h"
 
 #include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <mutex>
 #include <nlohmann/json.hpp>
 
+#include "data/text_file.h"
 #include "tensor/error.h"
 #include "tensor/file.h"
 #include "tensor/json_depth.h"
@@ -25,8 +28,17 @@ std::string name_in(const nlohmann::json& line) {
   return "";
 }
 
-void load_jsonl(const std::string& path, std::vector<Document>& out) {
-  const std::string text = read_file(path);
+/// One JSON object as a document. Errors: no string "text".
+Document document_of(const nlohmann::json& json, const std::string& where, const std::string& otherwise) {
+  check(!json.is_object() || json.contains("text") || !json.contains("messages"), "corpus", where,
+        ": holds \"messages\" but no \"text\": put conversations through a chat template first");
+  check(json.is_object() && json.contains("text") && json["text"].is_string(), "corpus", where,
+        ": expected an object with a string \"text\"");
+  std::string name = name_in(json);
+  return {name.empty() ? otherwise : std::move(name), json["text"].get<std::string>()};
+}
+
+void load_jsonl(const std::string& text, const std::string& path, const std::string& stem, std::vector<Document>& out) {
   for (size_t at = 0, number = 1; at < text.size(); ++number) {
     const size_t end = std::min(text.find('\n', at), text.size());
     const std::string_view line = std::string_view(text).substr(at, end - at);
@@ -35,27 +47,76 @@ void load_jsonl(const std::string& path, std::vector<Document>& out) {
     check_json_depth(line, "corpus", path);
     const nlohmann::json json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
     check(!json.is_discarded(), "corpus", path, " line ", number, ": not valid JSON");
-    check(json.is_object() && json.contains("text") && json["text"].is_string(), "corpus", path, " line ", number,
-          ": expected an object with a string \"text\"");
-    std::string name = name_in(json);
-    if (name.empty()) name = cat(fs::path(path).stem().string(), ":", number);
-    out.push_back({std::move(name), json["text"].get<std::string>()});
+    out.push_back(document_of(json, cat(path, " line ", number), cat(stem, ":", number)));
   }
 }
 
-void load_one(const std::string& path, const std::string& name, std::vector<Document>& out) {
-  if (fs::path(path).extension() == ".jsonl") load_jsonl(path, out);
-  else out.push_back({name, read_file(path)});
+/// A .json file: a list of objects with "text", one such object, or one a line as in .jsonl.
+void load_json(const std::string& text, const std::string& path, const std::string& stem, std::vector<Document>& out) {
+  check_json_depth(std::string_view(text).substr(0, text.find('\n')), "corpus", path);
+  const nlohmann::json whole = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (whole.is_discarded()) return load_jsonl(text, path, stem, out);
+  if (!whole.is_array()) return out.push_back(document_of(whole, path, stem));
+  for (size_t i = 0; i < whole.size(); ++i) {
+    out.push_back(document_of(whole[i], cat(path, " item ", i), cat(stem, ":", i + 1)));
+  }
 }
 
-/// Every .txt and .jsonl below `folder`, sorted by path.
+/// How a file is read, by its name without ".gz" and in any case.
+enum class Format { text, jsonl, json };
+
+/// A file name taken apart.
+struct Named {
+  std::string stem;  // as documents are named: without extension and ".gz"
+  std::string extension;
+  bool packed = false;
+};
+
+Named take_apart(fs::path path) {
+  const auto lower = [](std::string s) {
+    std::transform(s.begin(), s.end(), s.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    return s;
+  };
+  Named out;
+  out.packed = lower(path.extension().string()) == ".gz";
+  if (out.packed) path.replace_extension();
+  out.extension = lower(path.extension().string());
+  out.stem = path.replace_extension().string();
+  return out;
+}
+
+Format format_of(const std::string& extension) {
+  if (extension == ".jsonl" || extension == ".ndjson") return Format::jsonl;
+  return extension == ".json" ? Format::json : Format::text;
+}
+
+/// Reads a file; `name` is its path as documents are to be named after it.
+void load_one(const std::string& path, const fs::path& name, std::vector<Document>& out) {
+  const Named named = take_apart(name);
+  const std::string stem = fs::path(named.stem).filename().string();
+  const std::string bytes = read_unpacked(path);
+  std::string text(checked_text(bytes, path));
+  switch (format_of(named.extension)) {
+    case Format::jsonl:
+      return load_jsonl(text, path, stem, out);
+    case Format::json:
+      return load_json(text, path, stem, out);
+    case Format::text:
+      check(!looks_like_json(text), "corpus", "'", path,
+            "' is JSON, not plain text: name it .jsonl or .json to have its \"text\" read");
+      out.push_back({named.stem, std::move(text)});
+  }
+}
+
+/// Every file of text below `folder`, sorted by path.
 std::vector<fs::path> text_files(const std::string& folder) {
   std::vector<fs::path> files;
   std::error_code error;
   for (auto it = fs::recursive_directory_iterator(folder, error); !error && it != fs::recursive_directory_iterator();
        it.increment(error)) {
-    const std::string extension = it->path().extension().string();
-    if ((extension == ".txt" || extension == ".jsonl") && it->is_regular_file()) files.push_back(it->path());
+    const Named named = take_apart(it->path());
+    const bool text = named.extension == ".txt" || format_of(named.extension) != Format::text;
+    if (text && it->is_regular_file()) files.push_back(it->path());
   }
   check(!error, "corpus", "cannot read folder '", folder, "': ", error.message());
   std::sort(files.begin(), files.end());
@@ -70,17 +131,17 @@ std::vector<Document> load_corpus(const std::vector<std::string>& paths) {
   for (const std::string& path : paths) {
     check(fs::exists(path), "corpus", "'", path, "' does not exist");
     if (!fs::is_directory(path)) {
-      load_one(path, fs::path(path).stem().string(), documents);
+      load_one(path, fs::path(path).filename(), documents);
       continue;
     }
     for (const fs::path& file : text_files(path)) {
-      load_one(file.string(), file.lexically_relative(path).replace_extension().string(), documents);
+      load_one(file.string(), file.lexically_relative(path), documents);
     }
   }
   std::erase_if(documents, [](const Document& d) { return d.text.empty(); });
   std::string all;
   for (const std::string& path : paths) all += cat(all.empty() ? "'" : ", '", path, "'");
-  check(!documents.empty(), "corpus", "no text in ", all, " (looked for .txt and .jsonl files)");
+  check(!documents.empty(), "corpus", "no text in ", all, " (looked for .txt, .jsonl and .json files, also .gz)");
   return documents;
 }
 
@@ -120,7 +181,7 @@ TokenCorpus tokenize_corpus(const std::vector<Document>& documents, const Tokeni
     if (all.empty()) all = std::move(part.ids);
     else all.insert(all.end(), part.ids.begin(), part.ids.end());
   }
-  return TokenCorpus(std::move(names), ids, tokenizer.vocab_size());
+  return TokenCorpus(std::move(names), ids, tokenizer.id_limit());
 }
 
 }  // namespace rw

@@ -22,9 +22,13 @@ struct Document {
   std::string text;
 };
 
-/// Reads files (.jsonl: one object a line with "text" and optionally "name", "id" or "title"; anything else: one
-/// document of plain text) and folders (every .txt and .jsonl below, sorted by path). Empty documents are dropped.
-/// Errors: missing or unreadable path, invalid JSON line (named by number), no text at all.
+/// Reads files and folders (every file with one of these names below, sorted by path). By the name, in any case, and
+/// packed as ".gz" or not:
+///   .jsonl, .ndjson  one object a line with "text" and optionally "name", "id" or "title"
+///   .json            a list of such objects, one object, or one a line
+///   .txt             one document of plain text, as is any other file that is named itself
+/// Empty documents are dropped. Errors: missing or unreadable path, invalid JSON (named by line or item), text that is in
+/// truth JSON, UTF-16, compressed or binary (text_file.h), no text at all.
 std::vector<Document> load_corpus(const std::vector<std::string>& paths);
 
 /// (items done, items in all): called from one thread at a time.

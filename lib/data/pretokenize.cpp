@@ -1,3 +1,4 @@
+// The published patterns, matched by hand: each function returns where the word that begins at `at` ends.
 #include "data/pretokenize.h"
 
 #include <algorithm>
@@ -105,18 +106,59 @@ size_t word_end(SplitRule rule, std::string_view text, size_t at) {
       return digits_end(text, at, true);
     case SplitRule::digits:
       return digits_end(text, at, false);
+    case SplitRule::literal:
+      break;
   }
   return text.size();
 }
 
-void split_by(const std::vector<SplitRule>& rules, size_t level, std::string_view text,
-              const std::function<void(std::string_view)>& word) {
+using Word = std::function<void(std::string_view)>;
+
+/// Cuts at every occurrence of a literal, from left to right.
+void split_literal(const SplitStep& step, std::string_view text, const Word& word) {
+  const size_t size = step.literal.size();
+  const bool keep_together = step.behavior == SplitBehavior::contiguous;
+  const auto hand_out = [&](size_t begin, size_t end) {
+    if (end > begin) word(text.substr(begin, end - begin));
+  };
+  size_t begin = 0;
+  for (size_t at = text.find(step.literal); at != std::string_view::npos; at = text.find(step.literal, at)) {
+    size_t end = at + size;
+    while (keep_together && text.substr(end, size) == step.literal) end += size;
+    switch (step.behavior) {
+      case SplitBehavior::removed:
+        hand_out(begin, at);
+        begin = end;
+        break;
+      case SplitBehavior::merged_with_previous:
+        hand_out(begin, end);
+        begin = end;
+        break;
+      case SplitBehavior::merged_with_next:
+        hand_out(begin, at);
+        begin = at;
+        break;
+      default:
+        hand_out(begin, at);
+        hand_out(at, end);
+        begin = end;
+    }
+    at = end;
+  }
+  hand_out(begin, text.size());
+}
+
+void split_by(const std::vector<SplitStep>& rules, size_t level, std::string_view text, const Word& word) {
   if (level == rules.size()) {
     word(text);
     return;
   }
+  if (rules[level].rule == SplitRule::literal) {
+    split_literal(rules[level], text, [&](std::string_view part) { split_by(rules, level + 1, part, word); });
+    return;
+  }
   for (size_t at = 0; at < text.size();) {
-    const size_t end = word_end(rules[level], text, at);
+    const size_t end = word_end(rules[level].rule, text, at);
     split_by(rules, level + 1, text.substr(at, end - at), word);
     at = end;
   }
@@ -137,14 +179,46 @@ std::string_view regex_of(SplitRule rule) {
   }
 }
 
+std::optional<SplitRule> rule_of_regex(std::string_view regex) {
+  for (const SplitRule rule : {SplitRule::gpt2, SplitRule::llama3, SplitRule::qwen2}) {
+    if (regex == regex_of(rule)) return rule;
+  }
+  // The same languages, spelled with possessive quantifiers and shared prefixes (tiktoken's files).
+  if (regex == R"('(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)") return SplitRule::gpt2;
+  for (
+      const char* same :
+      {R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+)",
+       R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}) {
+    if (regex == same) return SplitRule::llama3;
+  }
+  return std::nullopt;
+}
+
+std::string PreTokenizer::prepared(std::string_view text, bool at_start) const {
+  const bool wanted = prefix == SpacePrefix::always || (prefix == SpacePrefix::first && at_start);
+  const bool has_one = text.starts_with(' ') || (!space.empty() && text.starts_with(space));
+  std::string out;
+  out.reserve(text.size() + text.size() / 4 + 4);
+  const std::string_view mark = space.empty() ? std::string_view(" ") : std::string_view(space);
+  if (wanted && !has_one) out += mark;
+  for (const char c : text) {
+    if (c == ' ') out += mark;
+    else out += c;
+  }
+  return out;
+}
+
 void PreTokenizer::split(std::string_view text, const std::function<void(std::string_view)>& word) const {
   if (!text.empty()) split_by(rules, 0, text, word);
 }
 
 bool PreTokenizer::cuts_before_space() const {
-  return !add_prefix_space && std::any_of(rules.begin(), rules.end(), [](SplitRule rule) {
-    return rule == SplitRule::gpt2 || rule == SplitRule::llama3 || rule == SplitRule::qwen2;
+  const bool words = std::any_of(rules.begin(), rules.end(), [](const SplitStep& step) {
+    return step.rule == SplitRule::gpt2 || step.rule == SplitRule::llama3 || step.rule == SplitRule::qwen2;
   });
+  const bool literals =
+      std::any_of(rules.begin(), rules.end(), [](const SplitStep& s) { return s.rule == SplitRule::literal; });
+  return words && !literals && !changes_text();
 }
 
 }  // namespace rw

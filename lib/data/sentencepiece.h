@@ -8,11 +8,12 @@
 #include <vector>
 
 #include "data/merge.h"
+#include "data/pretokenize.h"
 #include "data/tokenizer.h"
 
 namespace rw {
 
-/// A vocabulary entry; `text` with plain spaces (files write them as U+2581).
+/// A vocabulary entry; `text` as files spell it, with U+2581 for spaces.
 struct Piece {
   enum class Type : uint8_t { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
   std::string text;
@@ -27,6 +28,15 @@ struct SentencePieceParts {
   std::vector<AddedToken> added;                    // beyond control tokens
   bool add_dummy_prefix = true;                     // a space before the text
   bool remove_extra_whitespaces = false;            // trims, and turns runs of spaces into one
+  // What a tokenizer.json states instead of the two above; a .model has its own rules.
+  bool from_json = false;
+  TextNormalizer normalizer;
+  PreTokenizer pre_tokenizer;
+  bool ignore_merges = false;
+  bool fuse_unknown = true;           // a run of unknown characters is one token
+  bool byte_fallback = true;          // characters without a piece are spelled in bytes if all their pieces are there
+  bool marks_are_spaces = true;       // U+2581 is a space in the text of ids
+  bool strips_first = true;           // a text of ids loses the space that it begins with
   std::string file_name, file_bytes;  // the file it came from, saved unchanged; "" to write a tokenizer.model
 };
 
@@ -46,19 +56,28 @@ class SentencePieceBpe : public Tokenizer {
   const SentencePieceParts& parts() const { return parts_; }
 
  private:
-  void encode_text(std::string_view text, std::vector<int32_t>& out) const override;
-  void encode_run(std::string_view run, std::vector<int32_t>& symbols, std::vector<int32_t>& out) const;
+  void encode_text(std::string_view text, bool at_start, std::vector<int32_t>& out) const override;
+  void append_token(const AddedToken& token) override;
+  void encode_word(std::string_view word, WordCache& cache, std::vector<int32_t>& out) const;
+  void encode_run(std::string_view run, std::vector<int32_t>& out) const;
+  size_t next_symbols(std::string_view run, size_t at, std::vector<int32_t>& symbols) const;
+  bool spell_in_bytes(std::string_view character, std::vector<int32_t>& symbols) const;
+  std::string clean_text(std::string_view text, bool at_start) const;
   void index_pieces();
+  void index_piece(int32_t id);
   void index_merges();
+  void index_ranked_merges();
 
   SentencePieceParts parts_;
   std::array<int32_t, 256> byte_ids_{};
   int32_t unknown_ = -1;
-  std::vector<int32_t> user_defined_;  // never merged
-  StringIndex ids_;                    // text of normal and user-defined pieces -> id
-  StringIndex token_ids_;              // the file's spelling of every piece -> id
+  std::vector<AddedToken> user_defined_;  // pieces that are taken whole wherever they stand
+  TokenMatcher user_defined_matcher_;
+  StringIndex ids_;        // text of pieces that text may become -> id
+  StringIndex token_ids_;  // the file's spelling of every piece -> id
   MergeTable merges_;
   bool cuts_at_spaces_ = false;  // no piece goes on over a space, so that words can be encoded one by one
+  bool ordered_ = true;          // every merge comes after those that make its parts
 };
 
 /// Parses a SentencePiece .model (protobuf, by hand). `path` is for messages. Errors: truncated or garbled bytes,

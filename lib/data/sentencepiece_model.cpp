@@ -9,17 +9,7 @@
 namespace rw {
 namespace {
 
-constexpr std::string_view kSpace = "\xE2\x96\x81";
-
-std::string unescape_spaces(std::string_view text) {
-  std::string out;
-  while (!text.empty()) {
-    const bool space = text.starts_with(kSpace);
-    out += space ? ' ' : text[0];
-    text.remove_prefix(space ? kSpace.size() : 1);
-  }
-  return out;
-}
+constexpr std::string_view kMark = "\xE2\x96\x81";  // stands for a space
 
 /// A protobuf message as a sequence of (field, value); every read is checked against the end.
 class Message {
@@ -105,7 +95,7 @@ Piece parse_piece(std::string_view bytes, size_t id, const std::string& path) {
   for (Message::Field field; message.next(field);) {
     if (field.number == 1) {
       Message::expect(field, 2, path);
-      piece.text = unescape_spaces(field.bytes);
+      piece.text = field.bytes;
     } else if (field.number == 2) {
       Message::expect(field, 5, path);
       piece.score = field.real();
@@ -193,10 +183,8 @@ std::string serialize_sentencepiece(const SentencePieceParts& parts) {
   std::string out;
   bool bytes = false;
   for (const Piece& piece : parts.pieces) {
-    std::string text;
-    for (const char c : piece.text) text += c == ' ' ? kSpace : std::string_view(&c, 1);
     std::string message;
-    put_bytes(message, 1, text);
+    put_bytes(message, 1, piece.text);
     put_varint(message, 2 << 3 | 5);
     message.append(reinterpret_cast<const char*>(&piece.score), 4);
     put_integer(message, 3, static_cast<uint64_t>(piece.type));
@@ -241,7 +229,9 @@ SentencePieceParts parse_llama2c_tokenizer(std::string_view bytes, const std::st
           id, " has score ", piece.score, " and ", length, " bytes, the longest being ", longest,
           ": the file is garbled");
     check(bytes.size() - at >= static_cast<size_t>(length), "tokenizer", path, ": truncated in token ", id);
-    piece.text = bytes.substr(at, static_cast<size_t>(length));
+    for (const char c : bytes.substr(at, static_cast<size_t>(length))) {
+      piece.text += c == ' ' ? kMark : std::string_view(&c, 1);
+    }
     at += static_cast<size_t>(length);
     if (id == 0) piece.type = Piece::Type::unknown;
     if (id == 1 || id == 2) {  // written with newlines around them

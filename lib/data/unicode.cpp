@@ -1,3 +1,4 @@
+// UTF-8 and character classes: ASCII from a small table, the rest by search in the ranges of unicode_tables.h.
 #include "data/unicode.h"
 
 #include <algorithm>
@@ -67,6 +68,27 @@ Char char_at(std::string_view text, size_t at) {
   const bool overlong = (length == 3 && code < 0x800) || (length == 4 && code < 0x10000);
   if (overlong || (code >= 0xD800 && code <= 0xDFFF) || code > 0x10FFFF) return invalid;
   return {code, length, class_of(code)};
+}
+
+Char char_before(std::string_view text, size_t at) {
+  for (size_t length = 1; length <= 4 && length <= at; ++length) {
+    const Char c = char_at(text, at - length);
+    if (c.length == length && c.code != kInvalidChar) return c;
+  }
+  return at == 0 ? Char{} : Char{kInvalidChar, 1, CharClass::other};
+}
+
+bool is_word(uint32_t code) {
+  if (code < 128) return code == '_' || kAscii[code] == CharClass::letter || kAscii[code] == CharClass::number;
+  return code <= 0x10FFFF && in_ranges(unicode_tables::kWord, code);
+}
+
+uint8_t combining_class(uint32_t code) {
+  const auto* after = std::upper_bound(std::begin(unicode_tables::kClasses), std::end(unicode_tables::kClasses), code,
+                                       [](uint32_t c, const unicode_tables::ClassRun& r) { return c < r.first; });
+  if (after == std::begin(unicode_tables::kClasses)) return 0;
+  const unicode_tables::ClassRun& run = *std::prev(after);
+  return code <= run.last ? static_cast<uint8_t>(run.combining_class) : 0;
 }
 
 void append_utf8(std::string& out, uint32_t code) {

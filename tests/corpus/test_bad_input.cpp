@@ -66,10 +66,10 @@ TEST_CASE("A garbled tokenizer.json says what is wrong and where") {
   CHECK(has(load_error("tokenizer.json", edited_json("\"merges\": []", "\"merges\": [\"ab\"]")), "two tokens"));
   CHECK(has(load_error("tokenizer.json", edited_json("\"merges\": []", "\"merges\": [[\"a\"]]")), "two tokens"));
   CHECK(has(load_error("tokenizer.json", edited_json("\"merges\": []", "\"merges\": 5")), "must be a list"));
-  CHECK(has(load_error("tokenizer.json", edited_json("\"normalizer\": null", "\"normalizer\": {\"type\": \"NFC\"}")),
-            "NFC"));
+  CHECK(has(load_error("tokenizer.json", edited_json("\"normalizer\": null", "\"normalizer\": {\"type\": \"Lowercase\"}")),
+            "normalizer 'Lowercase'"));
   CHECK(has(load_error("tokenizer.json", edited_json("\"type\": \"ByteLevel\"", "\"type\": \"Bert\"")), "Bert"));
-  CHECK(has(load_error("tokenizer.json", edited_json("\"lstrip\": false", "\"lstrip\": true")), "lstrip"));
+  CHECK(has(load_error("tokenizer.json", edited_json("\"dropout\": null", "\"dropout\": 0.1")), "dropout = 0.1"));
 }
 
 TEST_CASE("A tokenizer_config.json with an unknown BOS is refused") {

@@ -43,7 +43,7 @@ TEST_CASE("Invalid UTF-8 becomes single bytes") {
 
 TEST_CASE("Text is cut into words where HF's library cuts it") {
   const auto json = nlohmann::json::parse(read_file(test::data_dir() + "/tokenizers/hf_splits.json"));
-  const std::vector<std::pair<const char*, std::vector<SplitRule>>> kinds = {
+  const std::vector<std::pair<const char*, std::vector<SplitStep>>> kinds = {
       {"gpt2", {SplitRule::gpt2}},
       {"llama3", {SplitRule::llama3}},
       {"qwen2", {SplitRule::qwen2}},

@@ -1,4 +1,5 @@
-#include "compare_table.h"
+// What a comparison has measured, read back from its folders and laid out as tables.
+#include "train/comparison_table.h"
 
 #include <algorithm>
 #include <cmath>
@@ -10,10 +11,10 @@
 #include "tensor/error.h"
 #include "tensor/file.h"
 
-using namespace rw;
-namespace fs = std::filesystem;
-
+namespace rw {
 namespace {
+
+namespace fs = std::filesystem;
 
 struct Number {
   std::string name;
@@ -230,3 +231,5 @@ ReportRun report_run(const ArmRuns& arm) {
   out.recipe.emplace_back("seeds", cat(runs.size()));
   return out;
 }
+
+}  // namespace rw

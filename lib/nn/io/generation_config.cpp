@@ -1,0 +1,64 @@
+// Reads generation_config.json.
+#include "nn/io/generation_config.h"
+
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "tensor/error.h"
+#include "tensor/file.h"
+#include "tensor/json_depth.h"
+
+namespace rw {
+namespace {
+
+constexpr const char* kOp = "generation_config";
+using Json = nlohmann::json;
+
+int32_t token_of(const Json& value, const std::string& path) {
+  check(value.is_number_integer() && value >= 0 && value <= INT32_MAX, kOp, path,
+        ": \"eos_token_id\" must be a token id or a list of them, got ", value.dump());
+  return value.get<int32_t>();
+}
+
+}  // namespace
+
+GenerationConfig read_generation_config(const std::string& folder) {
+  GenerationConfig out;
+  const std::string path = folder + "/generation_config.json";
+  if (!std::filesystem::exists(path)) return out;
+  const std::string text = read_file(path);
+  check_json_depth(text, kOp, path);
+  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  check(json.is_object(), kOp, path, " must be a JSON object");
+  const auto has = [&](const char* key) { return json.contains(key) && !json[key].is_null(); };
+  if (has("eos_token_id")) {
+    const Json& eos = json["eos_token_id"];
+    if (eos.is_array()) {
+      for (const Json& id : eos) out.eos.push_back(token_of(id, path));
+    } else {
+      out.eos.push_back(token_of(eos, path));
+    }
+  }
+  const auto number = [&](const char* key, double most) -> std::optional<double> {
+    if (!has(key)) return std::nullopt;
+    const double value = json[key].is_number() ? json[key].get<double>() : std::nan("");
+    check(value > 0 && value <= most, kOp, path, ": \"", key, "\" must be a number above 0 and at most ", most,
+          ", got ", json[key].dump());
+    return value;
+  };
+  out.temperature = number("temperature", 1e6);
+  out.top_p = number("top_p", 1);
+  if (has("top_k")) {
+    check(json["top_k"].is_number_integer() && json["top_k"] >= 0, kOp, path, ": \"top_k\" must be 0 or more, got ",
+          json["top_k"].dump());
+    out.top_k = json["top_k"].get<int64_t>();
+  }
+  if (has("do_sample")) {
+    check(json["do_sample"].is_boolean(), kOp, path, ": \"do_sample\" must be true or false");
+    out.do_sample = json["do_sample"].get<bool>();
+  }
+  return out;
+}
+
+}  // namespace rw
