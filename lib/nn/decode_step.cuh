@@ -30,7 +30,7 @@ struct Model {
   const double* inv_freq;            // [pairs]
   const float* query_scale;          // [capacity] or null
   float *x, *q, *o, *h, *logits;     // [C], [H,D], [H,D], [F], [V]
-  float* partial;                    // [H,splits,D+2]: numerator, top, sum of a stretch of the cache
+  float* partial;                    // [H,splits,D+2]: numerator, top, sum of a split of the cache
   int* heads_arrived;                // [K * parts], zero between two layers
   Meeting* meeting;
   int n_layers, hidden, ffn, vocab, n_heads, n_kv_heads, head_dim, pairs;

@@ -220,8 +220,8 @@ constexpr int64_t kOwnSharedBytes = 8 * 1024;  // what the kernel declares besid
 /// Shared floats for the activations: of a product's input, or of attention.
 template <class T>
 int64_t vector_floats_for(int64_t widest, int64_t head_dim) {
-  return stretch::with_wide(head_dim,
-                            [&](auto wide) { return std::max<int64_t>(widest, stretch::kWarpFloats<T, wide>); });
+  return split_kv::with_wide(head_dim,
+                            [&](auto wide) { return std::max<int64_t>(widest, split_kv::kWarpFloats<T, wide>); });
 }
 template <class T>
 bool fits(int slots, int64_t n_layers, int64_t vector_floats) {
@@ -234,11 +234,11 @@ class Decoder final : public DeviceDecoder {
   explicit Decoder(const DecoderModel& m) : m_(m) {
     const Device device = m.embedding.device();
     const MemoryTag tag("decoder");
-    const int64_t rows = stretch::with_wide(m.head_dim, [](auto wide) { return stretch::kRows<T, wide>; });
+    const int64_t rows = split_kv::with_wide(m.head_dim, [](auto wide) { return split_kv::kRows<T, wide>; });
     const int64_t parts = ceil_div(m.n_heads / m.n_kv_heads, rows), units = m.n_kv_heads * parts;
-    // As many stretches of the cache as there are blocks for, but none shorter than it should be.
+    // As many splits of the cache as there are blocks for, but none shorter than it should be.
     const int64_t splits = std::clamp<int64_t>(std::min(multiprocessors() / units, ceil_div(m.capacity, kShortest)), 1,
-                                               stretch::kMaxStretches);
+                                               split_kv::kMaxSplits);
     const int64_t vector_floats = vector_floats_for<T>(std::max({m.hidden, m.ffn, m.n_heads * m.head_dim}), m.head_dim);
 
     std::vector<Layer<T>> layers;
@@ -337,7 +337,7 @@ class Decoder final : public DeviceDecoder {
   static constexpr int kResults = 4;  // on their way back
 
   void start(int32_t id, int64_t position) {
-    stretch::with_wide(m_.head_dim, [&](auto wide) {
+    split_kv::with_wide(m_.head_dim, [&](auto wide) {
       if (slots_ == kShallow) return launch_step(decode_step_kernel<T, kShallow, wide>, id, position);
       launch_step(decode_step_kernel<T, kDeep<T>, wide>, id, position);
     });

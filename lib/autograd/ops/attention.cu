@@ -58,11 +58,11 @@ __global__ void __launch_bounds__(kThreads) finish_dq_kernel(Shape s, const floa
   store_float<N>(head + (line - bh * s.tq) * dq.row + (i - line * s.head_dim), x);
 }
 
-std::atomic<Path> fastest_path{Path::few};
+std::atomic<Path> fastest_path{Path::split_kv};
 
 Path choose(const AttentionShape& s, std::initializer_list<const HeadView*> views, bool forward) {
   const Path limit = fastest_path.load(std::memory_order_relaxed);
-  if (forward && limit >= Path::few && few_takes(s, views)) return Path::few;
+  if (forward && limit >= Path::split_kv && split_kv_takes(s, views)) return Path::split_kv;
   if (limit >= Path::sm90 && sm90_takes(s, views)) return Path::sm90;
   if (limit >= Path::mma && mma_takes(s, views)) return Path::mma;
   return Path::general;
@@ -139,8 +139,8 @@ void attention_forward(const AttentionShape& s, const HeadView& q, const HeadVie
   if (s.batch == 0 || s.q_length == 0) return;
   float* l = lse.defined() ? lse.data<float>() : nullptr;
   switch (attn::choose(s, {&q, &k, &v, &o}, true)) {
-    case attn::Path::few:
-      return attn::few_forward(s, q, k, v, o, l);
+    case attn::Path::split_kv:
+      return attn::split_kv_forward(s, q, k, v, o, l);
     case attn::Path::sm90:
       return attn::sm90_forward(s, q, k, v, o, l);
     case attn::Path::mma:
@@ -162,7 +162,7 @@ void attention_backward(const AttentionShape& s, const HeadView& q, const HeadVi
       return attn::sm90_backward(s, q, k, v, rows, d_o, dq, dk, dv);
     case attn::Path::mma:
       return attn::mma_backward(s, q, k, v, rows, d_o, dq, dk, dv);
-    case attn::Path::few:  // forward only
+    case attn::Path::split_kv:  // forward only
     case attn::Path::general:
       break;
   }

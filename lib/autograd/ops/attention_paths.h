@@ -7,9 +7,9 @@ enum class Path {
   general,  // f32 FMA: f32 and bf16, any head dim up to 256
   mma,      // mma.sync tensor cores: bf16, head dim 16, 32, 48, 64, 80, 96 or 128
   sm90,     // wgmma and TMA, on Hopper: bf16, head dim a multiple of 8 up to 128 except 16, 32 and 80
-  few,      // forward of few queries over many keys, by stretches of the keys: f32 and bf16
+  split_kv,  // forward of few queries over many keys, the keys split over blocks: f32 and bf16
 };
-/// The fastest path that may be taken from now on (few at first). Arguments that a path cannot take go to the next
+/// The fastest path that may be taken from now on (split_kv at first). Arguments that a path cannot take go to the next
 /// slower one.
 void set_fastest_path(Path path);
 

@@ -1,24 +1,24 @@
-// Attention of a few queries over many keys. A token's keys and values are read once and used by few queries, so memory
-// is the bound, and what is missing is blocks: a head alone would be one. So the keys are cut into stretches, a block
-// each; every warp of a block walks over its own keys with the online softmax, and then what the warps found becomes
-// one result per row and stretch, and the stretches' results become the rows of O:
+// Attention of few queries over many keys, split over the keys ("split-KV", as in flash decoding). A token's keys and
+// values are read once and used by few queries, so memory is the bound, and one block per head would leave most of the
+// GPU idle. So the keys are split, one block per split. Every warp of a block walks over its own keys with the online
+// softmax. Then the warps' results become one result per row and split, and the splits' results become the rows of O:
 //
-//   walk_keys  ->  add_warps  ->  add_stretches            numerator sum_j 2^(x_j - top) v_j, top, sum_j 2^(x_j - top)
+//   walk_keys  ->  combine_warps  ->  combine_splits       numerator sum_j 2^(x_j - top) v_j, top, sum_j 2^(x_j - top)
 //
-// all in a fixed order. x = c S with c = scale log2 e, so that every exponential is an exp2. attention_few.cu makes
-// kernels of this, and nn/decode_attention.cuh a stage of the decoder's kernel.
+// All sums run in a fixed order. x is the score in units of log 2, so that every exponential is an exp2.
+// attention_split_kv.cu makes kernels of this, and nn/decode_attention.cuh a stage of the decoder's kernel.
 #pragma once
 #include <type_traits>
 
 #include "autograd/ops/attention_mma.cuh"
 #include "tensor/launch.cuh"
 
-namespace rw::cuda::attn::stretch {
+namespace rw::cuda::attn::split_kv {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
-constexpr int kMaxStretches = 128;  // a multiple of 32
-constexpr int kTurnsAhead = 2;      // of a warp's walk: asked into L2 before they are read
+constexpr int kMaxSplits = 128;  // a multiple of 32
+constexpr int kStepsAhead = 2;   // of a warp's walk: prefetched into L2 before they are read
 
 /// Calls f(integral_constant<int, WIDE>), the width that the head dim is padded to: 64, 128 or 256.
 template <class F>
@@ -35,12 +35,26 @@ constexpr bool kTensorCores = (std::is_same_v<T, b16> && WIDE <= 128);
 template <class T, int WIDE>
 constexpr int kRows = kTensorCores<T, WIDE> ? 8 : 4;
 
-/// Keys and values of one kv head: token t at k + t * k_row. Tokens [begin, end) are the stretch.
+/// Keys and values of one kv head: token t at k + t * k_row. Tokens [begin, end) are the split.
 template <class T>
 struct Keys {
   const T *k, *v;
   int64_t k_row, v_row;
   int begin, end, head_dim;
+};
+
+/// The tokens [begin, end) that a row sees.
+struct Range {
+  int begin, end;
+};
+
+/// From q . k to a score in units of log 2: factor * (q . k), with a soft cap (also in units of log 2) cap * tanh of it.
+struct ScoreScale {
+  float factor, cap = 0;
+  __device__ __forceinline__ float operator()(float dot) const {
+    const float x = dot * factor;
+    return cap > 0 ? cap * tanhf(x / cap) : x;
+  }
 };
 
 /// What a block keeps of its warps: of_warp is dynamic shared memory, the rest can be declared.
@@ -70,11 +84,11 @@ __device__ __forceinline__ void load_words(uint32_t (&to)[4], const T* p, bool v
   to[0] = x.x, to[1] = x.y, to[2] = x.z, to[3] = x.w;
 }
 
-/// The rows' results over a warp's keys of the stretch. query(row, column): eight elements of q; seen(row): the first
-/// token that the row does not see.
-template <int WIDE, class Query, class Seen>
-__device__ __forceinline__ void walk_keys_mma(const Keys<b16>& keys, float c, const Query& query, const Seen& seen,
-                                              float* of_warp, OfWarps<8>& of) {
+/// The rows' results over a warp's keys of the split. query(row, column): eight elements of q; visible(row): the Range
+/// of tokens that the row sees.
+template <int WIDE, class Query, class Visible>
+__device__ __forceinline__ void walk_keys_mma(const Keys<b16>& keys, ScoreScale scale, const Query& query,
+                                              const Visible& visible, float* of_warp, OfWarps<8>& of) {
   constexpr int KEYS = 16, STEP = kWarps * KEYS;  // a warp's at a time, a block's
   constexpr int TILES = KEYS / 8, QUADS = WIDE / 32, OCTS = WIDE / 64;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, g = lane / 4, quad = lane % 4;
@@ -103,8 +117,8 @@ __device__ __forceinline__ void walk_keys_mma(const Keys<b16>& keys, float c, co
         }
       }
   };
-  // Registers hold one turn's keys, too few bytes to keep the memory busy: the turns after it are asked into L2.
-  const auto prefetch_turn = [&](int first) {
+  // Registers hold the keys of one step, too few bytes to keep the memory busy: later steps are prefetched into L2.
+  const auto prefetch_step = [&](int first) {
     const int t = first + lane % KEYS;
     if (t >= keys.end) return;
     const b16* row = lane < KEYS ? keys.k + t * keys.k_row : keys.v + t * keys.v_row;
@@ -112,12 +126,13 @@ __device__ __forceinline__ void walk_keys_mma(const Keys<b16>& keys, float c, co
     for (int j = 0; j < OCTS; ++j) prefetch(row + 64 * j);
   };
   float o[OCTS][4][4] = {}, top = -INFINITY, sum = 0.f;
-  const int visible = min(keys.end, seen(g));
+  const Range seen = visible(g);
+  const int seen_end = min(keys.end, seen.end);
   int first = keys.begin + warp * KEYS;
   fetch_k(first);
   fetch_v(first);
 #pragma unroll
-  for (int turn = 1; turn < kTurnsAhead; ++turn) prefetch_turn(first + turn * STEP);
+  for (int step = 1; step < kStepsAhead; ++step) prefetch_step(first + step * STEP);
 #pragma unroll
   for (int j = 0; j < QUADS; ++j) {
     const Vec<float, 8> x = query(g, 32 * j + 8 * quad);
@@ -125,7 +140,7 @@ __device__ __forceinline__ void walk_keys_mma(const Keys<b16>& keys, float c, co
     for (int i = 0; i < 4; ++i) q[j][i] = mma_sync::pack(x.at[2 * i], x.at[2 * i + 1]);
   }
   for (; first < keys.end; first += STEP) {
-    prefetch_turn(first + kTurnsAhead * STEP);
+    prefetch_step(first + kStepsAhead * STEP);
     float p[TILES][4];
 #pragma unroll
     for (int n = 0; n < TILES; ++n) {
@@ -144,7 +159,8 @@ __device__ __forceinline__ void walk_keys_mma(const Keys<b16>& keys, float c, co
     for (int n = 0; n < TILES; ++n)
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
-        p[n][e] = first + 8 * n + 2 * quad + e < visible ? p[n][e] * c : -INFINITY;
+        const int t = first + 8 * n + 2 * quad + e;
+        p[n][e] = t >= seen.begin && t < seen_end ? scale(p[n][e]) : -INFINITY;
         higher = fmaxf(higher, p[n][e]);
       }
     higher = fmaxf(higher, __shfl_xor_sync(kAllLanes, higher, 1));
@@ -215,24 +231,25 @@ __device__ __forceinline__ Eight<T> load_past_l1(const T* p) {
 }
 
 /// The same; a group of WIDE / 8 lanes takes one key at a time, eight elements per lane.
-template <class T, int WIDE, class Query, class Seen>
-__device__ __forceinline__ void walk_keys_fma(const Keys<T>& keys, float c, const Query& query, const Seen& seen,
-                                              float* of_warp, OfWarps<4>& of) {
+template <class T, int WIDE, class Query, class Visible>
+__device__ __forceinline__ void walk_keys_fma(const Keys<T>& keys, ScoreScale scale, const Query& query,
+                                              const Visible& visible, float* of_warp, OfWarps<4>& of) {
   constexpr int ROWS = 4, LANES = WIDE / 8, kGroups = kThreads / LANES;
   const int warp = threadIdx.x / kWarp, group = threadIdx.x / LANES, column = threadIdx.x % LANES * 8;
   const bool inside = column < keys.head_dim;
   float acc[ROWS][8] = {}, top[ROWS], sum[ROWS];
   Vec<float, 8> q[ROWS];
-  int visible[ROWS];
+  Range seen[ROWS];
 #pragma unroll
   for (int r = 0; r < ROWS; ++r) {
     top[r] = -INFINITY;
     sum[r] = 0;
     q[r] = query(r, column);
-    visible[r] = min(keys.end, seen(r));
+    seen[r] = visible(r);
+    seen[r].end = min(keys.end, seen[r].end);
   }
-  // Every lane of a warp makes the same number of turns, so that the shuffles are whole.
-  Eight<T> k{}, v{}, next_k{}, next_v{};  // a turn ahead
+  // Every lane of a warp makes the same number of steps, so that the shuffles are whole.
+  Eight<T> k{}, v{}, next_k{}, next_v{};  // a step ahead
   const auto fetch = [&](int t) {
     if (t < keys.end && inside) {
       next_k = load_past_l1(keys.k + t * keys.k_row + column);
@@ -240,8 +257,8 @@ __device__ __forceinline__ void walk_keys_fma(const Keys<T>& keys, float c, cons
     }
   };
   fetch(keys.begin + group);
-  for (int turn = keys.begin; turn < keys.end; turn += kGroups) {
-    const int t = turn + group;
+  for (int step = keys.begin; step < keys.end; step += kGroups) {
+    const int t = step + group;
     const bool valid = t < keys.end && inside;
     k = next_k, v = next_v;
     fetch(t + kGroups);
@@ -252,8 +269,8 @@ __device__ __forceinline__ void walk_keys_fma(const Keys<T>& keys, float c, cons
       for (int i = 0; i < 8; ++i) score = fmaf(q[r].at[i], valid ? k[i] : 0.f, score);
 #pragma unroll
       for (int offset = LANES / 2; offset > 0; offset /= 2) score += __shfl_xor_sync(kAllLanes, score, offset);
-      if (t < visible[r]) {
-        score *= c;
+      if (t >= seen[r].begin && t < seen[r].end) {
+        score = scale(score);
         const float higher = fmaxf(top[r], score), shrink = exp2f(top[r] - higher), weight = exp2f(score - higher);
         top[r] = higher;
         sum[r] = sum[r] * shrink + weight;
@@ -285,22 +302,22 @@ __device__ __forceinline__ void walk_keys_fma(const Keys<T>& keys, float c, cons
 }
 
 /// Every thread of the block must call it.
-template <class T, int WIDE, class Query, class Seen>
-__device__ __forceinline__ void walk_keys(const Keys<T>& keys, float c, const Query& query, const Seen& seen,
-                                          float* of_warp, OfWarps<kRows<T, WIDE>>& of) {
+template <class T, int WIDE, class Query, class Visible>
+__device__ __forceinline__ void walk_keys(const Keys<T>& keys, ScoreScale scale, const Query& query,
+                                          const Visible& visible, float* of_warp, OfWarps<kRows<T, WIDE>>& of) {
   if constexpr (kTensorCores<T, WIDE>) {
-    walk_keys_mma<WIDE>(keys, c, query, seen, of_warp, of);
+    walk_keys_mma<WIDE>(keys, scale, query, visible, of_warp, of);
   } else {
-    walk_keys_fma<T, WIDE>(keys, c, query, seen, of_warp, of);
+    walk_keys_fma<T, WIDE>(keys, scale, query, visible, of_warp, of);
   }
 }
 
-// --- the warps, then the stretches ----------------------------------------------------------------------------------
+// --- the warps, then the splits ----------------------------------------------------------------------------------
 
-/// put(row, column, numerators of two columns, top, sum) of the block's stretch. Begins with a barrier.
+/// put(row, column, numerators of two columns, top, sum) of the block's split. Begins with a barrier.
 template <int WIDE, int ROWS, class Put>
-__device__ __forceinline__ void add_warps(const float* of_warp, const OfWarps<ROWS>& of, int rows, int head_dim,
-                                          const Put& put) {
+__device__ __forceinline__ void combine_warps(const float* of_warp, const OfWarps<ROWS>& of, int rows, int head_dim,
+                                              const Put& put) {
   __syncthreads();
   for (int item = threadIdx.x; item < rows * head_dim / 2; item += kThreads) {
     const int r = 2 * item / head_dim, i = 2 * item % head_dim;
@@ -319,36 +336,36 @@ __device__ __forceinline__ void add_warps(const float* of_warp, const OfWarps<RO
   }
 }
 
-/// What stretches found, per row: [stretches, head_dim + 2] floats, numerator, top and sum.
-__device__ __forceinline__ void keep(float* row, int stretch, int head_dim, int column, float2 value, float top,
+/// What splits found, per row: [splits, head_dim + 2] floats, numerator, top and sum.
+__device__ __forceinline__ void keep(float* row, int split, int head_dim, int column, float2 value, float top,
                                      float sum) {
-  float* to = row + static_cast<int64_t>(stretch) * (head_dim + 2);
+  float* to = row + static_cast<int64_t>(split) * (head_dim + 2);
   *reinterpret_cast<float2*>(to + column) = value;
   if (column == 0) *reinterpret_cast<float2*>(to + head_dim) = {top, sum};
 }
 
 /// put(row, column, two elements of O), and finish(row, top, sum) by one thread each, of `rows` rows at `partial`, of
-/// whose `stretches` the first `used` count. THREADS threads of the block call it. weight: shared. It has one barrier,
-/// inside. AHEAD: stretches whose loads are on their way together.
+/// whose `splits` the first `used` count. THREADS threads of the block call it. weight: shared. It has one barrier,
+/// inside. AHEAD: splits whose loads are on their way together.
 template <int THREADS, int AHEAD, int ROWS, class Put, class Finish>
-__device__ __forceinline__ void add_stretches(const float* partial, int rows, int stretches, int used, int head_dim,
-                                              float (&weight)[ROWS][kMaxStretches], const Put& put,
-                                              const Finish& finish) {
+__device__ __forceinline__ void combine_splits(const float* partial, int rows, int splits, int used, int head_dim,
+                                               float (&weight)[ROWS][kMaxSplits], const Put& put,
+                                               const Finish& finish) {
   static_assert(ROWS <= THREADS / kWarp);
   const int64_t wide = head_dim + 2;
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   float2 value[AHEAD];
   const auto fetch = [&](int item, int first) {
-    const float* from = partial + (2 * item / head_dim * stretches + first) * wide + 2 * item % head_dim;
+    const float* from = partial + (2 * item / head_dim * splits + first) * wide + 2 * item % head_dim;
 #pragma unroll
     for (int p = 0; p < AHEAD; ++p)
       value[p] = first + p < used ? __ldcg(reinterpret_cast<const float2*>(from + p * wide)) : float2{};
   };
   if (threadIdx.x < rows * head_dim / 2) fetch(threadIdx.x, 0);
-  // Meanwhile the weights of the stretches, by a warp per row.
+  // Meanwhile the weights of the splits, by a warp per row.
   if (warp < rows) {
-    constexpr int kEach = kMaxStretches / kWarp;
-    const float* from = partial + warp * stretches * wide + head_dim;
+    constexpr int kEach = kMaxSplits / kWarp;
+    const float* from = partial + warp * splits * wide + head_dim;
     float2 end[kEach];  // top and sum
     float highest = -INFINITY, total = 0;
 #pragma unroll
@@ -384,4 +401,4 @@ __device__ __forceinline__ void add_stretches(const float* partial, int rows, in
   }
 }
 
-}  // namespace rw::cuda::attn::stretch
+}  // namespace rw::cuda::attn::split_kv
