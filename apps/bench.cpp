@@ -5,7 +5,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
-#include "autograd/fast_atomics.h"
+#include "autograd/tape.h"
 #include "autograd/ops/attention.h"
 #include "autograd/ops/reduce.h"
 #include "autograd/tape.h"
@@ -292,7 +292,7 @@ void bench_decode_cuda(Device device) {
 void run_cuda(const Options& o, const Globals& globals) {
   Globals own = globals;
   check(cuda_device_count() > 0, "bench", "there is no GPU (", cuda_device_name(), ")");
-  set_fast_atomics(o.fast_atomics);
+  Tape::current().set_fast_atomics(o.fast_atomics);
   const auto comm = join_ranks(own);
   const Device device = use(own);
   check(device.is_cuda(), "bench", "bench cuda runs on a GPU, not on ", device);

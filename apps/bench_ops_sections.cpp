@@ -41,11 +41,10 @@ std::vector<int64_t> sizes(const std::string& text, size_t parts) {
   return all;
 }
 
-using Op = std::function<Var(const std::vector<Var>&)>;
+}  // namespace
 
-/// Times op without recording, and the backward pass of op alone.
 void forward_backward(OpsBench& b, const OpWork& w, const std::vector<Tensor>& inputs, const Op& op,
-                      const std::vector<Tensor>& gradient_buffers = {}) {
+                      const std::vector<Tensor>& gradient_buffers) {
   const std::vector<Var> constants(inputs.begin(), inputs.end());
   b.row(w.section, w.name + " fwd", b.time([&] { op(constants); }), w.forward_bytes, w.forward_flops, w.ceiling);
   std::vector<Var> leaves;
@@ -55,6 +54,7 @@ void forward_backward(OpsBench& b, const OpWork& w, const std::vector<Tensor>& i
                          : Var::leaf(inputs[i]));
   }
   Tape tape;
+  tape.set_fast_atomics(Tape::current().fast_atomics());
   const TapeScope scope(tape);
   Var y;
   Tensor dy;
@@ -68,6 +68,8 @@ void forward_backward(OpsBench& b, const OpWork& w, const std::vector<Tensor>& i
   b.row(w.section, w.name + " bwd", b.time([&] { tape.backward({y}, {dy}); }, forward), w.backward_bytes,
         w.backward_flops, w.ceiling);
 }
+
+namespace {
 
 /// The shapes whose products and optimizer are timed, with the tokens of a step.
 struct TimedModel {
@@ -167,6 +169,7 @@ void norm_rows(OpsBench& b, int64_t d) {
   const Var vx = Var::leaf(x), vr = Var::leaf(r), vw = Var::leaf(w, dw);
   const Tensor dh = b.random({tokens, d}, DType::bf16, 4), dy = b.random({tokens, d}, DType::bf16, 5);
   Tape tape;
+  tape.set_fast_atomics(Tape::current().fast_atomics());
   const TapeScope scope(tape);
   std::pair<Var, Var> out;
   const Times backward = b.time(
@@ -339,6 +342,7 @@ void attention_rows(OpsBench& b, int64_t batch, int64_t heads, int64_t kv_heads,
   const std::vector<Var> leaves{Var::leaf(q), Var::leaf(k), Var::leaf(v)};
   const Tensor d_o = b.random(q.shape(), DType::bf16, 4);
   Tape tape;
+  tape.set_fast_atomics(Tape::current().fast_atomics());
   const TapeScope scope(tape);
   const Times both = b.time([&] { tape.backward({op(leaves)}, {d_o}); },
                             [&] {

@@ -45,7 +45,7 @@ bool asked_for(const std::string& only, const std::string& name);
 /// Applies --threads and --device. Errors: no such device.
 rw::Device use(const Globals& globals);
 
-/// Declares --fast-atomics (lib/autograd/fast_atomics.h); whoever declares it passes it to set_fast_atomics.
+/// Declares --fast-atomics (Tape::set_fast_atomics).
 void add_fast_atomics(CLI::App& app, bool& on);
 
 struct LoadedModel {

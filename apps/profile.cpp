@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "autograd/fast_atomics.h"
+#include "autograd/tape.h"
 #include "autograd/tape.h"
 #include "common.h"
 #include "eval/profile_report.h"
@@ -147,7 +147,7 @@ class Step {
 
 void run(const Options& o, const Globals& globals) {
   const Device device = use(globals);
-  set_fast_atomics(o.fast_atomics);
+  Tape::current().set_fast_atomics(o.fast_atomics);
   const ModelShape p = shape_of(o, device);
   const DType dtype = o.dtype == "bf16" || (o.dtype == "auto" && device.is_cuda()) ? DType::bf16 : DType::f32;
   ProfileSubject s;

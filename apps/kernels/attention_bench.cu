@@ -37,11 +37,6 @@ const Way kWays[] = {{"general", Path::general, Fusion::automatic},
                      {"split", Path::sm90, Fusion::never},
                      {"fused", Path::sm90, Fusion::always}};
 
-void use(const Way& way) {
-  cuda::attn::set_fastest_path(way.path);
-  cuda::attn::set_backward_fusion(way.fusion);
-}
-
 __global__ void fill_normal(__nv_bfloat16* x, int64_t n, unsigned seed, float std) {
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < n; i += int64_t(gridDim.x) * blockDim.x) {
     uint64_t z = (i + 1) * 0x9E3779B97F4A7C15ull + seed * 0xD1B54A32D192ED03ull;  // splitmix64
@@ -87,6 +82,11 @@ struct Problem {
                              view(dkv, s.n_kv_heads, 2 * s.n_kv_heads, s.head_dim));
   }
 };
+
+void use(const Way& way, AttentionShape& s) {
+  s.paths.fastest = way.path;
+  s.paths.fusion = way.fusion;
+}
 
 Problem problem(int64_t b, int64_t h, int64_t k, int64_t tq, int64_t tk, int64_t d, bool causal, float std = 1.f) {
   Problem p;
@@ -155,7 +155,7 @@ int check(const Way* only) {
     for (const Way& way : kWays) {
       if (only ? &way != only : way.path == Path::sm90 && way.fusion == Fusion::automatic) continue;
       if (way.path == Path::sm90 && !cuda::attn::sm90_pads(c.d)) continue;
-      use(way);
+      use(way, p.s);
       p.outputs(DType::bf16);
       p.forward();
       p.backward();
@@ -177,7 +177,6 @@ int check(const Way* only) {
                   repeats ? "" : "NOT REPEATABLE ", ok ? "ok" : "BAD");
       std::fflush(stdout);
     }
-    use(kWays[2]);
   }
   std::printf("%d bad of %zu cases\n", bad, cases.size());
   return bad > 0;
@@ -214,13 +213,13 @@ int time_paths(const Way& way, int head_dim) {
                       {128, 16, 16, 1024}, {128, 16, 16, 4096}, {128, 16, 16, 16384}, {128, 16, 16, 32768},
                       {128, 32, 8, 32768}, {64, 32, 4, 2048},   {64, 12, 12, 8192},   {64, 12, 12, 1024},
                       {48, 6, 6, 256}};
-  use(way);
   std::printf("%s, causal bf16, TFLOP/s\n%-24s %4s %8s %8s %8s\n", way.name, "hd, heads/kv, T", "B", "fwd", "bwd",
               "fwd+bwd");
   for (const Row& r : rows) {
     if ((way.path == Path::general && r.t > 4096) || (head_dim && r.d != head_dim)) continue;
     const int64_t b = std::max<int64_t>(32768 / r.t, 1);
-    const Problem p = problem(b, r.h, r.k, r.t, r.t, r.d, true);
+    Problem p = problem(b, r.h, r.k, r.t, r.t, r.d, true);
+    use(way, p.s);
     const double flops = 2.0 * b * r.h * r.t * r.t * r.d;
     const double forward = median_ms([&] { p.forward(); }), backward = median_ms([&] { p.backward(); });
     const double both = median_ms([&] { p.forward(), p.backward(); });

@@ -18,6 +18,9 @@ class Node {
   /// Reads grad_out(i), adds to the inputs' slots. Called once.
   virtual void backward() = 0;
 
+  /// Called by the tape before backward(): see Tape::set_fast_atomics.
+  void allow_fast_atomics(bool on) { fast_atomics_ = on; }
+
   std::vector<GradSlotPtr> inputs;  // null where no gradient is wanted
   std::vector<GradSlotPtr> outputs;
   std::vector<Tensor> saved;  // visible, so that memory reports and checkpointing are honest
@@ -25,6 +28,7 @@ class Node {
 
  protected:
   bool wants(size_t i) const { return inputs[i] != nullptr; }
+  bool fast_atomics() const { return fast_atomics_; }
   /// Gradient of output i; undefined if nothing downstream used it.
   const Tensor& grad_out(size_t i = 0) const { return outputs[i]->grad; }
   /// absolute_max() of it, if it is known; else undefined.
@@ -59,6 +63,8 @@ class Node {
   }
 
  private:
+  bool fast_atomics_ = false;
+
   /// Before a slot is written to: add() hands one tensor to two slots, so it gets its own copy, and its maximum changes.
   static void own(GradSlot& slot) {
     slot.largest = Tensor();

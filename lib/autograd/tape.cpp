@@ -1,3 +1,4 @@
+// The tape, gradient accumulation, and what records on which tape.
 #include "autograd/tape.h"
 
 #include "tensor/cuda.h"
@@ -89,6 +90,7 @@ void Tape::backward(const std::vector<Var>& roots, const std::vector<Tensor>& se
     if (on_backward) on_backward(*node);
     {
       const ProfileRange range(node->place);
+      node->allow_fast_atomics(fast_atomics_);
       node->backward();
       profile_lap(node->name());
     }

@@ -1,5 +1,5 @@
-// General categories L* and N* of Unicode 14.0.0 above ASCII, as sorted inclusive ranges. Derived from the Unicode
-// Character Database; included by unicode.cpp alone.
+// Internal: general categories L* and N* of Unicode 14.0.0 above ASCII, as sorted inclusive ranges. Derived from the
+// Unicode Character Database; included by unicode.cpp alone.
 #pragma once
 #include <cstdint>
 

@@ -1,5 +1,5 @@
-// The report's pictures: SVG text for line charts and heat maps. Colours are CSS variables, so that a chart follows the
-// page from light to dark.
+// Internal: the report's pictures: SVG text for line charts and heat maps. Colours are CSS variables, so that a chart
+// follows the page from light to dark.
 #pragma once
 #include <string>
 #include <vector>

@@ -1,5 +1,5 @@
-// The GPU's half of nn/decoder.h, over raw pointers. Implemented in decoder.cu; cuda_decoder_stub.cpp stands in for it
-// in a build without CUDA.
+// Internal: the GPU's half of nn/decoder.h, over raw pointers. Implemented in decoder.cu; cuda_decoder_stub.cpp stands
+// in for it in a build without CUDA.
 #pragma once
 #include <memory>
 #include <vector>

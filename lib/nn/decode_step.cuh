@@ -1,5 +1,5 @@
-// What the parts of the decoder's kernel (decoder.cu) share: its arguments, the way its blocks meet, and the weights'
-// way to the lanes. decode_attention.cuh has the attention over the cache.
+// What the parts of the decoder's kernel (decoder.cu) share: its arguments, the barrier over its grid, and how the
+// weights come to the lanes. decode_attention.cuh has the attention over the cache.
 #pragma once
 #include "tensor/launch.cuh"
 
@@ -16,9 +16,9 @@ struct Layer {
 };
 
 /// What the blocks of a launch tell each other. All zero but `best` between two launches.
-struct Meeting {
+struct GridState {
   unsigned long long top;  // the best logit so far: see best_key
-  unsigned arrived, done;  // blocks at the current meeting, times the meetings so far; blocks that have finished
+  unsigned arrived, done;  // arrivals at barriers so far; blocks that have finished
   int32_t bad;             // a logit is not a number
   int32_t best;            // the most likely next token, -1 if there is none
 };
@@ -32,7 +32,7 @@ struct Model {
   float *x, *q, *o, *h, *logits;     // [C], [H,D], [H,D], [F], [V]
   float* partial;                    // [H,splits,D+2]: numerator, top, sum of a split of the cache
   int* heads_arrived;                // [K * parts], zero between two layers
-  Meeting* meeting;
+  GridState* grid;
   int n_layers, hidden, ffn, vocab, n_heads, n_kv_heads, head_dim, pairs;
   int parts, splits;   // attention: blocks that share a kv head's query heads, and that share the cache's length
   int vector_floats;   // shared memory for the activations
@@ -45,14 +45,14 @@ struct Model {
 
 /// Waits until every block of the launch is here; what they wrote before can be read after (past the L1 cache: __ldcg).
 /// All blocks must be running at once. `target` counts along, from 0.
-__device__ __forceinline__ void meet(Meeting* meeting, unsigned& target) {
+__device__ __forceinline__ void grid_barrier(GridState* grid, unsigned& target) {
   target += gridDim.x;
   __syncthreads();
   if (threadIdx.x == 0) {
-    asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(&meeting->arrived) : "memory");
+    asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(&grid->arrived) : "memory");
     unsigned seen;
     do {
-      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(&meeting->arrived) : "memory");
+      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(&grid->arrived) : "memory");
     } while (seen < target);
   }
   __syncthreads();
@@ -68,7 +68,7 @@ struct Share {
   int begin, end;  // this block's items
 };
 
-/// The two elements of a head that pair j is made of; those that do not turn pair up with their neighbours.
+/// The two elements of a head that pair j is made of; those that do not rotate pair up with their neighbours.
 __device__ __forceinline__ int2 pair_of(int j, int pairs, bool half) {
   if (half && j < pairs) return {j, j + pairs};
   return {2 * j, 2 * j + 1};

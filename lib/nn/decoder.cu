@@ -1,10 +1,10 @@
 // Decoding on the GPU: one token is one kernel. What bounds it is reading every weight once, and which weights those
 // are is known before the token is. So one block per multiprocessor stays for the whole token, its warps keep their
-// weights coming all the time (decode_step.cuh), and the blocks meet where a vector has to be whole:
+// weights coming all the time (decode_step.cuh), and a barrier over the grid stands where a vector has to be whole:
 //
 //   x = embedding | q, k, v | attention | x += W_o o | h = swiglu | x += W_d h | ... | logits, the best token
 //
-// The residual stream x and every vector between two meetings is f32; weights and cache are bf16 or f32.
+// The residual stream x and every vector between two barriers is f32; weights and cache are bf16 or f32.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -73,15 +73,15 @@ struct Local {
   float *vector, *scratch;
 };
 
-/// Row pair `item` of q, k and v: q turned and scaled to m.q, k turned and v to the cache.
+/// Row pair `item` of q, k and v: q rotated and scaled to m.q, k rotated and v to the cache.
 template <class T>
 __device__ __forceinline__ void rotate_and_put(const Local<T>& l, const Layer<T>& layer, int position, int item,
                                                float first, float second) {
   const Model<T>& m = l.m;
   const int head = item / (m.head_dim / 2), j = item % (m.head_dim / 2);
-  const bool turns = head < m.n_heads + m.n_kv_heads;
-  const int2 pair = pair_of(j, m.pairs, m.half && turns);
-  if (turns && j < m.pairs) {
+  const bool rotates = head < m.n_heads + m.n_kv_heads;
+  const int2 pair = pair_of(j, m.pairs, m.half && rotates);
+  if (rotates && j < m.pairs) {
     const float c = l.cos_sin[j], s = l.cos_sin[m.pairs + j], old = first;
     first = first * c - second * s;
     second = second * c + old * s;
@@ -91,8 +91,8 @@ __device__ __forceinline__ void rotate_and_put(const Local<T>& l, const Layer<T>
     m.q[head * m.head_dim + pair.x] = first * factor;
     m.q[head * m.head_dim + pair.y] = second * factor;
   } else {
-    const int kv = turns ? head - m.n_heads : head - m.n_heads - m.n_kv_heads;
-    T* to = (turns ? layer.k : layer.v) + (static_cast<int64_t>(position) * m.n_kv_heads + kv) * m.head_dim;
+    const int kv = rotates ? head - m.n_heads : head - m.n_heads - m.n_kv_heads;
+    T* to = (rotates ? layer.k : layer.v) + (static_cast<int64_t>(position) * m.n_kv_heads + kv) * m.head_dim;
     to[pair.x] = from_float<T>(first);
     to[pair.y] = from_float<T>(second);
   }
@@ -121,7 +121,7 @@ __device__ __forceinline__ void multiply(WeightStream<T, SLOTS>& weights, const 
 }
 
 /// One token: `id`, or with a negative one the best token of the launch before. Its logits go to m.logits, the best
-/// next token to m.meeting->best and to `result`, which is host memory.
+/// next token to m.grid->best and to `result`, which is host memory.
 template <class T, int SLOTS, int WIDE>
 __global__ void __launch_bounds__(kThreads, 1)
     decode_step_kernel(const __grid_constant__ Model<T> m, int id, int position, int32_t* result) {
@@ -141,7 +141,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   unsigned target = 0;
   int items_before = 0;
 
-  if (id < 0) id = max(m.meeting->best, 0);
+  if (id < 0) id = max(m.grid->best, 0);
   // The rows of x that this block will add to are its own from the start.
   for (int i = 2 * shares[kO].begin + static_cast<int>(threadIdx.x); i < 2 * shares[kO].end; i += kThreads)
     m.x[i] = to_float(m.embedding[static_cast<int64_t>(id) * m.hidden + i]);
@@ -162,25 +162,25 @@ __global__ void __launch_bounds__(kThreads, 1)
   };
   for (int i = 0; i < m.n_layers; ++i) {
     const Layer<T>& layer = layers[i];
-    meet(m.meeting, target);
+    grid_barrier(m.grid, target);
     float scale = load_vector<true>(m.x, layer.input_norm, m.hidden, m.eps, l.vector, scratch);
     prefetch_cache(m, layer, position);
     multiply(weights, l, kQkv, scale, items_before, nothing,
              [&](int item, float first, float second) { rotate_and_put(l, layer, position, item, first, second); });
-    meet(m.meeting, target);
+    grid_barrier(m.grid, target);
     attend<T, WIDE>(m, layer, position, l.vector);
-    meet(m.meeting, target);
+    grid_barrier(m.grid, target);
     load_vector<false, T>(m.o, nullptr, m.n_heads * m.head_dim, 0.f, l.vector, scratch);
     multiply(weights, l, kO, 1.f, items_before, read_x, add_to_x);
-    meet(m.meeting, target);
+    grid_barrier(m.grid, target);
     scale = load_vector<true>(m.x, layer.post_norm, m.hidden, m.eps, l.vector, scratch);
     multiply(weights, l, kGateUp, scale, items_before, nothing,
              [&](int item, float gate, float up) { m.h[item] = gate / (1.f + __expf(-gate)) * up; });
-    meet(m.meeting, target);
+    grid_barrier(m.grid, target);
     load_vector<false, T>(m.h, nullptr, m.ffn, 0.f, l.vector, scratch);
     multiply(weights, l, kDown, 1.f, items_before, read_x, add_to_x);
   }
-  meet(m.meeting, target);
+  grid_barrier(m.grid, target);
   const float scale = load_vector<true>(m.x, m.norm, m.hidden, m.eps, l.vector, scratch);
   unsigned long long best = 0;
   bool bad = false;
@@ -195,14 +195,14 @@ __global__ void __launch_bounds__(kThreads, 1)
   });
 
   if (lane == 0) best_of[warp] = best;
-  if (__syncthreads_or(bad) && threadIdx.x == 0) m.meeting->bad = 1;
+  if (__syncthreads_or(bad) && threadIdx.x == 0) m.grid->bad = 1;
   if (threadIdx.x != 0) return;
   for (int w = 1; w < kWarps; ++w) best = max(best, best_of[w]);
-  atomicMax(&m.meeting->top, best);
+  atomicMax(&m.grid->top, best);
   __threadfence();
-  if (atomicAdd(&m.meeting->done, 1u) + 1 != gridDim.x) return;
+  if (atomicAdd(&m.grid->done, 1u) + 1 != gridDim.x) return;
   __threadfence();
-  Meeting& all = *m.meeting;  // the last block leaves it as the next launch expects it
+  GridState& all = *m.grid;  // the last block leaves it as the next launch expects it
   const unsigned long long top = atomicExch(&all.top, 0ull);
   all.best = atomicExch(&all.bad, 0) != 0 ? -1 : best_of_key(top);
   all.arrived = 0;
@@ -221,7 +221,7 @@ constexpr int64_t kOwnSharedBytes = 8 * 1024;  // what the kernel declares besid
 template <class T>
 int64_t vector_floats_for(int64_t widest, int64_t head_dim) {
   return split_kv::with_wide(head_dim,
-                            [&](auto wide) { return std::max<int64_t>(widest, split_kv::kWarpFloats<T, wide>); });
+                             [&](auto wide) { return std::max<int64_t>(widest, split_kv::kWarpFloats<T, wide>); });
 }
 template <class T>
 bool fits(int slots, int64_t n_layers, int64_t vector_floats) {
@@ -251,7 +251,7 @@ class Decoder final : public DeviceDecoder {
     std::vector<int32_t> words(layers.size() * sizeof(Layer<T>) / sizeof(int32_t));
     std::memcpy(words.data(), layers.data(), words.size() * sizeof(int32_t));
     layers_ = Tensor::from(words).to(device);
-    meeting_ = Tensor::zeros({static_cast<int64_t>(sizeof(Meeting) / sizeof(int32_t))}, DType::i32, device);
+    grid_state_ = Tensor::zeros({static_cast<int64_t>(sizeof(GridState) / sizeof(int32_t))}, DType::i32, device);
     heads_arrived_ = Tensor::zeros({units}, DType::i32, device);
     const auto vector = [&](int64_t n) { return Tensor::empty({n}, DType::f32, device); };
     x_ = vector(m.hidden), q_ = vector(m.n_heads * m.head_dim), o_ = vector(m.n_heads * m.head_dim), h_ = vector(m.ffn);
@@ -270,7 +270,7 @@ class Decoder final : public DeviceDecoder {
               as<float>(logits_),
               as<float>(partial_),
               as<int>(heads_arrived_),
-              static_cast<Meeting*>(meeting_.raw()),
+              static_cast<GridState*>(grid_state_.raw()),
               static_cast<int>(m.layers.size()),
               static_cast<int>(m.hidden),
               static_cast<int>(m.ffn),
@@ -366,7 +366,7 @@ class Decoder final : public DeviceDecoder {
 
   DecoderModel m_;
   Model<T> model_{};
-  Tensor layers_, meeting_, heads_arrived_, x_, q_, o_, h_, logits_, partial_;
+  Tensor layers_, grid_state_, heads_arrived_, x_, q_, o_, h_, logits_, partial_;
   int slots_ = kShallow;
   int64_t shared_ = 0, weight_bytes_ = 0;
   int32_t* results_ = nullptr;  // pinned, with the logits behind them

@@ -1,4 +1,4 @@
-// Matrix products on one thread, by Eigen.
+// Internal: matrix products on one thread, by Eigen.
 #pragma once
 #include <cstdint>
 

@@ -1,4 +1,4 @@
-// A guard before JSON parsing.
+// Internal: a guard before JSON parsing.
 #pragma once
 #include <string_view>
 

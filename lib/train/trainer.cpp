@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "autograd/fast_atomics.h"
+#include "autograd/tape.h"
 #include "data/demo_corpus.h"
 #include "eval/perplexity.h"
 #include "nn/io/checkpoint.h"
@@ -138,7 +138,7 @@ class Trainer::Run {
       validation_ = load_tokens(config_.validation, *tokenizer_, callbacks_.on_tokenize);
     }
     report_start();
-    set_fast_atomics(config_.fast_atomics);
+    Tape::current().set_fast_atomics(config_.fast_atomics);
     step_.emplace(*model_, optimizer_, !config_.eager, parallel_ ? &*parallel_ : nullptr);
     seen_ = state_.step;
     start_ = previous_ = now();

@@ -7,7 +7,6 @@
 #include <cstring>
 #include <vector>
 
-#include "autograd/fast_atomics.h"
 #include "autograd/ops/attention_paths.h"
 #include "autograd/ops/cuda_ops.h"
 #include "gpu/gpu.h"
@@ -182,18 +181,10 @@ const std::vector<Way> kWays{{Path::general, Fusion::automatic},    {Path::gener
 /// Few queries over many keys: the keys are split; the forward alone.
 const Way kSplitKv{Path::split_kv, Fusion::automatic};
 
-struct WayGuard {
-  explicit WayGuard(const Way& way) {
-    cuda::attn::set_fastest_path(way.path);
-    cuda::attn::set_backward_fusion(way.fusion);
-    set_fast_atomics(way.atomics);
-  }
-  ~WayGuard() {
-    cuda::attn::set_fastest_path(Path::split_kv);
-    cuda::attn::set_backward_fusion(Fusion::automatic);
-    set_fast_atomics(false);
-  }
-};
+AttentionShape by(const Way& way, AttentionShape s) {
+  s.paths = {.fastest = way.path, .fusion = way.fusion, .fast_atomics = way.atomics};
+  return s;
+}
 
 void check_case(const AttentionShape& shape, DType dtype, double std = 1.0, const std::vector<Way>& ways = kWays) {
   AttentionShape s = shape;
@@ -204,8 +195,7 @@ void check_case(const AttentionShape& shape, DType dtype, double std = 1.0, cons
   for (const Way& way : ways) {
     const Path path = way.path;
     if (dtype == DType::f32 && (path == Path::mma || path == Path::sm90)) break;
-    const WayGuard guard(way);
-    Gpu gpu(s, dtype, std);
+    Gpu gpu(by(way, s), dtype, std);
     if (want.o.empty()) {
       want = plain<double>(s, gpu.inputs());
       simple = dtype == DType::f32 ? plain<float>(s, gpu.inputs()) : plain<bf16>(s, gpu.inputs());
@@ -415,8 +405,7 @@ TEST_CASE("the attention kernels of a short window skip the tiles outside of it"
   AttentionShape s{1, 1, 1, 2000, 2000, 64, true, 0.125};
   s.window = 100;
   for (const Path path : {Path::general, Path::mma}) {
-    const WayGuard guard({path, Fusion::automatic});
-    Gpu gpu(s, DType::bf16, 1.0);
+    Gpu gpu(by({path, Fusion::automatic}, s), DType::bf16, 1.0);
     const Tensor first = gpu.v.to(kCpu);
     for (int64_t i = 0; i < 64; ++i) first.data<bf16>()[i] = NAN;
     gpu.v = first.to(kGpu);
@@ -459,8 +448,7 @@ TEST_CASE("GPU attention stays finite at huge logits") {
     for (const double std : {1e2, 1e4, 1e6})
       for (const int64_t d : {48, 64, 128})
         for (const Way& way : kWays) {
-          const WayGuard guard(way);
-          const Gpu gpu({1, 2, 1, 150, 150, d, true, 0.1}, dtype, std);
+          const Gpu gpu(by(way, {1, 2, 1, 150, 150, d, true, 0.1}), dtype, std);
           const Values got = gpu.values();
           for (const std::vector<double>* x : {&got.o, &got.lse, &got.dq, &got.dk, &got.dv})
             for (const double value : *x) REQUIRE(std::isfinite(value));
@@ -512,8 +500,8 @@ TEST_CASE("GPU attention reads and writes packed qkv as it does separate tensors
 
 // Kernels that pad the head dim would read or write the head beside theirs. Here that head is NaN before and after, and
 // nobody else's result can cover what was written there.
-void check_neighbours(const AttentionShape& s, const Way& way) {
-  const WayGuard guard(way);
+void check_neighbours(const AttentionShape& shape, const Way& way) {
+  const AttentionShape s = by(way, shape);
   const Gpu alone(s, DType::bf16, 1.0);
   const auto between = [&](const Tensor& x) {  // a head of NaN on either side
     const Tensor host = x.to(kCpu);

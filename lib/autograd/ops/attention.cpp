@@ -336,6 +336,7 @@ struct AttentionNode : Node {  // saved: q, k, v (or qkv), o, lse
   void backward() override {
     const Inputs in{{saved.begin(), saved.end() - 2}, shape.n_heads, shape.n_kv_heads};
     const Inputs d = in.like();
+    shape.paths.fast_atomics = fast_atomics();
     backward_all(shape, in, saved[saved.size() - 2], saved.back(), grad_out(), d);
     for (size_t i = 0; i < d.tensors.size(); ++i) add_grad(i, d.tensors[i]);
   }

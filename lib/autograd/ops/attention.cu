@@ -1,5 +1,4 @@
 // Attention on the GPU: the choice of a path, and what the backward of every path begins and may end with.
-#include <atomic>
 #include <cmath>
 
 #include "autograd/ops/attention.cuh"
@@ -58,10 +57,8 @@ __global__ void __launch_bounds__(kThreads) finish_dq_kernel(Shape s, const floa
   store_float<N>(head + (line - bh * s.tq) * dq.row + (i - line * s.head_dim), x);
 }
 
-std::atomic<Path> fastest_path{Path::split_kv};
-
 Path choose(const AttentionShape& s, std::initializer_list<const HeadView*> views, bool forward) {
-  const Path limit = fastest_path.load(std::memory_order_relaxed);
+  const Path limit = s.paths.fastest;
   if (forward && limit >= Path::split_kv && split_kv_takes(s, views)) return Path::split_kv;
   if (limit >= Path::sm90 && sm90_takes(s, views)) return Path::sm90;
   if (limit >= Path::mma && mma_takes(s, views)) return Path::mma;
@@ -77,8 +74,6 @@ void check_arguments(const AttentionShape& s, const HeadView& q) {
 }
 
 }  // namespace
-
-void set_fastest_path(Path path) { fastest_path = path; }
 
 void announce_view(const HeadView& view, int64_t batch, int64_t length, int64_t heads, int64_t head_dim) {
   const int64_t element = size_of(view.owner->dtype());

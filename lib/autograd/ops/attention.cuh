@@ -18,7 +18,7 @@
 //
 // The backward runs as three kernels: delta; dK and dV (a block owns keys and walks the queries of every head of its
 // group); dQ (a block owns queries and walks the keys). S and dP are computed twice, 7 matrix products instead of 5:
-// the price of sums in a fixed order without atomics. Where set_fast_atomics allows it, the kernel of dK and dV adds
+// the price of sums in a fixed order without atomics. With fast_atomics the kernel of dK and dV adds
 // its part of dQ to an f32 workspace, too: 5 products, and one more kernel that rounds the workspace to dQ.
 #pragma once
 #include <cuda_bf16.h>

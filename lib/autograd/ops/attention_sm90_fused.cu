@@ -12,11 +12,9 @@
 // comes before block n, so nobody waits for work that has not started; and as block n starts its walk further down than
 // block n - 1, it follows without catching up. A last kernel turns the workspace into bf16.
 //
-// Where set_fast_atomics allows it, the workspace starts at 0, nobody waits for a turn, and blocks add as they come.
+// With fast_atomics the workspace starts at 0, nobody waits for a turn, and blocks add as they come.
 #include <algorithm>
-#include <atomic>
 
-#include "autograd/fast_atomics.h"
 #include "autograd/ops/attention_sm90_bwd.cuh"
 
 namespace rw::cuda::attn {
@@ -372,22 +370,18 @@ __global__ void __launch_bounds__(256) finish_kernel(Arguments a, Heads<bf> dq) 
   }
 }
 
-std::atomic<Fusion> fusion{Fusion::automatic};
-
 }  // namespace
-
-void set_backward_fusion(Fusion f) { fusion = f; }
 
 /// Waiting for turns costs a block about 64 tiles' time for each other block of its head at work; the pass must be much
 /// longer than that, unless blocks need not wait. Below 2048 queries the workspace's traffic outweighs the two products
 /// saved.
 bool sm90_fuses(const AttentionShape& shape) {
   if (kernel_head_dim(shape.head_dim) != C::D || shape.window > 0) return false;
-  if (fusion != Fusion::automatic) return fusion == Fusion::always;
+  if (shape.paths.fusion != Fusion::automatic) return shape.paths.fusion == Fusion::always;
   const int64_t heads = shape.batch * shape.n_kv_heads, group = shape.n_heads / shape.n_kv_heads,
                 blocks = multiprocessors();
   const int64_t tiles = heads * group * (shape.k_length / C::R) * (shape.q_length / C::W) / (shape.causal ? 2 : 1);
-  return shape.q_length >= 2048 && (fast_atomics() || tiles / blocks >= 6 * 64 * blocks / heads);
+  return shape.q_length >= 2048 && (shape.paths.fast_atomics || tiles / blocks >= 6 * 64 * blocks / heads);
 }
 
 /// 10 B H Tq Tk D FLOPs (half if causal). The workspace takes 4 B H Tq 64 bytes; per 128 keys each of its tiles is
@@ -400,7 +394,7 @@ void sm90_backward_fused(const AttentionShape& shape, const HeadView& q, const H
   const int64_t tiles = b * heads * (rows.pitch / C::W);
   const Device device = q.owner->device();
   const Tensor sums = Tensor::empty({tiles, C::W * C::D}, DType::f32, device);
-  const bool ordered = !fast_atomics();
+  const bool ordered = !shape.paths.fast_atomics;
   Tensor turns;
   if (ordered) turns = Tensor::empty({tiles}, DType::i32, device);
   (ordered ? turns : sums).zero();

@@ -1,9 +1,10 @@
-// The GPU entry points of every op family, one per CPU loop in ops/*.cpp with the same arguments. Implemented in
-// ops/*.cu; cuda_ops_stub.cpp stands in for them in a build without CUDA. Arguments were checked by the caller.
+// Internal: the GPU entry points of every op family, one per CPU loop in ops/*.cpp with the same arguments. Implemented
+// in ops/*.cu; cuda_ops_stub.cpp stands in for them in a build without CUDA. Arguments were checked by the caller.
 //
 // Shapes as in the family's header. Kernels run on the compute stream (tensor/launch.cuh) and never synchronise.
 #pragma once
 #include "autograd/ops/activation.h"
+#include "autograd/ops/attention_paths.h"
 #include "autograd/ops/norm.h"
 #include "autograd/ops/rope.h"
 #include "tensor/tensor.h"
@@ -93,8 +94,8 @@ void gated_packed_backward(Activation activation, const Tensor& gate_up, const T
 
 // --- embedding. ids i32 [N], weight [V,C], out [N,C]
 void embedding_forward(const Tensor& ids, const Tensor& weight, const Tensor& out);
-/// dweight [V,C] (f32 or bf16) += rows of dy, ids in a fixed order
-void embedding_backward(const Tensor& ids, const Tensor& dy, const Tensor& dweight);
+/// dweight [V,C] (f32 or bf16) += rows of dy, ids in a fixed order; with fast_atomics (f32 only) in any order
+void embedding_backward(const Tensor& ids, const Tensor& dy, const Tensor& dweight, bool fast_atomics);
 
 // --- rope. x, y [B,T,H,D]; cos, sin f32 [B or 1,T,R/2]
 /// positions f32 [Bp,T], inv_freq f32 or f64 [R/2] or [B,R/2] -> cos, sin. Angles in f64.
@@ -118,6 +119,7 @@ struct AttentionShape {
   double scale;
   int64_t window = 0;   // 0: none; else query i (of the last Tq of Tk tokens) sees keys j with i - window < j <= i
   double soft_cap = 0;  // 0: none; else scores become soft_cap tanh(score / soft_cap) before the mask
+  attn::PathOptions paths = {};
 };
 /// o [B,Tq,H,D]; lse f32 [B,H,Tq] (may have a null owner when no gradient is wanted)
 void attention_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v,

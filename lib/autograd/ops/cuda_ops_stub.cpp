@@ -52,7 +52,7 @@ void swiglu_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
 void swiglu_packed_forward(const Tensor&, const Tensor&, const Tensor&) { absent(); }
 void swiglu_packed_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&) { absent(); }
 void embedding_forward(const Tensor&, const Tensor&, const Tensor&) { absent(); }
-void embedding_backward(const Tensor&, const Tensor&, const Tensor&) { absent(); }
+void embedding_backward(const Tensor&, const Tensor&, const Tensor&, bool) { absent(); }
 void rope_tables(const Tensor&, const Tensor&, const Tensor&, const Tensor&) { absent(); }
 void rope_apply(const Tensor&, const Tensor&, const Tensor&, double, RopeLayout, int64_t, int, const Tensor&) {
   absent();

@@ -139,7 +139,7 @@ __global__ void __launch_bounds__(THREADS, THREADS <= 512 ? 1024 / THREADS : 1)
     for (int v = 0; v < V; ++v) {
       if (v * THREADS + threadIdx.x < pieces) part.top = fmaxf(part.top, mine[v].max());
     }
-    // Each thread sums relative to its own maximum, so that the block meets once per row and not twice.
+    // Each thread sums relative to its own maximum, so that the block has one barrier per row and not two.
     const float own = part.shift();
 #pragma unroll
     for (int v = 0; v < V; ++v) {
