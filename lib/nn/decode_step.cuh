@@ -39,6 +39,7 @@ struct Model {
   float eps, scale;    // of the norms; 1 / sqrt(D)
   double rope_factor;  // A of RoPE
   bool half;           // pair j is (j, j + pairs), not (2j, 2j + 1)
+  bool gated;          // gate_up holds gate and up [2F,C], not up alone [F,C]
 };
 
 // --- all blocks -----------------------------------------------------------------------------------------------------
@@ -78,7 +79,7 @@ template <class T>
 __device__ __forceinline__ Share share_of(const Model<T>& m, int matrix) {
   const int heads = m.n_heads + 2 * m.n_kv_heads;
   const int items = matrix == kQkv      ? heads * m.head_dim / 2
-                    : matrix == kGateUp ? m.ffn
+                    : matrix == kGateUp ? (m.gated ? m.ffn : m.ffn / 2)
                     : matrix == kHead   ? (m.vocab + 1) / 2
                                         : m.hidden / 2;
   const int k = matrix == kO ? m.n_heads * m.head_dim : matrix == kDown ? m.ffn : m.hidden;
@@ -87,7 +88,7 @@ __device__ __forceinline__ Share share_of(const Model<T>& m, int matrix) {
 }
 template <class T>
 __device__ __forceinline__ int2 rows_of(const Model<T>& m, int matrix, int item) {
-  if (matrix == kGateUp) return {item, m.ffn + item};
+  if (matrix == kGateUp && m.gated) return {item, m.ffn + item};
   if (matrix == kQkv) {
     const int pairs_per_head = m.head_dim / 2, head = item / pairs_per_head;
     const int2 pair = pair_of(item % pairs_per_head, m.pairs, m.half && head < m.n_heads + m.n_kv_heads);

@@ -10,68 +10,12 @@
 #include <cstring>
 
 #include "nn/cuda_decoder.h"
-#include "nn/decode_attention.cuh"
+#include "nn/decode_families.cuh"
+#include "nn/decode_kernel.cuh"
 
 namespace rw::cuda {
 namespace decode {
 namespace {
-
-/// x [k] to shared memory, as two planes of four: lane i reads columns 8i.. as one float4 of each, without conflicts.
-/// With a norm, x * norm, and the factor that is missing: 1 / rms(x).
-template <bool NORM, class T>
-__device__ __forceinline__ float load_vector(const float* x, const T* norm, int k, float eps, float* vector,
-                                             float* scratch) {
-  constexpr int kStep = 4 * kThreads, kAhead = 6;  // loads on their way together
-  float square = 0;
-  for (int first = 4 * static_cast<int>(threadIdx.x); first < k; first += kAhead * kStep) {
-    float4 value[kAhead];
-    Vec<T, 4> weight[kAhead];
-#pragma unroll
-    for (int u = 0; u < kAhead; ++u) {
-      const int i = first + u * kStep;
-      if (i < k) value[u] = __ldcg(reinterpret_cast<const float4*>(x + i));
-      if (NORM && i < k) weight[u] = load<4>(norm + i);
-    }
-#pragma unroll
-    for (int u = 0; u < kAhead; ++u) {
-      const int i = first + u * kStep;
-      if (i >= k) continue;
-      float4& v = value[u];
-      if constexpr (NORM) {
-        square += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
-        const Vec<float, 4> w = widen<4>(weight[u]);
-        v = {v.x * w.at[0], v.y * w.at[1], v.z * w.at[2], v.w * w.at[3]};
-      }
-      *reinterpret_cast<float4*>(vector + i / 4 % 2 * (k / 2) + i / 8 * 4) = v;
-    }
-  }
-  float scale = 1;
-  if constexpr (NORM) scale = rsqrtf(block_reduce<kThreads>(square, Sum{}, scratch) / static_cast<float>(k) + eps);
-  __syncthreads();
-  return scale;
-}
-
-/// Orders logits as unsigned numbers, larger first, then the smaller index.
-__device__ __forceinline__ unsigned long long best_key(float logit, int index) {
-  const unsigned bits = __float_as_uint(logit + 0.f);  // -0 becomes 0
-  const unsigned ordered = bits >> 31 ? ~bits : bits | 0x80000000u;
-  return static_cast<unsigned long long>(ordered) << 32 | (0xffffffffu - static_cast<unsigned>(index));
-}
-__device__ __forceinline__ int best_of_key(unsigned long long key) {
-  const unsigned ordered = static_cast<unsigned>(key >> 32);
-  const float logit = __uint_as_float(ordered >> 31 ? ordered & 0x7fffffffu : ~ordered);
-  return isfinite(logit) ? static_cast<int>(0xffffffffu - static_cast<unsigned>(key)) : -1;
-}
-
-/// What a launch has in shared memory.
-template <class T>
-struct Local {
-  const Model<T>& m;
-  const Layer<T>* layers;  // [n_layers]
-  const Share* shares;     // [kMatrices]
-  const float* cos_sin;    // [2,pairs]
-  float *vector, *scratch;
-};
 
 /// Row pair `item` of q, k and v: q rotated and scaled to m.q, k rotated and v to the cache.
 template <class T>
@@ -98,28 +42,6 @@ __device__ __forceinline__ void rotate_and_put(const Local<T>& l, const Layer<T>
   }
 }
 
-/// put(item, products of its two rows with the vector), by lane 0; before(item) first, while the weights come.
-template <class T, int SLOTS, class Before, class Put>
-__device__ __forceinline__ void multiply(WeightStream<T, SLOTS>& weights, const Local<T>& l, int matrix, float scale,
-                                         int& items_before, Before&& before, Put&& put) {
-  const Share share = l.shares[matrix];
-  for (int item = weights.first_item(share, items_before); item < share.end; item += kWarps) {
-    before(item);
-    float sum[2][kEights<T>] = {};
-    for (int first = 0; first < share.k; first += kColumns<T>) weights.take(l.vector, share.k, first, sum);
-    float of_row[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      of_row[r] = sum[r][0];
-#pragma unroll
-      for (int e = 1; e < kEights<T>; ++e) of_row[r] += sum[r][e];
-      of_row[r] = warp_reduce(of_row[r], Sum{}) * scale;
-    }
-    if (threadIdx.x % kWarp == 0) put(item, of_row[0], of_row[1]);
-  }
-  items_before += share.end - share.begin;
-}
-
 /// One token: `id`, or with a negative one the best token of the launch before. Its logits go to m.logits, the best
 /// next token to m.grid->best and to `result`, which is host memory.
 template <class T, int SLOTS, int WIDE>
@@ -129,7 +51,6 @@ __global__ void __launch_bounds__(kThreads, 1)
   __shared__ __align__(8) uint64_t ready[kWarps][SLOTS];
   __shared__ Share shares[kMatrices];
   __shared__ float cos_sin[256], scratch[kWarps];
-  __shared__ unsigned long long best_of[kWarps];
   Layer<T>* layers = reinterpret_cast<Layer<T>*>(memory + SLOTS * kWarps * kSlotBytes);
   const Local<T> l{m, layers, shares, cos_sin, reinterpret_cast<float*>(layers + m.n_layers), scratch};
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
@@ -164,11 +85,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     const Layer<T>& layer = layers[i];
     grid_barrier(m.grid, target);
     float scale = load_vector<true>(m.x, layer.input_norm, m.hidden, m.eps, l.vector, scratch);
-    prefetch_cache(m, layer, position);
+    prefetch_cache(m, layer, position, 0);
     multiply(weights, l, kQkv, scale, items_before, nothing,
              [&](int item, float first, float second) { rotate_and_put(l, layer, position, item, first, second); });
     grid_barrier(m.grid, target);
-    attend<T, WIDE>(m, layer, position, l.vector);
+    attend<T, WIDE>(m, layer, Visible{position, 0, {attn::kLog2e}}, l.vector, plain_queries(m));
     grid_barrier(m.grid, target);
     load_vector<false, T>(m.o, nullptr, m.n_heads * m.head_dim, 0.f, l.vector, scratch);
     multiply(weights, l, kO, 1.f, items_before, read_x, add_to_x);
@@ -194,28 +115,13 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (2 * item + 1 < m.vocab) put(2 * item + 1, second);
   });
 
-  if (lane == 0) best_of[warp] = best;
-  if (__syncthreads_or(bad) && threadIdx.x == 0) m.grid->bad = 1;
-  if (threadIdx.x != 0) return;
-  for (int w = 1; w < kWarps; ++w) best = max(best, best_of[w]);
-  atomicMax(&m.grid->top, best);
-  __threadfence();
-  if (atomicAdd(&m.grid->done, 1u) + 1 != gridDim.x) return;
-  __threadfence();
-  GridState& all = *m.grid;  // the last block leaves it as the next launch expects it
-  const unsigned long long top = atomicExch(&all.top, 0ull);
-  all.best = atomicExch(&all.bad, 0) != 0 ? -1 : best_of_key(top);
-  all.arrived = 0;
-  all.done = 0;
-  *result = all.best;
+  finish_token(m, best, bad, result);
 }
 
 // --- the host -------------------------------------------------------------------------------------------------------
 
-constexpr int kShallow = 2;  // slots of a warp's ring
-template <class T>
-constexpr int kDeep = sizeof(T) == 2 ? 5 : kShallow;
-constexpr int64_t kOwnSharedBytes = 8 * 1024;  // what the kernel declares beside the dynamic part, and a reserve
+/// What a kernel declares beside the dynamic part, and a reserve.
+constexpr int64_t kOwnSharedBytes = 8 * 1024, kFamilySharedBytes = 16 * 1024;
 
 /// Shared floats for the activations: of a product's input, or of attention.
 template <class T>
@@ -224,8 +130,8 @@ int64_t vector_floats_for(int64_t widest, int64_t head_dim) {
                              [&](auto wide) { return std::max<int64_t>(widest, split_kv::kWarpFloats<T, wide>); });
 }
 template <class T>
-bool fits(int slots, int64_t n_layers, int64_t vector_floats) {
-  return shared_bytes<T>(slots, n_layers, vector_floats) + kOwnSharedBytes <= max_shared_bytes();
+bool fits(int slots, int64_t n_layers, int64_t vector_floats, int64_t own = kFamilySharedBytes) {
+  return shared_bytes<T>(slots, n_layers, vector_floats) + own <= max_shared_bytes();
 }
 
 template <class T>
@@ -257,40 +163,44 @@ class Decoder final : public DeviceDecoder {
     x_ = vector(m.hidden), q_ = vector(m.n_heads * m.head_dim), o_ = vector(m.n_heads * m.head_dim), h_ = vector(m.ffn);
     logits_ = vector(m.vocab), partial_ = vector(m.n_heads * splits * (m.head_dim + 2));
 
-    model_ = {static_cast<const Layer<T>*>(layers_.raw()),
-              as<T>(m.embedding),
-              as<T>(m.norm),
-              as<T>(m.head),
-              as<double>(m.inv_freq),
-              as<float>(m.query_scale),
-              as<float>(x_),
-              as<float>(q_),
-              as<float>(o_),
-              as<float>(h_),
-              as<float>(logits_),
-              as<float>(partial_),
-              as<int>(heads_arrived_),
-              static_cast<GridState*>(grid_state_.raw()),
-              static_cast<int>(m.layers.size()),
-              static_cast<int>(m.hidden),
-              static_cast<int>(m.ffn),
-              static_cast<int>(m.vocab),
-              static_cast<int>(m.n_heads),
-              static_cast<int>(m.n_kv_heads),
-              static_cast<int>(m.head_dim),
-              static_cast<int>(m.inv_freq.numel()),
-              static_cast<int>(parts),
-              static_cast<int>(splits),
-              static_cast<int>(vector_floats),
-              m.eps,
-              1.f / std::sqrt(static_cast<float>(m.head_dim)),
-              m.attention_scale,
-              m.layout == RopeLayout::half};
+    model_ = {.layers = static_cast<const Layer<T>*>(layers_.raw()),
+              .embedding = as<T>(m.embedding),
+              .norm = as<T>(m.norm),
+              .head = as<T>(m.head),
+              .inv_freq = as<double>(m.inv_freq),
+              .query_scale = as<float>(m.query_scale),
+              .x = as<float>(x_),
+              .q = as<float>(q_),
+              .o = as<float>(o_),
+              .h = as<float>(h_),
+              .logits = as<float>(logits_),
+              .partial = as<float>(partial_),
+              .heads_arrived = as<int>(heads_arrived_),
+              .grid = static_cast<GridState*>(grid_state_.raw()),
+              .n_layers = static_cast<int>(m.layers.size()),
+              .hidden = static_cast<int>(m.hidden),
+              .ffn = static_cast<int>(m.ffn),
+              .vocab = static_cast<int>(m.vocab),
+              .n_heads = static_cast<int>(m.n_heads),
+              .n_kv_heads = static_cast<int>(m.n_kv_heads),
+              .head_dim = static_cast<int>(m.head_dim),
+              .pairs = static_cast<int>(m.inv_freq.numel()),
+              .parts = static_cast<int>(parts),
+              .splits = static_cast<int>(splits),
+              .vector_floats = static_cast<int>(vector_floats),
+              .eps = m.eps,
+              .scale = m.score_scale != 0 ? static_cast<float>(m.score_scale)
+                                          : 1.f / std::sqrt(static_cast<float>(m.head_dim)),
+              .rope_factor = m.attention_scale,
+              .half = m.layout == RopeLayout::half,
+              .gated = m.gated};
+    if (!is_llama(m)) family_ = std::make_unique<Family<T>>(m);
     // The deepest ring that fits beside the rest.
-    slots_ = fits<T>(kDeep<T>, model_.n_layers, vector_floats) ? kDeep<T> : kShallow;
+    const int64_t own = family_ ? kFamilySharedBytes : kOwnSharedBytes;
+    slots_ = fits<T>(kDeep<T>, model_.n_layers, vector_floats, own) ? kDeep<T> : kShallow;
     shared_ = shared_bytes<T>(slots_, model_.n_layers, vector_floats);
-    check(fits<T>(slots_, model_.n_layers, vector_floats), "decoder", "a model of this size needs ", shared_,
-          " bytes of shared memory per block, and ", max_shared_bytes() - kOwnSharedBytes, " are there");
+    check(fits<T>(slots_, model_.n_layers, vector_floats, own), "decoder", "a model of this size needs ", shared_,
+          " bytes of shared memory per block, and ", max_shared_bytes() - own, " are there");
 
     void* pinned = nullptr;
     check_cuda(cudaHostAlloc(&pinned, sizeof(int32_t) * kResults + sizeof(float) * static_cast<size_t>(m.vocab), 0),
@@ -338,6 +248,7 @@ class Decoder final : public DeviceDecoder {
 
   void start(int32_t id, int64_t position) {
     split_kv::with_wide(m_.head_dim, [&](auto wide) {
+      if (family_) return launch_step(family_step_kernel<T>(slots_, wide), id, position, family_->model());
       if (slots_ == kShallow) return launch_step(decode_step_kernel<T, kShallow, wide>, id, position);
       launch_step(decode_step_kernel<T, kDeep<T>, wide>, id, position);
     });
@@ -346,7 +257,9 @@ class Decoder final : public DeviceDecoder {
     ++in_flight_;
   }
 
-  void launch_step(void (*kernel)(Model<T>, int, int, int32_t*), int32_t id, int64_t position) {
+  /// `more`: the FamilyModel, for kernels that take one.
+  template <class Kernel, class... More>
+  void launch_step(Kernel* kernel, int32_t id, int64_t position, const More&... more) {
     check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_)),
                "decode_step");
     cudaLaunchAttribute together{};  // all blocks at once, or an error: they wait for each other
@@ -360,12 +273,13 @@ class Decoder final : public DeviceDecoder {
     config.attrs = &together;
     config.numAttrs = 1;
     const Timed timed({"decode_step", Work(weight_bytes_, weight_bytes_ / static_cast<int64_t>(sizeof(T)) * 2)});
-    check_cuda(cudaLaunchKernelEx(&config, kernel, model_, id, static_cast<int>(position), results_ + next_),
+    check_cuda(cudaLaunchKernelEx(&config, kernel, model_, more..., id, static_cast<int>(position), results_ + next_),
                "decode_step");
   }
 
   DecoderModel m_;
   Model<T> model_{};
+  std::unique_ptr<Family<T>> family_;  // of what is not LLaMA's
   Tensor layers_, grid_state_, heads_arrived_, x_, q_, o_, h_, logits_, partial_;
   int slots_ = kShallow;
   int64_t shared_ = 0, weight_bytes_ = 0;
