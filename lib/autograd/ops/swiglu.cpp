@@ -1,3 +1,4 @@
+// SwiGLU on the CPU: the loops and the recorded ops.
 #include "autograd/ops/swiglu.h"
 
 #include "autograd/ops/cuda_ops.h"
