@@ -1,9 +1,13 @@
-// Internal: y = x W^T in 8-bit products: what linear() does with Matmul::fp8. y = e4m3(x) e4m3(W)^T dx = e5m2(dy)
-// e4m3(W) dW = e5m2(dy)^T e4m3(x) Every factor is copied with a scale of its own, from its own largest value
-// (tensor/quantize.h), each time anew: there is no state, so a run repeats and resumes bit for bit, and recomputed,
-// accumulated and replayed steps need nothing else. Sums are kept in f32, results are bf16, the weight's gradient f32
-// or what its buffer is. Backward keeps the 8-bit transpose of x, a byte per element, where the bf16 product keeps x
-// itself; or nothing, where x can be made again.
+// Internal: y = x W^T in 8-bit products, which is what linear() does with Matmul::fp8.
+//
+//   y  = e4m3(x) e4m3(W)^T        dx = e5m2(dy) e4m3(W)        dW = e5m2(dy)^T e4m3(x)
+//
+// Every factor is copied with a scale of its own, from its own largest value (tensor/quantize.h), each time anew: there
+// is no state, so a run repeats and resumes bit for bit, and recomputed, accumulated and replayed steps need nothing
+// else. Sums are kept in f32, results are bf16, the weight's gradient f32 or what its buffer is.
+//
+// Backward keeps the 8-bit transpose of x, a byte per element, where the bf16 product keeps x itself; or nothing, where
+// x can be made again.
 #pragma once
 #include "autograd/var.h"
 
