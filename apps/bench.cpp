@@ -5,7 +5,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
-#include "autograd/fast_atomics.h"
+#include "autograd/tape.h"
 #include "autograd/ops/attention.h"
 #include "autograd/ops/reduce.h"
 #include "autograd/tape.h"
@@ -30,7 +30,7 @@ struct Options {
   std::vector<int> threads;
   std::string json, only;
   double seconds = 3;
-  bool eager = false, fast_atomics = false;
+  bool eager = false, fast_atomics = false, fp8 = false;
 };
 
 struct Timing {
@@ -81,11 +81,11 @@ void bench_gemm(Table& table, double budget) {
     const Tensor x = Tensor::full({m, k}, 0.5), w = Tensor::full({n, k}, 0.25), y = Tensor::empty({m, n}),
                  dw = Tensor::empty({n, k}), dx = Tensor::empty({m, k});
     const double flops = 2e-9 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
-    Timing t = measure(budget, [&] { gemm(x, Trans::no, w, Trans::yes, y); });
+    Timing t = measure(budget, [&] { gemm(x, transposed(w), y); });
     table.row("gemm " + name + " forward", flops / t.median, "GFLOP/s", t);
-    t = measure(budget, [&] { gemm(y, Trans::no, w, Trans::no, dx); });
+    t = measure(budget, [&] { gemm(y, w, dx); });
     table.row("gemm " + name + " dgrad", flops / t.median, "GFLOP/s", t);
-    t = measure(budget, [&] { gemm(y, Trans::yes, x, Trans::no, dw); });
+    t = measure(budget, [&] { gemm(transposed(y), x, dw); });
     table.row("gemm " + name + " wgrad", flops / t.median, "GFLOP/s", t);
   };
   one("2048 cubed", 2048, 2048, 2048);
@@ -146,10 +146,8 @@ void bench_attention(Table& table) {
 /// What CLEX adds to a training step: its frequencies at every t up to 16 from the neural ODE, and the gradients of its
 /// weights.
 void bench_clex(Table& table) {
-  RopeConfig config;
-  config.rope_type = "clex";
-  config.head_dim = 64, config.max_position_embeddings = 512;
-  ClexScaling scaling(config);
+  const ClexRope record;
+  ClexScaling scaling({.head_dim = 64, .max_position_embeddings = 512, .kind = record});
   std::vector<Var> weights;
   Random random(1, Purpose::test);
   for (const ParameterSpec& spec : scaling.parameter_specs()) {
@@ -159,7 +157,7 @@ void bench_clex(Table& table) {
   }
   scaling.set_parameters(weights);
   std::vector<double> t;
-  for (int64_t k = 1; k <= config.clex.max_factor; ++k) t.push_back(static_cast<double>(k));
+  for (int64_t k = 1; k <= record.max_factor; ++k) t.push_back(static_cast<double>(k));
   const auto row = [&](const char* name, const Timing& timing) { table.row(name, 1 / timing.median, "1/s", timing); };
   {
     const NoGrad no_grad;
@@ -223,6 +221,7 @@ void bench_training(const Options& o, const TrainingRow& row, Device device, Com
   const int ranks = comm ? comm->size() : 1;
   const double tokens = static_cast<double>(s.batch * s.window * ranks);
   model.set_recompute(s.recompute);
+  if (o.fp8) model.set_matmul(Matmul::fp8);
   TrainStep step(model, optimizer, !o.eager, parallel ? &*parallel : nullptr);
   const StepInput input{random_ids(batch, s.window, kVocab, 1),
                         random_ids(batch, s.window, kVocab, 2),
@@ -247,10 +246,10 @@ void bench_training(const Options& o, const TrainingRow& row, Device device, Com
   step.result();
   if (comm && !comm->root()) return;
   const double per_token = s.training_flops_per_token(kVocab);
-  std::printf("%-12s T %6lld  B %4lld x %lld%s%s  %12s tok/s  MFU %5.1f %%  %9.2f ms (%.2f to %.2f)  peak %.1f GiB\n",
+  std::printf("%-12s T %6lld  B %4lld x %lld%s%s%s  %12s tok/s  MFU %5.1f %%  %9.2f ms (%.2f to %.2f)  peak %.1f GiB\n",
               row.name.c_str(), static_cast<long long>(s.window), static_cast<long long>(batch),
               static_cast<long long>(row.micro_batches), s.recompute ? " recomputed" : "           ",
-              lean ? " lean" : "     ", with_commas(std::llround(tokens / t.median)).c_str(),
+              lean ? " lean" : "     ", o.fp8 ? " fp8" : "", with_commas(std::llround(tokens / t.median)).c_str(),
               100 * per_token * tokens / t.median / kPeakFlops / ranks, t.median * 1e3, t.fastest * 1e3,
               t.slowest * 1e3, static_cast<double>(memory_stats(device).peak_bytes) / (1 << 30));
   std::fflush(stdout);
@@ -282,7 +281,7 @@ void bench_decode_cuda(Device device) {
 void run_cuda(const Options& o, const Globals& globals) {
   Globals own = globals;
   check(cuda_device_count() > 0, "bench", "there is no GPU (", cuda_device_name(), ")");
-  set_fast_atomics(o.fast_atomics);
+  Tape::current().set_fast_atomics(o.fast_atomics);
   const auto comm = join_ranks(own);
   const Device device = use(own);
   check(device.is_cuda(), "bench", "bench cuda runs on a GPU, not on ", device);
@@ -338,6 +337,7 @@ void add_bench(CLI::App& app, Globals& globals) {
   cuda->add_option("--only", o.only, "with commas: " + training_row_names() + "decode");
   cuda->add_flag("--eager", o.eager, "launch every kernel from the host instead of replaying a CUDA graph");
   add_fast_atomics(*cuda, o.fast_atomics);
+  cuda->add_flag("--fp8", o.fp8, "the blocks' linear layers in 8-bit products, as train --matmul fp8");
   cuda->add_option("--seconds", o.seconds, "time for each row")->capture_default_str();
   cuda->callback([options, &globals] { run_cuda(*options, globals); });
   add_bench_ops(*sub, globals);

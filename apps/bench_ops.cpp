@@ -8,7 +8,7 @@
 #include <cmath>
 #include <cstdio>
 
-#include "autograd/fast_atomics.h"
+#include "autograd/tape.h"
 #include "autograd/ops/cuda_ops.h"
 #include "common.h"
 #include "tensor/cuda.h"
@@ -121,11 +121,13 @@ namespace {
 void run(const OpsOptions& o, const Globals& globals) {
   const Device device = use(globals);
   check(device.is_cuda(), "bench", "there is no GPU (", cuda_device_name(), ")");
-  set_fast_atomics(o.fast_atomics);
+  Tape::current().set_fast_atomics(o.fast_atomics);
   OpsBench b(o, device);
   std::printf("%s; cold L2, medians of device events\n", cuda_device_name(device.index).c_str());
   const std::pair<const char*, void (*)(OpsBench&)> sections[] = {{"gemm", bench_gemm_shapes},
+                                                                  {"fp8", bench_fp8},
                                                                   {"ops", bench_memory_ops},
+                                                                  {"blocks", bench_block_ops},
                                                                   {"ce", bench_losses},
                                                                   {"adamw", bench_optimizer},
                                                                   {"attention", bench_attention_shapes},
@@ -154,7 +156,7 @@ void add_bench_ops(CLI::App& bench, Globals& globals) {
   const auto list = [&](const char* name, auto& to, const char* help) {
     sub->add_option(name, to, help)->delimiter(',')->capture_default_str();
   };
-  sub->add_option("--only", o.only, "parts, with commas: gemm, ops, ce, adamw, attention, decode");
+  sub->add_option("--only", o.only, "parts, with commas: gemm, fp8, ops, blocks, ce, adamw, attention, decode");
   sub->add_option("--tokens", o.tokens, "rows of the memory-bound ops")->capture_default_str();
   list("--hidden", o.hidden, "widths of RMSNorm");
   list("--heads", o.heads, "HEADSxHEADDIM of RoPE and attention");

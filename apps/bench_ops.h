@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "autograd/var.h"
 #include "tensor/tensor.h"
 
 struct OpsOptions {
@@ -63,9 +64,16 @@ struct OpWork {
   Ceiling ceiling = Ceiling::copy;
 };
 
+using Op = std::function<rw::Var(const std::vector<rw::Var>&)>;
+/// Times op without recording, and the backward pass of op alone.
+void forward_backward(OpsBench& b, const OpWork& work, const std::vector<rw::Tensor>& inputs, const Op& op,
+                      const std::vector<rw::Tensor>& gradient_buffers = {});
+
 void bench_rooflines(OpsBench& b);
 void bench_gemm_shapes(OpsBench& b);
+void bench_fp8(OpsBench& b);
 void bench_memory_ops(OpsBench& b);
+void bench_block_ops(OpsBench& b);
 void bench_losses(OpsBench& b);
 void bench_optimizer(OpsBench& b);
 void bench_attention_shapes(OpsBench& b);

@@ -41,11 +41,10 @@ std::vector<int64_t> sizes(const std::string& text, size_t parts) {
   return all;
 }
 
-using Op = std::function<Var(const std::vector<Var>&)>;
+}  // namespace
 
-/// Times op without recording, and the backward pass of op alone.
 void forward_backward(OpsBench& b, const OpWork& w, const std::vector<Tensor>& inputs, const Op& op,
-                      const std::vector<Tensor>& gradient_buffers = {}) {
+                      const std::vector<Tensor>& gradient_buffers) {
   const std::vector<Var> constants(inputs.begin(), inputs.end());
   b.row(w.section, w.name + " fwd", b.time([&] { op(constants); }), w.forward_bytes, w.forward_flops, w.ceiling);
   std::vector<Var> leaves;
@@ -55,6 +54,7 @@ void forward_backward(OpsBench& b, const OpWork& w, const std::vector<Tensor>& i
                          : Var::leaf(inputs[i]));
   }
   Tape tape;
+  tape.set_fast_atomics(Tape::current().fast_atomics());
   const TapeScope scope(tape);
   Var y;
   Tensor dy;
@@ -68,6 +68,8 @@ void forward_backward(OpsBench& b, const OpWork& w, const std::vector<Tensor>& i
   b.row(w.section, w.name + " bwd", b.time([&] { tape.backward({y}, {dy}); }, forward), w.backward_bytes,
         w.backward_flops, w.ceiling);
 }
+
+namespace {
 
 /// The shapes whose products and optimizer are timed, with the tokens of a step.
 struct TimedModel {
@@ -93,7 +95,7 @@ std::array<Layer, 5> layers_of(const ModelShape& c, int64_t vocab) {
 }
 
 Times time_product(OpsBench& b, const Tensor& x, const Tensor& w, const Tensor& y) {
-  return b.time([&] { gemm(x, Trans::no, w, Trans::yes, y); });
+  return b.time([&] { gemm(x, transposed(w), y); });
 }
 
 /// y = x W^T, dx = dy W, dW += dy^T x (f32): the three products of a linear layer with M tokens.
@@ -102,8 +104,8 @@ void linear_rows(OpsBench& b, const std::string& name, int64_t m, int64_t n, int
   const Tensor dw = Tensor::zeros({n, k}, DType::f32, b.device());
   const double flops = 2 * product({m, n, k}), in_out = 2 * (product({m, k}) + product({n, k}) + product({m, n}));
   b.row("gemm", name + " fwd", time_product(b, x, w, y), in_out, flops, Ceiling::gemm);
-  b.row("gemm", name + " dgrad", b.time([&] { gemm(y, Trans::no, w, Trans::no, x); }), in_out, flops, Ceiling::gemm);
-  b.row("gemm", name + " wgrad", b.time([&] { gemm(y, Trans::yes, x, Trans::no, dw, 1, 1); }),
+  b.row("gemm", name + " dgrad", b.time([&] { gemm(y, w, x); }), in_out, flops, Ceiling::gemm);
+  b.row("gemm", name + " wgrad", b.time([&] { gemm(transposed(y), x, dw, {.beta = 1}); }),
         in_out + 6 * product({n, k}), flops, Ceiling::gemm);
 }
 
@@ -167,6 +169,7 @@ void norm_rows(OpsBench& b, int64_t d) {
   const Var vx = Var::leaf(x), vr = Var::leaf(r), vw = Var::leaf(w, dw);
   const Tensor dh = b.random({tokens, d}, DType::bf16, 4), dy = b.random({tokens, d}, DType::bf16, 5);
   Tape tape;
+  tape.set_fast_atomics(Tape::current().fast_atomics());
   const TapeScope scope(tape);
   std::pair<Var, Var> out;
   const Times backward = b.time(
@@ -339,6 +342,7 @@ void attention_rows(OpsBench& b, int64_t batch, int64_t heads, int64_t kv_heads,
   const std::vector<Var> leaves{Var::leaf(q), Var::leaf(k), Var::leaf(v)};
   const Tensor d_o = b.random(q.shape(), DType::bf16, 4);
   Tape tape;
+  tape.set_fast_atomics(Tape::current().fast_atomics());
   const TapeScope scope(tape);
   const Times both = b.time([&] { tape.backward({op(leaves)}, {d_o}); },
                             [&] {

@@ -11,7 +11,8 @@
 #include "model_shapes.h"
 #include "nn/adamw.h"
 #include "nn/train_step.h"
-#include "rope/positions.h"
+#include "rope/kinds.h"
+#include "rope/samplers.h"
 #include "tensor/allocator.h"
 #include "tensor/file.h"
 
@@ -64,11 +65,11 @@ class Steps {
     RopeConfig rope = model.config().rope;
     const int64_t original = rope.original_window();
     PositionConfig positions;
-    if (std::string(row.method) != "full") positions.kind = row.method;
-    positions.max_factor = std::max<int64_t>(1, row.target / original);
-    rope.rope_type = positions.kind == "e2" ? "default" : "linear";  // E2-LLM's scale is in the positions
+    if (std::string(row.method) != "full") positions = position_sampler(row.method);
+    if (auto* e2 = positions.get<E2Positions>()) e2->max_factor = std::max<int64_t>(1, row.target / original);
     rope.original_max_position_embeddings = original;
-    rope.factor = std::max(1.0, static_cast<double>(row.target) / static_cast<double>(original));
+    rope.kind = LinearRope{.factor = std::max(1.0, static_cast<double>(row.target) / static_cast<double>(original))};
+    if (positions.is<E2Positions>()) rope.kind = DefaultRope{};  // E2-LLM's scale is in the positions
     model.set_rope(rope);
     model.set_recompute(row.recompute);
     sampler_ = make_position_sampler(positions);

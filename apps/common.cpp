@@ -1,11 +1,15 @@
+// What the verbs share: progress lines, global options, loading models and text.
 #include "common.h"
 
 #include <unistd.h>
 
 #include <cmath>
 #include <cstdio>
+#include <sstream>
 
+#include "cli.h"
 #include "nn/io/hf.h"
+#include "tensor/printable.h"
 #include "tensor/threads.h"
 
 using namespace rw;
@@ -53,6 +57,29 @@ void ProgressBar::print(int64_t done, const std::string& note, bool last) {
   std::fflush(stderr);
 }
 
+Progress progress_bar(const std::string& title, const Globals& globals) {
+  return [title, &globals, bar = std::shared_ptr<ProgressBar>()](int64_t done, int64_t total) mutable {
+    if (!bar) bar = std::make_shared<ProgressBar>(title, total, globals);
+    if (done < total) bar->update(done);
+    else bar->finish();
+  };
+}
+
+void notice(const std::string& line, const Globals& globals) {
+  if (!globals.quiet) std::fprintf(stderr, "%s\n", rw::printable(line).c_str());
+}
+
+TokenCorpus load_text(const std::vector<std::string>& paths, const Tokenizer& tokenizer, const Globals& globals) {
+  std::unique_ptr<ProgressBar> bar;
+  TokenCorpus corpus = load_tokens(paths, tokenizer, [&](int64_t done, int64_t total) {
+    if (!bar) bar = std::make_unique<ProgressBar>("tokenize", total, globals);
+    bar->update(done);
+  });
+  if (bar)
+    bar->finish(with_commas(corpus.total_tokens()) + " tokens in " + with_commas(corpus.documents()) + " documents");
+  return corpus;
+}
+
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 std::string with_commas(int64_t n) {
@@ -75,14 +102,38 @@ std::string duration(double seconds) {
   return text;
 }
 
+namespace {
+
+constexpr int kMostThreads = 1024;
+
+/// TOML that was read to its end: a file that breaks off would leave defaults in force that the user has changed.
+class WholeToml : public CLI::ConfigTOML {
+ public:
+  std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
+    std::string text;
+    try {
+      for (char part[4096]; input.read(part, sizeof part) || input.gcount() > 0;)
+        text.append(part, static_cast<size_t>(input.gcount()));
+    } catch (const std::ios_base::failure&) {
+      input.setstate(std::ios_base::badbit);
+    }
+    check(!input.bad(), "config", "the file of --config cannot be read to its end");
+    std::istringstream whole(text);
+    return CLI::ConfigTOML::from_config(whole);
+  }
+};
+
+}  // namespace
+
 void add_globals(CLI::App& app, Globals& globals) {
   app.require_subcommand(1);
   app.fallthrough();
+  app.config_formatter(std::make_shared<WholeToml>());
   app.set_config("--config", "", "TOML file with options, one [verb] section each; the command line wins");
   app.allow_config_extras(CLI::config_extras_mode::error);
   app.add_option("--device", globals.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
   app.add_option("--threads", globals.threads, "CPU threads (0: all cores)")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0, kMostThreads))
       ->capture_default_str();
   app.add_flag("--quiet", globals.quiet, "no progress output");
 }
@@ -96,6 +147,20 @@ Device use(const Globals& globals) {
   const Device device = parse_device(globals.device);
   use_device(device);
   return device;
+}
+
+void add_model(CLI::App& app, std::string& path) {
+  app.add_option("--model,--from", path, "model folder (Hugging Face layout)")->required()->group(kCommonOptions);
+}
+
+void add_rope(CLI::App& app, std::string& rope) {
+  app.add_option_function<std::string>(
+      "--rope,--scaling",
+      [&rope](const std::string& text) {
+        const bool name = text.find_first_not_of("abcdefghijklmnopqrstuvwxyz_0123456789") == std::string::npos;
+        rope = name && !text.empty() && text != "null" ? "{\"rope_type\":\"" + text + "\"}" : text;
+      },
+      "another rope_scaling for this call: a kind, or a JSON object like {\"rope_type\":\"linear\",\"factor\":8}");
 }
 
 void add_fast_atomics(CLI::App& app, bool& on) {

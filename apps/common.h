@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "data/corpus.h"
 #include "data/tokenizer.h"
 #include "nn/causal_lm.h"
 #include "nn/io/checkpoint.h"
@@ -32,6 +33,14 @@ class ProgressBar {
   Clock::time_point start_, printed_;
 };
 
+/// A progress line that learns its total with the first report and ends with the last.
+rw::Progress progress_bar(const std::string& title, const Globals& globals);
+/// One line on stderr, unless --quiet.
+void notice(const std::string& line, const Globals& globals);
+/// Reads and tokenizes files and folders, or opens one token file, with a progress line. Errors: as rw::load_tokens.
+rw::TokenCorpus load_text(const std::vector<std::string>& paths, const rw::Tokenizer& tokenizer,
+                          const Globals& globals);
+
 /// Seconds since some fixed moment.
 double now();
 /// "1 234 567" with thin separators: 1,234,567.
@@ -45,7 +54,14 @@ bool asked_for(const std::string& only, const std::string& name);
 /// Applies --threads and --device. Errors: no such device.
 rw::Device use(const Globals& globals);
 
-/// Declares --fast-atomics (lib/autograd/fast_atomics.h); whoever declares it passes it to set_fast_atomics.
+/// The group of options that help lists first.
+inline constexpr const char* kCommonOptions = "Common options";
+/// Declares --model (also --from): the model folder that a verb reads.
+void add_model(CLI::App& app, std::string& path);
+/// Declares --rope (also --scaling): another rope_scaling for this call, as a JSON object or as the name of a kind.
+void add_rope(CLI::App& app, std::string& rope);
+
+/// Declares --fast-atomics (Tape::set_fast_atomics).
 void add_fast_atomics(CLI::App& app, bool& on);
 
 struct LoadedModel {
@@ -54,7 +70,7 @@ struct LoadedModel {
 };
 /// The model alone, computing in `dtype`. Errors: as load_hf.
 std::unique_ptr<rw::CausalLm> load_model(const std::string& path, const Globals& globals, const std::string& rope_json,
-                                      rw::DType dtype);
+                                         rw::DType dtype);
 /// Loads for inference: bf16 on a GPU, f32 on the CPU. `rope_json` replaces the recipe ("" keeps it): an object as in
 /// config.json's rope_scaling. The tokenizer knows the model's vocabulary (fit_model).
 /// Errors: as load_hf and load_tokenizer.

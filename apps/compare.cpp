@@ -19,6 +19,8 @@
 #include "compare_table.h"
 #include "data/bpe_train.h"
 #include "data/demo_corpus.h"
+#include "data/text.h"
+#include "eval/provenance.h"
 #include "nn/io/hf.h"
 #include "tensor/allocator.h"
 #include "tensor/file.h"
@@ -327,7 +329,7 @@ class Comparison {
     const std::string key = paths.empty() && !e.protocol->needs_data() ? "no text" : "text " + e.settings.at("data");
     if (const auto known = texts_.find(key); known != texts_.end()) return known->second;
     TokenCorpus corpus;
-    if (!paths.empty()) corpus = load_tokens(paths, tok, globals_);
+    if (!paths.empty()) corpus = load_text(paths, tok, globals_);
     else if (e.protocol->needs_data())
       corpus = tokenize_corpus(make_demo_corpus(recipe_.base.seed + 1000, 6, 12000), tok);
     return texts_.emplace(key, corpus).first->second;
@@ -337,7 +339,7 @@ class Comparison {
   void evaluate(const std::string& name, const std::string& model, const std::string& rope) {
     const double start = now();
     std::unique_ptr<LoadedModel> loaded;
-    std::string summary;
+    std::string summary, weights;
     for (const CompareEval& e : recipe_.evals) {
       const std::string path = folder(name) + "/eval-" + e.name + ".json";
       const std::string settings = to_toml(e.settings);
@@ -345,11 +347,13 @@ class Comparison {
         continue;
       if (!loaded) {
         loaded = std::make_unique<LoadedModel>(load_model_and_tokenizer(model, globals_, rope));
+        weights = weights_checksum(model_folder(model)).value_or("");
         write_frequencies(name, *loaded->model);
       }
       e.protocol->options.model = name;
+      e.protocol->options.weights = weights;
       EvalSubject subject(*loaded->model, *loaded->tokenizer, text_of(e, *loaded->tokenizer), e.protocol->options);
-      EvalResult result = e.protocol->run(subject, globals_);
+      EvalResult result = e.protocol->run(subject, progress_bar(e.name, globals_));
       result.protocol.set("settings", settings);
       write_file_atomic(path, to_json(result));
       summary += (summary.empty() ? "" : "  ") + e.name;
@@ -360,8 +364,7 @@ class Comparison {
   /// theta'_i and A at the target window: learned ones cannot be read off config.json.
   void write_frequencies(const std::string& name, const CausalLm& model) const {
     const RopeConfig& rope = model.config().rope;
-    int64_t length = std::max(rope.max_position_embeddings, rope.original_window());
-    if (rope.rope_type == "clex") length = rope.original_window() * rope.clex.max_factor;
+    const int64_t length = rope.extended_window();
     const RopeTable table = model.scaling().table({.length = length});
     const nlohmann::json json = {{"length", length},
                                  {"attention_scale", table.attention_scale},

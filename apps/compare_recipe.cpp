@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
+#include <sstream>
 #include <optional>
 #include <set>
 
 #include "nn/io/checkpoint.h"
+#include "tensor/file.h"
+#include "tensor/toml_depth.h"
 #include "train/recipe.h"
 
 using namespace rw;
@@ -32,8 +34,9 @@ std::string joined(const std::vector<std::string>& values, const char* separator
 
 /// Sections in order of appearance; keys with hyphens, as the command line writes them.
 std::vector<Section> read_sections(const std::string& path) {
-  std::ifstream in(path);
-  check(in.good() && !std::filesystem::is_directory(path), kOp, "cannot read the recipe '", path, "'");
+  const std::string text = read_file(path, limits::recipe);
+  check_toml_depth(text, kOp, path);
+  std::istringstream in(text);
   std::vector<Section> sections;
   const auto section = [&](const std::vector<std::string>& parents) -> Section& {
     const std::string name = joined(parents, ".");
@@ -268,7 +271,19 @@ class Reader {
     const bool inherits = e.protocol->needs_data() && !has_data;
     // The built-in corpus has no path; the name only satisfies the option.
     if (inherits) items.push_back({"data", data ? data->values : std::vector<std::string>{""}});
-    parse(name, items, [&](CLI::App& app) { e.protocol->add_options(app); });
+    const std::vector<Setting> known = e.protocol->settings();
+    for (const Item& item : items) {
+      const Setting* setting = find_setting(known, item.key);
+      require(setting != nullptr, name, "unknown key '", item.key, "'");
+      for (const std::string& other : setting->excludes)
+        require(std::none_of(items.begin(), items.end(), [&](const Item& i) { return i.key == other; }), name, "'",
+                item.key, "' excludes '", other, "'");
+      assign(*setting, item.values, cat(path_, " [", name, "]: '", item.key, "'"));
+    }
+    for (const Setting& setting : known)
+      require(!setting.required ||
+                  std::any_of(items.begin(), items.end(), [&](const Item& i) { return i.key == setting.name; }),
+              name, "'", setting.name, "' is missing");
     std::vector<std::string>& paths = e.protocol->options.data;
     std::erase(paths, "");
     e.settings = settings_of(items);

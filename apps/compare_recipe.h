@@ -26,7 +26,8 @@
 #include <string>
 #include <vector>
 
-#include "eval.h"
+#include "common.h"
+#include "eval/protocol.h"
 #include "train.h"
 
 /// What decides the result of a stage, by name. A stage that was done with other settings is never taken for this one.
@@ -42,7 +43,7 @@ struct CompareArm {
 
 struct CompareEval {
   std::string name;  // eval-NAME.json
-  std::unique_ptr<EvalProtocol> protocol;
+  std::unique_ptr<rw::EvalProtocol> protocol;
   Settings settings;
 };
 

@@ -39,6 +39,9 @@ std::vector<Number> numbers_of(const std::string& name, const EvalResult& result
       put(cat(t.text("task"), " @", t.integer("length"), ", %"), 100 * t.number("accuracy"), true);
     } else if (result.kind == "longbench") {
       put("score", t.number("score"), true);
+    } else if (result.kind == "choice") {
+      put("acc, %", 100 * t.number("acc"), true);
+      put("acc_norm, %", 100 * t.number("acc_norm"), false);
     } else if (t.find("length")) {  // passkey, needle
       std::string where = cat("@", t.integer("length"));
       if (t.find("distance")) where += cat(" k ", t.integer("distance"));

@@ -1,11 +1,14 @@
-// ropewalk eval ...: what a model makes of text. One subcommand per protocol; eval_protocols.cpp has their options,
-// lib/eval what they do.
-#include "eval.h"
-
+// ropewalk eval ...: what a model makes of text. One subcommand per protocol; lib/eval has their settings, defaults and
+// what they do.
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
 
+#include "common.h"
+#include "data/text.h"
+#include "eval/protocol.h"
+#include "eval/provenance.h"
+#include "options.h"
 #include "tensor/file.h"
 #include "verbs.h"
 
@@ -13,23 +16,45 @@ using namespace rw;
 
 namespace {
 
-/// Before the work, not after it. Errors: the file's folder does not exist.
+struct Call {
+  std::shared_ptr<EvalProtocol> protocol;
+  std::string model, rope, json;
+};
+
+/// Before the work, not after it. Errors: the file's folder does not exist; something is there that is not an evaluation.
 void check_json_path(const std::string& path) {
-  const auto folder = std::filesystem::path(path).parent_path();
-  check(path.empty() || folder.empty() || std::filesystem::is_directory(folder), "eval", "cannot write '", path,
-        "': no folder '", folder.string(), "'");
+  namespace fs = std::filesystem;
+  if (path.empty()) return;
+  std::error_code error;
+  const auto folder = fs::path(path).parent_path();
+  check(folder.empty() || fs::is_directory(folder, error), "eval", "cannot write '", path, "': no folder '",
+        folder.string(), "'");
+  const fs::file_type type = fs::symlink_status(path, error).type();
+  if (type == fs::file_type::not_found) return;
+  check(type == fs::file_type::regular, "eval", "'", path, "' is not a regular file and is not replaced");
+  const std::string text = read_file(path);
+  if (text.find_first_not_of(" \t\r\n{}") == std::string::npos) return;  // nothing is lost
+  try {
+    eval_result_from_json(text, path);
+  } catch (const Error&) {
+    fail("eval", "'", path, "' is there already and is not an evaluation, so it is not replaced: name another file");
+  }
 }
 
-void run(const EvalProtocol& protocol, const Globals& globals) {
-  const EvalOptions& o = protocol.options;
-  check_json_path(o.json);
-  const LoadedModel loaded = load_model_and_tokenizer(o.model, globals, o.rope);
-  const TokenCorpus corpus = o.data.empty() ? TokenCorpus() : load_tokens(o.data, *loaded.tokenizer, globals);
+void run(const Call& call, const Globals& globals) {
+  EvalProtocol& protocol = *call.protocol;
+  EvalOptions& o = protocol.options;
+  check_json_path(call.json);
+  const LoadedModel loaded = load_model_and_tokenizer(call.model, globals, call.rope);
+  const TokenCorpus corpus = o.data.empty() ? TokenCorpus() : load_text(o.data, *loaded.tokenizer, globals);
+  o.model = call.model;
+  if (!call.json.empty()) o.weights = weights_checksum(model_folder(call.model)).value_or("");
   EvalSubject subject(*loaded.model, *loaded.tokenizer, corpus, o);
-  const EvalResult result = protocol.run(subject, globals);
+  if (const std::string plan = protocol.plan(subject); !plan.empty()) notice(plan, globals);
+  const EvalResult result = protocol.run(subject, progress_bar(protocol.kind(), globals));
   std::cout << to_text_table(result.totals);
-  if (!o.json.empty()) write_file_atomic(o.json, to_json(result));
-  std::fputs(protocol.closing(result).c_str(), stdout);
+  if (!call.json.empty()) write_file_atomic(call.json, to_json(result));
+  std::cout << protocol.closing(result) << std::flush;
 }
 
 }  // namespace
@@ -37,16 +62,15 @@ void run(const EvalProtocol& protocol, const Globals& globals) {
 void add_eval(CLI::App& app, Globals& globals) {
   CLI::App* eval = app.add_subcommand("eval", "Evaluate a model: perplexity, retrieval, tasks");
   eval->require_subcommand(1);
-  for (const char* kind : {"ppl", "lastk", "bins", "passkey", "needle", "tasks", "longbench"}) {
-    const std::shared_ptr<EvalProtocol> protocol = make_eval_protocol(kind);
-    CLI::App* sub = eval->add_subcommand(kind, protocol->help());
-    EvalOptions& o = protocol->options;
-    sub->add_option("--model", o.model, "model folder (Hugging Face layout)")->required();
-    sub->add_option("--rope", o.rope,
-                    "another rope_scaling for this call, as JSON: '{\"rope_type\":\"linear\",\"factor\":8}'");
-    sub->add_option("--json", o.json, "write protocol, rows and totals to this file");
-    protocol->add_options(*sub);
-    sub->callback([protocol, &globals] { run(*protocol, globals); });
+  for (const std::string& kind : eval_kinds()) {
+    const auto call = std::make_shared<Call>();
+    call->protocol = make_eval_protocol(kind);
+    CLI::App* sub = eval->add_subcommand(kind, call->protocol->help());
+    add_model(*sub, call->model);
+    add_settings(*sub, call->protocol->settings());
+    sub->add_option("--json", call->json, "write protocol, rows and totals to this file")->group(kCommonOptions);
+    add_rope(*sub, call->rope);
+    sub->callback([call, &globals] { run(*call, globals); });
   }
   add_eval_logits(*eval, globals);
 }

@@ -41,12 +41,12 @@ void add_eval_logits(CLI::App& eval, Globals& globals) {
   auto options = std::make_shared<Options>();
   auto& o = *options;
   CLI::App* sub = eval.add_subcommand("logits", "raw output for given token ids, to compare with other programs");
-  sub->add_option("--model", o.model, "model folder")->required();
-  sub->add_option("--tokens", o.tokens, "token ids, e.g. 1,15043,29892; nothing is put in front")
+  add_model(*sub, o.model);
+  sub->add_option("--ids,--tokens", o.tokens, "token ids, e.g. 1,15043,29892; nothing is put in front")
       ->delimiter(',')
       ->required();
   sub->add_option("--out", o.out, "safetensors file: logits f32 [T,V] and ids i32 [T]")->required();
-  sub->add_option("--rope", o.rope, "another rope_scaling for this call, as a JSON object");
+  add_rope(*sub, o.rope);
   sub->add_option("--dtype", o.dtype, "what the model computes in: f32, f64 or bf16 (f64 on the CPU only)")
       ->check(CLI::IsMember({"f32", "f64", "bf16"}))
       ->capture_default_str();

@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "common.h"
+#include "eval/protocol.h"
 
 using namespace rw;
 
@@ -22,6 +23,12 @@ void run(const Options& o, const Globals& globals) {
   const bool bos = !o.no_bos && m.tokenizer->bos_id().has_value();
   std::vector<int32_t> prompt = bos ? m.tokenizer->encode_with_bos(o.prompt) : m.tokenizer->encode(o.prompt);
   check(!prompt.empty(), "generate", "the prompt is empty and the tokenizer has no beginning-of-text token");
+  const int64_t window = serving_window(m.model->config().rope), most = static_cast<int64_t>(prompt.size()) + o.tokens;
+  if (most > window) {
+    notice(cat("the prompt and ", o.tokens, " new tokens make up to ", most, " tokens, the model's window is ", window,
+               ": what comes after it may make no sense"),
+           globals);
+  }
   GenerateOptions options{.tokens = o.tokens, .sampling = o.sampling, .stop = {}};
   if (!o.ignore_eos) {
     // llama2.c's rule too: BOS ends a text, because stories follow each other in training
@@ -51,17 +58,18 @@ void add_generate(CLI::App& app, Globals& globals) {
   auto options = std::make_shared<Options>();
   CLI::App* sub = app.add_subcommand("generate", "Continue a text");
   auto& o = *options;
-  sub->add_option("--model", o.model, "model folder")->required();
-  sub->add_option("--prompt", o.prompt, "text to continue (may be empty)");
+  add_model(*sub, o.model);
+  sub->add_option("--prompt", o.prompt, "text to continue (may be empty)")->group(kCommonOptions);
   sub->add_option("--tokens", o.tokens, "at most so many new tokens")
       ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+      ->capture_default_str()
+      ->group(kCommonOptions);
   sub->add_option("--temperature", o.sampling.temperature, "0: the most likely token")->capture_default_str();
   sub->add_option("--top-k", o.sampling.top_k, "choose among the k most likely (0: all)")->capture_default_str();
   sub->add_option("--top-p", o.sampling.top_p, "choose among the most likely that reach this probability")
       ->capture_default_str();
   sub->add_option("--seed", o.sampling.seed, "repeats a text")->capture_default_str();
-  sub->add_option("--rope", o.rope, "another rope_scaling for this call, as a JSON object");
+  add_rope(*sub, o.rope);
   sub->add_flag("--no-bos", o.no_bos, "do not begin with the beginning-of-text token");
   sub->add_flag("--ignore-eos", o.ignore_eos, "go on after an end-of-text token");
   sub->add_flag("--stats", o.stats, "print the speed to standard error");

@@ -1,11 +1,24 @@
 // ropewalk: train small LLaMAs, stretch their context window, and look at what comes out.
+#include <csignal>
 #include <cstdio>
 
-#include "nn/parallel/mesh.h"
-#include "tensor/error.h"
+#include "cli.h"
+#include "config_file.h"
+#include "tensor/printable.h"
 #include "verbs.h"
 
+namespace {
+
+/// Says in one line why the program ends, and gives its exit code.
+int failed(int code, const std::string& why) {
+  std::fprintf(stderr, "ropewalk: %s\n", rw::printable(why).c_str());
+  return code;
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a write beyond the file size limit fails with a message instead
   CLI::App app{
       "ropewalk trains small LLaMA models, extends their context window by the RoPE methods of PI, PoSE, CLEX, E2-LLM "
       "and\n"
@@ -21,8 +34,10 @@ int main(int argc, char** argv) {
       "  ropewalk generate --model long --prompt 'It was a dark and' --tokens 100",
       "ropewalk"};
   app.set_version_flag("--version", "ropewalk " ROPEWALK_VERSION);
+  use_plain_help(app);
   Globals globals;
   add_globals(app, globals);
+  check_config_file(app);
   add_demo(app, globals);
   add_tokenizer(app, globals);
   add_train(app, globals);
@@ -34,24 +49,16 @@ int main(int argc, char** argv) {
   add_theory(app, globals);
   add_bench(app, globals);
   add_profile(app, globals);
+  add_shell_files(app);
   try {
     app.parse(argc, argv);
+    flush_standard_output();
     return 0;
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
-    std::fprintf(stderr, "ropewalk: %s\n", e.what());
-    return 2;
-  } catch (const rw::OutOfMemory& e) {
-    std::fprintf(stderr, "ropewalk: %s\n", e.what());
-    return 1;
-  } catch (const rw::RankLost& e) {
-    std::fprintf(stderr, "ropewalk: %s\n", e.what());
-    return 1;
-  } catch (const rw::Error& e) {
-    std::fprintf(stderr, "ropewalk: %s\n", e.what());
-    return 2;
+    return failed(2, argument_error(app, e));
   } catch (const std::exception& e) {
-    std::fprintf(stderr, "ropewalk: internal error: %s\n", e.what());
-    return 1;
+    const Failure failure = failure_of(e);
+    return failed(failure.code, failure.line);
   }
 }

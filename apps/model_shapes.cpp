@@ -1,3 +1,4 @@
+// The named model shapes of `bench` and `profile`.
 #include "model_shapes.h"
 
 #include "tensor/error.h"

@@ -1,3 +1,4 @@
+// Line and point plots as SVG, for `ropewalk theory`.
 #include "plot.h"
 
 #include <algorithm>
@@ -6,6 +7,13 @@
 #include "tensor/error.h"
 
 using namespace rw;
+
+namespace {
+
+/// A reader's dark page: the ground, the words and each colour of a light plot in its place.
+constexpr const char* kDarkStyle = R"(<style>@media (prefers-color-scheme: dark) { [fill="#fff"] { fill: #16181c } text:not([fill]) { fill: #e6e4df } [stroke="#ddd"] { stroke: #34373c } [stroke="#1f6fb2"] { stroke: #6cabf7 } [fill="#1f6fb2"] { fill: #6cabf7 } [stroke="#c03d3d"] { stroke: #f2788f } [fill="#c03d3d"] { fill: #f2788f } [stroke="#2f8f4e"] { stroke: #55c98b } [fill="#2f8f4e"] { fill: #55c98b } [stroke="#8a4fb0"] { stroke: #c58bec } [fill="#8a4fb0"] { fill: #c58bec } [stroke="#444"] { stroke: #b9b6ae } [fill="#444"] { fill: #b9b6ae } }</style>)";
+
+}  // namespace
 
 std::string svg(const Plot& p) {
   constexpr double width = 760, height = 360, left = 62, right = 16, top = 40, bottom = 48;
@@ -16,7 +24,7 @@ std::string svg(const Plot& p) {
   };
   char line[200];
   std::string out = cat("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 ", width, " ", height,
-                        "\" font-family=\"sans-serif\" font-size=\"12\">\n",
+                        "\" font-family=\"sans-serif\" font-size=\"12\">\n", kDarkStyle, "\n",
                         "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n<text x=\"", left,
                         "\" y=\"22\" font-size=\"15\">", p.title, "</text>\n");
   for (int i = 0; i <= 4; ++i) {

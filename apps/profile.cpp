@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "autograd/fast_atomics.h"
+#include "autograd/tape.h"
 #include "autograd/tape.h"
 #include "common.h"
 #include "eval/profile_report.h"
@@ -20,7 +20,7 @@ struct Options {
   std::string shape, out, dtype = "auto";
   int64_t hidden = 0, layers = 0, heads = 0, kv_heads = 0, ffn = 0, vocab = 32000, window = 0, batch = 0;
   int warmup = 3, steps = 5, rows = 40;
-  bool recompute = false, lean = false, untied = false, fast_atomics = false;
+  bool recompute = false, lean = false, fp8 = false, untied = false, fast_atomics = false;
   double peak_tflops = 989, copy_gbs = 0, gemm_tflops = 0;
 };
 
@@ -85,7 +85,7 @@ void set_ceilings(ProfileSubject& s, const Options& o, Device device) {
       }
     }
     const Tensor c = Tensor::empty({n, n}, DType::bf16, device);
-    const double seconds = device_seconds([&] { gemm(a, Trans::no, b, Trans::yes, c); });
+    const double seconds = device_seconds([&] { gemm(a, transposed(b), c); });
     s.flops_per_second = 2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n) / seconds;
     s.ceilings = "measured: copy of 1 GiB, bf16 GEMM 8192 cubed";
   }
@@ -101,6 +101,7 @@ class Step {
         optimizer_(model_.arena(), {.weight_decay = 0.1}) {
     model_.enable_grad();
     model_.set_recompute(p.recompute);
+    if (o.fp8) model_.set_matmul(Matmul::fp8);
     ids_ = random_ids(p.batch, p.window, o.vocab, 1).to(device);
     targets_ = random_ids(p.batch, p.window, o.vocab, 2).to(device);
     positions_ = model_.plain_positions(0, p.window);
@@ -146,7 +147,7 @@ class Step {
 
 void run(const Options& o, const Globals& globals) {
   const Device device = use(globals);
-  set_fast_atomics(o.fast_atomics);
+  Tape::current().set_fast_atomics(o.fast_atomics);
   const ModelShape p = shape_of(o, device);
   const DType dtype = o.dtype == "bf16" || (o.dtype == "auto" && device.is_cuda()) ? DType::bf16 : DType::f32;
   ProfileSubject s;
@@ -206,6 +207,7 @@ void add_profile(CLI::App& app, Globals& globals) {
   sub->add_option("--batch", o.batch, "samples");
   sub->add_flag("--untied", o.untied, "an output head of its own");
   sub->add_flag("--recompute", o.recompute, "recompute each block in backward");
+  sub->add_flag("--fp8", o.fp8, "the blocks' linear layers in 8-bit products, as train --matmul fp8");
   sub->add_flag("--lean", o.lean, "bf16: split master weights and bf16 gradients");
   add_fast_atomics(*sub, o.fast_atomics);
   sub->add_option("--dtype", o.dtype, "f32, bf16 or auto (bf16 on a GPU)")

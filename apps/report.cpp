@@ -1,4 +1,4 @@
-// ropewalk report: run folders to one page.
+// ropewalk report: run folders and evaluations to one page.
 #include "eval/report.h"
 
 #include <cstdio>
@@ -18,14 +18,14 @@ struct Options {
 };
 
 void run(const Options& o) {
-  check(o.names.empty() || o.names.size() == o.runs.size(), "report", "--names gives ", o.names.size(), " names for ",
-        o.runs.size(), " runs");
-  std::vector<ReportRun> runs;
-  for (size_t i = 0; i < o.runs.size(); ++i) {
-    runs.push_back(load_run(o.runs[i]));
-    if (!o.names.empty()) runs.back().name = o.names[i];
-  }
+  std::vector<ReportRun> runs = load_runs(o.runs);
+  check(o.names.empty() || o.names.size() == runs.size(), "report", "--names gives ", o.names.size(), " names for ",
+        runs.size(), " runs");
+  for (size_t i = 0; i < o.names.size(); ++i) runs[i].name = o.names[i];
   write_report(o.out, runs, o.report);
+  for (const ReportRun& r : runs) {
+    for (const std::string& notice : r.notices) std::fprintf(stderr, "%s: %s\n", r.name.c_str(), notice.c_str());
+  }
   std::printf("%s\n", o.out.c_str());
 }
 
@@ -35,11 +35,14 @@ void add_report(CLI::App& app, Globals&) {
   auto options = std::make_shared<Options>();
   auto& o = *options;
   CLI::App* sub = app.add_subcommand("report", "Compare runs on one HTML page, with CSV and JSON lines beside it");
-  sub->add_option("runs", o.runs,
-                  "run folders: metrics.jsonl, config.json and recipe.toml as `train` leaves them, and eval-*.json as "
-                  "`eval --json` writes them")
-      ->required();
-  sub->add_option("--out", o.out, "the page")->capture_default_str();
+  sub->footer(
+      "A run folder holds metrics.jsonl, config.json and recipe.toml as `train` leaves them, and eval-*.json as `eval\n"
+      "--json` writes them. An evaluation that stands elsewhere may be named, too: it goes to the run that it "
+      "measured.\n\n"
+      "  ropewalk report base long --out report.html\n"
+      "  ropewalk report base long results/base-ppl.json results/long-ppl.json");
+  sub->add_option("runs", o.runs, "run folders, and files of `eval --json`")->required();
+  sub->add_option("--out", o.out, "the page; .csv and .jsonl go beside it")->capture_default_str();
   sub->add_option("--names", o.names, "names to show instead of the folders'")->delimiter(',');
   sub->add_option("--title", o.report.title, "headline")->capture_default_str();
   sub->add_option("--subtitle", o.report.subtitle, "one line below the headline");

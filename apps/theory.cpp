@@ -7,6 +7,7 @@
 #include "common.h"
 #include "plot.h"
 #include "rope/bounds.h"
+#include "rope/samplers.h"
 #include "tensor/file.h"
 
 using namespace rw;
@@ -84,9 +85,8 @@ void bound(const Options& o) {
 void coverage(const Options& o) {
   make_folder("theory", o.out);
   check(o.chunks == 2, "theory", "the exact coverage is for two chunks, got ", o.chunks);
-  PositionConfig config;
-  config.kind = "pose";
-  config.variant = o.variant;
+  PositionConfig config = PosePositions{};
+  config.set("pose_variant", o.variant);
   const auto sampler = make_position_sampler(config);
   const CurveTable table = coverage_table(*sampler, o.window, o.target, 64, o.draws, o.seed);
   std::printf("PoSE (%s), window %lld, target %lld, %lld draws\n%10s %12s %12s %12s\n", o.variant.c_str(),

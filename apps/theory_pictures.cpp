@@ -6,7 +6,8 @@
 
 #include "common.h"
 #include "plot.h"
-#include "rope/positions.h"
+#include "rope/kinds.h"
+#include "rope/samplers.h"
 #include "rope/scaling.h"
 #include "tensor/file.h"
 
@@ -18,14 +19,11 @@ constexpr int64_t kHeadDim = 64, kWindow = 512, kTarget = 4096;
 constexpr double kFactor = 8;
 constexpr const char* kColours[] = {"#1f6fb2", "#c03d3d", "#2f8f4e", "#8a4fb0"};
 
-RopeConfig recipe(const std::string& type) {
-  RopeConfig c;
-  c.rope_type = type;
-  c.head_dim = kHeadDim;
-  c.original_max_position_embeddings = kWindow;
-  c.max_position_embeddings = kTarget;
-  c.factor = kFactor;
-  return c;
+RopeConfig recipe(RopeKind kind) {
+  return {.head_dim = kHeadDim,
+          .max_position_embeddings = kTarget,
+          .original_max_position_embeddings = kWindow,
+          .kind = std::move(kind)};
 }
 
 /// One curve: a recipe at a length of tokens.
@@ -71,7 +69,7 @@ std::string frequencies(const std::string& title, const std::vector<Curve>& curv
 
 /// p(m) over m of three samples; every fourth token, as points, so that jumps show.
 std::string positions(const std::string& title, PositionConfig config, uint64_t seed = 5) {
-  config.max_factor = static_cast<int64_t>(kFactor);
+  if (config.find("max_factor")) config.set("max_factor", number_text(kFactor));
   SampleSpec spec;
   spec.seed = seed;
   spec.sample_ids = {0, 1, 2};
@@ -89,14 +87,14 @@ std::string positions(const std::string& title, PositionConfig config, uint64_t 
   std::vector<Series> series;
   for (size_t b = 0; b < 3; ++b) {
     char name[40];
-    if (config.kind == "clex" || config.kind == "e2") {
+    if (config.find("max_factor")) {
       std::snprintf(name, sizeof name, "factor %.0f", batch.t[b]);
     } else {
       std::snprintf(name, sizeof name, "sample %zu", b + 1);
     }
     series.push_back({name, kColours[b], b + 1, true});
   }
-  const bool within = config.kind == "e2";  // E2-LLM stays inside the window
+  const bool within = config.is<E2Positions>();  // E2-LLM stays inside the window
   return svg({.title = title,
               .x_title = "token m",
               .y_title = "position p(m)",
@@ -109,7 +107,7 @@ std::string positions(const std::string& title, PositionConfig config, uint64_t 
 
 /// Log-n attention's factor over the token index.
 std::string query_scales() {
-  RopeConfig by_position = recipe("linear"), constant = by_position;
+  RopeConfig by_position = recipe(LinearRope{.factor = kFactor}), constant = by_position;
   by_position.logn = LogN::position, constant.logn = LogN::constant;
   const auto scaling = make_rope_scaling(by_position), other = make_rope_scaling(constant);
   const std::vector<float> all = scaling->query_scale(0, kTarget);
@@ -140,52 +138,44 @@ void pictures(const std::string& out) {
     write_file_atomic(out + "/" + name + ".svg", text);
   };
 
-  RopeConfig dynamic = recipe("dynamic"), revised = recipe("yarn"), longrope = recipe("longrope"), abf = recipe("abf"),
-             million = abf, e2 = recipe("e2"), clex = recipe("clex"), paper = clex;
-  dynamic.factor = 2;
-  revised.yarn_variant = "revised";
-  abf.base = 5e5, million.base = 1e6;
-  e2.factor = 0;
-  paper.clex.prior = "paper";
+  LongRope longrope{.factor = kFactor};
   for (int64_t i = 0; i < kHeadDim / 2; ++i) {
     longrope.short_factor.push_back(1);
     longrope.long_factor.push_back(std::pow(kFactor, 2.0 * static_cast<double>(i) / (kHeadDim - 2)));
   }
-  save("linear", frequencies("Linear (PI), factor 8", {{"linear", recipe("linear")}}));
-  save("ntk", frequencies("NTK-aware, factor 8", {{"ntk", recipe("ntk")}, {"linear", recipe("linear")}}));
-  save("dynamic",
-       frequencies("Dynamic NTK, factor 2, at growing lengths n", by_length(dynamic, {512, 1024, 2048, 4096})));
+  const RopeConfig linear = recipe(LinearRope{.factor = kFactor}), ntk = recipe(NtkRope{.factor = kFactor}),
+                   yarn = recipe(YarnRope{.factor = kFactor}),
+                   revised = recipe(YarnRope{.factor = kFactor, .variant = YarnVariant::revised}),
+                   clex = recipe(ClexRope{}), paper = recipe(ClexRope{.prior = ClexPrior::paper});
+  save("linear", frequencies("Linear (PI), factor 8", {{"linear", linear}}));
+  save("ntk", frequencies("NTK-aware, factor 8", {{"ntk", ntk}, {"linear", linear}}));
+  save("dynamic", frequencies("Dynamic NTK, factor 2, at growing lengths n",
+                              by_length(recipe(DynamicRope{.factor = 2}), {512, 1024, 2048, 4096})));
   save("dynamic_linear", frequencies("Dynamic linear, at growing lengths n",
-                                     by_length(recipe("dynamic_linear"), {512, 1024, 2048, 4096})));
-  save("yarn", frequencies("YaRN, factor 8", {{"paper", recipe("yarn")}, {"revised", revised}}));
-  save("llama3", frequencies("Llama 3, factor 8", {{"llama3", recipe("llama3")}}));
+                                     by_length(recipe(DynamicLinearRope{}), {512, 1024, 2048, 4096})));
+  save("yarn", frequencies("YaRN, factor 8", {{"paper", yarn}, {"revised", revised}}));
+  save("llama3", frequencies("Llama 3, factor 8", {{"llama3", recipe(Llama3Rope{.factor = kFactor})}}));
   save("longrope", frequencies("LongRoPE, short and long divisors (example: NTK's)",
-                               {{"n up to 512", longrope, kWindow}, {"longer", longrope, kTarget}}));
-  save("abf", frequencies("ABF", {{"base 500000", abf}, {"base 1000000", million}}, -8));
-  save("e2", frequencies("E2-LLM at inference, at growing lengths n", by_length(e2, {512, 1024, 2048, 4096})));
+                               {{"n up to 512", recipe(longrope), kWindow}, {"longer", recipe(longrope), kTarget}}));
+  save("abf",
+       frequencies(
+           "ABF", {{"base 500000", recipe(AbfRope{.base = 5e5})}, {"base 1000000", recipe(AbfRope{.base = 1e6})}}, -8));
+  save("e2",
+       frequencies("E2-LLM at inference, at growing lengths n", by_length(recipe(E2Rope{}), {512, 1024, 2048, 4096})));
   save("clex", frequencies("CLEX before training", {{"t = 2", clex, 2 * kWindow},
                                                     {"t = 4", clex, 4 * kWindow},
                                                     {"t = 8", clex, kTarget},
                                                     {"t = 8, the paper's prior", paper, kTarget}}));
 
-  const auto pose = [](const std::string& variant, int64_t chunks) {
-    PositionConfig c;
-    c.kind = "pose", c.variant = variant, c.chunks = chunks;
-    return c;
-  };
-  const auto other = [](const std::string& kind) {
-    PositionConfig c;
-    c.kind = kind;
-    return c;
-  };
-  save("pose", positions("PoSE, 512 to 4096", pose("paper", 2)));
-  save("pose-3-chunks", positions("PoSE with three chunks, 512 to 4096", pose("paper", 3)));
-  save("pose-code", positions("PoSE as published code draws it, 512 to 4096", pose("code", 2)));
-  save("pose-v1", positions("PoSE, first release, 512 to 4096", pose("v1", 2)));
-  save("pose-cream", positions("CREAM-style, 512 to 4096", pose("cream", 3), 3));
-  save("randpos", positions("RandPos, 512 to 4096", other("randpos")));
-  save("e2-positions", positions("E2-LLM in training, window 512, largest factor 8", other("e2")));
-  save("clex-positions", positions("CLEX in training, window 512, largest factor 8", other("clex")));
+  save("pose", positions("PoSE, 512 to 4096", PosePositions{}));
+  save("pose-3-chunks", positions("PoSE with three chunks, 512 to 4096", PosePositions{.chunks = 3}));
+  save("pose-code",
+       positions("PoSE as published code draws it, 512 to 4096", PosePositions{.variant = PoseVariant::code}));
+  save("pose-v1", positions("PoSE, first release, 512 to 4096", PosePositions{.variant = PoseVariant::v1}));
+  save("pose-cream", positions("CREAM-style, 512 to 4096", PosePositions{.variant = PoseVariant::cream}, 3));
+  save("randpos", positions("RandPos, 512 to 4096", RandPosPositions{}));
+  save("e2-positions", positions("E2-LLM in training, window 512, largest factor 8", E2Positions{}));
+  save("clex-positions", positions("CLEX in training, window 512, largest factor 8", ClexPositions{}));
   save("logn", query_scales());
   std::printf("19 pictures in %s\n", out.c_str());
 }

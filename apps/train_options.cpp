@@ -4,9 +4,30 @@
 
 #include "common.h"
 #include "ranks.h"
+#include "rope/method_options.h"
 #include "train.h"
 
 using namespace rw;
+
+namespace {
+
+/// The options of every method, from the tables of their records' fields.
+void add_method_options(CLI::App& app, std::map<std::string, std::string>& given) {
+  for (const MethodOption& o : method_options()) {
+    const std::string name = "--" + o.name, key = o.key;
+    if (o.is_flag) {
+      app.add_flag_function(
+          name, [&given, key](int64_t n) { given[key] = n > 0 ? "true" : "false"; }, o.help);
+      continue;
+    }
+    CLI::Option* option = app.add_option_function<std::string>(
+        name, [&given, key](const std::string& text) { given[key] = text; }, o.help);
+    if (!o.choices.empty()) option->check(CLI::IsMember(o.choices));
+    option->default_str(o.default_text);
+  }
+}
+
+}  // namespace
 
 void add_train_options(CLI::App& app, TrainConfig& config) {
   auto& c = config;
@@ -36,22 +57,7 @@ void add_train_options(CLI::App& app, TrainConfig& config) {
   sub->add_option("--window", c.window, "tokens of a sample (0: the base's window; for full and pi: the target)")
       ->capture_default_str();
   sub->add_option("--target", c.target, "context window to extend to");
-  sub->add_option("--chunks", c.positions.chunks, "pose: chunks of a sample")->capture_default_str();
-  sub->add_option("--pose-variant", c.positions.variant, "pose: paper, code, v1 or cream")->capture_default_str();
-  sub->add_option("--pose-content", c.positions.content, "pose: text offsets: uniform, zero or same")
-      ->capture_default_str();
-  sub->add_option("--content-windows", c.positions.content_windows,
-                  "pose: text comes from a stretch of so many windows (0: the whole document)")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  sub->add_flag("--fixed-g{false}", c.positions.augment_g, "e2: always the largest scale (the paper's ablation)");
-  sub->add_flag("--fixed-t{false}", c.positions.augment_t, "e2: no offset (the paper's ablation)");
-  sub->add_option("--spread", c.positions.spread,
-                  "clex: positions of a sample: random, multiply (m t), or skip (two chunks)")
-      ->capture_default_str();
-  sub->add_option("--max-factor", c.positions.max_factor, "e2, clex: largest scale factor")->capture_default_str();
-  sub->add_flag("--continuous-t", c.positions.continuous, "clex: t uniform on [1, max-factor] instead of integers");
-  sub->add_flag("--per-step", c.positions.per_step, "e2, clex: one scale factor per step instead of one per sample");
+  add_method_options(app, c.method_options);
   sub->add_option("--retrieval-share", c.retrieval_share,
                   "share of samples in which a number is hidden in the text and asked for (5 to 10 % teach the task)")
       ->check(CLI::Range(0.0, 1.0))
@@ -79,6 +85,12 @@ void add_train_options(CLI::App& app, TrainConfig& config) {
   sub->add_option("--seed", c.seed, "of weights, text and positions")->capture_default_str();
   sub->add_option("--dtype", c.dtype, "f32, bf16 or auto (bf16 on a GPU)")
       ->check(CLI::IsMember({"auto", "f32", "bf16"}))
+      ->capture_default_str();
+  sub->add_option(
+         "--matmul", c.matmul,
+         "the blocks' linear layers: native, or fp8: 8-bit products where their sizes pay (bf16; a GPU of compute "
+         "capability 8.9 or later)")
+      ->check(CLI::IsMember({"native", "fp8"}))
       ->capture_default_str();
   sub->add_flag("--recompute", c.recompute, "recompute each block in backward: less memory, about a third more time");
   sub->add_flag(

@@ -8,7 +8,12 @@ from claims_papers import direct, full, pi, pose, zero
 from papers_data import Arm, Data
 
 LEFT, RIGHT, TOP, BOTTOM = 62, 560, 40, 350  # pixels
-COLOURS = ("#222", "#1f6fb2", "#c0392b", "#2e8b57", "#8e44ad", "#e08e0b", "#5d8aa8", "#7f5539")
+COLOURS = {"#222": "#d8d5cd", "#1f6fb2": "#6cabf7", "#c0392b": "#f2788f", "#2e8b57": "#55c98b", "#8e44ad": "#c58bec",
+           "#e08e0b": "#f0b45a", "#5d8aa8": "#8fc1de", "#7f5539": "#cfa07f"}  # on a light page, and on a dark one
+DARK = ('<style>@media (prefers-color-scheme: dark) { [fill="#fff"] { fill: #16181c } text:not([fill]) { fill: #e6e4df } '
+        '[stroke="#ddd"] { stroke: #34373c }'
+        + "".join(f' [stroke="{a}"] {{ stroke: {b} }} [fill="{a}"] {{ fill: {b} }}' for a, b in COLOURS.items())
+        + " }</style>")
 PPL_TICKS = (16, 20, 25, 32, 40, 50, 75, 100, 200, 400, 800, 1600, 3200, 6400, 12800)
 
 Series = tuple[str, list[tuple[int, float]]]  # label, points
@@ -21,7 +26,7 @@ def chart(title: str, x_label: str, y_label: str, x_ticks: Sequence[int],
     at_x = lambda x: LEFT + (RIGHT - LEFT) * (math.log2(x) - low) / (high - low)  # noqa: E731
     at_y = lambda y: BOTTOM - (BOTTOM - TOP) * share(y)  # noqa: E731
     out = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 820 400" font-family="sans-serif" font-size="12">',
-           '<rect width="100%" height="100%" fill="#fff"/>', f'<text x="{LEFT}" y="22" font-size="15">{title}</text>']
+           DARK, '<rect width="100%" height="100%" fill="#fff"/>', f'<text x="{LEFT}" y="22" font-size="15">{title}</text>']
     for value, text in y_ticks:
         y = at_y(value)
         out.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{RIGHT}" y2="{y:.1f}" stroke="#ddd"/>'

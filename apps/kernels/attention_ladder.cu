@@ -354,10 +354,9 @@ int climb_attention(const Ceilings& ceilings) {
       const auto view = [&](const Tensor& t) {
         return HeadView{&t, t.raw(), int64_t{length} * heads * kD, int64_t{heads} * kD};
       };
-      rw::cuda::attn::set_fastest_path(path);
-      rw::cuda::attention_forward({batch, heads, heads, length, length, kD, true, static_cast<double>(h.scale)},
-                                  view(q), view(k), view(v), view(o), lse);
-      rw::cuda::attn::set_fastest_path(rw::cuda::attn::Path::sm90);
+      rw::cuda::AttentionShape shape{batch, heads, heads, length, length, kD, true, static_cast<double>(h.scale)};
+      shape.paths.fastest = path;
+      rw::cuda::attention_forward(shape, view(q), view(k), view(v), view(o), lse);
     };
   };
   const auto tensor_core_level = [=](auto stages) {

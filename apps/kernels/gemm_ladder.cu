@@ -215,7 +215,7 @@ int climb_gemm(const Ceilings& ceilings) {
       {"5 tensor cores (mma.sync)",
        [=] { launch("tensor_cores", tensor_cores, tiles, 256, kStages * kStageElements * 2, n, k, pa, pb, pc); }}};
   if (gemm_wgmma_ready()) levels.push_back({"6 Hopper (wgmma, TMA)", [=] { gemm_wgmma(a, b, c); }});
-  levels.push_back({"7 cuBLASLt (the library's gemm)", [=] { rw::gemm(a, rw::Trans::no, b, rw::Trans::yes, c); }});
+  levels.push_back({"7 cuBLASLt (the library's gemm)", [=] { rw::gemm(a, rw::transposed(b), c); }});
   return climb(p, levels, ceilings);
 }
 

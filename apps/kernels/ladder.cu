@@ -39,7 +39,7 @@ Ceilings measure_ceilings() {
   const int64_t n = 8192;
   const Tensor a = normal({n, n}, 1), b = normal({n, n}, 2), out = Tensor::empty({n, n}, DType::bf16, kGpu);
   c.gemm = 2.0 * static_cast<double>(n * n) * static_cast<double>(n) /
-           median_seconds([&] { rw::gemm(a, rw::Trans::no, b, rw::Trans::yes, out); });
+           median_seconds([&] { rw::gemm(a, rw::transposed(b), out); });
   rw::release_cached_memory(kGpu);
   return c;
 }

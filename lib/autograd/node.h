@@ -18,6 +18,9 @@ class Node {
   /// Reads grad_out(i), adds to the inputs' slots. Called once.
   virtual void backward() = 0;
 
+  /// Called by the tape before backward(): see Tape::set_fast_atomics.
+  void allow_fast_atomics(bool on) { fast_atomics_ = on; }
+
   std::vector<GradSlotPtr> inputs;  // null where no gradient is wanted
   std::vector<GradSlotPtr> outputs;
   std::vector<Tensor> saved;  // visible, so that memory reports and checkpointing are honest
@@ -25,14 +28,19 @@ class Node {
 
  protected:
   bool wants(size_t i) const { return inputs[i] != nullptr; }
+  bool fast_atomics() const { return fast_atomics_; }
   /// Gradient of output i; undefined if nothing downstream used it.
   const Tensor& grad_out(size_t i = 0) const { return outputs[i]->grad; }
-  /// Adds g to input i's gradient. The first one is kept as it is, so g must not be written to afterwards.
-  void add_grad(size_t i, Tensor g) const {
+  /// absolute_max() of it, if it is known; else undefined.
+  const Tensor& grad_out_largest(size_t i = 0) const { return outputs[i]->largest; }
+  /// Adds g to input i's gradient. The first one is kept as it is, so g must not be written to afterwards. `largest`:
+  /// absolute_max(g), if it is known.
+  void add_grad(size_t i, Tensor g, Tensor largest = {}) const {
     if (!wants(i)) return;
     GradSlot& slot = *inputs[i];
     if (!slot.grad.defined()) {
       slot.grad = std::move(g);
+      slot.largest = std::move(largest);
       return;
     }
     own(slot);
@@ -55,8 +63,11 @@ class Node {
   }
 
  private:
-  /// add() hands one tensor to two slots; before one of them is written to, it gets its own copy.
+  bool fast_atomics_ = false;
+
+  /// Before a slot is written to: add() hands one tensor to two slots, so it gets its own copy, and its maximum changes.
   static void own(GradSlot& slot) {
+    slot.largest = Tensor();
     if (!slot.fixed_buffer && !slot.grad.unique()) slot.grad = slot.grad.clone();
   }
 };

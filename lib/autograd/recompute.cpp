@@ -1,15 +1,17 @@
+// Recompute regions: the recorded op that runs its region once more in backward.
 #include "autograd/recompute.h"
 
 namespace rw {
 namespace {
 
-struct CheckpointNode : Node {
+struct RecomputeNode : Node {
   RecomputedRegion region;  // saved: the region's inputs
 
-  const char* name() const override { return "checkpoint"; }
+  const char* name() const override { return "recompute"; }
 
   void backward() override {
     Tape inner;
+    inner.set_fast_atomics(fast_atomics());
     std::vector<Var> leaves;
     std::vector<Var> results;
     {
@@ -41,7 +43,7 @@ std::vector<Var> recompute(const RecomputedRegion& region, const std::vector<Var
     const NoGrad no_grad;
     results = region(inputs);
   }
-  auto node = std::make_unique<CheckpointNode>();
+  auto node = std::make_unique<RecomputeNode>();
   node->region = region;
   std::vector<Var*> outputs;
   for (const Var& in : inputs) node->saved.push_back(in.value());

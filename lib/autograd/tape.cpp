@@ -1,3 +1,4 @@
+// The tape, gradient accumulation, and what records on which tape.
 #include "autograd/tape.h"
 
 #include "tensor/cuda.h"
@@ -71,6 +72,7 @@ void Tape::backward(const std::vector<Var>& roots, const std::vector<Tensor>& se
     GradSlot& slot = *roots[i].slot();
     if (slot.grad.defined()) {
       accumulate(slot.grad, seeds[i]);
+      slot.largest = Tensor();
     } else {
       slot.grad = seeds[i];
     }
@@ -88,10 +90,11 @@ void Tape::backward(const std::vector<Var>& roots, const std::vector<Tensor>& se
     if (on_backward) on_backward(*node);
     {
       const ProfileRange range(node->place);
+      node->allow_fast_atomics(fast_atomics_);
       node->backward();
       profile_lap(node->name());
     }
-    for (const GradSlotPtr& out : node->outputs) out->grad = Tensor();
+    for (const GradSlotPtr& out : node->outputs) out->grad = out->largest = Tensor();
   }
 }
 

@@ -33,6 +33,18 @@ class Tape {
   /// Calls f in backward, once everything that is recorded from here on has run backward.
   void when_reached(std::function<void()> f);
 
+  /// Whether backward on a GPU may add up gradients by float atomics, in the order in which blocks happen to come.
+  ///
+  /// Off at first: every backward adds in a fixed order, and a second run gives the same bits. On, these leave out the
+  /// pass or the waiting that the order costs: the gradients of an embedding (no sort of the ids) and dQ of attention
+  /// (made together with dK and dV where it took a pass of its own). docs/kernels.md says how, and what stays as it is.
+  ///
+  /// The price: gradients differ in their last bits from run to run, and so, after some steps, does everything that is
+  /// trained; a resumed run no longer repeats an uninterrupted one. Errors against exact arithmetic are no larger. A
+  /// recorded CUDA graph keeps what it was recorded with. The CPU knows no difference.
+  void set_fast_atomics(bool on) { fast_atomics_ = on; }
+  bool fast_atomics() const { return fast_atomics_; }
+
   size_t size() const { return nodes_.size(); }
   const std::vector<std::unique_ptr<Node>>& nodes() const { return nodes_; }
   /// Bytes of saved tensors, shared storage counted once per node that holds it.
@@ -42,6 +54,7 @@ class Tape {
 
  private:
   std::vector<std::unique_ptr<Node>> nodes_;
+  bool fast_atomics_ = false;
 };
 
 /// Runs backward on the current tape from a scalar.

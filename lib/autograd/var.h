@@ -13,8 +13,10 @@ namespace rw {
 
 /// Where the gradient of one Var is collected.
 struct GradSlot {
-  Tensor grad;                // undefined until something was added, unless a buffer was given
-  bool fixed_buffer = false;  // grad is a given buffer (an arena's): always add into it
+  Tensor grad;     // undefined until something was added, unless a buffer was given
+  Tensor largest;  // absolute_max(grad) (tensor/quantize.h), where whoever made grad found it; else undefined
+  bool wants_largest = false;  // whoever makes grad should find it: an 8-bit product reads grad next
+  bool fixed_buffer = false;   // grad is a given buffer (an arena's): always add into it
 };
 using GradSlotPtr = std::shared_ptr<GradSlot>;
 
@@ -46,11 +48,14 @@ class Var {
     return slot_->grad;
   }
   void clear_grad() const {
-    if (slot_) slot_->grad = Tensor();
+    if (slot_) slot_->grad = slot_->largest = Tensor();
   }
   /// A bf16 copy of the value, for products of one row that are bound by reading it (see CausalLm::use_compact_weights).
   const Tensor& compact() const { return compact_; }
   void set_compact(Tensor bf16_copy) { compact_ = std::move(bf16_copy); }
+  /// absolute_max() of the value (tensor/quantize.h), where the op that made it found it on the way; else undefined.
+  const Tensor& largest() const { return largest_; }
+  void set_largest(Tensor largest) { largest_ = std::move(largest); }
   /// The same value as a constant.
   Var detach() const { return Var(value_); }
 
@@ -66,7 +71,7 @@ class Var {
 
  private:
   friend class Tape;
-  Tensor value_, compact_;
+  Tensor value_, compact_, largest_;
   GradSlotPtr slot_;
 };
 

@@ -34,7 +34,7 @@ std::vector<Document> load_corpus(const std::vector<std::string>& paths);
 /// (items done, items in all): called from one thread at a time.
 using Progress = std::function<void(int64_t done, int64_t total)>;
 
-/// Documents as token ids, in memory, in a memory-mapped token file, or a packed view of either. A value handle: copies
+/// Documents as token ids, in memory, in a token file that is read as needed, or a packed view of either. A value handle: copies
 /// share the tokens. Reading copies the ids asked for and touches nothing else. Safe to read from many threads.
 class TokenCorpus {
  public:
@@ -59,7 +59,7 @@ class TokenCorpus {
   /// copied.
   TokenCorpus packed(int32_t eos, std::optional<int32_t> bos = std::nullopt) const;
 
-  struct Source;  // where the ids come from: memory, a mapped file, or a packed view of another
+  struct Source;  // where the ids come from: memory, a file, or a packed view of another
 
  private:
   explicit TokenCorpus(std::shared_ptr<const Source> source) : source_(std::move(source)) {}

@@ -1,8 +1,10 @@
+// The wording of key-retrieval text: two built-in templates, and those of a file.
 #include "data/retrieval_template.h"
 
 #include <nlohmann/json.hpp>
 
 #include "tensor/error.h"
+#include "tensor/file.h"
 #include "tensor/json_depth.h"
 
 namespace rw {
@@ -59,6 +61,12 @@ RetrievalTemplate retrieval_template_from_json(const std::string& text, const st
   }
   check(out.needle.find("{key}") != std::string::npos, kOp, name, ": the needle holds no {key}");
   return out;
+}
+
+RetrievalTemplate choose_retrieval_template(const std::string& name) {
+  if (name == "default") return default_retrieval_template();
+  if (name == "short") return short_retrieval_template();
+  return retrieval_template_from_json(read_file(name), name);
 }
 
 }  // namespace rw

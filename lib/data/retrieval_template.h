@@ -24,6 +24,9 @@ RetrievalTemplate short_retrieval_template();
 /// the needle; the message begins with `name`.
 RetrievalTemplate retrieval_template_from_json(const std::string& text, const std::string& name);
 
+/// "default", "short", or a JSON file with task, filler, needle, question. Errors: as above, an unreadable file.
+RetrievalTemplate choose_retrieval_template(const std::string& name);
+
 /// `text` with every "{key}" replaced.
 std::string with_key(std::string text, const std::string& key);
 

@@ -1,4 +1,4 @@
-// TokenCorpus: token ids in memory, in a memory-mapped file, or packed into one stream; and the file's format:
+// TokenCorpus: token ids in memory, in a file, or packed into one stream; and the file's format:
 //
 //   header (64 bytes)   magic, version, bytes per id, vocabulary, documents, tokens, bytes of names, checksum
 //   i64 [documents + 1] where each document begins, in tokens
@@ -17,13 +17,14 @@
 namespace rw {
 
 struct TokenCorpus::Source {
-  std::vector<std::string> names;
+  std::string name_text;               // all names, one behind the other
+  std::vector<int64_t> name_ends;      // of each in it
   std::vector<int64_t> offsets = {0};  // of documents, and the end
   int32_t vocab = 0;
-  int width = 2;  // bytes per id
-  const unsigned char* ids = nullptr;
-  std::shared_ptr<void> owner;
-  std::string path;  // for messages; "" in memory
+  int width = 2;                   // bytes per id
+  std::vector<unsigned char> ids;  // in memory
+  FileReader file;                 // or in a file, from this byte on
+  int64_t ids_begin = 0;
 
   // a packed view of another corpus has these instead of ids; its single document is the whole stream
   std::shared_ptr<const Source> base;
@@ -31,9 +32,18 @@ struct TokenCorpus::Source {
   int32_t eos = 0;
   std::optional<int32_t> bos;
 
-  int64_t documents() const { return static_cast<int64_t>(names.size()); }
+  int64_t documents() const { return static_cast<int64_t>(name_ends.size()); }
+  std::string name(int64_t document) const {
+    const int64_t begin = document == 0 ? 0 : name_ends[document - 1];
+    return name_text.substr(begin, name_ends[document] - begin);
+  }
+  void add_name(std::string_view name) {
+    name_text += name;
+    name_ends.push_back(static_cast<int64_t>(name_text.size()));
+  }
   int64_t length(int64_t document) const { return offsets[document + 1] - offsets[document]; }
   void read(int64_t document, int64_t begin, std::span<int32_t> out) const;
+  uint32_t read_ids(int64_t begin, std::span<int32_t> out) const;
   void read_packed(int64_t begin, std::span<int32_t> out) const;
 };
 
@@ -80,14 +90,30 @@ void TokenCorpus::Source::read(int64_t document, int64_t begin, std::span<int32_
   check(document >= 0 && document < documents(), "corpus", "document ", document, " of ", documents());
   const int64_t n = static_cast<int64_t>(out.size());
   check(begin >= 0 && begin <= length(document) - n, "corpus", "tokens [", begin, ", ", begin + n, ") of document '",
-        names[document], "', which has ", length(document));
+        name(document), "', which has ", length(document));
   if (base) return read_packed(begin, out);
-  const unsigned char* from = ids + (offsets[document] + begin) * width;
-  const uint32_t largest = width == 2 ? widen<uint16_t>(from, out) : widen<uint32_t>(from, out);
-  if (out.empty() || largest < static_cast<uint32_t>(vocab)) return;
+  if (out.empty() || read_ids(offsets[document] + begin, out) < static_cast<uint32_t>(vocab)) return;
   const auto bad = std::find_if(out.begin(), out.end(), [this](int32_t id) { return id < 0 || id >= vocab; });
-  fail("corpus", path, path.empty() ? "" : ": ", "token ", begin + (bad - out.begin()), " of document '",
-       names[document], "' is ", static_cast<uint32_t>(*bad), ", beyond the vocabulary of ", vocab);
+  fail("corpus", file.path(), file.path().empty() ? "" : ": ", "token ", begin + (bad - out.begin()), " of document '",
+       name(document), "' is ", static_cast<uint32_t>(*bad), ", beyond the vocabulary of ", vocab);
+}
+
+/// Copies the ids from the corpus's token `begin` on and returns the largest, taken as unsigned.
+uint32_t TokenCorpus::Source::read_ids(int64_t begin, std::span<int32_t> out) const {
+  const auto widened = [this](const unsigned char* from, std::span<int32_t> to) {
+    return width == 2 ? widen<uint16_t>(from, to) : widen<uint32_t>(from, to);
+  };
+  if (!ids.empty()) return widened(ids.data() + begin * width, out);
+  uint32_t largest = 0;
+  unsigned char part[1 << 14];
+  const size_t most = sizeof part / static_cast<size_t>(width);
+  for (size_t done = 0; done < out.size();) {
+    const size_t n = std::min(most, out.size() - done);
+    file.read(ids_begin + (begin + static_cast<int64_t>(done)) * width, part, static_cast<int64_t>(n) * width);
+    largest = std::max(largest, widened(part, out.subspan(done, n)));
+    done += n;
+  }
+  return largest;
 }
 
 void TokenCorpus::Source::read_packed(int64_t begin, std::span<int32_t> out) const {
@@ -113,38 +139,35 @@ TokenCorpus::TokenCorpus(std::vector<std::string> names, const std::vector<std::
   check(names.size() == documents.size(), "corpus", names.size(), " names for ", documents.size(), " documents");
   check(vocab_size > 0, "corpus", "vocabulary of ", vocab_size);
   auto source = std::make_shared<Source>();
-  source->names = std::move(names);
+  for (const std::string& name : names) source->add_name(name);
   source->vocab = vocab_size;
   source->width = vocab_size <= 65536 ? 2 : 4;
   for (const auto& ids : documents)
     source->offsets.push_back(source->offsets.back() + static_cast<int64_t>(ids.size()));
   check(source->offsets.back() > 0, "corpus", "the corpus is empty: no token in ", documents.size(), " documents");
 
-  auto bytes =
-      std::make_shared<std::vector<unsigned char>>(static_cast<size_t>(source->offsets.back() * source->width));
-  unsigned char* to = bytes->data();
+  source->ids.resize(static_cast<size_t>(source->offsets.back() * source->width));
+  unsigned char* to = source->ids.data();
   for (size_t d = 0; d < documents.size(); ++d) {
     for (size_t i = 0; i < documents[d].size(); ++i, to += source->width) {
       const int32_t id = documents[d][i];
-      check(id >= 0 && id < vocab_size, "corpus", "token ", i, " of document '", source->names[d], "' is ", id,
+      check(id >= 0 && id < vocab_size, "corpus", "token ", i, " of document '", names[d], "' is ", id,
             ", beyond the vocabulary of ", vocab_size);
       std::memcpy(to, &id, static_cast<size_t>(source->width));  // little-endian: the low bytes come first
     }
   }
-  source->ids = bytes->data();
-  source->owner = std::move(bytes);
   source_ = std::move(source);
 }
 
 TokenCorpus TokenCorpus::open(const std::string& path) {
-  const MappedFile map = map_file(path);
-  Header header;
-  check(map.size >= static_cast<int64_t>(sizeof header) && std::memcmp(map.data, kMagic, 8) == 0, "corpus", path,
+  const FileReader file(path);
+  Header header{};
+  file.read(0, &header, std::min<int64_t>(file.size(), sizeof header));
+  check(file.size() >= static_cast<int64_t>(sizeof header) && std::memcmp(header.magic, kMagic, 8) == 0, "corpus", path,
         " is not a token file");
-  std::memcpy(&header, map.data, sizeof header);
   check(header.version == kVersion, "corpus", path, ": token file of version ", header.version, ", expected ",
         kVersion);
-  const uint64_t size = static_cast<uint64_t>(map.size), limit = uint64_t{1} << 40;
+  const uint64_t size = static_cast<uint64_t>(file.size()), limit = uint64_t{1} << 40;
   check((header.width == 2 || header.width == 4) && header.documents < limit && header.tokens < limit &&
             header.name_bytes < limit && header.vocab > 0 && header.vocab <= INT32_MAX,
         "corpus", path, ": the header is garbled");
@@ -152,21 +175,24 @@ TokenCorpus TokenCorpus::open(const std::string& path) {
   const uint64_t expected = sizeof header + tables + header.tokens * header.width;
   check(size == expected, "corpus", path, ": ", size, " bytes, expected ", expected,
         size < expected ? ": truncated" : "");
-  const unsigned char* at = map.data + sizeof header;
+  std::vector<unsigned char> table(tables);
+  const unsigned char* at = table.data();
+  file.read(sizeof header, table.data(), static_cast<int64_t>(tables));
   check(checksum_of(header, at, tables) == header.checksum, "corpus", path,
         ": the checksum of header and tables is wrong");
 
   auto source = std::make_shared<Source>();
   source->vocab = static_cast<int32_t>(header.vocab);
   source->width = static_cast<int>(header.width);
-  source->path = path;
-  source->owner = map.owner;
-  source->ids = at + tables;
+  source->file = file;
+  source->ids_begin = static_cast<int64_t>(sizeof header + tables);
   source->offsets.resize(header.documents + 1);
   std::memcpy(source->offsets.data(), at, source->offsets.size() * 8);
   const bool ordered = std::is_sorted(source->offsets.begin(), source->offsets.end());
   check(ordered && source->offsets.front() == 0 && source->offsets.back() == static_cast<int64_t>(header.tokens),
         "corpus", path, ": the document table is garbled");
+  source->name_ends.reserve(header.documents);
+  source->name_text.reserve(header.name_bytes);
   const unsigned char* name = at + source->offsets.size() * 8;
   const unsigned char* const names_end = name + header.name_bytes;
   for (uint64_t d = 0; d < header.documents; ++d) {
@@ -174,7 +200,7 @@ TokenCorpus TokenCorpus::open(const std::string& path) {
     check(names_end - name >= 4, "corpus", path, ": the names are garbled");
     std::memcpy(&length, name, 4);
     check(names_end - name - 4 >= length, "corpus", path, ": the names are garbled");
-    source->names.emplace_back(reinterpret_cast<const char*>(name + 4), length);
+    source->add_name({reinterpret_cast<const char*>(name + 4), length});
     name += 4 + length;
   }
   return TokenCorpus(std::move(source));
@@ -191,7 +217,7 @@ int64_t TokenCorpus::total_tokens() const { return source_ ? source_->offsets.ba
 
 std::string TokenCorpus::name(int64_t document) const {
   check(document >= 0 && document < documents(), "corpus", "document ", document, " of ", documents());
-  return source_->names[document];
+  return source_->name(document);
 }
 
 int32_t TokenCorpus::vocab_size() const { return source_ ? source_->vocab : 0; }
@@ -214,7 +240,7 @@ TokenCorpus TokenCorpus::packed(int32_t eos, std::optional<int32_t> bos) const {
           vocab_size());
   }
   auto view = std::make_shared<Source>();
-  view->names = {"packed"};
+  view->add_name("packed");
   view->vocab = vocab_size();
   view->base = source_;
   view->eos = eos;

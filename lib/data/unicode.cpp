@@ -110,13 +110,4 @@ void append_utf8(std::string& out, uint32_t code) {
   }
 }
 
-bool is_utf8(std::string_view text) {
-  for (size_t at = 0; at < text.size();) {
-    const Char c = char_at(text, at);
-    if (c.code == kInvalidChar) return false;
-    at += c.length;
-  }
-  return true;
-}
-
 }  // namespace rw

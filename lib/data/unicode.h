@@ -4,6 +4,8 @@
 #include <string>
 #include <string_view>
 
+#include "tensor/printable.h"
+
 namespace rw {
 
 enum class CharClass : uint8_t { other, letter, number, space };
@@ -35,7 +37,5 @@ uint8_t combining_class(uint32_t code);
 /// Appends the UTF-8 of `code` (at most 0x10FFFF).
 void append_utf8(std::string& out, uint32_t code);
 
-/// True if `text` is well-formed UTF-8.
-bool is_utf8(std::string_view text);
 
 }  // namespace rw

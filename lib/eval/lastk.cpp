@@ -1,3 +1,4 @@
+// Loss of the same last tokens under growing contexts, and mean loss by token index.
 #include "eval/lastk.h"
 
 #include <algorithm>

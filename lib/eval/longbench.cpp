@@ -1,3 +1,4 @@
+// LongBench items: reading them, cutting prompts in the middle, generating answers, and the two scores.
 #include "eval/longbench.h"
 
 #include <algorithm>

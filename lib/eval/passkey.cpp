@@ -1,3 +1,4 @@
+// Passkey and needle trials: prompts in batches, what counts as found, and the lengths that still work.
 #include "eval/passkey.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Perplexity under sliding, truncated and chunked windows: which tokens are read and scored, and the sums over them.
 #include "eval/perplexity.h"
 
 #include <algorithm>
@@ -20,7 +21,7 @@ struct Job {
 };
 
 int64_t stride_of(const PerplexityOptions& options, int64_t window) {
-  const int64_t stride = options.stride.value_or(std::max<int64_t>(1, window / 8));
+  const int64_t stride = options.stride.value_or(std::max<int64_t>(1, window / options.stride_divisor));
   check(window >= 2, kOp, "a window needs at least 2 tokens, got ", window);
   check(stride >= 1 && stride <= window, kOp, "stride must be in [1, ", window, "] for window ", window, ", got ",
         stride);
@@ -222,6 +223,7 @@ class Evaluation {
       denominators.push_back(row.denominator);
       numerator += row.numerator;
       denominator += row.denominator;
+      if (row.bytes == 0) continue;  // nats and bytes must be of the same tokens
       nats += row.nll_sum;
       bytes += static_cast<double>(row.bytes);
     }
@@ -261,6 +263,31 @@ std::vector<SlidingSpan> sliding_spans(int64_t n, int64_t window, int64_t stride
     scored = end;
   }
   return spans;
+}
+
+PerplexityCost perplexity_cost(const TokenCorpus& corpus, const PerplexityOptions& options) {
+  const auto documents = choose_documents(corpus, options);
+  const int64_t special = options.bos ? 1 : 0;
+  PerplexityCost cost{.documents = static_cast<int64_t>(documents.size())};
+  for (const int64_t window : options.windows) {
+    const int64_t stride = stride_of(options, window);
+    for (const auto& [document, tokens] : documents) {
+      if (options.mode != PerplexityMode::sliding) {
+        const double used = static_cast<double>(std::min(tokens, window - special));
+        cost.scored += used;
+        cost.read += used;
+        continue;
+      }
+      // Full windows overlap; the number of them is what the last one needs to reach the end.
+      const int64_t capacity = window - special, step = std::min(stride, capacity);
+      const int64_t windows = tokens <= capacity ? 1 : 1 + (tokens - capacity + step - 1) / step;
+      cost.scored += static_cast<double>(tokens);
+      cost.read +=
+          std::min(static_cast<double>(windows) * static_cast<double>(window),
+                   static_cast<double>(tokens) + static_cast<double>(windows - 1) * static_cast<double>(window - step));
+    }
+  }
+  return cost;
 }
 
 PerplexityResult evaluate_perplexity(TokenScorer& scorer, const TokenCorpus& corpus, const PerplexityOptions& options) {

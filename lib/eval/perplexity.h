@@ -38,11 +38,12 @@ enum class Weighting {
 
 struct PerplexityOptions {
   std::vector<int64_t> windows = {512};  // W, BOS included
-  std::optional<int64_t> stride = {};    // S; W / 8 if not given
-  int64_t as_length = 0;                 // the RoPE scale of sequences of this length at every window; 0: W's own
-  int64_t max_tokens = 0;                // only the first so many tokens of each document; 0: all
-  int64_t min_tokens = 0;                // documents with fewer are left out
-  int64_t documents = 0;                 // only the first so many (of those long enough); 0: all
+  std::optional<int64_t> stride = {};    // S; W / stride_divisor if not given
+  int64_t stride_divisor = 8;
+  int64_t as_length = 0;   // the RoPE scale of sequences of this length at every window; 0: W's own
+  int64_t max_tokens = 0;  // only the first so many tokens of each document; 0: all
+  int64_t min_tokens = 0;  // documents with fewer are left out
+  int64_t documents = 0;   // only the first so many (of those long enough); 0: all
   std::optional<int32_t> bos = {};
   PerplexityMode mode = PerplexityMode::sliding;
   Weighting weighting = Weighting::token;
@@ -80,6 +81,14 @@ struct PerplexityResult {
   std::vector<PerplexityRow> rows;
   std::vector<PerplexityTotal> totals;
 };
+
+/// What an evaluation reads: the documents that take part, the tokens that it scores, and those that it gives to the
+/// model, which are more where windows overlap. Errors: as evaluate_perplexity's for the windows and documents.
+struct PerplexityCost {
+  int64_t documents = 0;
+  double scored = 0, read = 0;  // over all windows
+};
+PerplexityCost perplexity_cost(const TokenCorpus& corpus, const PerplexityOptions& options);
 
 /// Errors: a window below 2, a stride outside [1, W], an as_length below a window or in chunked mode, no document with
 /// a token to score, NaN from the model.

@@ -1,3 +1,4 @@
+// The table and records of a profile.
 #include "eval/profile_report.h"
 
 #include <algorithm>

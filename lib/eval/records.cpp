@@ -1,3 +1,4 @@
+// Evaluation results as named values, and the forms they are written in and read from.
 #include "eval/records.h"
 
 #include <algorithm>
@@ -13,6 +14,7 @@ namespace rw {
 namespace {
 
 using Json = nlohmann::ordered_json;
+constexpr size_t kMostFields = 256;
 
 Json to_json_value(const RecordValue& value) {
   return std::visit([](const auto& v) { return Json(v); }, value);
@@ -25,15 +27,19 @@ Json to_json_object(const Record& record) {
 }
 
 Record record_from(const Json& json, const std::string& name) {
-  check(json.is_object(), "eval", name, ": expected an object, got ", json.dump().substr(0, 60));
+  check(json.is_object(), "eval", name, ": expected an object, got ",
+        json.dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 60));
+  check(json.size() <= kMostFields, "eval", name, ": an object of more than ", kMostFields, " fields");
   Record out;
   for (const auto& [key, value] : json.items()) {
-    if (value.is_number_integer()) out.set(key, value.get<int64_t>());
+    // Beyond i64 a whole number is kept as a real one.
+    const bool huge = value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX);
+    if (value.is_number_integer() && !huge) out.set(key, value.get<int64_t>());
     else if (value.is_number()) out.set(key, value.get<double>());
     else if (value.is_boolean()) out.set(key, value.get<bool>());
     else if (value.is_string()) out.set(key, value.get<std::string>());
     else if (value.is_null()) out.set(key, std::numeric_limits<double>::quiet_NaN());
-    else out.set(key, value.dump());
+    else out.set(key, value.dump(-1, ' ', false, Json::error_handler_t::replace));
   }
   return out;
 }
@@ -101,7 +107,7 @@ int64_t Record::integer(const std::string& name, int64_t otherwise) const {
   if (!value) return otherwise;
   if (const auto* i = std::get_if<int64_t>(value)) return *i;
   const auto* d = std::get_if<double>(value);
-  return d && std::isfinite(*d) ? std::llround(*d) : otherwise;
+  return d && std::abs(*d) < 9e18 ? std::llround(*d) : otherwise;
 }
 
 std::string Record::text(const std::string& name, const std::string& otherwise) const {

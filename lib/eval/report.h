@@ -15,6 +15,9 @@
 
 namespace rw {
 
+// Points of an evaluation carry the protocol that they were measured by, in words: only points of the same protocol are
+// set against each other.
+
 struct LossPoint {
   int64_t step = 0;
   double loss = 0;  // nats per token
@@ -24,18 +27,21 @@ struct LossPoint {
 struct PplPoint {
   int64_t window = 0;
   double ppl = 0, low = 0, high = 0;
+  std::string protocol = {};
 };
 
 /// Mean loss of the tokens with indices [begin, end) of their documents.
 struct BinPoint {
   int64_t begin = 0, end = 0;
   double nll = 0;
+  std::string protocol = {};
 };
 
 /// Loss of the same last tokens under a context of so many tokens.
 struct ContextPoint {
   int64_t context = 0;
   double nll = 0, low = 0, high = 0;
+  std::string protocol = {};
 };
 
 /// Share of right answers with the key so many tokens before the end.
@@ -43,12 +49,14 @@ struct PasskeyPoint {
   int64_t distance = 0;
   double accuracy = 0;  // in [0, 1]
   int64_t trials = 0;
+  std::string protocol = {};
 };
 
 /// Share of right answers for a prompt length and a needle depth in [0, 1] (0: at the beginning).
 struct NeedleCell {
   int64_t length = 0;
   double depth = 0, accuracy = 0;
+  std::string protocol = {};
 };
 
 /// What a run cost; 0: unknown.
@@ -59,6 +67,29 @@ struct RunCost {
   int64_t peak_memory_bytes = 0;
 };
 
+/// Loss on text that is not trained on, after so many steps.
+struct ValidationPoint {
+  int64_t step = 0;
+  double loss = 0;
+  std::string protocol = {};
+};
+
+enum class RunState {
+  unknown,
+  finished,
+  training,  // another process holds the folder
+  stopped,   // steps were recorded, but there is no model
+};
+
+/// What a run is and where it was made; empty or 0: unknown.
+struct RunFacts {
+  RunState state = RunState::unknown;
+  int64_t steps_done = 0, steps_planned = 0;
+  int64_t parameters = 0;
+  std::string architecture, tokenizer;  // "llama, 4 layers of 256", "4096 tokens"
+  std::string device, date, version;
+};
+
 struct ReportRun {
   std::string name;
   bool baseline = false;  // drawn grey and dashed: what the others are compared with
@@ -66,6 +97,7 @@ struct ReportRun {
   int64_t trained_window = 0;  // L: tokens of a sample in pre-training
   int64_t target_window = 0;   // after extension
   std::vector<LossPoint> loss;
+  std::vector<ValidationPoint> validation;
   std::vector<PplPoint> ppl;
   std::vector<BinPoint> bins;
   std::vector<ContextPoint> lastk;
@@ -77,6 +109,8 @@ struct ReportRun {
   /// A few samples' training positions p(m), each [T].
   std::vector<std::vector<double>> positions;
   RunCost cost;
+  RunFacts facts;
+  std::vector<std::string> notices;  // what a reader must know: a stale evaluation, lines that could not be read
 };
 
 struct ReportOptions {
@@ -92,19 +126,28 @@ std::string report_html(const std::vector<ReportRun>& runs, const ReportOptions&
 /// Every number of the page, one record each: run, section, x (what the section counts by), value, ...
 std::vector<Record> report_records(const std::vector<ReportRun>& runs);
 
-/// Writes `path` and, with .csv and .jsonl in place of its ending, the same numbers.
+/// Writes `path` and, with .csv and .jsonl in place of its ending, the same numbers. Errors: a path that does not end in
+/// .html, one of the three is there already and is not part of a report.
 void write_report(const std::string& path, const std::vector<ReportRun>& runs, const ReportOptions& options = {});
 
 /// Where a sample's positions change their pace, and both ends: between them they are a straight line.
 std::vector<size_t> position_corners(const std::vector<double>& positions);
 
 /// Reads a run folder: metrics.jsonl ({"step", "loss", "tokens_per_s", "time_s"}), config.json, cost.json, recipe.toml
-/// (key = "value"), frequencies.json and every eval-*.json as `ropewalk eval --json` writes it. Positions are drawn
-/// again from the recipe. Each may be missing, but not all. Errors: no
-/// such folder, nothing to show in it, a garbled file (named).
+/// (key = "value"), validation.jsonl, frequencies.json and every eval-*.json as `ropewalk eval --json` writes it. Positions are drawn
+/// again from the recipe. Each may be missing, but not all. An evaluation of other weights than the folder has is left
+/// out, with a notice. Errors: no such folder, nothing to show in it, a garbled file or numbers out of range (named).
 ReportRun load_run(const std::string& folder);
 
+/// Runs by folder, and evaluations by file, wherever `ropewalk eval --json` wrote them. A file goes to the run whose
+/// folder or weights it was measured on; one that fits no folder makes a run of its own.
+std::vector<ReportRun> load_runs(const std::vector<std::string>& paths);
+
 /// Puts the numbers of an evaluation where they belong in `run`. Kinds that the report does not draw are ignored.
-void add_eval_result(ReportRun& run, const EvalResult& result);
+/// Errors: totals without their numbers, or out of range; the message begins with `name`.
+void add_eval_result(ReportRun& run, const EvalResult& result, const std::string& name = "the evaluation");
+
+/// How an evaluation was measured, in words: what must be equal before two of them are compared.
+std::string protocol_in_words(const EvalResult& result);
 
 }  // namespace rw

@@ -1,3 +1,5 @@
+// The report's pictures as SVG text. Numbers come from files that anyone may have written: axes leave out what is not
+// finite or absurdly large, and no loop runs longer than a picture has room for.
 #include "eval/report_chart.h"
 
 #include <algorithm>
@@ -5,6 +7,7 @@
 #include <cstdio>
 #include <tuple>
 
+#include "data/unicode.h"
 #include "tensor/error.h"
 
 namespace rw {
@@ -16,6 +19,10 @@ std::string px(double value) {
   std::snprintf(buffer, sizeof buffer, "%.1f", value);
   return buffer;
 }
+
+constexpr double kLargest = 1e15;  // values beyond are left out of pictures
+constexpr int kMostTicks = 64;
+constexpr size_t kLongestLabel = 24;  // characters of a name beside a line
 
 /// One axis: data values to pixels, and where its ticks stand.
 struct Axis {
@@ -29,12 +36,16 @@ struct Axis {
     const double share = logarithmic ? std::log(v / low) / std::log(high / low) : (v - low) / (high - low);
     return from + share * (to - from);
   }
-  bool holds(double v) const { return std::isfinite(v) && v <= limit && (!logarithmic || v > 0); }
+  bool holds(double v) const {
+    return std::isfinite(v) && std::abs(v) <= kLargest && v <= limit && (!logarithmic || v >= 1 / kLargest);
+  }
 };
 
 /// Steps of 1, 2 or 5 times a power of ten, about `count` of them.
 std::vector<double> nice_ticks(double low, double high, int count) {
-  const double raw = (high - low) / std::max(1, count), magnitude = std::pow(10.0, std::floor(std::log10(raw)));
+  const double raw = (high - low) / std::max(1, count);
+  if (!(raw > std::max(std::abs(low), std::abs(high)) * 1e-12)) return {low};
+  const double magnitude = std::pow(10.0, std::floor(std::log10(raw)));
   double step = 10 * magnitude;
   for (double s : {1.0, 2.0, 5.0}) {
     if (s * magnitude >= raw * 0.999) {
@@ -43,7 +54,10 @@ std::vector<double> nice_ticks(double low, double high, int count) {
     }
   }
   std::vector<double> ticks;
-  for (double t = std::ceil(low / step - 1e-9) * step; t <= high + step * 1e-9; t += step) {
+  const double first = std::ceil(low / step - 1e-9) * step;
+  for (int i = 0; i < kMostTicks; ++i) {
+    const double t = first + i * step;
+    if (t > high + step * 1e-9) break;
     ticks.push_back(std::abs(t) < step * 1e-9 ? 0 : t);  // never -0
   }
   return ticks;
@@ -55,7 +69,8 @@ std::vector<double> log_ticks(double low, double high) {
   std::vector<double> steps = {1, 2, 5}, ticks;
   if (decades < 1) steps = {1, 1.5, 2, 3, 4, 5, 7};
   if (decades > 2.6) steps = {1};
-  for (double decade = std::pow(10.0, std::floor(std::log10(low))); decade <= high; decade *= 10) {
+  for (double decade = std::pow(10.0, std::floor(std::log10(low))); decade <= high && ticks.size() < kMostTicks;
+       decade *= 10) {
     for (double s : steps) {
       if (s * decade >= low * 0.999 && s * decade <= high * 1.001) ticks.push_back(s * decade);
     }
@@ -65,7 +80,8 @@ std::vector<double> log_ticks(double low, double high) {
 
 std::vector<double> powers_of_two(double low, double high) {
   std::vector<double> ticks;
-  for (double t = std::exp2(std::ceil(std::log2(low) - 1e-9)); t <= high * 1.001; t *= 2) ticks.push_back(t);
+  for (double t = std::exp2(std::ceil(std::log2(low) - 1e-9)); t <= high * 1.001 && ticks.size() < kMostTicks; t *= 2)
+    ticks.push_back(t);
   return ticks;
 }
 
@@ -84,15 +100,30 @@ std::pair<double, double> range_of(const std::vector<ChartSeries>& series, const
   return low <= high ? std::pair(low, high) : std::pair(0.0, 1.0);
 }
 
+/// Makes room for intervals that are not wider than what they belong to.
+void include_whiskers(const std::vector<ChartSeries>& series, Axis& y) {
+  for (const ChartSeries& s : series) {
+    for (const ChartPoint& p : s.points) {
+      if (!(p.low < p.high) || !y.holds(p.y) || !y.holds(p.low) || !y.holds(p.high)) continue;
+      if (p.high - p.low > std::abs(p.y)) continue;
+      y.low = std::min(y.low, p.low);
+      y.high = std::max(y.high, p.high);
+    }
+  }
+}
+
 Axis make_x(const ChartSpec& spec, const std::vector<ChartSeries>& series, double from, double to) {
   Axis x;
   x.from = from;
   x.to = to;
   x.logarithmic = spec.log2_x;
   std::tie(x.low, x.high) = range_of(series, x, [](const ChartPoint& p) { return p.x; });
-  if (x.low == x.high) {  // a single value stands in the middle
-    x.low = spec.log2_x ? x.low / 2 : x.low - 1;
-    x.high = spec.log2_x ? x.high * 2 : x.high + 1;
+  if (std::isfinite(spec.x_low)) x.low = std::min(x.low, spec.x_low);
+  if (std::isfinite(spec.x_high)) x.high = std::max(x.high, spec.x_high);
+  if (!(x.high - x.low > std::abs(x.high) * 1e-9)) {  // a single value stands in the middle
+    const double pad = std::max(1.0, std::abs(x.low) * 1e-6);
+    x.low = spec.log2_x ? x.low / 2 : x.low - pad;
+    x.high = spec.log2_x ? x.high * 2 : x.high + pad;
   }
   const int room = static_cast<int>((to - from) / 75);
   x.ticks = spec.log2_x ? powers_of_two(x.low, x.high) : nice_ticks(x.low, x.high, room);
@@ -109,6 +140,9 @@ Axis make_y(const ChartSpec& spec, const std::vector<ChartSeries>& series, doubl
     return y;
   }
   std::tie(y.low, y.high) = range_of(series, y, [](const ChartPoint& p) { return p.y; });
+  include_whiskers(series, y);
+  if (std::isfinite(spec.y_low)) y.low = std::min(y.low, spec.y_low);
+  if (std::isfinite(spec.y_high)) y.high = std::max(y.high, spec.y_high);
   if (spec.y_limit > y.low) y.high = y.limit = std::min(y.high, spec.y_limit);
   if (spec.log_y) {
     y.low /= 1.25;
@@ -132,8 +166,6 @@ std::string line(double x1, double y1, double x2, double y2, const std::string& 
   return cat("<line x1=\"", px(x1), "\" y1=\"", px(y1), "\" x2=\"", px(x2), "\" y2=\"", px(y2), "\" class=\"", css,
              "\"/>");
 }
-
-std::string color_class(int color) { return color < 0 ? "grey" : cat("c", color % 8); }
 
 std::string draw_frame(const ChartSpec& spec, const Axis& x, const Axis& y) {
   std::string out;
@@ -195,6 +227,14 @@ std::string draw_series(const ChartSeries& s, const Axis& x, const Axis& y) {
              "\"/>", extras, "</g>");
 }
 
+/// A name cut to the room beside a chart, at a whole character.
+std::string shortened(const std::string& name) {
+  if (name.size() <= kLongestLabel) return name;
+  size_t end = kLongestLabel - 1;
+  while (end > 0 && (name[end] & 0xC0) == 0x80) --end;
+  return name.substr(0, end) + "…";
+}
+
 /// Names at the ends of the lines, pushed apart where lines end together.
 std::string draw_end_labels(const std::vector<ChartSeries>& series, const Axis& x, const Axis& y) {
   struct Label {
@@ -218,7 +258,7 @@ std::string draw_end_labels(const std::vector<ChartSeries>& series, const Axis& 
   std::string out;
   for (const Label& label : labels) {
     out += cat("<g class=\"", color_class(label.series->color), "\">",
-               text(x.to + 10, label.y, "start", "end", label.series->name), "</g>");
+               text(x.to + 10, label.y, "start", "end", shortened(label.series->name)), "</g>");
   }
   return out;
 }
@@ -228,8 +268,8 @@ std::string draw_end_labels(const std::vector<ChartSeries>& series, const Axis& 
 std::string line_chart(const ChartSpec& spec, const std::vector<ChartSeries>& series, const ChartSize& size,
                        const std::string& css_class) {
   size_t longest = 0;
-  for (const ChartSeries& s : series) longest = std::max(longest, s.name.size());
-  const double right = size.end_labels ? std::min(200.0, 22.0 + 7.0 * static_cast<double>(longest)) : 20;
+  for (const ChartSeries& s : series) longest = std::max(longest, std::min(s.name.size(), kLongestLabel));
+  const double right = size.end_labels ? 22.0 + 7.4 * static_cast<double>(longest) : 20;
   const Axis x = make_x(spec, series, 52, size.width - right);
   const Axis y = make_y(spec, series, size.height - 46, 46);
   std::string out = cat("<svg class=\"chart ", css_class, "\" viewBox=\"0 0 ", size.width, " ", size.height,
@@ -273,20 +313,30 @@ std::string heat_map(const std::string& label, const std::vector<std::string>& c
   return out + "</svg>\n";
 }
 
+std::string color_class(int color) {
+  if (color < 0) return "grey";
+  return cat("c", color % 8, color < 8 ? "" : " again");
+}
+
 std::string escape_html(const std::string& text) {
   std::string out;
-  for (char c : text) {
-    if (c == '&') out += "&amp;";
-    else if (c == '<') out += "&lt;";
-    else if (c == '>') out += "&gt;";
-    else if (c == '"') out += "&quot;";
-    else if (static_cast<unsigned char>(c) < 32 && c != '\n' && c != '\t') out += ' ';  // not allowed in XML
-    else out += c;
+  for (size_t at = 0; at < text.size();) {
+    const Char c = char_at(text, at);
+    const std::string bytes = text.substr(at, static_cast<size_t>(c.length));
+    at += bytes.size();
+    if (bytes == "&") out += "&amp;";
+    else if (bytes == "<") out += "&lt;";
+    else if (bytes == ">") out += "&gt;";
+    else if (bytes == "\"") out += "&quot;";
+    else if (c.code == kInvalidChar) out += '?';
+    else if (c.code < 32 && bytes != "\n" && bytes != "\t") out += ' ';  // not allowed in XML
+    else out += bytes;
   }
   return out;
 }
 
 std::string short_tokens(double n) {
+  if (!(std::abs(n) < 9e15)) return short_number(n);
   const double k = n / 1024;
   if (n >= 10240 && k == std::floor(k)) return cat(static_cast<int64_t>(k), "k");
   if (n >= 10000 && n == std::floor(n / 1000) * 1000) return cat(static_cast<int64_t>(n / 1000), ",000");
@@ -294,7 +344,7 @@ std::string short_tokens(double n) {
 }
 
 std::string short_number(double value) {
-  if (!std::isfinite(value)) return std::isnan(value) ? "–" : "∞";
+  if (!std::isfinite(value)) return std::isnan(value) ? "–" : value < 0 ? "-∞" : "∞";
   const double size = std::abs(value);
   char buffer[48];
   for (const auto& [unit, letter] : {std::pair{1e12, " T"}, {1e9, " G"}, {1e6, " M"}}) {

@@ -1,6 +1,7 @@
-// The report's pictures: SVG text for line charts and heat maps. Colours are CSS variables, so that a chart follows the
-// page from light to dark.
+// Internal: the report's pictures: SVG text for line charts and heat maps. Colours are CSS variables, so that a chart
+// follows the page from light to dark.
 #pragma once
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -13,10 +14,11 @@ struct ChartPoint {
 
 struct ChartSeries {
   std::string name = {};
-  int color = 0;  // index of --s0 .. --s7; -1: grey
+  int color = 0;  // index of --s0 .. --s7; from 8 on the same again, dotted; -1: grey
   bool dashed = false;
   bool markers = true;
   std::vector<ChartPoint> points = {};  // by increasing x
+  size_t run = 0;                       // which run it belongs to
 };
 
 /// A vertical line with a word on it.
@@ -32,6 +34,9 @@ struct ChartSpec {
   bool log_y = false;
   bool percent_y = false;  // y in [0, 1], ticks in percent, axis from 0 to 1
   double y_limit = 0;      // > 0: the axis ends here; what lies above is left out
+  /// The axes reach from here to there at least; NaN: as far as the data.
+  double x_low = std::numeric_limits<double>::quiet_NaN(), x_high = std::numeric_limits<double>::quiet_NaN();
+  double y_low = std::numeric_limits<double>::quiet_NaN(), y_high = std::numeric_limits<double>::quiet_NaN();
   std::vector<ChartMark> marks = {};
 };
 
@@ -54,7 +59,9 @@ std::string heat_map(const std::string& label, const std::vector<std::string>& c
                      const std::vector<std::string>& rows, const std::string& x_title, const std::string& y_title,
                      const std::vector<HeatCell>& cells, int width);
 
-/// "&" and the like as entities.
+/// The CSS class of a colour.
+std::string color_class(int color);
+/// "&" and the like as entities; bytes that are not UTF-8 become question marks.
 std::string escape_html(const std::string& text);
 /// 512, 4096, 16k, 128k.
 std::string short_tokens(double n);

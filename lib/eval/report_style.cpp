@@ -1,3 +1,4 @@
+// The style sheet of a report, and the rope drawn at its head.
 #include "eval/report_style.h"
 
 #include <cmath>
@@ -7,18 +8,19 @@
 
 namespace rw {
 
-std::string report_style() {
-  // The eight colours keep their distance from each other and from the surface, light and dark, for readers with
-  // common colour blindness too; the grey is for what everything is compared with.
-  return R"css(
+namespace {
+
+// The eight colours keep their distance from each other and from the surface, light and dark, for readers with common
+// colour blindness too; the grey is for what everything is compared with.
+constexpr const char* kStyle = R"css(
 :root { color-scheme: light dark;
   --page: #f6f5f1; --card: #ffffff; --ink: #1d1c1a; --soft: #65625b; --rule: #e4e1d9; --grid: #eeece6;
   --s0: #1f6fd0; --s1: #d8661f; --s2: #0c8f72; --s3: #9a45c7; --s4: #c2304f; --s5: #7c8a00; --s6: #0e8fb3; --s7: #8a5a2b;
-  --grey: #8b877d; --heat: #1f6fd0; --on: #ffffff; --best: #0b7a4b; }
+  --grey: #8b877d; --heat: #1f6fd0; --on: #ffffff; --best: #0b7a4b; --shade: #00000026; --warn: #8a4b00; --warnbg: #fff3df; }
 @media (prefers-color-scheme: dark) { :root {
   --page: #141517; --card: #1c1e21; --ink: #ecebe7; --soft: #a09d95; --rule: #303338; --grid: #282b2f;
   --s0: #6cabf7; --s1: #f09a5a; --s2: #3fc7a3; --s3: #c58bec; --s4: #f2788f; --s5: #b9c543; --s6: #4fc3e2; --s7: #c99763;
-  --grey: #8e8b84; --heat: #4a90e2; --on: #ffffff; --best: #55d39a; } }
+  --grey: #8e8b84; --heat: #4a90e2; --on: #ffffff; --best: #55d39a; --shade: #00000090; --warn: #f0c27a; --warnbg: #33291a; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
@@ -35,6 +37,9 @@ h2 { font-size: 19px; letter-spacing: -.01em; margin: 0 0 2px; font-weight: 650;
 h3 { font-size: 14px; margin: 0 0 6px; font-weight: 600; }
 section { background: var(--card); border: 1px solid var(--rule); border-radius: 12px; padding: 22px 24px; margin: 20px 0; }
 .note { color: var(--soft); font-size: 14px; margin: 0 0 14px; max-width: 80ch; }
+.warn { color: var(--warn); background: var(--warnbg); border-radius: 8px; padding: 8px 12px; margin: 0 0 14px; font-size: 14px;
+  overflow-wrap: anywhere; }
+h3.protocol { margin: 18px 0 8px; overflow-wrap: anywhere; }
 .pair { display: grid; grid-template-columns: minmax(0, 1.3fr) minmax(0, 1fr); gap: 30px; align-items: start; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 22px; }
 .chart { display: block; width: 100%; height: auto; }
@@ -47,6 +52,7 @@ section { background: var(--card); border: 1px solid var(--rule); border-radius:
 .chart .mark { stroke: var(--soft); stroke-dasharray: 2 4; }
 .chart .marktext { font-size: 11.5px; font-style: italic; }
 .chart .line { fill: none; stroke: var(--c); stroke-width: 2.25; stroke-linejoin: round; stroke-linecap: round; }
+.again .line { stroke-dasharray: 2 4; }
 .chart .dashed { stroke-dasharray: 6 5; }
 .chart .dot { fill: var(--c); stroke: var(--card); stroke-width: 1.5; }
 .chart .whisker { stroke: var(--c); stroke-opacity: .45; stroke-width: 3; stroke-linecap: round; }
@@ -57,7 +63,13 @@ section { background: var(--card); border: 1px solid var(--rule); border-radius:
 .c4 { --c: var(--s4); } .c5 { --c: var(--s5); } .c6 { --c: var(--s6); } .c7 { --c: var(--s7); } .grey { --c: var(--grey); }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 0 0 8px; padding: 0; list-style: none; font-size: 13.5px; }
 .chip { display: inline-block; width: 11px; height: 11px; border-radius: 3px; background: var(--c); margin-right: 7px; }
-.scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; }
+.chip.again { background: transparent; border: 3px dotted var(--c); }
+/* A shade at the edge shows that a table goes on there. */
+.scroll { overflow-x: auto; -webkit-overflow-scrolling: touch;
+  background: linear-gradient(to left, var(--card) 24px, transparent) right / 48px 100% no-repeat local,
+    linear-gradient(to left, var(--shade), transparent) right / 16px 100% no-repeat scroll; }
+.pair th:first-child, .pair td:first-child { white-space: normal; min-width: 104px; overflow-wrap: anywhere; }
+.facts td.words { min-width: 5.4em; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
 th, td { padding: 7px 8px; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th { color: var(--soft); font-weight: 550; font-size: 12.5px; }
@@ -77,10 +89,17 @@ footer { color: var(--soft); font-size: 13px; padding-top: 6px; padding-bottom: 
   .wide { display: none; } .narrow { display: block; } .legend.small { display: flex; }
   .grid { grid-template-columns: minmax(0, 1fr); }
   th, td { padding: 6px 8px; }
+  /* A long name must not fill the screen: the columns beside it could not be reached. */
+  th:first-child, td:first-child { white-space: normal; min-width: 84px; max-width: 34vw; overflow-wrap: anywhere; }
+  td.words { min-width: 7em; }
+  .facts td.words { white-space: nowrap; min-width: 0; }
 }
 @media print { body { background: #fff; } section { break-inside: avoid; } }
 )css";
-}
+
+}  // namespace
+
+std::string report_style() { return kStyle; }
 
 std::string report_rope() {
   std::string out = "<svg class=\"rope\" viewBox=\"0 0 1240 40\" preserveAspectRatio=\"none\" aria-hidden=\"true\">";

@@ -1,4 +1,4 @@
-// The report's style sheet, and the picture at its head.
+// Internal: the report's style sheet, and the picture at its head.
 #pragma once
 #include <string>
 

@@ -1,3 +1,4 @@
+// Probabilities of given tokens from a model: windows in padded batches, logits in chunks.
 #include "eval/scorer.h"
 
 #include <algorithm>

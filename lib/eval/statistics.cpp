@@ -1,3 +1,4 @@
+// Bootstrap and Wilson intervals.
 #include "eval/statistics.h"
 
 #include <algorithm>

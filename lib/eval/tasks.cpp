@@ -1,3 +1,4 @@
+// Retrieval tasks in the form of RULER: facts among lines of noise, at lengths that are exact to a line.
 #include "eval/tasks.h"
 
 #include <algorithm>

@@ -138,7 +138,7 @@ double AdamW::step_cpu(double lr, double grad_scale, double clip) {
                         1 - std::pow(config_.beta2, t),
                         config_.eps};
       const int64_t o = std::max(s.offset, begin), n = std::min(s.offset + s.numel, end) - o;
-      if (n <= 0) continue;
+      if (n <= 0 || !s.trainable) continue;
       if (lean) {
         update_lean(a, o, n, rates);
         continue;
@@ -179,7 +179,8 @@ cuda::AdamWTable AdamW::table(int64_t begin, int64_t end) const {
     const int64_t offset = std::max<int64_t>(s.offset - begin, 0);
     if (s.offset >= end) break;
     if (!segments.empty() && offset == 0) segments.pop_back();  // ends before the part begins
-    segments.push_back({offset, s.spec.decay ? 1.0f : 0.0f, static_cast<float>(s.spec.lr_scale)});
+    // A rate of zero leaves the elements of a parameter that is not trained as they are.
+    segments.push_back({offset, s.spec.decay ? 1.0f : 0.0f, s.trainable ? static_cast<float>(s.spec.lr_scale) : 0.0f});
   }
   return cuda::adamw_table(segments, end - begin, arena_.device());
 }

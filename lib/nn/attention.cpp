@@ -1,64 +1,115 @@
+// The attention module: the description's choices, and the KV cache.
 #include "nn/attention.h"
 
 #include <cmath>
 
-#include "autograd/ops/attention.h"
 #include "autograd/ops/concat.h"
 #include "autograd/ops/elementwise.h"
-#include "autograd/ops/matmul.h"
+#include "autograd/ops/norm.h"
 #include "autograd/tape.h"
+#include "nn/families/family.h"
 
 namespace rw {
+namespace {
 
-Attention::Attention(const ModelConfig& c, const std::string& prefix, ParamArena& arena)
-    : n_heads_(c.num_attention_heads),
+Linear make_qkv(const ModelConfig& c, const std::string& prefix, ParamArena& arena) {
+  const ParameterNames& names = family_record(c.family).names;
+  const int64_t q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
+  std::vector<Linear::Part> parts;
+  if (names.qkv.size() == 1) {
+    parts = {{prefix + names.qkv[0], q + 2 * kv}};
+  } else {
+    parts = {{prefix + names.qkv[0], q}, {prefix + names.qkv[1], kv}, {prefix + names.qkv[2], kv}};
+  }
+  return Linear(std::move(parts), c.hidden_size, c.block.qkv_bias, normal_init(c.initializer_range), arena);
+}
+
+Linear make_output(const ModelConfig& c, const std::string& prefix, ParamArena& arena) {
+  // The projection back into the residual stream starts smaller, by the number of such additions (GPT-2).
+  const auto init = normal_init(c.initializer_range / std::sqrt(2.0 * static_cast<double>(c.num_hidden_layers)));
+  return Linear({{prefix + family_record(c.family).names.o, c.hidden_size}}, c.num_attention_heads * c.head_dim,
+                c.block.o_bias, init, arena);
+}
+
+}  // namespace
+
+Attention::Attention(const ModelConfig& c, int64_t layer, const std::string& prefix, ParamArena& arena)
+    : layer_(layer),
+      n_heads_(c.num_attention_heads),
       n_kv_heads_(c.num_key_value_heads),
       head_dim_(c.head_dim),
-      layout_(c.rope_layout) {
-  const auto init = normal_init(c.initializer_range);
-  // The projection back into the residual stream starts smaller, by the number of such additions (GPT-2).
-  const auto out_init = normal_init(c.initializer_range / std::sqrt(2.0 * static_cast<double>(c.num_hidden_layers)));
-  q_index_ = arena.add({prefix + "q_proj.weight", {n_heads_ * head_dim_, c.hidden_size}, init});
-  arena.add({prefix + "k_proj.weight", {n_kv_heads_ * head_dim_, c.hidden_size}, init}, true);
-  arena.add({prefix + "v_proj.weight", {n_kv_heads_ * head_dim_, c.hidden_size}, init}, true);
-  o_index_ = arena.add({prefix + "o_proj.weight", {c.hidden_size, n_heads_ * head_dim_}, out_init});
+      layout_(c.rope_layout),
+      description_(c.layer(layer)),
+      options_{.scale = c.block.attention_scale, .window = c.layer(layer).window, .soft_cap = c.block.soft_cap},
+      qk_norm_(c.block.qk_norm),
+      norm_eps_(c.norm_eps),
+      norm_weight_offset_(c.block.norm_weight_offset),
+      qkv_(make_qkv(c, prefix, arena)),
+      o_(make_output(c, prefix, arena)) {
+  if (qk_norm_ == QkNorm::none) return;
+  const ParameterNames& names = family_record(c.family).names;
+  const bool across = qk_norm_ == QkNorm::across;
+  const auto declare = [&](const std::string& name, int64_t heads) {
+    const Shape shape{across ? heads * head_dim_ : head_dim_};
+    return arena.add({prefix + name + ".weight", shape, constant_init(1 - norm_weight_offset_), false});
+  };
+  q_norm_index_ = declare(names.q_norm, n_heads_);
+  k_norm_index_ = declare(names.k_norm, n_kv_heads_);
 }
 
 void Attention::bind(const ParamArena& arena) {
-  qkv_weight_ = arena.stacked(q_index_, 3);
-  o_weight_ = arena[o_index_];
+  qkv_.bind(arena);
+  o_.bind(arena);
+  if (qk_norm_ == QkNorm::none) return;
+  q_norm_ = arena[q_norm_index_];
+  k_norm_ = arena[k_norm_index_];
 }
 
-Var Attention::forward(const Var& x, const ForwardContext& context, int64_t layer) const {
+Var Attention::normed(const Var& qkv) const {
+  if (qk_norm_ == QkNorm::none) return qkv;
+  return qk_norm(qkv, q_norm_, k_norm_,
+                 {.n_heads = n_heads_,
+                  .n_kv_heads = n_kv_heads_,
+                  .eps = norm_eps_,
+                  .weight_offset = norm_weight_offset_,
+                  .across_heads = qk_norm_ == QkNorm::across,
+                  .in_place = true});
+}
+
+Var Attention::forward(const Var& x, const ForwardContext& context) const {
   const int64_t batch = x.size(0), length = x.size(1);
-  const Var qkv =
-      reshape(linear(x, qkv_weight_), {batch, length, n_heads_ + 2 * n_kv_heads_, head_dim_});  // [B,T,H+2K,D]
-  Var o;                                                                                        // [B,T,H,D]
+  const Var qkv = normed(
+      reshape(qkv_.forward(x), {batch, length, n_heads_ + 2 * n_kv_heads_, head_dim_}));  // [B,T,H+2K,D]
+  Var o;                                                                                  // [B,T,H,D]
   if (context.cache) {
     check(!grad_enabled(), "attention", "a KV cache is for generation: wrap the call in NoGrad");
-    o = over_cache(qkv.value(), context, layer);
+    o = over_cache(qkv.value(), context);
   } else {
     if (context.after_rope && grad_enabled()) Tape::current().when_reached(context.after_rope);
     // Rotated where it lies: nothing else reads the unrotated product.
-    const Var rotated =
-        rope(qkv, context.angles, {.layout = layout_, .heads = n_heads_ + n_kv_heads_, .in_place = true});
+    const RopeAngles& angles = description_.local_rope ? context.local_angles : context.angles;
+    const RopeOptions rotation{.layout = layout_, .heads = n_heads_ + n_kv_heads_, .in_place = true};
+    const Var rotated = description_.rope ? rope(qkv, angles, rotation) : qkv;
     if (context.query_scale.defined()) {
       const Var q = scale_tokens(narrow(rotated, 2, 0, n_heads_), context.query_scale);
       const Var k = narrow(rotated, 2, n_heads_, n_heads_ + n_kv_heads_);
-      o = attention(q, k, narrow(rotated, 2, n_heads_ + n_kv_heads_, n_heads_ + 2 * n_kv_heads_));
+      o = attention(q, k, narrow(rotated, 2, n_heads_ + n_kv_heads_, n_heads_ + 2 * n_kv_heads_), options_);
     } else {
-      o = attention_packed(rotated, n_heads_, n_kv_heads_);
+      o = attention_packed(rotated, n_heads_, n_kv_heads_, options_);
     }
   }
-  return linear(reshape(o, {batch, length, n_heads_ * head_dim_}), o_weight_);
+  return o_.forward(reshape(o, {batch, length, n_heads_ * head_dim_}));
 }
 
-Tensor Attention::over_cache(const Tensor& qkv, const ForwardContext& context, int64_t layer) const {
+Tensor Attention::over_cache(const Tensor& qkv, const ForwardContext& context) const {
   KvCache& cache = *context.cache;
-  const KvCache::Layer& kv = cache.layers[static_cast<size_t>(layer)];
+  const KvCache::Layer& kv = cache.layers[static_cast<size_t>(layer_)];
   const int64_t total = cache.length + qkv.size(1);
-  const int64_t rotated_heads = n_heads_ + (cache.raw_keys ? 0 : n_kv_heads_);
-  rope(qkv, context.angles, {.layout = layout_, .heads = rotated_heads, .in_place = true});
+  // Only the table of `angles` can change with the length.
+  const bool raw_keys = cache.raw_keys && description_.rope && !description_.local_rope;
+  const RopeAngles& angles = description_.local_rope ? context.local_angles : context.angles;
+  const RopeOptions rotation{.layout = layout_, .heads = n_heads_ + (raw_keys ? 0 : n_kv_heads_), .in_place = true};
+  if (description_.rope) rope(qkv, angles, rotation);
   if (context.query_scale.defined()) {
     const Tensor q = scale_tokens(narrow(qkv, 2, 0, n_heads_), context.query_scale).value();
     const Tensor rest = narrow(qkv, 2, n_heads_, n_heads_ + 2 * n_kv_heads_).value();
@@ -66,10 +117,10 @@ Tensor Attention::over_cache(const Tensor& qkv, const ForwardContext& context, i
   }
   store_heads(qkv, n_heads_, kv.k, cache.length);
   store_heads(qkv, n_heads_ + n_kv_heads_, kv.v, cache.length);
-  if (!cache.raw_keys) return attention_cached(qkv, n_heads_, kv.k, kv.v, total);
+  if (!raw_keys) return attention_cached(qkv, n_heads_, kv.k, kv.v, total, options_);
   const Tensor keys =
       rope(narrow(kv.k, 1, 0, total), context.key_angles, {.layout = layout_, .in_place = true}).value();
-  return attention_cached(qkv, n_heads_, keys, narrow(kv.v, 1, 0, total).value(), total);
+  return attention_cached(qkv, n_heads_, keys, narrow(kv.v, 1, 0, total).value(), total, options_);
 }
 
 }  // namespace rw

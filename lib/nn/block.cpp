@@ -1,41 +1,84 @@
+// The block: in which order norms, sublayers and residual adds come.
 #include "nn/block.h"
 
-#include "autograd/ops/norm.h"
+#include "autograd/ops/elementwise.h"
+#include "nn/families/family.h"
 #include "tensor/profile.h"
 
 namespace rw {
 namespace {
-std::string prefix(int64_t layer) { return cat("model.layers.", layer, "."); }
+
+std::string prefix(const ModelConfig& c, int64_t layer) {
+  return cat(family_record(c.family).names.layers, ".", layer, ".");
+}
+
+/// The norm of that name, if the description has it.
+std::optional<Norm> norm(const ModelConfig& c, int64_t layer, bool wanted, const std::string& name, ParamArena& arena) {
+  if (!wanted) return std::nullopt;
+  return Norm(c, prefix(c, layer) + name, c.hidden_size, arena);
+}
+
+bool has_before(const ModelConfig& c) { return c.block.norm_place != NormPlace::after; }
+bool has_after(const ModelConfig& c) { return c.block.norm_place != NormPlace::before; }
+const ParameterNames& names(const ModelConfig& c) { return family_record(c.family).names; }
+
 }  // namespace
 
 Block::Block(const ModelConfig& c, int64_t layer, ParamArena& arena)
     : layer_(layer),
-      eps_(c.rms_norm_eps),
-      input_norm_index_(
-          arena.add({prefix(layer) + "input_layernorm.weight", {c.hidden_size}, constant_init(1), false})),
-      post_norm_index_(
-          arena.add({prefix(layer) + "post_attention_layernorm.weight", {c.hidden_size}, constant_init(1), false})),
-      attention_(c, prefix(layer) + "self_attn.", arena),
-      mlp_(c, prefix(layer) + "mlp.", arena) {}
+      parallel_(c.block.parallel),
+      attention_norm_(norm(c, layer, has_before(c), names(c).attention_norm, arena)),
+      attention_out_norm_(norm(c, layer, has_after(c), names(c).attention_out_norm, arena)),
+      mlp_norm_(norm(c, layer, has_before(c) && !c.block.shared_norm, names(c).mlp_norm, arena)),
+      mlp_out_norm_(norm(c, layer, has_after(c), names(c).mlp_out_norm, arena)),
+      attention_(c, layer, prefix(c, layer), arena),
+      mlp_(c, prefix(c, layer), arena) {
+  check(!(parallel_ && has_after(c)) && (parallel_ || !c.block.shared_norm), "block",
+        "attention and MLP side by side have norms before them, and only they share one");
+}
 
 void Block::bind(const ParamArena& arena) {
-  input_norm_ = arena[input_norm_index_];
-  post_norm_ = arena[post_norm_index_];
+  for (std::optional<Norm>* norm : {&attention_norm_, &attention_out_norm_, &mlp_norm_, &mlp_out_norm_}) {
+    if (*norm) (*norm)->bind(arena);
+  }
   attention_.bind(arena);
   mlp_.bind(arena);
 }
 
+void Block::set_matmul(Matmul matmul) {
+  for (std::optional<Norm>* norm : {&attention_norm_, &mlp_norm_}) {
+    if (*norm) (*norm)->set_find_largest(matmul != Matmul::native);
+  }
+  attention_.set_matmul(matmul);
+  mlp_.set_matmul(matmul);
+}
+
+namespace {
+/// The stream with what was pending, and its norm; without a norm, the stream twice.
+std::pair<Var, Var> enter(const Var& pending, const Var& residual, const std::optional<Norm>& norm) {
+  if (!norm) {
+    const Var sum = pending.defined() ? add(pending, residual) : residual;
+    return {sum, sum};
+  }
+  if (pending.defined()) return norm->add(pending, residual);
+  return {residual, norm->forward(residual)};
+}
+
+Var leave(const Var& y, const std::optional<Norm>& norm) { return norm ? norm->forward(y) : y; }
+}  // namespace
+
 Block::Stream Block::forward(const Stream& in, const ForwardContext& context) const {
   const ProfileRange range("block", layer_);
-  Var residual = in.residual, normed;
-  if (in.pending.defined()) {
-    std::tie(residual, normed) = residual_rms_norm(in.pending, in.residual, input_norm_, eps_);
-  } else {
-    normed = rms_norm(residual, input_norm_, eps_);
-  }
-  const Var attended = attention_.forward(normed, context, layer_);
-  std::tie(residual, normed) = residual_rms_norm(attended, residual, post_norm_, eps_);
-  return {residual, mlp_.forward(normed)};
+  auto [residual, normed] = enter(in.pending, in.residual, attention_norm_);
+  if (parallel_) return forward_parallel(residual, normed, context);
+  const Var attended = leave(attention_.forward(normed, context), attention_out_norm_);
+  std::tie(residual, normed) = enter(attended, residual, mlp_norm_);
+  return {residual, leave(mlp_.forward(normed), mlp_out_norm_)};
+}
+
+Block::Stream Block::forward_parallel(const Var& residual, const Var& normed, const ForwardContext& context) const {
+  const Var attended = attention_.forward(normed, context);
+  return {residual, add(attended, mlp_.forward(mlp_norm_ ? mlp_norm_->forward(residual) : normed))};
 }
 
 }  // namespace rw

@@ -1,14 +1,16 @@
-// One transformer block, pre-norm.
+// One transformer block, as the description in nn/config.h says: norms before the sublayers, after them or on both sides,
+// attention and MLP one after the other or side by side.
 //
 // The residual add of a sublayer is fused with the norm of the next one, so a block hands on two tensors: the residual
 // stream and what is still to be added to it.
 #pragma once
 #include "nn/attention.h"
 #include "nn/mlp.h"
+#include "nn/norm.h"
 
 namespace rw {
 
-/// One layer: attention and MLP, each behind a norm. Thread safety: as the model that it is a part of.
+/// One layer. Thread safety: as the model that it is a part of.
 class Block {
  public:
   Block(const ModelConfig& config, int64_t layer, ParamArena& arena);
@@ -19,12 +21,25 @@ class Block {
   };
   Stream forward(const Stream& in, const ForwardContext& context) const;
   void bind(const ParamArena& arena);
+  /// How the linear layers multiply.
+  void set_matmul(Matmul matmul);
+
+  /// The parts; a norm that the description leaves out is nullptr.
+  const Norm* attention_norm() const { return attention_norm_ ? &*attention_norm_ : nullptr; }
+  const Norm* attention_out_norm() const { return attention_out_norm_ ? &*attention_out_norm_ : nullptr; }
+  const Norm* mlp_norm() const { return mlp_norm_ ? &*mlp_norm_ : nullptr; }
+  const Norm* mlp_out_norm() const { return mlp_out_norm_ ? &*mlp_out_norm_ : nullptr; }
+  Attention& attention() { return attention_; }
+  const Attention& attention() const { return attention_; }
+  Mlp& mlp() { return mlp_; }
+  const Mlp& mlp() const { return mlp_; }
 
  private:
+  Stream forward_parallel(const Var& residual, const Var& normed, const ForwardContext& context) const;
+
   int64_t layer_;
-  double eps_;
-  size_t input_norm_index_, post_norm_index_;
-  Var input_norm_, post_norm_;  // [C]
+  bool parallel_;
+  std::optional<Norm> attention_norm_, attention_out_norm_, mlp_norm_, mlp_out_norm_;
   Attention attention_;
   Mlp mlp_;
 };

@@ -1,29 +1,42 @@
+// The whole model: how its parts are declared, one forward, and the KV cache.
 #include "nn/causal_lm.h"
 
 #include <algorithm>
 
 #include "autograd/recompute.h"
 #include "autograd/ops/concat.h"
+#include "autograd/ops/elementwise.h"
 #include "autograd/ops/embedding.h"
 #include "autograd/ops/loss.h"
 #include "autograd/ops/matmul.h"
-#include "autograd/ops/norm.h"
 #include "autograd/tape.h"
+#include "nn/families/family.h"
+#include "tensor/gemm.h"
 
 namespace rw {
 
 CausalLm::CausalLm(ModelConfig config) : config_(std::move(config)) {
   config_.finish();
   scaling_ = make_rope_scaling(config_.rope);
+  if (config_.local_rope) {
+    const auto local = make_rope_scaling(*config_.local_rope);
+    check(!local->depends_on_length() && local->parameter_specs().empty(), "causal_lm",
+          "the RoPE recipe of layers with a window must be fixed, got \"", config_.local_rope->rope_type(), "\"");
+    local_table_ = local->table({.length = config_.local_rope->max_position_embeddings});
+  }
+  const ParameterNames& names = family_record(config_.family).names;
+  const Shape table{config_.vocab_size, config_.hidden_size};
   const auto init = normal_init(config_.initializer_range);
-  embedding_index_ = arena_.add({"model.embed_tokens.weight", {config_.vocab_size, config_.hidden_size}, init});
+  embedding_index_ = arena_.add({names.embedding + ".weight", table, init});
   for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
     block_index_.push_back(arena_.size());
     blocks_.emplace_back(config_, i, arena_);
   }
-  norm_index_ = arena_.add({"model.norm.weight", {config_.hidden_size}, constant_init(1), false});
-  if (!config_.tie_word_embeddings)
-    head_index_ = arena_.add({"lm_head.weight", {config_.vocab_size, config_.hidden_size}, init});
+  norm_index_ = arena_.size();
+  final_norm_ = std::make_unique<Norm>(config_, names.final_norm, config_.hidden_size, arena_);
+  if (!config_.tie_word_embeddings) head_index_ = arena_.add({names.head + ".weight", table, init});
+  if (config_.head_bias)
+    head_bias_index_ = arena_.add({names.head + ".bias", {config_.vocab_size}, constant_init(0), false});
   rope_index_ = arena_.size();
   for (const ParameterSpec& spec : scaling_->parameter_specs()) arena_.set_reads_master(arena_.add(spec));
 }
@@ -32,6 +45,7 @@ CausalLm::CausalLm(ModelConfig config, DType compute, Device device, std::option
     : CausalLm(std::move(config)) {
   compute_ = compute;
   device_ = device;
+  if (local_table_.inv_freq.defined()) local_table_.inv_freq = Var(local_table_.inv_freq.value().to(device));
   arena_.allocate(compute, device, seed, memory);
   bind();
 }
@@ -45,8 +59,9 @@ std::vector<ParameterSpec> CausalLm::parameter_specs(const ModelConfig& config) 
 
 void CausalLm::bind() {
   embedding_ = arena_[embedding_index_];
-  norm_ = arena_[norm_index_];
+  final_norm_->bind(arena_);
   if (!config_.tie_word_embeddings) head_ = arena_[head_index_];
+  if (config_.head_bias) head_bias_ = arena_[head_bias_index_];
   for (Block& block : blocks_) block.bind(arena_);
   std::vector<Var> rope_parameters;
   for (size_t i = rope_index_; i < arena_.size(); ++i) {
@@ -54,7 +69,7 @@ void CausalLm::bind() {
     const Tensor master = arena_.master_of(i);
     const ParamArena::Segment& s = arena_.segments()[i];
     rope_parameters.push_back(
-        arena_.grad().defined()
+        arena_.grad().defined() && s.trainable
             ? Var::leaf(master, arena_.grad().slice(s.offset, s.offset + s.numel).view(s.spec.shape))
             : Var(master));
   }
@@ -72,9 +87,18 @@ bool CausalLm::use_compact_weights(bool lossy) {
   return true;
 }
 
+void CausalLm::set_matmul(Matmul matmul) {
+  if (matmul != Matmul::native) {
+    check(compute_ == DType::bf16, "matmul", "fp8 products need a model that computes in bf16, got ", compute_);
+    check(!device_.is_cuda() || cuda::has_fp8_products(), "matmul",
+          "fp8 products need a GPU of compute capability 8.9 or later, got ", cuda_device_name(device_.index));
+  }
+  for (Block& block : blocks_) block.set_matmul(matmul);
+}
+
 void CausalLm::set_rope(const RopeConfig& rope) {
   std::unique_ptr<RopeScaling> scaling = make_rope_scaling(rope);
-  check(scaling->parameter_specs().empty() && rope_index_ == arena_.size(), "llama", "rope type '", rope.rope_type,
+  check(scaling->parameter_specs().empty() && rope_index_ == arena_.size(), "causal_lm", "rope type '", rope.rope_type(),
         "' has parameters of its own: build the model with it");
   scaling_ = std::move(scaling);
   config_.rope = rope;
@@ -100,8 +124,15 @@ void CausalLm::mark_gradients(size_t first, size_t last) const {
   Tape::current().when_reached([hook = gradient_hook_, first, last] { hook(first, last); });
 }
 
+RopeAngles CausalLm::local_angles(const RopeAngles& angles) const {
+  if (!local_table_.inv_freq.defined()) return {};
+  return rope_angles(angles.positions, local_table_.inv_freq, local_table_.attention_scale, compute_, device_);
+}
+
 Var CausalLm::run(const Tensor& ids, ForwardContext context) const {
-  Block::Stream stream{embedding(ids, embedding_), Var()};  // [B,T,C]
+  Var embedded = rw::embedding(ids, embedding_);  // [B,T,C]
+  if (config_.embedding_scale != 1) embedded = scale(embedded, config_.embedding_scale);
+  Block::Stream stream{embedded, Var()};
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const Block& block = blocks_[i];
     context.after_rope = i == 0 ? frequency_hook_ : nullptr;
@@ -121,7 +152,7 @@ Var CausalLm::run(const Tensor& ids, ForwardContext context) const {
     }
   }
   mark_gradients(norm_index_, rope_index_);
-  return residual_rms_norm(stream.pending, stream.residual, norm_, config_.rms_norm_eps).second;  // [B,T,C]
+  return final_norm_->add(stream.pending, stream.residual).second;  // [B,T,C]
 }
 
 namespace {
@@ -132,23 +163,37 @@ Tensor query_scale(const RopeScaling& scaling, int64_t first, int64_t count) {
 }  // namespace
 
 Var CausalLm::forward(const Tensor& ids, const RopeAngles& angles) const {
-  check(ids.rank() == 2, "llama", "ids must have shape [B, T], got ", ids.shape());
-  return run(ids, {angles, query_scale(*scaling_, 0, ids.size(1)), nullptr, {}, {}});
+  check(ids.rank() == 2, "causal_lm", "ids must have shape [B, T], got ", ids.shape());
+  return run(ids, {.angles = angles,
+                   .local_angles = local_angles(angles),
+                   .query_scale = query_scale(*scaling_, 0, ids.size(1)),
+                   .cache = nullptr,
+                   .key_angles = {},
+                   .after_rope = {}});
 }
 
 Var CausalLm::loss(const Tensor& ids, const Tensor& targets, const RopeAngles& angles, const Tensor& weights) const {
-  check_shape("llama", "targets", targets, ids.shape());
-  return linear_cross_entropy(forward(ids, angles), head(), targets.view({targets.numel()}), Reduction::sum,
-                              weights.defined() ? weights.view({weights.numel()}) : weights);
+  check_shape("causal_lm", "targets", targets, ids.shape());
+  return linear_cross_entropy(forward(ids, angles), head(), targets.view({targets.numel()}), 
+                              {.reduction = Reduction::sum,
+                               .row_weights = weights.defined() ? weights.view({weights.numel()}) : weights,
+                               .bias = head_bias_,
+                               .soft_cap = config_.logit_soft_cap});
 }
 
 Tensor CausalLm::token_nll(const Tensor& ids, const Tensor& targets, const RopeAngles& angles) const {
-  check_shape("llama", "targets", targets, ids.shape());
+  check_shape("causal_lm", "targets", targets, ids.shape());
   const NoGrad no_grad;
-  return rw::token_nll(forward(ids, angles).value(), head().value(), targets.view({targets.numel()})).view(ids.shape());
+  const LossOptions options{
+      .reduction = Reduction::sum, .row_weights = {}, .bias = head_bias_, .soft_cap = config_.logit_soft_cap};
+  const Tensor hidden = forward(ids, angles).value();  // [B,T,C]
+  return rw::token_nll(hidden, head().value(), targets.view({targets.numel()}), options).view(ids.shape());
 }
 
-Var CausalLm::logits(const Var& hidden) const { return linear(hidden, head()); }
+Var CausalLm::logits(const Var& hidden) const {
+  const Var logits = linear(hidden, head(), head_bias_);
+  return config_.logit_soft_cap > 0 ? soft_cap(logits, config_.logit_soft_cap) : logits;
+}
 
 KvCache CausalLm::make_cache(int64_t batch, int64_t capacity) const {
   const MemoryTag tag("kv cache");
@@ -164,9 +209,9 @@ KvCache CausalLm::make_cache(int64_t batch, int64_t capacity) const {
 }
 
 Tensor CausalLm::extend(const Tensor& ids, KvCache& cache) const {
-  check(ids.rank() == 2, "llama", "ids must have shape [B, T], got ", ids.shape());
+  check(ids.rank() == 2, "causal_lm", "ids must have shape [B, T], got ", ids.shape());
   const int64_t count = ids.size(1), total = cache.length + count;
-  check(total <= cache.capacity, "llama", "the KV cache holds ", cache.length, " of ", cache.capacity, " tokens, ",
+  check(total <= cache.capacity, "causal_lm", "the KV cache holds ", cache.length, " of ", cache.capacity, " tokens, ",
         count, " more do not fit");
   const NoGrad no_grad;
   if (!cache.raw_keys) return extend_with(ids, cache, total);
@@ -191,11 +236,13 @@ Tensor CausalLm::extend(const Tensor& ids, KvCache& cache) const {
 Tensor CausalLm::extend_with(const Tensor& ids, KvCache& cache, int64_t total) const {
   const int64_t count = ids.size(1);
   const RopeContext rope_context{.length = total};
-  ForwardContext context{angles(plain_positions(cache.length, count), rope_context),
-                         query_scale(*scaling_, cache.length, count),
-                         &cache,
-                         {},
-                         {}};
+  ForwardContext context{.angles = angles(plain_positions(cache.length, count), rope_context),
+                         .local_angles = {},
+                         .query_scale = query_scale(*scaling_, cache.length, count),
+                         .cache = &cache,
+                         .key_angles = {},
+                         .after_rope = {}};
+  context.local_angles = local_angles(context.angles);
   if (cache.raw_keys) context.key_angles = angles(plain_positions(0, total), rope_context);
   const Tensor hidden = run(ids, context).value();
   cache.length = total;

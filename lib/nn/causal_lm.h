@@ -1,4 +1,5 @@
-// LLaMA: embedding, blocks, final norm, output head.
+// A causal language model of any family: embedding, blocks, final norm, output head, put together as ModelConfig
+// describes them.
 //
 //   CausalLm model(config, DType::f32, kCpu, /*seed=*/1);
 //   Var loss = model.loss(ids, targets, model.angles(positions, {}));    // sum of nll over scored targets
@@ -51,9 +52,18 @@ class CausalLm {
   Tensor extend(const Tensor& ids, KvCache& cache) const;
 
   const ModelConfig& config() const { return config_; }
+  /// The parts, as bound to the weights now.
+  std::vector<Block>& blocks() { return blocks_; }
+  const std::vector<Block>& blocks() const { return blocks_; }
+  const Var& embedding() const { return embedding_; }     // [V,C]
+  const Norm& final_norm() const { return *final_norm_; }
+  Var head() const { return config_.tie_word_embeddings ? embedding_ : head_; }  // [V,C]
+  const Var& head_bias() const { return head_bias_; }     // [V], or undefined
   ParamArena& arena() { return arena_; }
   const ParamArena& arena() const { return arena_; }
   RopeScaling& scaling() const { return *scaling_; }
+  /// The table of ModelConfig::local_rope, on the model's device; undefined without one.
+  const RopeTable& local_table() const { return local_table_; }
   /// Index in the arena of the first parameter that scaling() learns; they are the last ones.
   size_t rope_parameters() const { return rope_index_; }
   DType dtype() const { return compute_; }
@@ -65,6 +75,9 @@ class CausalLm {
   bool use_compact_weights(bool lossy = false);
   /// Recompute each block in backward instead of keeping its activations.
   void set_recompute(bool on) { recompute_ = on; }
+  /// How the blocks' linear layers multiply; embedding, norms, attention and head stay as they are. Errors: 8-bit products
+  /// of a model that does not compute in bf16, or on a GPU that has none.
+  void set_matmul(Matmul matmul);
   /// Calls f in the backward pass of what is recorded from now on, when parameters [first, last) of the arena have
   /// their whole gradient: norm and head first, then block after block down to the first. The embedding and what RoPE
   /// learns have theirs when backward is over. An empty function ends it.
@@ -79,22 +92,24 @@ class CausalLm {
  private:
   explicit CausalLm(ModelConfig config);  // declares the parameters only
   Var run(const Tensor& ids, ForwardContext context) const;
+  RopeAngles local_angles(const RopeAngles& angles) const;
   Tensor extend_with(const Tensor& ids, KvCache& cache, int64_t total) const;
   void bind();
   void mark_gradients(size_t first, size_t last) const;
-  Var head() const { return config_.tie_word_embeddings ? embedding_ : head_; }
 
   ModelConfig config_;
   DType compute_ = DType::f32;
   Device device_ = kCpu;
   ParamArena arena_;
   std::unique_ptr<RopeScaling> scaling_;
-  size_t embedding_index_ = 0, norm_index_ = 0, head_index_ = 0, rope_index_ = 0;
+  RopeTable local_table_;  // of config_.local_rope, on the model's device
+  size_t embedding_index_ = 0, norm_index_ = 0, head_index_ = 0, head_bias_index_ = 0, rope_index_ = 0;
   std::vector<Block> blocks_;
+  std::unique_ptr<Norm> final_norm_;
   std::vector<size_t> block_index_;  // first parameter of each block
   std::function<void(size_t, size_t)> gradient_hook_;
   std::function<void()> frequency_hook_;
-  Var embedding_, norm_, head_;  // [V,C], [C], [V,C]
+  Var embedding_, head_, head_bias_;  // [V,C], [V,C], [V]
   bool recompute_ = false;
 };
 

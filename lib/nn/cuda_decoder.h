@@ -1,9 +1,10 @@
-// The GPU's half of nn/decoder.h, over raw pointers. Implemented in decoder.cu; cuda_decoder_stub.cpp stands in for it
-// in a build without CUDA.
+// Internal: the GPU's half of nn/decoder.h, over raw pointers. Implemented in decoder.cu; cuda_decoder_stub.cpp stands
+// in for it in a build without CUDA.
 #pragma once
 #include <memory>
 #include <vector>
 
+#include "autograd/ops/activation.h"
 #include "autograd/ops/rope.h"
 #include "tensor/tensor.h"
 
@@ -13,6 +14,13 @@ namespace rw::cuda {
 struct DecoderLayer {
   Tensor input_norm, qkv, o, post_norm, gate_up, down;  // [C], [(H+2K)D,C], [C,HD], [C], [2F,C], [C,F]
   Tensor k, v;                                          // [1,capacity,K,D]
+  // Beyond LLaMA's; undefined where a family has none. input_norm and post_norm may be undefined, too.
+  Tensor qkv_bias, o_bias, gate_up_bias, down_bias, input_norm_bias, post_norm_bias;
+  Tensor q_norm, k_norm;                       // [D], or [H*D] and [K*D] across heads
+  Tensor attention_norm, attention_norm_bias;  // of what attention adds to the residual stream
+  Tensor mlp_norm, mlp_norm_bias;              // of what the MLP adds
+  int64_t window = 0;                          // 0: none
+  bool rope = true, local_rope = false;        // local_rope: by local_inv_freq
 };
 struct DecoderModel {
   int64_t hidden, ffn, n_heads, n_kv_heads, head_dim, vocab, capacity;
@@ -23,6 +31,16 @@ struct DecoderModel {
   Tensor query_scale;            // f32 [capacity]: log-n attention, or undefined
   Tensor embedding, norm, head;  // [V,C], [C], [V,C]
   std::vector<DecoderLayer> layers;
+  // Beyond LLaMA's; gate_up is [F,C] if not gated.
+  bool layer_norm = false, gated = true, parallel = false;  // parallel: attention and MLP read the same residual stream
+  Activation activation = Activation::silu;
+  double norm_weight_offset = 0, embedding_scale = 1;
+  double score_scale = 0;                   // 0: 1 / sqrt(D)
+  double soft_cap = 0, logit_soft_cap = 0;  // 0: none
+  Tensor norm_bias, head_bias;              // [C], [V]
+  bool qk_norm_across = false;
+  Tensor local_inv_freq;  // f64 [R/2], as many as inv_freq
+  double local_attention_scale = 1;
 };
 
 class DeviceDecoder {

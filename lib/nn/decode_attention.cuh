@@ -1,37 +1,43 @@
-// Attention of one query over the cache, as a stage of the decoder's kernel: blocks share out (kv head, some of its
-// query heads, stretch of the cache), and the last block of a unit to finish adds the stretches together
-// (autograd/ops/attention_stretch.cuh).
+// Attention of one query over the cache, as a stage of the decoder's kernel. Blocks share out (kv head, some of its
+// query heads, split of the cache); the last block of a unit to finish combines the splits
+// (autograd/ops/attention_split_kv.cuh).
 #pragma once
-#include "autograd/ops/attention_stretch.cuh"
+#include "autograd/ops/attention_split_kv.cuh"
 #include "nn/decode_step.cuh"
 
 namespace rw::cuda::decode {
 
-namespace stretch = attn::stretch;
-static_assert(kThreads == stretch::kThreads);
+namespace split_kv = attn::split_kv;
+static_assert(kThreads == split_kv::kThreads);
 
-constexpr int kShortest = 64;  // tokens of a stretch at least: adding partial results up costs as much as some dozens
+constexpr int kShortest = 64;  // tokens of a split at least: combining partial results costs as much as some dozens
+
+/// The tokens [first, position] that a query sees, and its scores.
+struct Visible {
+  int position, first;
+  split_kv::ScoreScale scale;
+};
 
 /// What a block has to do, as far as the position tells.
-struct Stretch {
+struct Split {
   int unit;  // kv head * parts + part of its query heads
   int index, begin, end, length;
-  int used;  // stretches of this length
+  int used;  // splits of this length
 };
 template <class T>
-__device__ __forceinline__ Stretch stretch_of(const Model<T>& m, int job, int position) {
-  const int length = position + 1, share = (length + m.splits - 1) / m.splits;
+__device__ __forceinline__ Split split_of(const Model<T>& m, int job, int position, int first) {
+  const int length = position + 1, keys = length - first, share = (keys + m.splits - 1) / m.splits;
   const int tokens = max(kShortest, (share + 15) / 16 * 16);
-  const int index = job % m.splits, begin = index * tokens;
-  return {job / m.splits, index, begin, min(length, begin + tokens), length, (length + tokens - 1) / tokens};
+  const int index = job % m.splits, begin = first + index * tokens;
+  return {job / m.splits, index, begin, min(length, begin + tokens), length, (keys + tokens - 1) / tokens};
 }
 
 /// Asks for the first keys and values that attend() will read.
 template <class T>
-__device__ __forceinline__ void prefetch_cache(const Model<T>& m, const Layer<T>& layer, int position) {
+__device__ __forceinline__ void prefetch_cache(const Model<T>& m, const Layer<T>& layer, int position, int first) {
   const int job = blockIdx.x;
   if (job >= m.n_kv_heads * m.parts * m.splits) return;
-  const Stretch s = stretch_of(m, job, position);
+  const Split s = split_of(m, job, position, first);
   const int t = s.begin + static_cast<int>(threadIdx.x) / 2;
   if (t >= min(s.end, position)) return;
   const int64_t row = (static_cast<int64_t>(t) * m.n_kv_heads + s.unit / m.parts) * m.head_dim;
@@ -39,43 +45,68 @@ __device__ __forceinline__ void prefetch_cache(const Model<T>& m, const Layer<T>
   if (m.head_dim * sizeof(T) > 128) prefetch((threadIdx.x % 2 ? layer.v : layer.k) + row + 128 / sizeof(T));
 }
 
-/// o [H,D] of the queries q [H,D], which are scaled already, over positions 0..position of the cache. Every block must
-/// call it; `memory`: stretch::kWarpFloats<T, WIDE> shared floats.
-template <class T, int WIDE>
-__device__ __forceinline__ void attend(const Model<T>& m, const Layer<T>& layer, int position, float* memory) {
-  constexpr int ROWS = stretch::kRows<T, WIDE>;
-  __shared__ stretch::OfWarps<ROWS> of;
-  __shared__ float weight[ROWS][stretch::kMaxStretches];
+/// The query heads [first_head, first_head + heads) of kv head `kv` that a block attends with.
+struct BlockHeads {
+  int kv, first_head, heads;
+};
+/// Queries that lie whole in m.q: nothing to prepare.
+template <class T>
+struct PlainQueries {
+  const float* q;
+  int dim;
+  __device__ __forceinline__ void prepare(const BlockHeads&, bool) const {}
+  __device__ __forceinline__ const float* row(const BlockHeads& b, int h) const { return q + (b.first_head + h) * dim; }
+  __device__ __forceinline__ static float4 load(const float* p) { return __ldcg(reinterpret_cast<const float4*>(p)); }
+};
+template <class T>
+__device__ __forceinline__ PlainQueries<T> plain_queries(const Model<T>& m) {
+  return {m.q, m.head_dim};
+}
+
+/// o [H,D] of the queries, which are scaled already, over the visible tokens of the cache. Every block must call it;
+/// `memory`: split_kv::kWarpFloats<T, WIDE> shared floats. queries.prepare(heads, newest) comes before a split is read,
+/// newest: the split holds the newest token.
+template <class T, int WIDE, class Queries>
+__device__ __forceinline__ void attend(const Model<T>& m, const Layer<T>& layer, const Visible& visible, float* memory,
+                                       const Queries& queries) {
+  constexpr int ROWS = split_kv::kRows<T, WIDE>;
+  __shared__ split_kv::OfWarps<ROWS> of;
+  __shared__ float weight[ROWS][split_kv::kMaxSplits];
   __shared__ bool last;
   const int dim = m.head_dim, group = m.n_heads / m.n_kv_heads;
   const int64_t row = static_cast<int64_t>(m.n_kv_heads) * dim;
 
   for (int job = blockIdx.x; job < m.n_kv_heads * m.parts * m.splits; job += gridDim.x) {
-    const Stretch s = stretch_of(m, job, position);
+    const Split s = split_of(m, job, visible.position, visible.first);
     if (s.begin >= s.end) continue;
     const int kv = s.unit / m.parts, first_head = kv * group + s.unit % m.parts * ROWS;
     const int heads = min(ROWS, (kv + 1) * group - first_head);
+    const BlockHeads block{kv, first_head, heads};
+    queries.prepare(block, s.end == s.length);
     const auto put = [&](int h, int i, float2 value) {
       *reinterpret_cast<float2*>(m.o + (first_head + h) * dim + i) = value;
     };
-    stretch::walk_keys<T, WIDE>(
-        stretch::Keys<T>{layer.k + kv * dim, layer.v + kv * dim, row, row, s.begin, s.end, dim}, attn::kLog2e,
+    split_kv::walk_keys<T, WIDE>(
+        split_kv::Keys<T>{layer.k + kv * dim, layer.v + kv * dim, row, row, s.begin, s.end, dim}, visible.scale,
         [&](int h, int column) {
           Vec<float, 8> q{};
           if (h < heads && column < dim) {
-            const float4* from = reinterpret_cast<const float4*>(m.q + (first_head + h) * dim + column);
-            const float4 low = __ldcg(from), high = __ldcg(from + 1);
+            const float* from = queries.row(block, h) + column;
+            const float4 low = queries.load(from), high = queries.load(from + 4);
             q = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
           }
           return q;
         },
-        [&](int) { return s.length; }, memory, of);
-    stretch::add_warps<WIDE>(memory, of, heads, dim, [&](int h, int i, float2 value, float top, float sum) {
+        [&](int) {
+          return split_kv::Range{visible.first, s.length};
+        },
+        memory, of);
+    split_kv::combine_warps<WIDE>(memory, of, heads, dim, [&](int h, int i, float2 value, float top, float sum) {
       if (s.used == 1) {
         put(h, i, {value.x / sum, value.y / sum});
       } else {
-        stretch::keep(m.partial + static_cast<int64_t>(first_head + h) * m.splits * (dim + 2), s.index, dim, i, value,
-                      top, sum);
+        split_kv::keep(m.partial + static_cast<int64_t>(first_head + h) * m.splits * (dim + 2), s.index, dim, i, value,
+                       top, sum);
       }
     });
     if (s.used > 1) {
@@ -86,8 +117,8 @@ __device__ __forceinline__ void attend(const Model<T>& m, const Layer<T>& layer,
       if (last) {
         __threadfence();
         if (threadIdx.x == 0) m.heads_arrived[s.unit] = 0;  // for the next layer
-        stretch::add_stretches<kThreads, 16>(m.partial + static_cast<int64_t>(first_head) * m.splits * (dim + 2), heads,
-                                             m.splits, s.used, dim, weight, put, [](int, float, float) {});
+        split_kv::combine_splits<kThreads, 16>(m.partial + static_cast<int64_t>(first_head) * m.splits * (dim + 2),
+                                               heads, m.splits, s.used, dim, weight, put, [](int, float, float) {});
       }
     }
     __syncthreads();  // before the memory is used again

@@ -1,5 +1,5 @@
-// What the parts of the decoder's kernel (decoder.cu) share: its arguments, the way its blocks meet, and the weights'
-// way to the lanes. decode_attention.cuh has the attention over the cache.
+// What the parts of the decoder's kernel (decoder.cu) share: its arguments, the barrier over its grid, and how the
+// weights come to the lanes. decode_attention.cuh has the attention over the cache.
 #pragma once
 #include "tensor/launch.cuh"
 
@@ -16,9 +16,9 @@ struct Layer {
 };
 
 /// What the blocks of a launch tell each other. All zero but `best` between two launches.
-struct Meeting {
+struct GridState {
   unsigned long long top;  // the best logit so far: see best_key
-  unsigned arrived, done;  // blocks at the current meeting, times the meetings so far; blocks that have finished
+  unsigned arrived, done;  // arrivals at barriers so far; blocks that have finished
   int32_t bad;             // a logit is not a number
   int32_t best;            // the most likely next token, -1 if there is none
 };
@@ -30,29 +30,30 @@ struct Model {
   const double* inv_freq;            // [pairs]
   const float* query_scale;          // [capacity] or null
   float *x, *q, *o, *h, *logits;     // [C], [H,D], [H,D], [F], [V]
-  float* partial;                    // [H,splits,D+2]: numerator, top, sum of a stretch of the cache
+  float* partial;                    // [H,splits,D+2]: numerator, top, sum of a split of the cache
   int* heads_arrived;                // [K * parts], zero between two layers
-  Meeting* meeting;
+  GridState* grid;
   int n_layers, hidden, ffn, vocab, n_heads, n_kv_heads, head_dim, pairs;
   int parts, splits;   // attention: blocks that share a kv head's query heads, and that share the cache's length
   int vector_floats;   // shared memory for the activations
   float eps, scale;    // of the norms; 1 / sqrt(D)
   double rope_factor;  // A of RoPE
   bool half;           // pair j is (j, j + pairs), not (2j, 2j + 1)
+  bool gated;          // gate_up holds gate and up [2F,C], not up alone [F,C]
 };
 
 // --- all blocks -----------------------------------------------------------------------------------------------------
 
 /// Waits until every block of the launch is here; what they wrote before can be read after (past the L1 cache: __ldcg).
 /// All blocks must be running at once. `target` counts along, from 0.
-__device__ __forceinline__ void meet(Meeting* meeting, unsigned& target) {
+__device__ __forceinline__ void grid_barrier(GridState* grid, unsigned& target) {
   target += gridDim.x;
   __syncthreads();
   if (threadIdx.x == 0) {
-    asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(&meeting->arrived) : "memory");
+    asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(&grid->arrived) : "memory");
     unsigned seen;
     do {
-      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(&meeting->arrived) : "memory");
+      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(&grid->arrived) : "memory");
     } while (seen < target);
   }
   __syncthreads();
@@ -68,7 +69,7 @@ struct Share {
   int begin, end;  // this block's items
 };
 
-/// The two elements of a head that pair j is made of; those that do not turn pair up with their neighbours.
+/// The two elements of a head that pair j is made of; those that do not rotate pair up with their neighbours.
 __device__ __forceinline__ int2 pair_of(int j, int pairs, bool half) {
   if (half && j < pairs) return {j, j + pairs};
   return {2 * j, 2 * j + 1};
@@ -78,7 +79,7 @@ template <class T>
 __device__ __forceinline__ Share share_of(const Model<T>& m, int matrix) {
   const int heads = m.n_heads + 2 * m.n_kv_heads;
   const int items = matrix == kQkv      ? heads * m.head_dim / 2
-                    : matrix == kGateUp ? m.ffn
+                    : matrix == kGateUp ? (m.gated ? m.ffn : m.ffn / 2)
                     : matrix == kHead   ? (m.vocab + 1) / 2
                                         : m.hidden / 2;
   const int k = matrix == kO ? m.n_heads * m.head_dim : matrix == kDown ? m.ffn : m.hidden;
@@ -87,7 +88,7 @@ __device__ __forceinline__ Share share_of(const Model<T>& m, int matrix) {
 }
 template <class T>
 __device__ __forceinline__ int2 rows_of(const Model<T>& m, int matrix, int item) {
-  if (matrix == kGateUp) return {item, m.ffn + item};
+  if (matrix == kGateUp && m.gated) return {item, m.ffn + item};
   if (matrix == kQkv) {
     const int pairs_per_head = m.head_dim / 2, head = item / pairs_per_head;
     const int2 pair = pair_of(item % pairs_per_head, m.pairs, m.half && head < m.n_heads + m.n_kv_heads);

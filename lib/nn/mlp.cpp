@@ -1,29 +1,47 @@
+// The feed-forward module.
 #include "nn/mlp.h"
 
 #include <cmath>
 
-#include "autograd/ops/matmul.h"
+#include "autograd/ops/activation.h"
 #include "autograd/ops/swiglu.h"
+#include "nn/families/family.h"
 
 namespace rw {
+namespace {
 
-Mlp::Mlp(const ModelConfig& c, const std::string& prefix, ParamArena& arena) {
-  const auto init = normal_init(c.initializer_range);
-  gate_index_ = arena.add({prefix + "gate_proj.weight", {c.intermediate_size, c.hidden_size}, init});
-  arena.add({prefix + "up_proj.weight", {c.intermediate_size, c.hidden_size}, init}, true);
-  down_index_ =
-      arena.add({prefix + "down_proj.weight",
-                 {c.hidden_size, c.intermediate_size},
-                 normal_init(c.initializer_range / std::sqrt(2.0 * static_cast<double>(c.num_hidden_layers)))});
+Linear make_up(const ModelConfig& c, const std::string& prefix, ParamArena& arena) {
+  std::vector<Linear::Part> parts;
+  const std::vector<std::string>& names = family_record(c.family).names.gate_up;
+  const int64_t rows = (c.block.gated ? 2 : 1) * c.intermediate_size / static_cast<int64_t>(names.size());
+  for (const std::string& name : names) parts.push_back({prefix + name, rows});
+  return Linear(std::move(parts), c.hidden_size, c.block.mlp_bias, normal_init(c.initializer_range), arena);
 }
 
+Linear make_down(const ModelConfig& c, const std::string& prefix, ParamArena& arena) {
+  const auto init = normal_init(c.initializer_range / std::sqrt(2.0 * static_cast<double>(c.num_hidden_layers)));
+  return Linear({{prefix + family_record(c.family).names.down, c.hidden_size}}, c.intermediate_size, c.block.mlp_bias,
+                init, arena);
+}
+
+}  // namespace
+
+Mlp::Mlp(const ModelConfig& c, const std::string& prefix, ParamArena& arena)
+    : activation_(c.block.activation),
+      gated_(c.block.gated),
+      up_(make_up(c, prefix, arena)),
+      down_(make_down(c, prefix, arena)) {}
+
 void Mlp::bind(const ParamArena& arena) {
-  gate_up_weight_ = arena.stacked(gate_index_, 2);
-  down_weight_ = arena[down_index_];
+  up_.bind(arena);
+  down_.bind(arena);
 }
 
 Var Mlp::forward(const Var& x) const {
-  return linear(swiglu_packed(linear(x, gate_up_weight_)), down_weight_);  // [B,T,C] -> [B,T,2F] -> [B,T,F] -> [B,T,C]
+  const Var up = up_.forward(x);                                                     // [B,T,C] -> [B,T,2F] or [B,T,F]
+  if (!gated_) return down_.forward(activate(up, activation_));  // [B,T,F] -> [B,T,C]
+  if (activation_ != Activation::silu) return down_.forward(gated_packed(up, activation_));
+  return down_.forward(swiglu_packed(up, {.find_largest = down_.matmul() != Matmul::native}));
 }
 
 }  // namespace rw

@@ -1,23 +1,33 @@
-// The SwiGLU feed-forward of one block: down(silu(gate x) * up x).
+// The feed-forward of one block: down(act(gate x) * up x), or down(act(up x)) without a gate.
 #pragma once
 #include "nn/config.h"
-#include "nn/param_arena.h"
+#include "nn/linear.h"
 
 namespace rw {
 
-/// SwiGLU feed-forward. Thread safety: as the model that it is a part of.
+/// Thread safety: as the model that it is a part of.
 class Mlp {
  public:
-  /// Declares gate_proj and up_proj (joined) and down_proj under `prefix`, e.g. "model.layers.0.mlp.".
+  /// Declares gate_proj and up_proj (joined) and down_proj, or what the family calls them, under `prefix`, e.g.
+  /// "model.layers.0.".
   Mlp(const ModelConfig& config, const std::string& prefix, ParamArena& arena);
   /// x [B,T,C] -> [B,T,C]
   Var forward(const Var& x) const;
   void bind(const ParamArena& arena);
+  void set_matmul(Matmul matmul) {
+    up_.set_matmul(matmul);
+    down_.set_matmul(matmul);
+  }
+
+  Linear& up() { return up_; }  // [2F, C], gate first; or [F, C]
+  const Linear& up() const { return up_; }
+  Linear& down() { return down_; }  // [C, F]
+  const Linear& down() const { return down_; }
 
  private:
-  size_t gate_index_, down_index_;
-  Var gate_up_weight_;  // [2F, C]
-  Var down_weight_;     // [C, F]
+  Activation activation_;
+  bool gated_;
+  Linear up_, down_;
 };
 
 }  // namespace rw

@@ -1,3 +1,4 @@
+// The flat arena: where parameters lie in it, and its split form.
 #include "nn/param_arena.h"
 
 #include <algorithm>
@@ -59,7 +60,7 @@ void ParamArena::allocate(DType compute, Device device, std::optional<uint64_t> 
     compute_ = compute == DType::bf16 ? Tensor::empty({total_}, DType::bf16, device) : master_;
   }
   refresh();
-  for (const Segment& s : segments_) vars_.push_back(make_var(s.offset, s.numel, s.spec.shape));
+  make_vars();
 }
 
 void ParamArena::own(int64_t begin, int64_t end) {
@@ -82,8 +83,7 @@ void ParamArena::enable_grad() {
   const MemoryTag tag("optimizer");
   m_ = Tensor::zeros({own_end() - own_begin()}, master_dtype(), device());
   v_ = Tensor::zeros({own_end() - own_begin()}, master_dtype(), device());
-  vars_.clear();
-  for (const Segment& s : segments_) vars_.push_back(make_var(s.offset, s.numel, s.spec.shape));
+  make_vars();
 }
 
 bool ParamArena::make_compact(bool lossy) {
@@ -95,14 +95,23 @@ bool ParamArena::make_compact(bool lossy) {
     }
   }
   compact_ = compute_.to(DType::bf16);
-  vars_.clear();
-  for (const Segment& s : segments_) vars_.push_back(make_var(s.offset, s.numel, s.spec.shape));
+  make_vars();
   return true;
 }
 
-Var ParamArena::make_var(int64_t offset, int64_t numel, const Shape& shape) const {
+void ParamArena::make_vars() {
+  vars_.clear();
+  for (const Segment& s : segments_) vars_.push_back(make_var(s.offset, s.numel, s.spec.shape, s.trainable));
+}
+
+void ParamArena::set_trainable(size_t i, bool trainable) {
+  check(!grad_.defined(), "param_arena", "set_trainable('", segments_.at(i).spec.name, "') after enable_grad()");
+  segments_.at(i).trainable = trainable;
+}
+
+Var ParamArena::make_var(int64_t offset, int64_t numel, const Shape& shape, bool trainable) const {
   const Tensor value = compute_.slice(offset, offset + numel).view(shape);
-  if (!grad_.defined()) {
+  if (!grad_.defined() || !trainable) {
     Var constant(value);
     if (compact_.defined()) constant.set_compact(compact_.slice(offset, offset + numel).view(shape));
     return constant;
@@ -117,10 +126,12 @@ Var ParamArena::stacked(size_t first, size_t count) const {
   for (size_t i = first; i < first + count; ++i) {
     check(i == first || segments_[i].offset == segments_[i - 1].offset + segments_[i - 1].numel, "param_arena", "'",
           segments_[i].spec.name, "' is not joined to the parameter before it");
+    check(segments_[i].trainable == a.trainable, "param_arena", "'", segments_[i].spec.name, "' and '", a.spec.name,
+          "' share a product: both are trained, or neither");
     rows += segments_[i].spec.shape[0];
   }
   shape.set(0, rows);
-  return make_var(a.offset, b.offset + b.numel - a.offset, shape);
+  return make_var(a.offset, b.offset + b.numel - a.offset, shape, a.trainable);
 }
 
 int64_t ParamArena::parameter_count() const {

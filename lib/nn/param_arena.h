@@ -45,12 +45,18 @@ class ParamArena {
     int64_t offset = 0;  // elements
     int64_t numel = 0;
     bool reads_master = false;  // the model computes with the master values, also beside a bf16 copy
+    bool trainable = true;      // false: it has no gradient, and the optimizer leaves it as it is
   };
 
   /// Declares a parameter. `joined`: it lies directly behind the one before, so that stacked() may span both.
   size_t add(ParameterSpec spec, bool joined = false);
   /// The model computes with the master values of parameter i, also where the others have a bf16 copy.
   void set_reads_master(size_t i) { segments_.at(i).reads_master = true; }
+
+  /// Whether parameter i is trained (all are, at first). A parameter that is not counts for neither the gradient's norm
+  /// nor weight decay. Errors: gradients are enabled already.
+  void set_trainable(size_t i, bool trainable);
+  bool trainable(size_t i) const { return segments_.at(i).trainable; }
 
   /// Allocates and initialises. `compute` is what Vars hold: f32 or f64 (the master itself) or bf16 (a copy beside an
   /// f32 master). Values depend on (seed, index of the parameter) alone; without a seed they are zero (weights to be
@@ -114,7 +120,8 @@ class ParamArena {
   int64_t version() const { return version_; }
 
  private:
-  Var make_var(int64_t offset, int64_t numel, const Shape& shape) const;
+  Var make_var(int64_t offset, int64_t numel, const Shape& shape, bool trainable) const;
+  void make_vars();
   void split(const Tensor& values, int64_t offset) const;
 
   std::vector<Segment> segments_;

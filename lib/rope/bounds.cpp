@@ -1,3 +1,4 @@
+// The theory of interpolation and of PoSE in numbers: bounds, fits, coverage, and the tables that plots are made of.
 #include "rope/bounds.h"
 
 #include <Eigen/Dense>
@@ -5,6 +6,8 @@
 #include <cmath>
 #include <limits>
 #include <sstream>
+
+#include "rope/samplers.h"
 
 namespace rw {
 namespace {
@@ -194,10 +197,11 @@ CurveTable fit_table(const ScoreFit& fit, double base, double from, double to, d
 
 CurveTable coverage_table(const PositionSampler& sampler, int64_t window, int64_t target, int64_t points, int64_t draws,
                           uint64_t seed) {
-  const PositionConfig& c = sampler.config();
-  check(c.kind == "pose" && c.chunks == 2 && (c.variant == "paper" || c.variant == "code"), "coverage",
+  const auto* pose = sampler.config().get<PosePositions>();
+  const bool code = pose && pose->variant == PoseVariant::code;
+  check(pose && pose->chunks == 2 && (code || pose->variant == PoseVariant::paper), "coverage",
         "the exact formula is for PoSE with 2 chunks, variant paper or code");
-  const int64_t l0_most = c.variant == "code" ? std::min((window + 1) / 2, window - 1) : window - 1;
+  const int64_t l0_most = code ? std::min((window + 1) / 2, window - 1) : window - 1;
   const std::vector<double> exact = pose_coverage(window, target, l0_most);
   check(points >= 2, "coverage", "points must be at least 2, got ", points);
   std::vector<int64_t> distances;

@@ -1,10 +1,10 @@
+// CLEX: when the equation is solved, what is kept, and the node that takes gradients to the two matrices.
 #include "rope/clex.h"
 
 #include <algorithm>
 #include <cmath>
 
 #include "autograd/tape.h"
-#include "rope/kinds.h"
 
 namespace rw {
 
@@ -54,28 +54,31 @@ class ClexNode : public Node {
 
 }  // namespace
 
-ClexScaling::ClexScaling(const RopeConfig& config) : RopeScaling(config), theta_(base_inv_freq(config)) {
-  const ClexConfig& c = config.clex;
-  check(config.rotary_dim() > 2, "clex", "needs more than one pair, the rotary dimension is ", config.rotary_dim());
-  check(c.max_factor >= 1 && c.max_factor <= 65536, "clex", "max_factor must be 1 to 65536, got ", c.max_factor);
-  check(c.param_factor >= 1 && c.param_factor <= 1024, "clex", "param_factor must be 1 to 1024, got ", c.param_factor);
-  check(c.act == "silu" || c.act == "tanh", "clex", "act must be silu or tanh, got \"", c.act, "\"");
-  check(c.prior == "code" || c.prior == "paper", "clex", "prior must be code or paper, got \"", c.prior, "\"");
-  check(c.grad == "adjoint" || c.grad == "backprop", "clex", "grad must be adjoint or backprop, got \"", c.grad, "\"");
-  check(c.time_dt >= 1e-4, "clex", "time_dt must be at least 1e-4, got ", c.time_dt);
-  check(c.input_base == 0 || c.input_base > 1, "clex", "input_base must be 0 or above 1, got ", c.input_base);
+namespace {
+
+const ClexRope& record_of(const RopeConfig& config) {
+  const auto* record = config.kind.get<ClexRope>();
+  check(record != nullptr, "clex", "the config's rope_type must be clex, got ", config.rope_type());
+  return *record;
+}
+
+}  // namespace
+
+ClexScaling::ClexScaling(const RopeConfig& config)
+    : RopeScaling(config), record_(record_of(config)), theta_(base_inv_freq(config)) {
+  config.kind.check(config);
   base_table_ = Tensor::from(theta_);
 }
 
 std::vector<ParameterSpec> ClexScaling::parameter_specs() const {
-  const int64_t pairs = config().rotary_dim() / 2, hidden = config().clex.param_factor * config().rotary_dim();
+  const int64_t pairs = config().rotary_dim() / 2, hidden = record_.param_factor * config().rotary_dim();
   const double bound = 1 / std::sqrt(static_cast<double>(hidden));
-  ParameterSpec up{"model.rotary_emb.ode_up_proj", {pairs, hidden}, {}, false, config().clex.lr_scale};
+  ParameterSpec up{"model.rotary_emb.ode_up_proj", {pairs, hidden}, {}, false, record_.lr_scale};
   up.init = [bound](const Tensor& values, Random& random) {
     for (int64_t i = 0; i < values.numel(); ++i)
       values.data<float>()[i] = static_cast<float>(bound * (2 * random.uniform() - 1));
   };
-  ParameterSpec down{"model.rotary_emb.ode_down_proj", {hidden, pairs}, {}, false, config().clex.lr_scale};
+  ParameterSpec down{"model.rotary_emb.ode_down_proj", {hidden, pairs}, {}, false, record_.lr_scale};
   down.init = [](const Tensor& values, Random&) { values.zero(); };
   return {up, down};
 }
@@ -94,15 +97,15 @@ void ClexScaling::set_parameters(std::vector<Var> parameters) {
 ClexScaling::Solved ClexScaling::solve(std::vector<double> distinct, bool keep_steps, const std::vector<double>& up,
                                        const std::vector<double>& down) {
   const auto dynamics =
-      std::make_shared<const ClexDynamics<double>>(config().rotary_dim(), config().rope_theta, config().clex, up, down);
+      std::make_shared<const ClexDynamics<double>>(config().rotary_dim(), config().rope_theta, record_, up, down);
   std::vector<double> z1;
   for (const double x : theta_) z1.push_back(std::log(x));
   distinct.insert(distinct.begin(), 1.0);
   OdeOptions options;
   options.method = "rk4_38";
-  options.step = config().clex.time_dt;
-  options.land_on_outputs = true;                  // any t, not only multiples of the step, is fourth-order accurate
-  options.grow_with_t = config().clex.grow_steps;  // xi, and with it the frequencies' change, falls as 1 / t
+  options.step = record_.time_dt;
+  options.land_on_outputs = true;            // any t, not only multiples of the step, is fourth-order accurate
+  options.grow_with_t = record_.grow_steps;  // xi, and with it the frequencies' change, falls as 1 / t
   options.keep_steps = keep_steps;
   Solved solved{dynamics, odeint<double>(*dynamics, z1, distinct, options)};
   evaluations_ = solved.z.evaluations;
@@ -111,7 +114,7 @@ ClexScaling::Solved ClexScaling::solve(std::vector<double> distinct, bool keep_s
 }
 
 Var ClexScaling::trained_table(std::span<const double> t, bool single, const std::vector<Var>& parameters) {
-  const double most = static_cast<double>(config().clex.max_factor);
+  const double most = static_cast<double>(record_.max_factor);
   std::vector<double> distinct;
   for (const double x : t) {
     check(x >= 1 && x <= most, "clex", "t must lie in [1, max_factor = ", most, "], got ", x);
@@ -126,7 +129,7 @@ Var ClexScaling::trained_table(std::span<const double> t, bool single, const std
     std::copy(theta_.begin(), theta_.end(), out.data<double>() + static_cast<int64_t>(b) * pairs);
   if (distinct.empty()) return out;
 
-  const bool adjoint = config().clex.grad == "adjoint";
+  const bool adjoint = record_.grad == ClexGrad::adjoint;
   check(!parameters.empty(), "clex", kUnset);
   const bool wanted = records(parameters[0], parameters[1]);
   Solved solved =
@@ -158,7 +161,7 @@ Var ClexScaling::trained_table(std::span<const double> t, bool single, const std
 
 int64_t ClexScaling::covering_factor(int64_t length) const {
   const int64_t window = config().original_window();
-  return std::clamp<int64_t>((length + window - 1) / window, 1, config().clex.max_factor);
+  return std::clamp<int64_t>((length + window - 1) / window, 1, record_.max_factor);
 }
 
 RopeTable ClexScaling::table(const RopeContext& context) {
@@ -172,10 +175,10 @@ RopeTable ClexScaling::table(const RopeContext& context) {
   std::vector<double> up = parameters_[0].value().to_vector(), down = parameters_[1].value().to_vector();
   if (!cached_table_.defined() || up != cached_up_ || down != cached_down_) {
     std::vector<double> grid;
-    for (int64_t k = 2; k <= config().clex.max_factor; ++k) grid.push_back(static_cast<double>(k));
+    for (int64_t k = 2; k <= record_.max_factor; ++k) grid.push_back(static_cast<double>(k));
     std::vector<double> theta = solve(grid, false, up, down).z.y;
     for (double& x : theta) x = std::exp(x);
-    cached_table_ = Tensor::from(theta, {config().clex.max_factor, static_cast<int64_t>(theta_.size())});
+    cached_table_ = Tensor::from(theta, {record_.max_factor, static_cast<int64_t>(theta_.size())});
     cached_up_ = std::move(up);
     cached_down_ = std::move(down);
   }
@@ -195,7 +198,5 @@ RopeTable ClexScaling::table(std::span<const double> t_per_sample, const RopeCon
   check(!t_per_sample.empty(), "clex", "needs a t for every sample, got none");
   return {trained_table(t_per_sample, false, parameters), 1.0};
 }
-
-std::unique_ptr<RopeScaling> make_clex_rope(const RopeConfig& config) { return std::make_unique<ClexScaling>(config); }
 
 }  // namespace rw

@@ -6,10 +6,10 @@
 //   s(t) = 2t - 1 (published code: dynamic NTK with factor 2) or t (paper)
 //
 // With W = 0 the net is silent and z is that NTK scaling itself. One pair of matrices serves all layers and heads.
-// Where paper and published code differ, ClexConfig (scaling.h) has a switch.
+// Where paper and published code differ, ClexRope (kinds/clex.h) has a switch.
 #pragma once
+#include "rope/kinds/clex.h"
 #include "rope/ode.h"
-#include "rope/scaling.h"
 
 namespace rw {
 
@@ -17,8 +17,8 @@ namespace rw {
 template <class T>
 class ClexDynamics : public Dynamics<T> {
  public:
-  /// Errors: sizes of up [rotary_dim/2 * H] and down [H * rotary_dim/2]; rotary_dim of 2; unknown act or prior.
-  ClexDynamics(int64_t rotary_dim, double base, const ClexConfig& config, const std::vector<T>& up,
+  /// Errors: sizes of up [rotary_dim/2 * H] and down [H * rotary_dim/2]; rotary_dim of 2.
+  ClexDynamics(int64_t rotary_dim, double base, const ClexRope& record, const std::vector<T>& up,
                const std::vector<T>& down);
 
   int64_t size() const override { return pairs_; }
@@ -48,12 +48,13 @@ class ClexDynamics : public Dynamics<T> {
 /// The scaling kind "clex".
 ///
 /// In training, table({t_0 .. t_B-1}, context) solves once for all distinct t and returns inv_freq [B, D/2] with
-/// history: gradients reach U and W by the adjoint or through the solver (ClexConfig::grad). Otherwise t = ceil(length
+/// history: gradients reach U and W by the adjoint or through the solver (ClexRope::grad). Otherwise t = ceil(length
 /// / L), at most max_factor: the frequencies of t = 2 .. max_factor are solved together and kept until the parameters'
 /// values change. Longer sequences keep the frequencies of max_factor. t = 1 is the base model exactly.
 /// Thread safety: none, as RopeScaling.
 class ClexScaling : public RopeScaling {
  public:
+  /// Errors: the config's kind is not CLEX.
   explicit ClexScaling(const RopeConfig& config);
 
   /// In training the table of context.t, [D/2] with history. Errors: parameters not set, t outside [1, max_factor].
@@ -79,6 +80,7 @@ class ClexScaling : public RopeScaling {
   Var trained_table(std::span<const double> t, bool single, const std::vector<Var>& parameters);
   int64_t covering_factor(int64_t length) const;
 
+  ClexRope record_;
   std::vector<double> theta_;         // [D/2] at t = 1
   std::vector<Var> parameters_;       // U, W
   Tensor base_table_, cached_table_;  // [D/2], [max_factor, D/2]

@@ -38,25 +38,23 @@ void add_product(const T* x, const std::vector<T>& m, int64_t rows, int64_t colu
 }  // namespace
 
 template <class T>
-ClexDynamics<T>::ClexDynamics(int64_t rotary_dim, double base, const ClexConfig& config, const std::vector<T>& up,
+ClexDynamics<T>::ClexDynamics(int64_t rotary_dim, double base, const ClexRope& record, const std::vector<T>& up,
                               const std::vector<T>& down)
     : pairs_(rotary_dim / 2),
       hidden_(pairs_ > 0 ? static_cast<int64_t>(up.size()) / pairs_ : 0),
-      silu_(config.act == "silu"),
-      paper_prior_(config.prior == "paper"),
-      ntk_input_(config.ntk_input),
+      silu_(record.act == ClexAct::silu),
+      paper_prior_(record.prior == ClexPrior::paper),
+      ntk_input_(record.ntk_input),
       up_(up),
       down_(down) {
   check(rotary_dim > 2 && rotary_dim % 2 == 0, "clex", "the rotary dimension must be even and above 2, got ",
         rotary_dim);
-  check(silu_ || config.act == "tanh", "clex", "act must be silu or tanh, got \"", config.act, "\"");
-  check(paper_prior_ || config.prior == "code", "clex", "prior must be code or paper, got \"", config.prior, "\"");
   check(up.size() == down.size() && !up.empty() && static_cast<int64_t>(up.size()) == hidden_ * pairs_, "clex",
         "up and down need the same multiple of ", pairs_, " numbers, got ", up.size(), " and ", down.size());
   up_t_ = transposed(up_, pairs_, hidden_);
   down_t_ = transposed(down_, hidden_, pairs_);
   const double d = static_cast<double>(rotary_dim);
-  const double log_base = std::log(config.input_base > 0 ? config.input_base : base);
+  const double log_base = std::log(record.input_base > 0 ? record.input_base : base);
   for (int64_t i = 0; i < pairs_; ++i) {
     const double twice = 2 * static_cast<double>(i);
     log_base_.push_back(static_cast<T>(-(twice / d) * log_base));

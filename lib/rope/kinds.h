@@ -1,34 +1,13 @@
-// Internal: one factory per scaling kind, each defined in the file of that name, and what the simple kinds share.
+// Every RoPE kind's record. rope_kinds() in kinds.cpp lists them.
 #pragma once
-#include <utility>
-
-#include "rope/scaling.h"
-
-namespace rw {
-
-std::unique_ptr<RopeScaling> make_default_rope(const RopeConfig& config);
-std::unique_ptr<RopeScaling> make_linear_rope(const RopeConfig& config);
-std::unique_ptr<RopeScaling> make_ntk_rope(const RopeConfig& config);
-std::unique_ptr<RopeScaling> make_yarn_rope(const RopeConfig& config);
-std::unique_ptr<RopeScaling> make_dynamic_rope(const RopeConfig& config);
-std::unique_ptr<RopeScaling> make_dynamic_linear_rope(const RopeConfig& config);
-std::unique_ptr<RopeScaling> make_llama3_rope(const RopeConfig& config);
-std::unique_ptr<RopeScaling> make_longrope(const RopeConfig& config);
-std::unique_ptr<RopeScaling> make_clex_rope(const RopeConfig& config);
-std::unique_ptr<RopeScaling> make_e2_rope(const RopeConfig& config);
-std::unique_ptr<RopeScaling> make_abf_rope(const RopeConfig& config);
-
-/// A kind whose table never changes: computed once, then handed out.
-/// Thread safety: as RopeScaling.
-class FixedScaling : public RopeScaling {
- public:
-  using RopeScaling::table;
-  /// inv_freq [D/2], attention_scale A.
-  FixedScaling(const RopeConfig& config, const std::vector<double>& inv_freq, double attention_scale = 1.0);
-  RopeTable table(const RopeContext&) override { return table_; }
-
- private:
-  RopeTable table_;
-};
-
-}  // namespace rw
+#include "rope/kinds/abf.h"
+#include "rope/kinds/clex.h"
+#include "rope/kinds/default.h"
+#include "rope/kinds/dynamic.h"
+#include "rope/kinds/dynamic_linear.h"
+#include "rope/kinds/e2.h"
+#include "rope/kinds/linear.h"
+#include "rope/kinds/llama3.h"
+#include "rope/kinds/longrope.h"
+#include "rope/kinds/ntk.h"
+#include "rope/kinds/yarn.h"

@@ -1,34 +1,19 @@
+// What all samplers share: the loop over a batch, and draws of text and of subsets.
 #include "rope/positions.h"
 
 #include <algorithm>
 
-#include "rope/samplers.h"
-
 namespace rw {
-namespace {
 
-struct Kind {
-  const char* name;
-  std::unique_ptr<PositionSampler> (*make)(const PositionConfig&);
-};
+void PositionConfig::check() const {
+  check_fields();
+  held().check();
+}
 
-constexpr Kind kKinds[] = {
-    {"contiguous", make_contiguous_sampler},
-    {"pose", make_pose_sampler},
-    {"randpos", make_randpos_sampler},
-    {"e2", make_e2_sampler},
-    {"clex", make_clex_sampler},
-};
-
-}  // namespace
+PositionSampler::PositionSampler(PositionConfig config) : config_(std::move(config)) { config_.check(); }
 
 std::unique_ptr<PositionSampler> make_position_sampler(const PositionConfig& config) {
-  std::string known;
-  for (const Kind& kind : kKinds) {
-    if (config.kind == kind.name) return kind.make(config);
-    known += cat(known.empty() ? "" : ", ", kind.name);
-  }
-  fail("positions", "unknown kind \"", config.kind, "\"; known: ", known);
+  return std::make_unique<PositionSampler>(config);
 }
 
 PositionBatch PositionSampler::sample(const SampleSpec& spec) const {
@@ -38,7 +23,7 @@ PositionBatch PositionSampler::sample(const SampleSpec& spec) const {
   check(spec.document_lengths.empty() || spec.document_lengths.size() == spec.sample_ids.size(), name(), "needs ",
         batch, " document_lengths, got ", spec.document_lengths.size());
   check(spec.target < (1 << 24), name(), "target ", spec.target, " is beyond what f32 positions hold exactly");
-  check_spec(spec);
+  config_.check_spec(spec);
 
   PositionBatch out;
   out.positions = Tensor::empty({batch, spec.window});
@@ -48,16 +33,16 @@ PositionBatch PositionSampler::sample(const SampleSpec& spec) const {
     const int64_t document =
         spec.document_lengths.empty() ? spec.window : spec.document_lengths[static_cast<size_t>(b)];
     check(document >= 1, name(), "the document of sample ", id, " has ", document, " tokens");
-    Draw one{Random(spec.seed, Purpose::positions, static_cast<uint64_t>(spec.step), id),
-             shared,
-             spec.window,
-             spec.target > 0 ? spec.target : spec.window,
-             spec.original_window > 0 ? spec.original_window : spec.window,
-             document,
-             out.positions.data<float>() + b * spec.window,
-             {},
-             1.0};
-    draw(one);
+    Draw one{.random = Random(spec.seed, Purpose::positions, static_cast<uint64_t>(spec.step), id),
+             .shared = shared,
+             .window = spec.window,
+             .target = spec.target > 0 ? spec.target : spec.window,
+             .original_window = spec.original_window > 0 ? spec.original_window : spec.window,
+             .document = document,
+             .positions = out.positions.data<float>() + b * spec.window,
+             .content = {},
+             .t = 1.0};
+    config_.draw(one);
     out.content.push_back(std::move(one.content));
     out.t.push_back(one.t);
   }
@@ -65,7 +50,7 @@ PositionBatch PositionSampler::sample(const SampleSpec& spec) const {
 }
 
 std::vector<int64_t> sorted_subset(Random& random, int64_t count, int64_t range) {
-  // Floyd: for j = range - count .. range - 1 take a uniform number of [0, j], or j itself if that one is taken
+  // Floyd: for j = range - count .. range - 1 take a uniform number of [0, j], or j itself if that one is taken.
   std::vector<bool> taken(static_cast<size_t>(range), false);
   for (int64_t j = range - count; j < range; ++j) {
     const int64_t pick = random.below(j + 1);
@@ -79,9 +64,9 @@ std::vector<int64_t> sorted_subset(Random& random, int64_t count, int64_t range)
   return subset;
 }
 
-std::vector<Span> contiguous_content(Random& random, int64_t window, int64_t document) {
+void Draw::take_contiguous_text() {
   const int64_t length = std::min(window, document);
-  return {{random.between(0, document - length), length}};
+  content = {{random.between(0, document - length), length}};
 }
 
 }  // namespace rw

@@ -3,47 +3,24 @@
 //
 // Every draw is keyed by (seed, step, sample id) alone, so a sample gets the same positions whatever batch or worker it
 // lands in, and after a resume.
+//
+//   auto sampler = make_position_sampler(PosePositions{.chunks = 3});   // samplers.h
+//   PositionBatch batch = sampler->sample({.seed = 1, .sample_ids = {0, 1}, .window = 2048, .target = 8192});
+//
+// How a sampler is registered: its record is a struct that satisfies PositionRecord, in samplers/<name>.{h,cpp}, and
+// position_samplers() in samplers.cpp lists it for those who know it by name only. docs/adding-a-method.md shows one.
 #pragma once
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "rope/record.h"
 #include "tensor/random.h"
 #include "tensor/span.h"
 #include "tensor/tensor.h"
 
 namespace rw {
-
-/// How to sample; which fields count depends on `kind`.
-struct PositionConfig {
-  std::string kind = "contiguous";  // contiguous | pose | randpos | e2 | clex
-
-  // pose: a window of N chunks of a long document, each at a jump in position
-  int64_t chunks = 2;
-  std::string variant = "paper";  // "paper" | "code" (N = 2, first chunk at most half) | "v1" (u_0 random) | "cream"
-  std::string content =
-      "uniform";  // text offsets v_i: "uniform" | "zero" (contiguous text) | "same" (as the positions)
-  // Text is taken from a stretch of this many windows (published code: the first 5), placed at random in the document;
-  // 0: the whole document. The papers have ten times more documents than samples; books need the random place.
-  int64_t content_windows = 5;
-  bool random_start = true;  // false: the stretch begins with the document (published code)
-  // cream: head, middle, tail. "relativity": equal thirds; "continuity": head and tail of `cream_edge` tokens; "both":
-  // a coin
-  std::string cream_mode = "both";
-  int64_t cream_edge = 32;
-  double cream_sigma = 0.25;  // of the middle chunk's start, as a share of its range
-
-  // e2, clex: the scale factor
-  int64_t max_factor = 16;  // E2's G_max (paper 20), CLEX's largest t
-  bool per_step = false;    // one draw for all samples of a step (both papers' code) instead of one each
-  int64_t sink_tokens = 4;  // e2: tokens whose offset stays 0
-  bool augment_g = true;    // e2: draw g (false: g = max_factor), ablation of the paper
-  bool augment_t = true;    // e2: draw the offset t (false: 0), ablation of the paper
-  bool continuous = false;  // clex: t uniform on [1, max_factor] (paper) instead of integers (published code)
-  // clex: "random": sorted distinct | "multiply": m * t (the paper's other option) | "skip": two chunks, as PoSE's
-  std::string spread = "random";
-};
 
 /// What the sampler must know of a batch.
 struct SampleSpec {
@@ -53,8 +30,8 @@ struct SampleSpec {
   int64_t window = 0;                    // T: tokens of a sample
   int64_t target = 0;                    // L': positions stay below it (pose, randpos)
   int64_t original_window = 0;           // L; 0: window
-  std::vector<int64_t>
-      document_lengths;  // [B] tokens of each sample's document; empty: each is exactly one window long
+  /// [B] tokens of each sample's document; empty: each is exactly one window long
+  std::vector<int64_t> document_lengths = {};
 };
 
 /// The batch's positions. `content` spans are relative to the start of the document, in order, together
@@ -65,35 +42,100 @@ struct PositionBatch {
   std::vector<double> t;                   // [B] window scale factor that the sample imitates
 };
 
-/// Thread safety: const and stateless; one object serves all threads.
+/// One sample being drawn. `random` belongs to the sample; `shared` starts equal for every sample of the step.
+struct Draw {
+  Random random, shared;
+  int64_t window, target, original_window, document;  // tokens
+  float* positions;                                   // [window], to be filled
+  std::vector<Span> content;                          // to be filled
+  double t;                                           // to be set
+
+  /// One run of text, as long as the window and the document allow, at a uniform place in the document.
+  void take_contiguous_text();
+};
+
+/// What a sampler's record has, beyond a MethodRecord.
+///   check()          relations between its fields; their ranges are checked already
+///   check_spec(spec) windows and targets that the method cannot serve
+///   draw(sample)     fills in one sample
+/// It may also have
+///   kScaling         the RoPE kind that goes with it when none is named; "default" without it
+///   kShort = true    it trains with windows shorter than the target
+template <class R>
+concept PositionRecord = MethodRecord<R> && requires(const R& r, const SampleSpec& spec, Draw& sample) {
+  r.check();
+  r.check_spec(spec);
+  r.draw(sample);
+};
+
+/// One sampler with its settings, by value. Any PositionRecord converts to it.
+class PositionConfig : public AnyRecord {
+ public:
+  /// Contiguous positions.
+  PositionConfig();
+  template <PositionRecord R>
+  PositionConfig(R record) : AnyRecord(std::make_unique<Model<R>>(std::move(record))) {}
+
+  /// Errors: a field out of its range, fields that do not fit together.
+  void check() const;
+  void check_spec(const SampleSpec& spec) const { held().check_spec(spec); }
+  void draw(Draw& sample) const { held().draw(sample); }
+  /// The name of the RoPE kind that goes with the sampler when none is named.
+  std::string scaling() const { return std::string(held().scaling()); }
+  /// True if it imitates a long window with samples of a shorter one.
+  bool trains_short() const { return held().trains_short(); }
+
+ private:
+  struct Interface : Held {
+    virtual void check() const = 0;
+    virtual void check_spec(const SampleSpec& spec) const = 0;
+    virtual void draw(Draw& sample) const = 0;
+    virtual std::string_view scaling() const = 0;
+    virtual bool trains_short() const = 0;
+  };
+  template <PositionRecord R>
+  struct Model final : Holder<R, Interface, Model<R>> {
+    using Holder<R, Interface, Model<R>>::Holder;
+    void check() const override { this->record.check(); }
+    void check_spec(const SampleSpec& spec) const override { this->record.check_spec(spec); }
+    void draw(Draw& sample) const override { this->record.draw(sample); }
+    std::string_view scaling() const override {
+      if constexpr (requires { R::kScaling; }) return R::kScaling;
+      return "default";
+    }
+    bool trains_short() const override {
+      if constexpr (requires { R::kShort; }) return R::kShort;
+      return false;
+    }
+  };
+  const Interface& held() const { return static_cast<const Interface&>(*held_); }
+};
+
+/// The samplers that are known by name, each with its defaults.
+const std::vector<PositionConfig>& position_samplers();
+/// The sampler of that name with its defaults. Errors: unknown name; the message lists the known ones.
+PositionConfig position_sampler(std::string_view name);
+
+/// Draws batches. Thread safety: const and stateless; one object serves all threads.
 class PositionSampler {
  public:
-  explicit PositionSampler(PositionConfig config) : config_(std::move(config)) {}
-  virtual ~PositionSampler() = default;
-  virtual const char* name() const = 0;
+  /// Errors: a record with a field out of its range.
+  explicit PositionSampler(PositionConfig config);
+
+  std::string name() const { return config_.name(); }
+  const PositionConfig& config() const { return config_; }
 
   /// Errors: empty batch, window or target that the method cannot serve, document lengths that do not match.
   PositionBatch sample(const SampleSpec& spec) const;
-  const PositionConfig& config() const { return config_; }
-
- protected:
-  /// One sample being drawn. `random` belongs to the sample, `shared` starts equal for every sample of the step.
-  struct Draw {
-    Random random, shared;
-    int64_t window, target, original_window, document;  // tokens
-    float* positions;                                   // [window], to be filled
-    std::vector<Span> content;                          // to be filled
-    double t;                                           // to be set
-  };
-  virtual void draw(Draw& sample) const = 0;
-  /// Errors a method has with a spec as a whole.
-  virtual void check_spec(const SampleSpec&) const {}
 
  private:
   PositionConfig config_;
 };
 
-/// Errors: unknown kind, variant or content, values out of range (named).
+/// Errors: values out of range (named).
 std::unique_ptr<PositionSampler> make_position_sampler(const PositionConfig& config);
+
+/// `count` distinct integers of [0, range), sorted. Needs 0 <= count <= range.
+std::vector<int64_t> sorted_subset(Random& random, int64_t count, int64_t range);
 
 }  // namespace rw

@@ -1,43 +1,18 @@
+// What all RoPE kinds share: the base's frequencies, log-n attention, the checks before a kind is made.
 #include "rope/scaling.h"
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 
-#include "rope/kinds.h"
+#include "rope/fixed_scaling.h"
 
 namespace rw {
-namespace {
 
-struct Kind {
-  const char* name;
-  std::unique_ptr<RopeScaling> (*make)(const RopeConfig&);
-};
-
-constexpr Kind kKinds[] = {
-    {"default", make_default_rope},
-    {"linear", make_linear_rope},
-    {"ntk", make_ntk_rope},
-    {"dynamic", make_dynamic_rope},
-    {"dynamic_linear", make_dynamic_linear_rope},
-    {"yarn", make_yarn_rope},
-    {"llama3", make_llama3_rope},
-    {"longrope", make_longrope},
-    {"clex", make_clex_rope},
-    {"e2", make_e2_rope},
-    {"abf", make_abf_rope},
-};
-
-const Kind& kind_of(const std::string& rope_type) {
-  std::string known;
-  for (const Kind& kind : kKinds) {
-    if (rope_type == kind.name) return kind;
-    known += cat(known.empty() ? "" : ", ", kind.name);
-  }
-  fail("rope_scaling", "unknown rope_type \"", rope_type, "\"; known: ", known);
+int64_t RopeConfig::extended_window() const {
+  const int64_t window = original_window();
+  if (max_position_embeddings > window) return max_position_embeddings;
+  return std::llround(std::min(kind.window_factor() * static_cast<double>(window), 4e18));
 }
-
-}  // namespace
 
 std::vector<double> base_inv_freq(const RopeConfig& config) {
   const int64_t d = config.rotary_dim();
@@ -51,6 +26,11 @@ std::vector<double> base_inv_freq(const RopeConfig& config) {
   return theta;
 }
 
+void RopeKind::check(const RopeConfig& config) const {
+  check_fields();
+  held().check(config);
+}
+
 RopeScaling::RopeScaling(RopeConfig config) : config_(std::move(config)) {}
 RopeScaling::~RopeScaling() = default;
 
@@ -58,12 +38,12 @@ RopeTable RopeScaling::table(std::span<const double>, const RopeContext& context
 
 RopeTable RopeScaling::table(std::span<const double> t, const RopeContext& context,
                              const std::vector<Var>& parameters) {
-  check(parameters.empty(), "rope_scaling", config_.rope_type, " has no parameters, got ", parameters.size());
+  check(parameters.empty(), "rope_scaling", config_.rope_type(), " has no parameters, got ", parameters.size());
   return table(t, context);
 }
 
 void RopeScaling::set_parameters(std::vector<Var> parameters) {
-  check(parameters.empty(), "rope_scaling", config_.rope_type, " has no parameters, got ", parameters.size());
+  check(parameters.empty(), "rope_scaling", config_.rope_type(), " has no parameters, got ", parameters.size());
 }
 
 std::vector<float> RopeScaling::query_scale(int64_t first, int64_t count) const {
@@ -82,19 +62,19 @@ std::vector<float> RopeScaling::query_scale(int64_t first, int64_t count) const 
 FixedScaling::FixedScaling(const RopeConfig& config, const std::vector<double>& inv_freq, double attention_scale)
     : RopeScaling(config), table_{Tensor::from(inv_freq), attention_scale} {}
 
-std::unique_ptr<RopeScaling> make_default_rope(const RopeConfig& config) {
-  return std::make_unique<FixedScaling>(config, base_inv_freq(config));
+double windows_of(const RopeConfig& config, int64_t length) {
+  return std::max(1.0, static_cast<double>(length) / static_cast<double>(config.original_window()));
 }
 
 std::unique_ptr<RopeScaling> make_rope_scaling(const RopeConfig& config) {
-  const Kind& kind = kind_of(config.rope_type);
   check(config.head_dim <= kMostHeadDim && config.partial_rotary_factor > 0 && config.partial_rotary_factor <= 1,
         "rope_scaling", "head_dim must be at most ", kMostHeadDim, " and partial_rotary_factor in (0, 1], got ",
         config.head_dim, " and ", config.partial_rotary_factor);
   check(config.original_window() >= 1, "rope_scaling", "the window must be at least 1, got ", config.original_window());
   check(config.logn == LogN::none || config.original_window() >= 2, "rope_scaling",
         "log-n scaling needs a window of at least 2, got ", config.original_window());
-  return kind.make(config);
+  config.kind.check(config);
+  return config.kind.make(config);
 }
 
 }  // namespace rw

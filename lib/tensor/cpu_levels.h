@@ -1,4 +1,4 @@
-// One program for every x86-64 CPU: for the library's own .cpp files.
+// Internal: one program for every x86-64 CPU: for the library's own .cpp files.
 #pragma once
 
 // Behind the parameters of a loop body, or before a function: compiles it for x86-64, for x86-64-v3 (AVX2, FMA) and for

@@ -196,6 +196,9 @@ void dispatch_all(DType t, F&& f) {
       return f(double{});
     case DType::i32:
       return f(int32_t{});
+    case DType::e4m3:
+    case DType::e5m2:
+      fail("cuda", "8-bit floats are made by quantize(), got ", t);
   }
 }
 

@@ -27,11 +27,6 @@ void synchronize();
 /// to[i] += from[i], converting.
 void accumulate(void* to, DType to_type, const void* from, DType from_type, int64_t n);
 
-void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, double alpha, const void* a, const void* b, DType ab_type,
-          double beta, void* c, DType c_type);
-/// y [N] = W [N,K] x [K] for one row: bound by reading W. w is f32 or bf16; x and y share a dtype (f32 or bf16).
-void matvec(int64_t n, int64_t k, const void* w, DType w_type, const void* x, void* y, DType xy_type);
-
 /// A point on the compute stream, for timing.
 /// Thread safety: none; one thread at a time.
 class Event {

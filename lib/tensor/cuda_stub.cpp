@@ -1,6 +1,8 @@
 // The GPU of a build without CUDA: there is none.
 #include "tensor/cuda.h"
 #include "tensor/error.h"
+#include "tensor/gemm.h"
+#include "tensor/quantize.h"
 
 namespace rw::cuda {
 namespace {
@@ -17,10 +19,11 @@ void fill(void*, DType, int64_t, double) { absent(); }
 void convert(void*, DType, const void*, DType, int64_t) { absent(); }
 void accumulate(void*, DType, const void*, DType, int64_t) { absent(); }
 void synchronize() {}
-void gemm(bool, bool, int64_t, int64_t, int64_t, double, const void*, const void*, DType, double, void*, DType) {
-  absent();
-}
-void matvec(int64_t, int64_t, const void*, DType, const void*, void*, DType) { absent(); }
+void gemm(const Operand&, const Operand&, const Tensor&, const GemmOptions&) { absent(); }
+bool has_fp8_products() { return false; }
+void matvec(const Tensor&, const Tensor&, const Tensor&) { absent(); }
+void absolute_max(const Tensor&, const Tensor&) { absent(); }
+void quantize(const Tensor&, const Tensor&, DType, const Quantized&) { absent(); }
 Event::Event() { absent(); }
 Event::~Event() = default;
 void Event::record() { absent(); }

@@ -1,4 +1,4 @@
-// The inner loop of everything that is bound by reading a matrix once: w . x with f32 or bf16 weights. For the
+// Internal: the inner loop of everything that is bound by reading a matrix once: w . x with f32 or bf16 weights. For the
 // library's own .cpp files (GCC's and clang's vector types: narrower machines get several registers).
 #pragma once
 #include <cstdint>

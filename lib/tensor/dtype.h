@@ -1,10 +1,12 @@
-// Element types. f32 and bf16 carry the work, f64 checks it, i32 holds token ids.
+// Element types. f32 and bf16 carry the work, f64 checks it, i32 holds token ids; e4m3 and e5m2 are factors of 8-bit
+// matrix products.
 #pragma once
 #include <cstdint>
 #include <cstring>
 #include <string_view>
 
 #include "tensor/error.h"
+#include "tensor/float8.h"
 
 namespace rw {
 
@@ -30,7 +32,7 @@ struct bf16 {
   }
 };
 
-enum class DType : uint8_t { f32, bf16, f64, i32 };
+enum class DType : uint8_t { f32, bf16, f64, i32, e4m3, e5m2 };
 
 constexpr int64_t size_of(DType t) {
   switch (t) {
@@ -42,6 +44,9 @@ constexpr int64_t size_of(DType t) {
       return 8;
     case DType::i32:
       return 4;
+    case DType::e4m3:
+    case DType::e5m2:
+      return 1;
   }
   return 0;
 }
@@ -56,6 +61,10 @@ constexpr std::string_view name_of(DType t) {
       return "f64";
     case DType::i32:
       return "i32";
+    case DType::e4m3:
+      return "e4m3";
+    case DType::e5m2:
+      return "e5m2";
   }
   return "?";
 }
@@ -84,6 +93,14 @@ template <>
 struct DTypeOf<int32_t> {
   static constexpr DType value = DType::i32;
 };
+template <>
+struct DTypeOf<e4m3> {
+  static constexpr DType value = DType::e4m3;
+};
+template <>
+struct DTypeOf<e5m2> {
+  static constexpr DType value = DType::e5m2;
+};
 
 /// The type sums are kept in: f32 for bf16 and f32, f64 for f64.
 template <class T>
@@ -97,7 +114,7 @@ struct AccumulatorOf<double> {
 template <class T>
 using Acc = typename AccumulatorOf<T>::type;
 
-/// Calls f(T{}) with T the C++ type of a floating dtype. Errors: i32.
+/// Calls f(T{}) with T the C++ type of a dtype that ops compute with: f32, bf16, f64. Errors: another.
 template <class F>
 decltype(auto) dispatch_float(DType t, std::string_view op, F&& f) {
   switch (t) {

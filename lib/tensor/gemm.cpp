@@ -51,23 +51,32 @@ void split(const cpu::GemmKernel<T>& kernel, int64_t m, int64_t n, int threads, 
   }
 }
 
+/// Part [i, i_end) x [j, j_end) of C.
 template <class T>
-void parallel_gemm(Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, T alpha, const T* a, int64_t lda, const T* b,
-                   int64_t ldb, T beta, T* c, int64_t ldc) {
-  if (m == 0 || n == 0) return;
-  const double work = static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+cpu::Product<T> part_of(const cpu::Product<T>& p, int64_t i, int64_t i_end, int64_t j, int64_t j_end) {
+  cpu::Product<T> part = p;
+  part.m = i_end - i;
+  part.n = j_end - j;
+  part.a.data += p.a.trans == Trans::no ? i * p.a.stride : i;
+  part.b.data += p.b.trans == Trans::no ? j : j * p.b.stride;
+  part.c += i * p.c_stride + j;
+  return part;
+}
+
+template <class T>
+void parallel_gemm(const cpu::Product<T>& p) {
+  if (p.m == 0 || p.n == 0) return;
+  const double work = static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
   const int threads = detail::in_parallel() || work < 64e3 ? 1 : thread_count();
   int64_t rows = 1, columns = 1;
   const cpu::GemmKernel<T>& kernel = gemm_kernel(T());
-  split(kernel, m, n, threads, rows, columns);
+  split(kernel, p.m, p.n, threads, rows, columns);
   parallel_items(rows * columns, [&](int64_t part) {
     const int64_t r = part / columns, q = part % columns;
-    const int64_t i = cut(m, kernel.height, r, rows), i_end = cut(m, kernel.height, r + 1, rows);
-    const int64_t j = cut(n, kernel.width, q, columns), j_end = cut(n, kernel.width, q + 1, columns);
+    const int64_t i = cut(p.m, kernel.height, r, rows), i_end = cut(p.m, kernel.height, r + 1, rows);
+    const int64_t j = cut(p.n, kernel.width, q, columns), j_end = cut(p.n, kernel.width, q + 1, columns);
     if (i == i_end || j == j_end) return;
-    kernel.multiply(ta == Trans::yes, tb == Trans::yes, i_end - i, j_end - j, k, alpha,
-                    a + (ta == Trans::no ? i * lda : i), lda, b + (tb == Trans::no ? j : j * ldb), ldb, beta,
-                    c + i * ldc + j, ldc);
+    kernel.multiply(part_of(p, i, i_end, j, j_end));
   });
 }
 
@@ -85,52 +94,112 @@ void parallel_matvec(int64_t n, int64_t k, const W* w, const T* x, T* y) {
 
 namespace cpu {
 
-void gemm(Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda, const float* b,
-          int64_t ldb, float beta, float* c, int64_t ldc) {
-  parallel_gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
-}
-void gemm(Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, double alpha, const double* a, int64_t lda,
-          const double* b, int64_t ldb, double beta, double* c, int64_t ldc) {
-  parallel_gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
-}
+void gemm(const Product<float>& product) { parallel_gemm(product); }
+void gemm(const Product<double>& product) { parallel_gemm(product); }
 void matvec(int64_t n, int64_t k, const float* w, const float* x, float* y) { parallel_matvec(n, k, w, x, y); }
 void matvec(int64_t n, int64_t k, const bf16* w, const float* x, float* y) { parallel_matvec(n, k, w, x, y); }
 void matvec(int64_t n, int64_t k, const double* w, const double* x, double* y) { parallel_matvec(n, k, w, x, y); }
 
 }  // namespace cpu
 
-void gemm(const Tensor& a, Trans ta, const Tensor& b, Trans tb, const Tensor& c, double alpha, double beta) {
-  check(a.rank() == 2 && b.rank() == 2 && c.rank() == 2, "gemm", "expected matrices, got ", a.shape(), ", ", b.shape(),
-        ", ", c.shape());
-  const int64_t m = a.size(ta == Trans::no ? 0 : 1), k = a.size(ta == Trans::no ? 1 : 0);
-  const int64_t n = b.size(tb == Trans::no ? 1 : 0), kb = b.size(tb == Trans::no ? 0 : 1);
-  check(k == kb, "gemm", "inner sizes differ: op(A) is [", m, ", ", k, "], op(B) is [", kb, ", ", n, "]");
-  check_shape("gemm", "C", c, {m, n});
-  check_same("gemm", "A", a, "B", b);
-  check(c.device() == a.device(), "gemm", "C is on ", c.device(), ", A on ", a.device());
-  check(c.dtype() == a.dtype() || (a.dtype() == DType::bf16 && c.dtype() == DType::f32), "gemm", "C has dtype ",
-        c.dtype(), ", A ", a.dtype());
-  if (m == 0 || n == 0) return;
-  if (a.is_cuda()) {
-    return cuda::gemm(ta == Trans::yes, tb == Trans::yes, m, n, k, alpha, a.raw(), b.raw(), a.dtype(), beta, c.raw(),
-                      c.dtype());
+namespace {
+
+bool is_8_bit(DType t) { return t == DType::e4m3 || t == DType::e5m2; }
+
+/// Errors: dtypes, scales or transpositions that do not go together.
+void check_dtypes(const Operand& a, const Operand& b, const Tensor& c) {
+  const DType dtype = a.tensor.dtype();
+  if (is_8_bit(dtype) || is_8_bit(b.tensor.dtype())) {
+    check(is_8_bit(dtype) && is_8_bit(b.tensor.dtype()), "gemm", "A has dtype ", dtype, ", B ", b.tensor.dtype());
+    check(a.trans == Trans::no && b.trans == Trans::yes, "gemm", "8-bit factors are stored [M, K] and [N, K]");
+    check(a.columns() % 16 == 0 && b.columns() % 16 == 0, "gemm", "8-bit factors need K and N in multiples of 16, got ",
+          a.columns(), " and ", b.columns());
+    check(a.scale.defined() && b.scale.defined(), "gemm", "8-bit factors need a scale each");
+    check_shape("gemm", "A's scale", a.scale, {1});
+    check_shape("gemm", "B's scale", b.scale, {1});
+    check(c.dtype() == DType::bf16 || c.dtype() == DType::f32, "gemm", "C has dtype ", c.dtype(), ", A ", dtype);
+    return;
   }
-  if (a.dtype() == DType::bf16) {  // bf16 on the CPU computes in f32
-    const Tensor a32 = a.to(DType::f32), b32 = b.to(DType::f32), c32 = c.to(DType::f32);
-    gemm(a32, ta, b32, tb, c32, alpha, beta);
+  check(!a.scale.defined() && !b.scale.defined(), "gemm", "only 8-bit factors have a scale, A is ", dtype);
+  check_same("gemm", "A", a.tensor, "B", b.tensor);
+  check(c.dtype() == dtype || (dtype == DType::bf16 && c.dtype() == DType::f32), "gemm", "C has dtype ", c.dtype(),
+        ", A ", dtype);
+}
+
+/// c [M,N] += bias [N]
+void add_bias(const Tensor& c, const Tensor& bias) {
+  const int64_t m = c.size(0), n = c.size(1);
+  dispatch_float(c.dtype(), "gemm", [&](auto zero) {
+    using T = decltype(zero);
+    T* const p = c.data<T>();
+    const T* const b = bias.data<T>();
+    parallel_for(m, std::max<int64_t>(1, (1 << 14) / n), [=](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        for (int64_t j = 0; j < n; ++j) {
+          p[i * n + j] = static_cast<T>(static_cast<Acc<T>>(p[i * n + j]) + static_cast<Acc<T>>(b[j]));
+        }
+      }
+    });
+  });
+}
+
+/// What narrow factors stand for, in f32: the specification of the GPU's products.
+Operand widened(const Operand& x) {
+  Tensor wide = x.tensor.to(DType::f32);
+  if (x.scale.defined()) {
+    const float scale = x.scale.data<float>()[0];
+    for (int64_t i = 0; i < wide.numel(); ++i) wide.data<float>()[i] *= scale;
+  }
+  return {wide, x.trans};
+}
+
+template <class T>
+void gemm_on_cpu(const Operand& a, const Operand& b, const Tensor& c, const GemmOptions& o) {
+  const int64_t m = a.rows(), n = b.columns(), k = a.columns();
+  const bool one_row = m == 1 && a.trans == Trans::no && b.trans == Trans::yes && o.alpha == 1 && o.beta == 0;
+  if (one_row) return cpu::matvec(n, k, b.tensor.data<T>(), a.tensor.data<T>(), c.data<T>());  // bound by reading B
+  cpu::gemm(cpu::Product<T>{.m = m,
+                            .n = n,
+                            .k = k,
+                            .a = {a.tensor.data<T>(), a.tensor.size(1), a.trans},
+                            .b = {b.tensor.data<T>(), b.tensor.size(1), b.trans},
+                            .c = c.data<T>(),
+                            .c_stride = n,
+                            .alpha = static_cast<T>(o.alpha),
+                            .beta = static_cast<T>(o.beta)});
+}
+
+}  // namespace
+
+void gemm(const Operand& a, const Operand& b, const Tensor& c, const GemmOptions& options) {
+  check(a.tensor.rank() == 2 && b.tensor.rank() == 2 && c.rank() == 2, "gemm", "expected matrices, got ",
+        a.tensor.shape(), ", ", b.tensor.shape(), ", ", c.shape());
+  const int64_t m = a.rows(), n = b.columns();
+  check(a.columns() == b.rows(), "gemm", "inner sizes differ: op(A) is [", m, ", ", a.columns(), "], op(B) is [",
+        b.rows(), ", ", n, "]");
+  check_shape("gemm", "C", c, {m, n});
+  check(b.tensor.device() == a.tensor.device() && c.device() == a.tensor.device(), "gemm", "A is on ",
+        a.tensor.device(), ", B on ", b.tensor.device(), ", C on ", c.device());
+  check_dtypes(a, b, c);
+  if (options.bias.defined()) {
+    check_shape("gemm", "bias", options.bias, {n});
+    check_same("gemm", "bias", options.bias, "C", c);
+  }
+  if (m == 0 || n == 0) return;
+  if (c.is_cuda()) return cuda::gemm(a, b, c, options);
+  const DType dtype = a.tensor.dtype();
+  if (dtype == DType::f64) {
+    gemm_on_cpu<double>(a, b, c, options);
+  } else if (dtype == DType::f32) {
+    gemm_on_cpu<float>(a, b, c, options);
+  } else {  // narrower ones compute in f32
+    const Tensor c32 = c.to(DType::f32);
+    gemm_on_cpu<float>(widened(a), widened(b), c32, options);
+    if (options.bias.defined()) add_bias(c32, options.bias.to(DType::f32));
     if (c.dtype() == DType::bf16) c.copy_from(c32);
     return;
   }
-  dispatch_float(a.dtype(), "gemm", [&](auto zero) {
-    using T = decltype(zero);
-    if constexpr (!std::is_same_v<T, bf16>) {
-      if (m == 1 && ta == Trans::no && tb == Trans::yes && alpha == 1 && beta == 0) {  // decoding: bound by reading B
-        return cpu::matvec(n, k, b.data<T>(), a.data<T>(), c.data<T>());
-      }
-      cpu::gemm(ta, tb, m, n, k, static_cast<T>(alpha), a.data<T>(), a.size(1), b.data<T>(), b.size(1),
-                static_cast<T>(beta), c.data<T>(), n);
-    }
-  });
+  if (options.bias.defined()) add_bias(c, options.bias);
 }
 
 }  // namespace rw

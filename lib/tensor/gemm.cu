@@ -5,9 +5,9 @@
 #include <array>
 #include <map>
 #include <mutex>
-#include <tuple>
 
 #include "tensor/cuda.h"
+#include "tensor/gemm.h"
 #include "tensor/launch.cuh"
 
 namespace rw::cuda {
@@ -35,13 +35,27 @@ uint32_t alignment_of(const void* p) {
 }
 
 struct Key {
-  bool ta, tb, accumulate;
+  bool ta, tb, accumulate, bias, fast_accumulation;
   int64_t m, n, k;
-  DType ab, c;
+  DType a, b, c;
   uint32_t align_a, align_b, align_c;
-  auto tie() const { return std::tie(ta, tb, accumulate, m, n, k, ab, c, align_a, align_b, align_c); }
-  bool operator<(const Key& other) const { return tie() < other.tie(); }
+  auto operator<=>(const Key&) const = default;
 };
+
+bool is_8_bit(DType t) { return t == DType::e4m3 || t == DType::e5m2; }
+
+cudaDataType_t cuda_type(DType t) {
+  switch (t) {
+    case DType::bf16:
+      return CUDA_R_16BF;
+    case DType::e4m3:
+      return CUDA_R_8F_E4M3;
+    case DType::e5m2:
+      return CUDA_R_8F_E5M2;
+    default:
+      return CUDA_R_32F;
+  }
+}
 
 /// Descriptors and the algorithm of one kind of call. Kept for the life of the process.
 struct Plan {
@@ -74,23 +88,38 @@ Lt& lt_of_this_device() {
 
 cublasLtMatrixLayout_t layout(DType type, int64_t rows, int64_t columns) {  // column-major, no gaps
   cublasLtMatrixLayout_t made = nullptr;
-  check_lt(cublasLtMatrixLayoutCreate(&made, type == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F,
-                                      static_cast<uint64_t>(rows), static_cast<uint64_t>(columns), rows),
+  check_lt(cublasLtMatrixLayoutCreate(&made, cuda_type(type), static_cast<uint64_t>(rows),
+                                      static_cast<uint64_t>(columns), rows),
            "cublasLtMatrixLayoutCreate");
   return made;
 }
 
-Plan make_plan(cublasLtHandle_t handle, const Key& key) {
+template <class T>
+void describe(const Plan& plan, cublasLtMatmulDescAttributes_t attribute, const T& value) {
+  check_lt(cublasLtMatmulDescSetAttribute(plan.operation, attribute, &value, sizeof value),
+           "cublasLtMatmulDescSetAttribute");
+}
+
+/// `scales`: any address on the device.
+Plan make_plan(cublasLtHandle_t handle, const Key& key, const void* scales) {
   Plan plan;
   // f32 inputs multiply in f32 (no tf32: its 10-bit mantissa would be a surprise); bf16 products sum up in f32.
   check_lt(cublasLtMatmulDescCreate(&plan.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
-  const cublasOperation_t left_op = key.tb ? CUBLAS_OP_T : CUBLAS_OP_N, right_op = key.ta ? CUBLAS_OP_T : CUBLAS_OP_N;
-  check_lt(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, &left_op, sizeof left_op),
-           "TRANSA");
-  check_lt(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSB, &right_op, sizeof right_op),
-           "TRANSB");
-  plan.left = key.tb ? layout(key.ab, key.k, key.n) : layout(key.ab, key.n, key.k);
-  plan.right = key.ta ? layout(key.ab, key.m, key.k) : layout(key.ab, key.k, key.m);
+  describe(plan, CUBLASLT_MATMUL_DESC_TRANSA, key.tb ? CUBLAS_OP_T : CUBLAS_OP_N);
+  describe(plan, CUBLASLT_MATMUL_DESC_TRANSB, key.ta ? CUBLAS_OP_T : CUBLAS_OP_N);
+  if (is_8_bit(key.a)) {
+    describe(plan, CUBLASLT_MATMUL_DESC_FAST_ACCUM, static_cast<int8_t>(key.fast_accumulation));
+    // Where there are scales decides which kernels may run; each call says where its own are.
+    describe<const void*>(plan, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, scales);
+    describe<const void*>(plan, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, scales);
+  }
+  if (key.bias) {
+    describe(plan, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+    describe(plan, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, cuda_type(key.c));
+    describe<const void*>(plan, CUBLASLT_MATMUL_DESC_BIAS_POINTER, scales);
+  }
+  plan.left = key.tb ? layout(key.b, key.k, key.n) : layout(key.b, key.n, key.k);
+  plan.right = key.ta ? layout(key.a, key.m, key.k) : layout(key.a, key.k, key.m);
   plan.out = layout(key.c, key.n, key.m);
 
   cublasLtMatmulPreference_t preference = nullptr;
@@ -112,8 +141,8 @@ Plan make_plan(cublasLtHandle_t handle, const Key& key) {
                                      kCandidates, plan.candidates, &plan.count);
   cublasLtMatmulPreferenceDestroy(preference);
   check_lt(status, "cublasLtMatmulAlgoGetHeuristic");
-  check(plan.count > 0, "gemm", "cuBLASLt has no kernel for m ", key.m, ", n ", key.n, ", k ", key.k, ", ", key.ab,
-        " -> ", key.c);
+  check(plan.count > 0, "gemm", "cuBLASLt has no kernel for m ", key.m, ", n ", key.n, ", k ", key.k, ", ", key.a,
+        " x ", key.b, " -> ", key.c);
   plan.algorithm = plan.candidates[0].algo;
   return plan;
 }
@@ -164,7 +193,7 @@ bool recording() {
 
 void choose(Lt& lt, const Key& key, Plan& plan, const void* a, const void* b) {
   const double flops = 2.0 * static_cast<double>(key.m) * static_cast<double>(key.n) * static_cast<double>(key.k);
-  if (key.ab != DType::bf16 || flops < 4e9 || plan.count < 2 || recording()) return;
+  if (key.a == DType::f32 || flops < 4e9 || plan.count < 2 || recording()) return;
   const int64_t bytes = key.m * key.n * size_of(key.c);
   const Scratch first(bytes), other(bytes), counts(2 * sizeof(unsigned long long));
   if (!first.pointer || !other.pointer || !counts.pointer) return;
@@ -203,14 +232,13 @@ void choose(Lt& lt, const Key& key, Plan& plan, const void* a, const void* b) {
   }
 }
 
-const Plan& plan_for(Lt& lt, const Key& key, const void* a, const void* b) {
-  const std::lock_guard lock(lt.mutex);
-  auto it = lt.plans.find(key);
-  if (it == lt.plans.end()) {
-    it = lt.plans.emplace(key, make_plan(lt.handle, key)).first;
-    choose(lt, key, it->second, a, b);
+/// Where this call's scales and bias are. The plan is locked until the call is on the stream.
+void point(const Plan& plan, const Operand& a, const Operand& b, const Tensor& bias) {
+  if (a.scale.defined()) {
+    describe<const void*>(plan, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, b.scale.raw());
+    describe<const void*>(plan, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, a.scale.raw());
   }
-  return it->second;
+  if (bias.defined()) describe<const void*>(plan, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias.raw());
 }
 
 // --- one row --------------------------------------------------------------------------------------------------------
@@ -273,17 +301,17 @@ __global__ void __launch_bounds__(256) scale_in_place_kernel(T* c, int64_t n, fl
 
 }  // namespace
 
-void matvec(int64_t n, int64_t k, const void* w, DType w_type, const void* x, void* y, DType xy_type) {
-  dispatch(w_type, "matvec", [&](auto w_zero) {
-    dispatch(xy_type, "matvec", [&](auto x_zero) {
+void matvec(const Tensor& w, const Tensor& x, const Tensor& y) {
+  const int64_t n = w.size(0), k = w.size(1);
+  dispatch(w.dtype(), "matvec", [&](auto w_zero) {
+    dispatch(x.dtype(), "matvec", [&](auto x_zero) {
       using W = decltype(w_zero);
       using X = decltype(x_zero);
-      dispatch_width(k % 8 == 0 && aligned16(w, x), [&](auto width) {
+      dispatch_width(k % 8 == 0 && aligned16(w.raw(), x.raw()), [&](auto width) {
         const auto go = [&](auto warps) {
           constexpr int kRows = kMatvecThreads / (kWarp * warps());
-          launch({"matvec", {n * k * size_of(w_type), 2 * n * k}}, matvec_kernel<warps(), width(), W, X>,
-                 ceil_div(n, kRows), kMatvecThreads, 0, n, k, static_cast<const W*>(w), static_cast<const X*>(x),
-                 static_cast<X*>(y));
+          launch({"matvec", {w.bytes(), 2 * n * k}}, matvec_kernel<warps(), width(), W, X>, ceil_div(n, kRows),
+                 kMatvecThreads, 0, n, k, as<W>(w), as<X>(x), as<X>(y));
         };
         // A thread should have some eight loads to make, all in flight at once; few rows share theirs among more warps.
         // It depends on the shape alone, so results repeat.
@@ -295,29 +323,75 @@ void matvec(int64_t n, int64_t k, const void* w, DType w_type, const void* x, vo
   });
 }
 
-void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, double alpha, const void* a, const void* b, DType ab_type,
-          double beta, void* c, DType c_type) {
-  check(ab_type == DType::f32 || ab_type == DType::bf16, "gemm", "expected f32 or bf16 on a GPU, got ", ab_type);
-  if (m == 0 || n == 0) return;
-  if (k == 0) {  // an empty sum
-    if (beta == 0.0) return fill(c, c_type, m * n, 0.0);
-    return dispatch(c_type, "gemm", [&](auto zero) {
-      using T = decltype(zero);
-      launch("gemm of k 0", scale_in_place_kernel<T>, ceil_div(m * n, 256), 256, 0, static_cast<T*>(c), m * n, beta);
-    });
-  }
-  if (m == 1 && tb && alpha == 1.0 && beta == 0.0 && ab_type == c_type) return matvec(n, k, b, ab_type, a, c, ab_type);
+namespace {
+
+/// C = beta C + bias: all that is left of a product with an empty sum.
+void gemm_of_nothing(const Tensor& c, const GemmOptions& o) {
+  check(!o.bias.defined(), "gemm", "a bias beside an inner size of 0");
+  if (o.beta == 0.0) return fill(c.raw(), c.dtype(), c.numel(), 0.0);
+  dispatch(c.dtype(), "gemm", [&](auto zero) {
+    using T = decltype(zero);
+    launch("gemm of k 0", scale_in_place_kernel<T>, ceil_div(c.numel(), 256), 256, 0, as<T>(c), c.numel(), o.beta);
+  });
+}
+
+/// Errors: a dtype or a card without such products.
+void check_card(DType t) {
+  if (!is_8_bit(t)) return check(t == DType::f32 || t == DType::bf16, "gemm", "expected f32 or bf16 on a GPU, got ", t);
+  check(has_fp8_products(), "gemm", "this GPU has no 8-bit floating-point products (compute capability 8.9 or later)");
+}
+
+}  // namespace
+
+bool has_fp8_products() {
+  int device = 0, major = 0, minor = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return false;
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  return major * 10 + minor >= 89;
+}
+
+void gemm(const Operand& a, const Operand& b, const Tensor& c, const GemmOptions& o) {
+  const int64_t m = a.rows(), n = b.columns(), k = a.columns();
+  const bool ta = a.trans == Trans::yes, tb = b.trans == Trans::yes;
+  check_card(a.tensor.dtype());
+  if (k == 0) return gemm_of_nothing(c, o);
+  const bool plain = o.alpha == 1.0 && o.beta == 0.0 && !o.bias.defined() && a.tensor.dtype() == c.dtype();
+  if (m == 1 && tb && plain) return matvec(b.tensor, a.tensor, c);
   Lt& lt = lt_of_this_device();
-  const Key key{ta, tb, beta != 0.0, m, n, k, ab_type, c_type, alignment_of(a), alignment_of(b), alignment_of(c)};
-  const Plan& plan = plan_for(lt, key, a, b);
-  Label label("gemm", {(m * k + n * k) * size_of(ab_type) + (beta != 0.0 ? 2 : 1) * m * n * size_of(c_type),
+  const Key key{.ta = ta,
+                .tb = tb,
+                .accumulate = o.beta != 0.0,
+                .bias = o.bias.defined(),
+                .fast_accumulation = o.fast_accumulation,
+                .m = m,
+                .n = n,
+                .k = k,
+                .a = a.tensor.dtype(),
+                .b = b.tensor.dtype(),
+                .c = c.dtype(),
+                .align_a = alignment_of(a.tensor.raw()),
+                .align_b = alignment_of(b.tensor.raw()),
+                .align_c = alignment_of(c.raw())};
+  Label label("gemm", {bytes_of(a.tensor, b.tensor) + (o.beta != 0.0 ? 2 : 1) * c.bytes(),
                        2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k)});
-  if (profiling()) label.name = keep_name(cat("gemm ", ta ? "T" : "N", tb ? "T" : "N", " ", m, "x", n, "x", k));
+  if (profiling()) {
+    label.name = keep_name(
+        cat("gemm ", is_8_bit(key.a) ? "8-bit " : "", ta ? "T" : "N", tb ? "T" : "N", " ", m, "x", n, "x", k));
+  }
+  const std::lock_guard lock(lt.mutex);
+  auto it = lt.plans.find(key);
+  const bool first = it == lt.plans.end();
+  if (first) it = lt.plans.emplace(key, make_plan(lt.handle, key, lt.workspace)).first;
+  Plan& plan = it->second;
+  point(plan, a, b, o.bias);
+  if (first) choose(lt, key, plan, a.tensor.raw(), b.tensor.raw());
   const Timed timed(label);
-  if (beta == 0.0) announce_write(c, m * n * size_of(c_type));
-  const float alpha32 = static_cast<float>(alpha), beta32 = static_cast<float>(beta);
-  check_lt(cublasLtMatmul(lt.handle, plan.operation, &alpha32, b, plan.left, a, plan.right, &beta32, c, plan.out, c,
-                          plan.out, &plan.algorithm, lt.workspace, static_cast<size_t>(kWorkspace), stream()),
+  if (o.beta == 0.0) announce_write(c.raw(), c.bytes());
+  const float alpha = static_cast<float>(o.alpha), beta = static_cast<float>(o.beta);
+  check_lt(cublasLtMatmul(lt.handle, plan.operation, &alpha, b.tensor.raw(), plan.left, a.tensor.raw(), plan.right,
+                          &beta, c.raw(), plan.out, c.raw(), plan.out, &plan.algorithm, lt.workspace,
+                          static_cast<size_t>(kWorkspace), stream()),
            "cublasLtMatmul");
 }
 

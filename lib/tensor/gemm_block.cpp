@@ -1,3 +1,5 @@
+// A matrix product on one thread, by Eigen.
+//
 // Compiled once for the build's own flags and, in builds for any x86-64, once more for each RW_GEMM_LEVEL with Eigen
 // under another name (CMakeLists.txt). Code that the standard library leaves to the linker to share must not get in
 // here: it could be shared with the rest of the program, on a CPU that cannot run it.
@@ -22,17 +24,17 @@ template <class T>
 using View = Eigen::Map<RowMajor<T>, 0, Eigen::OuterStride<>>;
 
 template <class T>
-void multiply(bool ta, bool tb, int64_t m, int64_t n, int64_t k, T alpha, const T* a, int64_t lda, const T* b,
-              int64_t ldb, T beta, T* c, int64_t ldc) {
-  View<T> out(c, m, n, Eigen::OuterStride<>(ldc));
-  if (beta == T(0)) {
+void multiply(const Product<T>& p) {
+  const bool ta = p.a.trans == Trans::yes, tb = p.b.trans == Trans::yes;
+  View<T> out(p.c, p.m, p.n, Eigen::OuterStride<>(p.c_stride));
+  if (p.beta == T(0)) {
     out.setZero();
-  } else if (beta != T(1)) {
-    out *= beta;
+  } else if (p.beta != T(1)) {
+    out *= p.beta;
   }
-  const auto product = [&](const auto& left, const auto& right) { out.noalias() += alpha * (left * right); };
-  const ConstView<T> va(a, ta ? k : m, ta ? m : k, Eigen::OuterStride<>(lda));
-  const ConstView<T> vb(b, tb ? n : k, tb ? k : n, Eigen::OuterStride<>(ldb));
+  const auto product = [&](const auto& left, const auto& right) { out.noalias() += p.alpha * (left * right); };
+  const ConstView<T> va(p.a.data, ta ? p.k : p.m, ta ? p.m : p.k, Eigen::OuterStride<>(p.a.stride));
+  const ConstView<T> vb(p.b.data, tb ? p.n : p.k, tb ? p.k : p.n, Eigen::OuterStride<>(p.b.stride));
   if (!ta && !tb) product(va, vb);
   if (!ta && tb) product(va, vb.transpose());
   if (ta && !tb) product(va.transpose(), vb);

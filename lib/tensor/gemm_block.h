@@ -1,19 +1,36 @@
-// Matrix products on one thread, by Eigen.
+// Internal: matrix products on one thread, by Eigen.
 #pragma once
 #include <cstdint>
 
-namespace rw::cpu {
+namespace rw {
 
-/// C [m,n] = alpha op(A) op(B) + beta C, row-major, with leading dimensions; ta, tb: A or B is stored transposed.
+enum class Trans : bool { no, yes };
+
+namespace cpu {
+
+/// A factor in memory, row-major: a row of the stored matrix begins `stride` elements behind the one before.
 template <class T>
-using GemmBlock = void (*)(bool ta, bool tb, int64_t m, int64_t n, int64_t k, T alpha, const T* a, int64_t lda,
-                           const T* b, int64_t ldb, T beta, T* c, int64_t ldc);
+struct Factor {
+  const T* data;
+  int64_t stride;
+  Trans trans = Trans::no;
+};
+
+/// C [m,n] = alpha op(A) op(B) + beta C, row-major; op(A) is [m,k], op(B) is [k,n].
+template <class T>
+struct Product {
+  int64_t m, n, k;
+  Factor<T> a, b;
+  T* c;
+  int64_t c_stride;
+  T alpha = T(1), beta = T(0);
+};
 
 /// A product and the tiles of C, in rows and columns, that it works in: how an element is added up depends on whether
 /// it lies in a whole tile or in the remainder.
 template <class T>
 struct GemmKernel {
-  GemmBlock<T> multiply;
+  void (*multiply)(const Product<T>& product);
   int64_t height, width;
 };
 
@@ -33,4 +50,5 @@ namespace v4 {
 extern const GemmKernels gemm_kernels;
 }
 
-}  // namespace rw::cpu
+}  // namespace cpu
+}  // namespace rw

@@ -1,4 +1,4 @@
-// A short hash that tells texts and token sequences apart; not against anyone who wants to deceive.
+// Internal: a short hash that tells texts and token sequences apart; not against anyone who wants to deceive.
 #pragma once
 #include <cstdint>
 #include <span>

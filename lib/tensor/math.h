@@ -1,4 +1,4 @@
-// Scalar functions that the compiler can vectorise inside loops.
+// Internal: scalar functions that the compiler can vectorise inside loops.
 #pragma once
 #include <bit>
 #include <cmath>

@@ -1,5 +1,4 @@
-// Work over index ranges with OpenMP; for the library's own .cpp files. The split depends on the thread count only,
-// never on timing.
+// Internal: work over index ranges by a team of threads. The split depends on the thread count only, never on timing.
 #pragma once
 #include <algorithm>
 #include <cstdint>

@@ -1,3 +1,4 @@
+// Reading and writing of safetensors files.
 #include "tensor/safetensors.h"
 
 #include <algorithm>
@@ -10,6 +11,8 @@ namespace rw {
 namespace {
 
 using nlohmann::json;
+
+constexpr int64_t kPart = int64_t{1} << 18;  // elements that are converted at a time
 
 int64_t element_size(const std::string& dtype) {
   if (dtype == "F64" || dtype == "I64" || dtype == "U64") return 8;
@@ -40,20 +43,19 @@ int64_t read_offset(const json& value, const std::string& path, const std::strin
 
 }  // namespace
 
-SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
-  const MappedFile map = map_file(path);
-  mapping_ = map.owner;
-  check(map.size >= 8, "safetensors", path, ": ", map.size, " bytes is too short for a header");
+SafetensorsFile::SafetensorsFile(const std::string& path) : file_(path) {
+  check(file_.size() >= 8, "safetensors", path, ": ", file_.size(), " bytes is too short for a header");
   uint64_t header_size;
-  std::memcpy(&header_size, map.data, 8);
-  check(header_size <= static_cast<uint64_t>(map.size - 8) && header_size <= 100'000'000, "safetensors", path,
-        ": header of ", header_size, " bytes in a file of ", map.size);
-  data_ = map.data + 8 + header_size;
-  const int64_t data_size = map.size - 8 - static_cast<int64_t>(header_size);
+  file_.read(0, &header_size, 8);
+  check(header_size <= static_cast<uint64_t>(file_.size() - 8) && header_size <= 100'000'000, "safetensors", path,
+        ": header of ", header_size, " bytes in a file of ", file_.size());
+  data_begin_ = 8 + static_cast<int64_t>(header_size);
+  const int64_t data_size = file_.size() - data_begin_;
 
-  const char* text = reinterpret_cast<const char*>(map.data + 8);
-  check_json_depth({text, header_size}, "safetensors", path);
-  const json header = json::parse(text, text + header_size, nullptr, /*allow_exceptions=*/false);
+  std::string text(header_size, '\0');
+  file_.read(8, text.data(), static_cast<int64_t>(header_size));
+  check_json_depth(text, "safetensors", path);
+  const json header = json::parse(text, nullptr, /*allow_exceptions=*/false);
   check(header.is_object(), "safetensors", path, ": the header is not a JSON object");
   for (const auto& [name, value] : header.items()) {
     check(value.is_object(), "safetensors", path, ": '", name, "' is not an object");
@@ -95,41 +97,40 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
 
 Tensor SafetensorsFile::load(const std::string& name) const {
   const auto it = entries_.find(name);
-  check(it != entries_.end(), "safetensors", path_, ": there is no tensor '", name, "'");
+  check(it != entries_.end(), "safetensors", path(), ": there is no tensor '", name, "'");
   const Entry& e = it->second;
-  const unsigned char* from = data_ + e.begin;
-  const int64_t n = e.shape.numel();
   const auto same = [&](DType dtype) {
     Tensor t = Tensor::empty(e.shape, dtype);
-    if (n > 0) std::memcpy(t.raw(), from, static_cast<size_t>(t.bytes()));
+    if (t.numel() > 0) file_.read(data_begin_ + e.begin, t.raw(), t.bytes());
     return t;
   };
   if (e.dtype == "F32") return same(DType::f32);
   if (e.dtype == "F64") return same(DType::f64);
   if (e.dtype == "BF16") return same(DType::bf16);
   if (e.dtype == "I32") return same(DType::i32);
-  if (e.dtype == "F16") {
-    Tensor t = Tensor::empty(e.shape, DType::f32);
-    for (int64_t i = 0; i < n; ++i) {
-      uint16_t h;
-      std::memcpy(&h, from + 2 * i, 2);
-      t.data<float>()[i] = from_half(h);
+  check(e.dtype == "F16" || e.dtype == "I64" || e.dtype == "BOOL" || e.dtype == "U8", "safetensors", path(), ": '",
+        name, "' has dtype ", e.dtype, ", which is not supported");
+  Tensor t = Tensor::empty(e.shape, e.dtype == "F16" ? DType::f32 : DType::i32);
+  const int64_t n = e.shape.numel(), width = element_size(e.dtype);
+  std::vector<unsigned char> part;
+  for (int64_t begin = 0; begin < n; begin += kPart) {
+    const int64_t count = std::min(kPart, n - begin);
+    part.resize(static_cast<size_t>(count * width));
+    file_.read(data_begin_ + e.begin + begin * width, part.data(), count * width);
+    for (int64_t i = 0; i < count; ++i) {
+      const unsigned char* from = part.data() + i * width;
+      if (e.dtype == "F16") {
+        uint16_t h;
+        std::memcpy(&h, from, 2);
+        t.data<float>()[begin + i] = from_half(h);
+        continue;
+      }
+      int64_t value = *from;
+      if (width == 8) std::memcpy(&value, from, 8);
+      check(value >= INT32_MIN && value <= INT32_MAX, "safetensors", path(), ": '", name, "' holds ", value,
+            ", beyond 32 bits");
+      t.data<int32_t>()[begin + i] = static_cast<int32_t>(value);
     }
-    return t;
-  }
-  Tensor t = Tensor::empty(e.shape, DType::i32);
-  for (int64_t i = 0; i < n; ++i) {
-    int64_t value = 0;
-    if (e.dtype == "I64") {
-      std::memcpy(&value, from + 8 * i, 8);
-    } else if (e.dtype == "BOOL" || e.dtype == "U8") {
-      value = from[i];
-    } else {
-      fail("safetensors", path_, ": '", name, "' has dtype ", e.dtype, ", which is not supported");
-    }
-    check(value >= INT32_MIN && value <= INT32_MAX, "safetensors", path_, ": '", name, "' holds ", value,
-          ", beyond 32 bits");
-    t.data<int32_t>()[i] = static_cast<int32_t>(value);
   }
   return t;
 }

@@ -36,6 +36,8 @@ void convert_cpu(To* to, const From* from, int64_t n) {
 template <class F>
 decltype(auto) dispatch_any(DType t, F&& f) {
   if (t == DType::i32) return f(int32_t{});
+  if (t == DType::e4m3) return f(e4m3{});
+  if (t == DType::e5m2) return f(e5m2{});
   return dispatch_float(t, "tensor", f);
 }
 

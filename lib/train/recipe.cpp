@@ -2,12 +2,14 @@
 #include "train/recipe.h"
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
-#include "tensor/json_depth.h"
+#include "rope/extend.h"
+#include "rope/kinds.h"
+#include "rope/method_options.h"
+#include "rope/samplers.h"
 
 namespace rw {
 namespace {
@@ -19,16 +21,38 @@ std::string default_scaling(const std::string& method) {
   return "default";
 }
 
-std::string default_sampler(const std::string& method) {
-  return method == "pose" || method == "randpos" || method == "e2" || method == "clex" ? method : "contiguous";
+PositionConfig default_sampler(const std::string& method) {
+  for (const PositionConfig& sampler : position_samplers()) {
+    if (sampler.name() == method) return sampler;
+  }
+  return {};
 }
 
-void check_method(const std::string& method, const std::string& type) {
+/// The largest scale factor, for samplers that have one.
+int64_t max_factor_of(const PositionConfig& positions) {
+  return positions.find("max_factor") ? std::stoll(positions.text("max_factor")) : 1;
+}
+
+/// The options of the method go to its sampler and, where the scaling has them too, to that. CLEX's largest t is one
+/// number for both; a JSON scaling states it.
+void use_options(const TrainConfig& config, bool scaling_is_json, PositionConfig& positions, RopeKind& kind) {
+  const RopeKind stated = kind;
+  apply_options(config.method_options, positions, kind);
+  auto* sampler = positions.get<ClexPositions>();
+  const auto* clex = kind.get<ClexRope>();
+  if (!sampler || !clex || !scaling_is_json) return;
+  check(stated == kind, "train", "--max-factor is ", sampler->max_factor, ", the scaling's max_factor ",
+        stated.text("max_factor"));
+  sampler->max_factor = clex->max_factor;
+}
+
+void check_method(const std::string& method, const RopeKind& kind) {
   static const std::set<std::string> methods = {"plain", "full", "pi", "pose", "randpos", "e2", "clex"};
   check(methods.count(method) > 0, "train", "unknown method '", method,
         "', expected plain, full, pi, pose, randpos, e2 or clex");
+  const std::string type = kind.name();
   check(
-      type != "dynamic" && type != "dynamic_linear", "train", "scaling '", type,
+      kind.trained(), "train", "scaling '", type,
       "' chooses frequencies by length at inference and is not trained; train with another and set it in config.json");
   check((method == "clex") == (type == "clex"), "train",
         "method clex and scaling clex go together: the sampler draws the scale factor t that the learned frequencies "
@@ -54,8 +78,6 @@ void check_sizes(const TrainConfig& c, int64_t fewest_steps) {
   in("--accumulate", c.accumulate, 1, kTokens);
   in("--window", c.window, 0, kTokens);
   in("--target", c.target, 0, kTokens);
-  in("--max-factor", c.positions.max_factor, 1, 65536);
-  in("--chunks", c.positions.chunks, 1, kTokens);
   if (!c.from.empty()) return;
   in("--hidden", c.hidden, 1, 1 << 20);
   in("--layers", c.layers, 1, 1 << 16);
@@ -74,13 +96,13 @@ ModelConfig new_model(const TrainConfig& c, const Tokenizer& tokenizer) {
   m.num_key_value_heads = c.kv_heads;
   m.head_dim = c.head_dim;
   m.intermediate_size = c.ffn > 0 ? c.ffn : (c.hidden * 8 / 3 + 31) / 32 * 32;
-  m.rms_norm_eps = c.norm_eps;
+  m.norm_eps = c.norm_eps;
   m.tie_word_embeddings = !c.untied;
   m.initializer_range = c.init_std > 0 ? c.init_std : 1 / std::sqrt(static_cast<double>(c.hidden));
   m.rope.rope_theta = c.theta;
   m.rope.max_position_embeddings = c.window > 0 ? c.window : 256;
-  if (tokenizer.bos_id()) m.bos_token_id = *tokenizer.bos_id();
-  if (tokenizer.eos_id()) m.eos_token_id = *tokenizer.eos_id();
+  if (tokenizer.bos_id()) m.bos_token_id = {*tokenizer.bos_id()};
+  if (tokenizer.eos_id()) m.eos_token_id = {*tokenizer.eos_id()};
   return m;
 }
 
@@ -96,7 +118,8 @@ Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer, const 
   r.model.finish();
   check(tokenizer.vocab_size() <= r.model.vocab_size, "train", "the tokenizer has ", tokenizer.vocab_size(),
         " tokens, the model ", r.model.vocab_size);
-  r.original_window = r.model.rope.original_window();
+  const RopeConfig base_rope = r.model.rope;
+  r.original_window = rope_origin(base_rope).window;
   const bool full = config.method == "full" || config.method == "pi";
   const bool plain = config.method == "plain";
   if (!plain) {
@@ -106,47 +129,26 @@ Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer, const 
   }
   check(!plain || config.target == 0, "train",
         "--target without a method: add --method pi, pose, randpos, e2, clex or full");
+  const std::string scaling = config.scaling.empty() ? default_scaling(config.method) : config.scaling;
+  const bool is_json = scaling.front() == '{';
+  check(!is_json || config.factor == 0, "train", "--factor has no effect on a JSON scaling, which states its own");
+  if (is_json) r.model.rope = extend_rope(base_rope, scaling, std::max(config.target, r.original_window));
+  RopeKind kind = is_json ? r.model.rope.kind : rope_kind(scaling);
+  if (trained || kind.trained()) check_method(config.method, kind);
+  r.positions = default_sampler(config.method);
+  use_options(config, is_json, r.positions, kind);
   r.window = config.window > 0 ? config.window : full ? config.target : r.original_window;
-  r.target = config.target > 0 ? config.target : plain ? r.window : r.original_window * config.positions.max_factor;
+  r.target = config.target > 0 ? config.target : plain ? r.window : r.original_window * max_factor_of(r.positions);
   check(r.target >= r.window, "train", "--target ", r.target, " is shorter than the training window ", r.window);
   check(config.method != "pose" && config.method != "randpos" ? true : r.target > r.window, "train", "method '",
         config.method, "' trains with windows shorter than the target: --window ", r.window, ", --target ", r.target);
 
-  const std::string scaling = config.scaling.empty() ? default_scaling(config.method) : config.scaling;
-  if (!plain) {
-    if (scaling.front() == '{') {
-      apply_rope_json(r.model, scaling);
-    } else {
-      RopeConfig rope = r.model.rope;
-      RopeConfig fresh;
-      fresh.rope_theta = rope.rope_theta, fresh.head_dim = rope.head_dim,
-      fresh.partial_rotary_factor = rope.partial_rotary_factor;
-      fresh.rope_type = scaling;
-      fresh.max_position_embeddings = r.original_window;
-      // With no scaling at all (direct fine-tuning) nothing is divided.
-      if (scaling != "e2" && scaling != "default" && scaling != "clex") {
-        fresh.factor =
-            config.factor > 0 ? config.factor : static_cast<double>(r.target) / static_cast<double>(r.original_window);
-      }
-      if (scaling == "e2") fresh.factor = 0;
-      fresh.clex.max_factor = config.positions.max_factor;
-      r.model.rope = fresh;
-    }
-    if (trained || !r.model.rope.rope_type.starts_with("dynamic")) check_method(config.method, r.model.rope.rope_type);
-    r.model.rope.original_max_position_embeddings = r.original_window;
-    r.model.rope.max_position_embeddings =
-        r.model.rope.rope_type == "default" ? r.target : std::max(r.target, r.original_window);
-    if (r.model.rope.rope_type == "default") r.model.rope.original_max_position_embeddings = 0;
-  } else {
-    check_method(config.method, scaling);
-  }
+  if (!plain && !is_json) r.model.rope = extend_rope(base_rope, kind, r.target, config.factor);
+  if (!plain) r.model.rope.max_position_embeddings = r.target;
   static_cast<void>(make_rope_scaling(r.model.rope));  // refuses values out of range before anything is read
 
-  r.positions = config.positions;
-  r.positions.kind = default_sampler(config.method);
-  r.region = config.method == "pose" && r.positions.content != "zero"
-                 ? r.positions.content_windows * r.window
-                 : 0;  // 0: the whole document
+  const auto* pose = r.positions.get<PosePositions>();
+  r.region = pose && pose->content != PoseContent::zero ? pose->content_windows * r.window : 0;  // 0: whole documents
 
   auto& d = r.description;
   const auto put = [&](const char* key, const auto& value) { d[key] = cat(value); };
@@ -164,23 +166,11 @@ Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer, const 
   put("weight_decay", config.adamw.weight_decay);
   put("clip", config.clip);
   put("seed", config.seed);
-  if (config.method == "pose") {
-    put("chunks", r.positions.chunks);
-    put("pose_variant", r.positions.variant);
-    put("pose_content", r.positions.content);
-  }
-  if (config.method == "e2" || config.method == "clex") put("max_factor", r.positions.max_factor);
-  if (config.method == "e2" && !r.positions.augment_g) put("fixed_g", "true");
-  if (config.method == "e2" && !r.positions.augment_t) put("fixed_t", "true");
-  if (config.method == "clex" && r.positions.spread != "random") put("spread", r.positions.spread);
+  for (const auto& [key, value] : r.positions.texts()) put(key.c_str(), value);
   if (config.retrieval_share > 0) {
     put("retrieval_share", config.retrieval_share);
     put("retrieval_template", config.retrieval_template);
     if (config.retrieval_weight != 1) put("retrieval_weight", config.retrieval_weight);
-  }
-  if (config.method == "e2" || config.method == "clex") {
-    put("continuous_t", config.positions.continuous);
-    put("per_step", config.positions.per_step);
   }
   put("beta1", config.adamw.beta1);
   put("beta2", config.adamw.beta2);
@@ -217,18 +207,7 @@ std::string difference(const std::map<std::string, std::string>& then, const std
 }
 
 void apply_rope_json(ModelConfig& config, const std::string& rope_json) {
-  if (rope_json.empty()) return;
-  check_json_depth(rope_json, "rope", "the recipe");
-  const auto scaling = nlohmann::json::parse(rope_json, nullptr, false);
-  check(scaling.is_object() || scaling.is_null(), "rope",
-        "expected a JSON object like {\"rope_type\":\"linear\",\"factor\":4}, got '", rope_json, "'");
-  const int64_t window = config.rope.original_window();
-  const nlohmann::json whole = {{"head_dim", config.head_dim},
-                                {"rope_theta", config.rope.rope_theta},
-                                {"partial_rotary_factor", config.rope.partial_rotary_factor},
-                                {"max_position_embeddings", window},
-                                {"rope_scaling", scaling}};
-  config.rope = rope_config_from_json(whole.dump());
+  if (!rope_json.empty()) config.rope = rope_recipe_from_json(config.rope, rope_json);
 }
 
 }  // namespace rw

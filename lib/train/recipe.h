@@ -5,6 +5,7 @@
 
 #include "data/tokenizer.h"
 #include "nn/config.h"
+#include "rope/positions.h"
 #include "train/train_config.h"
 
 namespace rw {

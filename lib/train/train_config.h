@@ -1,11 +1,11 @@
 // The settings of one training run.
 #pragma once
+#include <map>
 #include <string>
 #include <vector>
 
 #include "nn/adamw.h"
 #include "nn/schedule.h"
-#include "rope/positions.h"
 
 namespace rw {
 
@@ -26,7 +26,8 @@ struct TrainConfig {
   double factor = 0;             // 0: target / original window
   int64_t window = 0;            // tokens of a sample; 0: the model's window (full, pi: the target)
   int64_t target = 0;            // window after extension
-  PositionConfig positions;  // chunks, variant, ...
+  /// Fields of the method's sampler and scaling, by key, as text: {"chunks", "3"} (rope/method_options.h).
+  std::map<std::string, std::string> method_options = {};
 
   // key-retrieval sequences in the text (data/retrieval_mix.h)
   double retrieval_share = 0;
@@ -39,7 +40,8 @@ struct TrainConfig {
   AdamWConfig adamw{.weight_decay = 0.1};
   double clip = 1.0;
   uint64_t seed = 1;
-  std::string dtype = "auto";  // f32, bf16; auto: bf16 on a GPU
+  std::string dtype = "auto";     // f32, bf16; auto: bf16 on a GPU
+  std::string matmul = "native";  // or fp8: the blocks' linear layers in 8-bit products
   bool recompute = false, mask_seams = false, no_bos = false, packed = false;
   bool lean = false;          // bf16: split masters and bf16 gradients
   bool eager = false;         // GPU: no CUDA graph

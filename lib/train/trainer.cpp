@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "autograd/fast_atomics.h"
+#include "autograd/tape.h"
 #include "data/demo_corpus.h"
 #include "eval/perplexity.h"
 #include "nn/io/checkpoint.h"
@@ -117,8 +117,12 @@ class Trainer::Run {
     schedule_.steps = config.steps;
     model_->enable_grad();
     model_->set_recompute(config.recompute);
+    check(config.matmul == "native" || config.matmul == "fp8", kOp, "--matmul is native or fp8, got '", config.matmul,
+          "'");
+    if (config.matmul == "fp8") model_->set_matmul(Matmul::fp8);
     state_ = {.step = 0, .tokens = 0, .seed = config.seed, .recipe = recipe_.description};
     state_.recipe["dtype"] = dtype_ == DType::bf16 ? "bf16" : "f32";
+    if (config.matmul != "native") state_.recipe["matmul"] = config.matmul;
     state_.recipe["data"] = fingerprint(corpus_);
     description_ = state_.recipe;
   }
@@ -133,7 +137,7 @@ class Trainer::Run {
       validation_ = load_tokens(config_.validation, *tokenizer_, callbacks_.on_tokenize);
     }
     report_start();
-    set_fast_atomics(config_.fast_atomics);
+    Tape::current().set_fast_atomics(config_.fast_atomics);
     step_.emplace(*model_, optimizer_, !config_.eager, parallel_ ? &*parallel_ : nullptr);
     seen_ = state_.step;
     start_ = previous_ = now();
@@ -188,7 +192,7 @@ class Trainer::Run {
                   item.batch.targets,
                   item.positions.positions,
                   {.length = recipe_.target, .training = true},
-                  recipe_.model.rope.rope_type == "clex" ? item.positions.t : std::vector<double>{},
+                  recipe_.model.rope.rope_type() == "clex" ? item.positions.t : std::vector<double>{},
                   item.batch.scored,
                   item.batch.weights,
                   item.batch.weight},
@@ -228,8 +232,7 @@ class Trainer::Run {
                              .max_tokens = (config_.validation_tokens + documents - 1) / documents,
                              .bos = bos_})
             .totals.at(0);
-    validations_->write(
-        nlohmann::json{{"step", state_.step}, {"loss", total.nll}, {"tokens", total.tokens}}.dump());
+    validations_->write(nlohmann::json{{"step", state_.step}, {"loss", total.nll}, {"tokens", total.tokens}}.dump());
     if (callbacks_.on_validation)
       callbacks_.on_validation({.step = state_.step,
                                 .loss = total.nll,

@@ -260,9 +260,10 @@ TEST_CASE("what a run is made of stands in its checkpoints: other data, other op
   refuses(train("t.txt", "--resume --beta2 0.9"), "beta2 was 0.95, now 0.9");
   refuses(train("t.txt", "--resume --no-bos"), "bos was 1, now 0");
   refuses(train("t.txt", "--resume --dtype bf16"), "dtype was f32, now bf16");
-  write(dir.path("o/model.safetensors.tmp-1-1"), "left by a killed process");
+  const std::string unfinished = "o/" + rw::temporary_name();
+  write(dir.path(unfinished), "left by a killed process");
   CHECK(ropewalk("--quiet " + train("t.txt", "--resume")).code == 0);
-  CHECK_FALSE(fs::exists(dir.path("o/model.safetensors.tmp-1-1")));
+  CHECK_FALSE(fs::exists(dir.path(unfinished)));
 }
 
 TEST_CASE("logits are written for given tokens, and ids beyond the vocabulary are refused") {

@@ -7,7 +7,7 @@
 #include "data/batch.h"
 #include "data/bpe_train.h"
 #include "data/demo_corpus.h"
-#include "rope/positions.h"
+#include "rope/samplers.h"
 #include "support.h"
 #include "tensor/file.h"
 
@@ -42,7 +42,7 @@ TEST_CASE(
   const TokenCorpus file = TokenCorpus::open(folder.path("c.tokens")).packed(1);
   for (const TokenCorpus& corpus : {memory, file}) {
     const SampleChooser chooser(corpus, {.window = 32, .region = 256, .seed = 5});
-    const auto sampler = make_position_sampler({.kind = "pose"});
+    const auto sampler = make_position_sampler(PosePositions{});
     const auto batch_of = [&](uint64_t step) {
       const std::vector<Region> where = chooser.choose(step, 0, 3);
       SampleSpec spec{.seed = 5,

@@ -30,8 +30,8 @@ ModelConfig tiny(const std::string& rope_type = "default", double factor = 1) {
   c.num_key_value_heads = 2;
   c.initializer_range = 0.3;  // so that predictions are far from uniform
   c.rope.max_position_embeddings = 16;
-  c.rope.rope_type = rope_type;
-  c.rope.factor = factor;
+  c.rope.kind = rope_kind(rope_type);
+  if (c.rope.kind.find("factor")) c.rope.kind.set("factor", number_text(factor));
   return c;
 }
 
@@ -193,7 +193,7 @@ TEST_CASE("books30m gives its oracle's loss per document, plain and under linear
   const Device device = cuda_device_count() > 0 ? Device{DeviceType::cuda, 0} : kCpu;
   for (const bool interpolated : {false, true}) {
     const auto model = load_hf(interpolated ? interpolating.path() : folder, {.device = device});
-    CHECK(model->config().rope.rope_type == (interpolated ? "linear" : "default"));
+    CHECK(model->config().rope.rope_type() == (interpolated ? "linear" : "default"));
     ModelScorer scorer(*model);
     const auto result = evaluate_perplexity(
         scorer, corpus, {.windows = {512}, .max_tokens = kTokens, .documents = documents, .bos = tokenizer->bos_id()});

@@ -4,6 +4,7 @@
 #include <nn/adamw.h>
 #include <nn/generate.h>
 #include <nn/io/hf.h>
+#include <rope/kinds.h>
 
 #include <cstdio>
 
@@ -12,8 +13,7 @@ int main(int argc, char** argv) try {
 
   // The window becomes four times what it was.
   const auto extend = [](rw::ModelConfig& config) {
-    config.rope.rope_type = "yarn";
-    config.rope.factor = 4;
+    config.rope.kind = rw::YarnRope{.factor = 4};
     config.rope.original_max_position_embeddings = config.rope.max_position_embeddings;
     config.rope.max_position_embeddings *= 4;
   };

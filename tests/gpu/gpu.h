@@ -48,6 +48,7 @@ inline double rounding(rw::DType dtype) { return dtype == rw::DType::bf16 ? 0x1p
 struct Place {
   rw::Device device;
   rw::DType dtype;
+  bool fast_atomics = false;
   rw::Tensor put(const rw::Tensor& t) const { return t.to(device); }  // ids, targets, positions
 };
 using Op = std::function<std::vector<rw::Var>(const std::vector<rw::Var>&, const Place&)>;
@@ -59,6 +60,7 @@ struct Result {
 /// Runs op forward and, from fixed seeds, backward.
 inline Result run_op(const Op& op, const std::vector<rw::Tensor>& inputs, const Place& place, bool gradients = true) {
   rw::Tape tape;
+  tape.set_fast_atomics(place.fast_atomics);
   const rw::TapeScope scope(tape);
   std::vector<rw::Var> leaves;
   for (const rw::Tensor& t : inputs) leaves.push_back(rw::Var::leaf(t.to(place.dtype).to(place.device).clone()));

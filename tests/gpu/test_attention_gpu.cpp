@@ -7,7 +7,6 @@
 #include <cstring>
 #include <vector>
 
-#include "autograd/fast_atomics.h"
 #include "autograd/ops/attention_paths.h"
 #include "autograd/ops/cuda_ops.h"
 #include "gpu/gpu.h"
@@ -57,18 +56,24 @@ Values plain(const AttentionShape& s, const Inputs& in) {
     for (int64_t h = 0; h < s.n_heads; ++h)
       for (int64_t i = 0; i < tq; ++i) {
         const int64_t seen = s.causal ? std::min(tk, i + 1 + tk - tq) : tk, row = ((b * tq + i) * s.n_heads + h) * d;
+        const int64_t begin = s.window > 0 ? std::max<int64_t>(0, i + 1 + tk - tq - s.window) : 0;
         const auto key = [&](int64_t j) { return ((b * tk + j) * s.n_kv_heads + h / group) * d; };
-        std::vector<A> p(seen), dp(seen), out(d, A(0)), dq(d, A(0));
+        std::vector<A> p(seen), dp(seen), slope(seen, A(1)), out(d, A(0)), dq(d, A(0));
         A top = -INFINITY, sum = 0, delta = 0;
-        for (int64_t j = 0; j < seen; ++j) {
+        for (int64_t j = begin; j < seen; ++j) {
           A dot = 0;
           for (int64_t e = 0; e < d; ++e) dot += static_cast<A>(in.q[row + e]) * static_cast<A>(in.k[key(j) + e]);
           p[j] = rounded(dot * scale);
+          if (s.soft_cap > 0) {
+            const A t = rounded(std::tanh(p[j] / static_cast<A>(s.soft_cap)));
+            p[j] = rounded(t * static_cast<A>(s.soft_cap));
+            slope[j] = rounded(A(1) - t * t);
+          }
           top = std::max(top, p[j]);
         }
-        for (int64_t j = 0; j < seen; ++j) sum += p[j] = std::exp(p[j] - top);
+        for (int64_t j = begin; j < seen; ++j) sum += p[j] = std::exp(p[j] - top);
         r.lse[(b * s.n_heads + h) * tq + i] = top + std::log(sum);
-        for (int64_t j = 0; j < seen; ++j) {
+        for (int64_t j = begin; j < seen; ++j) {
           p[j] = rounded(p[j] / sum);
           A dot = 0;
           for (int64_t e = 0; e < d; ++e) {
@@ -78,8 +83,8 @@ Values plain(const AttentionShape& s, const Inputs& in) {
           dp[j] = rounded(dot);
           delta += p[j] * dp[j];
         }
-        for (int64_t j = 0; j < seen; ++j) {
-          const A ds = rounded(p[j] * (dp[j] - delta) * scale);
+        for (int64_t j = begin; j < seen; ++j) {
+          const A ds = rounded(p[j] * (dp[j] - delta) * slope[j] * scale);
           for (int64_t e = 0; e < d; ++e) {
             dq[e] += ds * static_cast<A>(in.k[key(j) + e]);
             dk[key(j) + e] += ds * static_cast<A>(in.q[row + e]);
@@ -173,21 +178,13 @@ const std::vector<Way> kWays{{Path::general, Fusion::automatic},    {Path::gener
                              {Path::sm90, Fusion::never},           {Path::sm90, Fusion::always},
                              {Path::sm90, Fusion::automatic, true}, {Path::sm90, Fusion::always, true}};
 
-/// Many keys are cut into stretches if queries are few; the forward alone.
-const Way kFew{Path::few, Fusion::automatic};
+/// Few queries over many keys: the keys are split; the forward alone.
+const Way kSplitKv{Path::split_kv, Fusion::automatic};
 
-struct WayGuard {
-  explicit WayGuard(const Way& way) {
-    cuda::attn::set_fastest_path(way.path);
-    cuda::attn::set_backward_fusion(way.fusion);
-    set_fast_atomics(way.atomics);
-  }
-  ~WayGuard() {
-    cuda::attn::set_fastest_path(Path::few);
-    cuda::attn::set_backward_fusion(Fusion::automatic);
-    set_fast_atomics(false);
-  }
-};
+AttentionShape by(const Way& way, AttentionShape s) {
+  s.paths = {.fastest = way.path, .fusion = way.fusion, .fast_atomics = way.atomics};
+  return s;
+}
 
 void check_case(const AttentionShape& shape, DType dtype, double std = 1.0, const std::vector<Way>& ways = kWays) {
   AttentionShape s = shape;
@@ -198,8 +195,7 @@ void check_case(const AttentionShape& shape, DType dtype, double std = 1.0, cons
   for (const Way& way : ways) {
     const Path path = way.path;
     if (dtype == DType::f32 && (path == Path::mma || path == Path::sm90)) break;
-    const WayGuard guard(way);
-    Gpu gpu(s, dtype, std);
+    Gpu gpu(by(way, s), dtype, std);
     if (want.o.empty()) {
       want = plain<double>(s, gpu.inputs());
       simple = dtype == DType::f32 ? plain<float>(s, gpu.inputs()) : plain<bf16>(s, gpu.inputs());
@@ -215,6 +211,8 @@ void check_case(const AttentionShape& shape, DType dtype, double std = 1.0, cons
     CAPTURE(s.k_length);
     CAPTURE(s.head_dim);
     CAPTURE(s.causal);
+    CAPTURE(s.window);
+    CAPTURE(s.soft_cap);
     Rule rule{0};
     for (const double x : want.lse) rule.lse_rounding = std::max(rule.lse_rounding, 0x1p-23 * std::abs(x));
     rule.check("o", got.o, simple.o, want.o);
@@ -300,11 +298,11 @@ MORE_KEYS(128)
 
 void check_few_queries(int64_t d) {
   for (const DType dtype : {DType::f32, DType::bf16}) {
-    check_case({2, 4, 2, 1, 300, d, true, 0}, dtype, 1, {kFew});
-    check_case({1, 9, 1, 1, 1100, d, true, 0}, dtype, 1, {kFew});  // more rows than a block takes
-    check_case({1, 6, 2, 5, 777, d, true, 0}, dtype, 1, {kFew});
-    check_case({3, 2, 2, 33, 260, d, true, 0}, dtype, 1, {kFew});
-    check_case({1, 4, 2, 3, 333, d, false, 0}, dtype, 1, {kFew});
+    check_case({2, 4, 2, 1, 300, d, true, 0}, dtype, 1, {kSplitKv});
+    check_case({1, 9, 1, 1, 1100, d, true, 0}, dtype, 1, {kSplitKv});  // more rows than a block takes
+    check_case({1, 6, 2, 5, 777, d, true, 0}, dtype, 1, {kSplitKv});
+    check_case({3, 2, 2, 33, 260, d, true, 0}, dtype, 1, {kSplitKv});
+    check_case({1, 4, 2, 3, 333, d, false, 0}, dtype, 1, {kSplitKv});
   }
 }
 #define FEW_QUERIES(d)                                                                     \
@@ -319,25 +317,106 @@ FEW_QUERIES(128)
 FEW_QUERIES(200)
 FEW_QUERIES(256)
 
-TEST_CASE("GPU attention of few queries agrees with f64 where a block's keys are several turns of its warps") {
+TEST_CASE("GPU attention of few queries agrees with f64 where a block's keys are several steps of its warps") {
   if (no_gpu()) return;
-  for (const DType dtype : {DType::f32, DType::bf16})  // so many heads that each has one stretch
-    for (const int64_t d : {64, 128}) check_case({1, 600, 600, 1, 333, d, true, 0}, dtype, 1, {kFew});
+  for (const DType dtype : {DType::f32, DType::bf16})  // so many heads that each has one split
+    for (const int64_t d : {64, 128}) check_case({1, 600, 600, 1, 333, d, true, 0}, dtype, 1, {kSplitKv});
 }
 
-TEST_CASE("few queries over many keys take the kernel that cuts the keys into stretches, more take another") {
+TEST_CASE("few queries over many keys take the kernel that splits the keys, more take another") {
   if (no_gpu()) return;
-  const auto took_few = [](int64_t queries, int64_t keys) {
+  const auto took_split_kv = [](int64_t queries, int64_t keys) {
     start_profile();
     const Gpu gpu({1, 8, 1, queries, keys, 64, true, 0.125}, DType::bf16, 1.0);
     int found = 0;
-    for (const ProfileRecord& r : stop_profile().kernels) found += r.name.find("few queries") != std::string::npos;
+    for (const ProfileRecord& r : stop_profile().kernels) found += r.name.find("split-KV") != std::string::npos;
     return found;
   };
-  CHECK(took_few(1, 2048) == 2);  // the stretches, and their sum
-  CHECK(took_few(8, 2048) == 2);
-  CHECK(took_few(9, 2048) == 0);
-  CHECK(took_few(1, 255) == 0);
+  CHECK(took_split_kv(1, 2048) == 2);  // the splits, and their sum
+  CHECK(took_split_kv(8, 2048) == 2);
+  CHECK(took_split_kv(9, 2048) == 0);
+  CHECK(took_split_kv(1, 255) == 0);
+}
+
+/// The ways that take a window or a soft cap; Hopper's kernels pass such a call on.
+const std::vector<Way> kWindowWays{{Path::general, Fusion::automatic},
+                                   {Path::general, Fusion::automatic, true},
+                                   {Path::mma, Fusion::automatic},
+                                   {Path::mma, Fusion::automatic, true},
+                                   {Path::sm90, Fusion::automatic}};
+
+void check_windows(int64_t d) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    for (const int64_t window : {1, 30, 64, 129}) {
+      AttentionShape s{2, 4, 2, 300, 300, d, true, 0};
+      s.window = window;
+      check_case(s, dtype, 1, kWindowWays);
+      s.batch = 1, s.q_length = 70, s.k_length = 400;  // keys that no query sees
+      check_case(s, dtype, 1, kWindowWays);
+    }
+  }
+}
+void check_soft_caps(int64_t d) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    for (const double cap : {0.5, 30.0}) {
+      for (const int64_t window : {0, 50}) {
+        AttentionShape s{1, 4, 2, 190, 190, d, true, 0};
+        s.window = window, s.soft_cap = cap;
+        check_case(s, dtype, 2, kWindowWays);
+      }
+      AttentionShape s{1, 2, 1, 70, 193, d, false, 0};
+      s.soft_cap = cap;
+      check_case(s, dtype, 2, kWindowWays);
+    }
+  }
+}
+void check_split_kv_windows(int64_t d) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    for (const auto& [queries, keys, window] :
+         std::vector<std::array<int64_t, 3>>{{1, 3000, 2000}, {1, 700, 256}, {5, 900, 300}, {3, 600, 0}}) {
+      for (const double cap : {0.0, 2.0}) {
+        AttentionShape s{2, 6, 2, queries, keys, d, true, 0};
+        s.window = window, s.soft_cap = cap;
+        check_case(s, dtype, 1, {kSplitKv});
+      }
+    }
+  }
+}
+#define WINDOWS(d)                                                                        \
+  TEST_CASE("GPU attention with a window agrees with f64, head dim " #d) {                \
+    if (!no_gpu()) check_windows(d);                                                      \
+  }                                                                                       \
+  TEST_CASE("GPU attention with a soft cap agrees with f64, head dim " #d) {              \
+    if (!no_gpu()) check_soft_caps(d);                                                    \
+  }                                                                                       \
+  TEST_CASE("GPU attention of few queries with a window agrees with f64, head dim " #d) { \
+    if (!no_gpu()) check_split_kv_windows(d);                                             \
+  }
+WINDOWS(16)
+WINDOWS(40)
+WINDOWS(64)
+WINDOWS(96)
+WINDOWS(128)
+WINDOWS(256)
+
+TEST_CASE("the attention kernels of a short window skip the tiles outside of it") {
+  if (no_gpu()) return;
+  // By the number of tiles, not by time: a NaN in the first key's value would reach every query whose tile reads it.
+  AttentionShape s{1, 1, 1, 2000, 2000, 64, true, 0.125};
+  s.window = 100;
+  for (const Path path : {Path::general, Path::mma}) {
+    Gpu gpu(by({path, Fusion::automatic}, s), DType::bf16, 1.0);
+    const Tensor first = gpu.v.to(kCpu);
+    for (int64_t i = 0; i < 64; ++i) first.data<bf16>()[i] = NAN;
+    gpu.v = first.to(kGpu);
+    gpu.run();
+    const std::vector<double> o = gpu.o.to_vector();
+    int64_t last = 0;  // query whose output is NaN
+    for (int64_t i = 0; i < 2000; ++i)
+      if (std::isnan(o[static_cast<size_t>(i * 64)])) last = i;
+    CHECK(last >= 99);
+    CHECK(last < 99 + 128 + 64);
+  }
 }
 
 void check_no_mask(int64_t d) {
@@ -369,8 +448,7 @@ TEST_CASE("GPU attention stays finite at huge logits") {
     for (const double std : {1e2, 1e4, 1e6})
       for (const int64_t d : {48, 64, 128})
         for (const Way& way : kWays) {
-          const WayGuard guard(way);
-          const Gpu gpu({1, 2, 1, 150, 150, d, true, 0.1}, dtype, std);
+          const Gpu gpu(by(way, {1, 2, 1, 150, 150, d, true, 0.1}), dtype, std);
           const Values got = gpu.values();
           for (const std::vector<double>* x : {&got.o, &got.lse, &got.dq, &got.dk, &got.dv})
             for (const double value : *x) REQUIRE(std::isfinite(value));
@@ -422,8 +500,8 @@ TEST_CASE("GPU attention reads and writes packed qkv as it does separate tensors
 
 // Kernels that pad the head dim would read or write the head beside theirs. Here that head is NaN before and after, and
 // nobody else's result can cover what was written there.
-void check_neighbours(const AttentionShape& s, const Way& way) {
-  const WayGuard guard(way);
+void check_neighbours(const AttentionShape& shape, const Way& way) {
+  const AttentionShape s = by(way, shape);
   const Gpu alone(s, DType::bf16, 1.0);
   const auto between = [&](const Tensor& x) {  // a head of NaN on either side
     const Tensor host = x.to(kCpu);
@@ -457,7 +535,7 @@ TEST_CASE("GPU attention neither reads nor writes the heads beside its own") {
   if (no_gpu()) return;
   for (const int64_t d : {8, 40, 48, 64, 72, 120, 128}) {
     for (const Way& way : kWays) check_neighbours({1, 2, 1, 150, 150, d, true, 0.125}, way);
-    check_neighbours({1, 2, 1, 3, 300, d, true, 0.125}, kFew);
+    check_neighbours({1, 2, 1, 3, 300, d, true, 0.125}, kSplitKv);
   }
 }
 

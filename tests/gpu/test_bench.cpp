@@ -88,13 +88,13 @@ TEST_CASE("bench: memory-bound kernels against the card's copy") {
     const Tensor dw = Tensor::zeros({d}, DType::f32, kGpu);
     const double n = static_cast<double>(x.bytes());
     report(cat("rms_norm forward, d ", d).c_str(), 2 * n,
-           median_seconds([&](int) { cuda::rms_norm_forward(x, Tensor(), w, 1e-5, Tensor(), y, rstd); }));
+           median_seconds([&](int) { cuda::rms_norm_forward(x, Tensor(), w, 1e-5, 0, Tensor(), y, rstd); }));
     report(cat("rms_norm backward, d ", d).c_str(), 3 * n,
-           median_seconds([&](int) { cuda::rms_norm_backward(x, w, rstd, y, Tensor(), h, dw, true); }));
+           median_seconds([&](int) { cuda::rms_norm_backward(x, w, 0, rstd, y, Tensor(), h, dw, true); }));
     report(cat("residual_rms_norm forward, d ", d).c_str(), 4 * n,
-           median_seconds([&](int) { cuda::rms_norm_forward(x, r, w, 1e-5, h, y, rstd); }));
+           median_seconds([&](int) { cuda::rms_norm_forward(x, r, w, 1e-5, 0, h, y, rstd); }));
     report(cat("residual_rms_norm backward, d ", d).c_str(), 4 * n,
-           median_seconds([&](int) { cuda::rms_norm_backward(x, w, rstd, y, r, h, dw, true); }));
+           median_seconds([&](int) { cuda::rms_norm_backward(x, w, 0, rstd, y, r, h, dw, true); }));
     if (d != 2048) continue;
     report("add", 3 * n, median_seconds([&](int) { cuda::binary(cuda::Binary::add, x, r, y); }));
     report("column_sums 65536 x 2048", n, median_seconds([&](int) { cuda::column_sums(x, dw, true); }));
@@ -184,9 +184,7 @@ TEST_CASE("bench: memory-bound kernels against the card's copy") {
     const int64_t copies = std::max<int64_t>(2, (int64_t{400} << 20) / (n * k * 2));
     const Tensor w = random_on_gpu({copies * n, k}, half, 1), x = random_on_gpu({k}, half, 2),
                  y = Tensor::empty({n}, half, kGpu);
-    const auto call = [&](int i) {
-      cuda::matvec(n, k, w.slice(i % copies * n, (i % copies + 1) * n).raw(), half, x.raw(), y.raw(), half);
-    };
+    const auto call = [&](int i) { cuda::matvec(w.slice(i % copies * n, (i % copies + 1) * n), x, y); };
     report(cat("matvec ", n, " x ", k, " (launches included)").c_str(), static_cast<double>(n * k * 2),
            median_seconds(call, 40));
   }
@@ -204,8 +202,8 @@ TEST_CASE("bench: memory-bound kernels against the card's copy") {
     const auto line = [&](const char* what, double s) {
       std::printf("| %s %d x %d x %d | %.0f | %.0f |\n", what, int(m), int(n), int(k), s * 1e6, flop / s * 1e-12);
     };
-    line("y = x W^T", median_seconds([&](int) { gemm(a, Trans::no, b, Trans::yes, c); }));
-    line("dx = dy W", median_seconds([&](int) { gemm(c, Trans::no, b, Trans::no, da); }));
-    line("dW += dy^T x (f32)", median_seconds([&](int) { gemm(c, Trans::yes, a, Trans::no, dw, 1, 1); }));
+    line("y = x W^T", median_seconds([&](int) { gemm(a, transposed(b), c); }));
+    line("dx = dy W", median_seconds([&](int) { gemm(c, b, da); }));
+    line("dW += dy^T x (f32)", median_seconds([&](int) { gemm(transposed(c), a, dw, {.beta = 1}); }));
   }
 }

@@ -1,6 +1,5 @@
-// Gradients that set_fast_atomics lets blocks add up as they come: as exact as those in a fixed order, which come back,
+// Gradients that Tape::set_fast_atomics lets blocks add up as they come: as exact as those in a fixed order, which come back,
 // bit for bit, when it is off again. Attention's are in test_attention_gpu.cpp, beside the other ways it has.
-#include "autograd/fast_atomics.h"
 #include "autograd/ops/embedding.h"
 #include "gpu.h"
 #include "nn/adamw.h"
@@ -16,9 +15,10 @@ using Vars = std::vector<Var>;
 
 namespace {
 
+/// On for the thread's tape, on which TrainStep records.
 struct FastAtomics {
-  FastAtomics() { set_fast_atomics(true); }
-  ~FastAtomics() { set_fast_atomics(false); }
+  FastAtomics() { Tape::current().set_fast_atomics(true); }
+  ~FastAtomics() { Tape::current().set_fast_atomics(false); }
 };
 
 /// The rule of test::check_op for every value of `op` by atomics; values before `first_free` must repeat bit for bit,
@@ -30,12 +30,8 @@ void check_by_atomics(const std::string& name, const std::vector<Tensor>& inputs
     for (const Tensor& t : inputs) rounded.push_back(t.to(dtype).to(DType::f64));
     const test::Result reference = run_op(op, rounded, {kCpu, DType::f64}), plain = run_op(op, rounded, {kCpu, dtype}),
                        before = run_op(op, rounded, {test::kGpu, dtype});
-    test::Result got, again;
-    {
-      const FastAtomics on;
-      got = run_op(op, rounded, {test::kGpu, dtype});
-      again = run_op(op, rounded, {test::kGpu, dtype});
-    }
+    const test::Result got = run_op(op, rounded, {test::kGpu, dtype, true}),
+                       again = run_op(op, rounded, {test::kGpu, dtype, true});
     const test::Result after = run_op(op, rounded, {test::kGpu, dtype});
     for (size_t i = 0; i < got.values.size(); ++i) {
       const double error = test::relative_error(got.values[i], reference.values[i]);
@@ -82,21 +78,20 @@ std::vector<double> train(int64_t head_dim) {
 
 }  // namespace
 
-TEST_CASE("the switch for atomics is off until it is set, and does nothing on the CPU") {
-  CHECK_FALSE(fast_atomics());
+TEST_CASE("a tape's switch for atomics is off until it is set, and does nothing on the CPU") {
+  CHECK_FALSE(Tape().fast_atomics());
+  CHECK_FALSE(Tape::current().fast_atomics());
   const Tensor ids = skewed_ids(200, 9);
-  const auto gradient = [&] {
+  const auto gradient = [&](bool fast) {
     const Var weight = Var::leaf(randn({9, 24}, 1, DType::f32));
     Tape tape;
+    tape.set_fast_atomics(fast);
     const TapeScope scope(tape);
     const Var y = embedding(ids, weight);
     tape.backward({y}, {randn(y.shape(), 2, DType::f32)});
     return weight.grad();
   };
-  const Tensor off = gradient();
-  const FastAtomics on;
-  CHECK(fast_atomics());
-  CHECK(test::same_bits(off, gradient()));
+  CHECK(test::same_bits(gradient(false), gradient(true)));
 }
 
 TEST_CASE("the embedding's gradient by atomics agrees with the CPU for repeated and for skewed ids") {
@@ -111,10 +106,10 @@ TEST_CASE("the embedding's gradient by atomics agrees with the CPU for repeated 
 
 TEST_CASE("by atomics an id outside the vocabulary gives no gradient, and what a buffer holds stays in the sum") {
   if (!test::has_gpu()) return;
-  const FastAtomics on;
   const Tensor ids = Tensor::from(std::vector<int32_t>{2, -1, 5, 1 << 30, 2});
   const Tensor buffer = Tensor::full({5, 8}, 3.0, DType::f32).to(test::kGpu);
   Tape tape;
+  tape.set_fast_atomics(true);
   const TapeScope scope(tape);
   const Var weight = Var::leaf(Tensor::full({5, 8}, 1.0, DType::bf16).to(test::kGpu), buffer);
   const Var y = embedding(ids.to(test::kGpu), weight);

@@ -57,7 +57,7 @@ TEST_CASE("kernels take views that are not aligned to 16 bytes") {
     // Rows of 8 elements that start one element off: vector width, scalar alignment.
     const Tensor y = Tensor::empty({8, 8}, dtype, kGpu), rstd = Tensor::empty({8}, DType::f32, kGpu),
                  w = Tensor::full({8}, 1.0, dtype, kGpu);
-    cuda::rms_norm_forward(ga.view({8, 8}), Tensor(), w, 1e-5, Tensor(), y, rstd);
+    cuda::rms_norm_forward(ga.view({8, 8}), Tensor(), w, 1e-5, 0, Tensor(), y, rstd);
     CHECK_FALSE(has_nonfinite(y));
   }
 }
@@ -78,10 +78,10 @@ TEST_CASE("a product on the GPU equals the triple loop for every transposition, 
             const Tensor b = randn(tb == Trans::no ? Shape{k, n} : Shape{n, k}, 2, kind.in);
             const Tensor c = randn({m, n}, 3, kind.out);
             const Tensor want = c.to(DType::f64).clone();
-            gemm(a.to(DType::f64), ta, b.to(DType::f64), tb, want, alpha, beta);
+            gemm({a.to(DType::f64), ta}, {b.to(DType::f64), tb}, want, {.alpha = alpha, .beta = beta});
             const auto run = [&] {
               const Tensor got = beta == 0 ? Tensor::full({m, n}, NAN, kind.out, kGpu) : c.to(kGpu).clone();
-              gemm(a.to(kGpu), ta, b.to(kGpu), tb, got, alpha, beta);
+              gemm({a.to(kGpu), ta}, {b.to(kGpu), tb}, got, {.alpha = alpha, .beta = beta});
               return got;
             };
             const Tensor got = run();
@@ -93,8 +93,7 @@ TEST_CASE("a product on the GPU equals the triple loop for every transposition, 
     }
   }
   const Tensor c = Tensor::full({3, 4}, 5.0, DType::f32, kGpu);  // an empty inner dimension
-  gemm(Tensor::empty({3, 0}, DType::f32, kGpu), Trans::no, Tensor::empty({0, 4}, DType::f32, kGpu), Trans::no, c, 1.0,
-       0.5);
+  gemm(Tensor::empty({3, 0}, DType::f32, kGpu), Tensor::empty({0, 4}, DType::f32, kGpu), c, {.beta = 0.5});
   CHECK(c.to_vector() == std::vector<double>(12, 2.5));
 }
 
@@ -106,8 +105,8 @@ TEST_CASE("the one-row product agrees with f64 for every dtype and number of row
       for (const DType x_type : {DType::f32, DType::bf16}) {
         const Tensor w = randn({n, k}, 1, w_type), x = randn({k}, 2, x_type);
         const Tensor y = Tensor::full({n}, NAN, x_type, kGpu), want = Tensor::empty({n, 1}, DType::f64);
-        gemm(w.to(DType::f64), Trans::no, x.to(DType::f64).view({k, 1}), Trans::no, want);
-        cuda::matvec(n, k, w.to(kGpu).raw(), w_type, x.to(kGpu).raw(), y.raw(), x_type);
+        gemm(w.to(DType::f64), x.to(DType::f64).view({k, 1}), want);
+        cuda::matvec(w.to(kGpu), x.to(kGpu), y);
         CHECK(test::relative_error(y, want.view({n})) < (x_type == DType::bf16 ? 0x1p-8 : 2e-6));
       }
     }

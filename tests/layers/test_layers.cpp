@@ -14,8 +14,8 @@ namespace {
 const std::string kLib = std::string(ROPEWALK_SOURCE_DIR) + "/lib";
 
 /// A folder may include itself and folders of a lower level.
-const std::map<std::string, int> kLevel = {{"tensor", 0}, {"autograd", 1}, {"rope", 2},
-                                           {"nn", 3},     {"data", 3},     {"eval", 4},   {"train", 5}};
+const std::map<std::string, int> kLevel = {{"tensor", 0}, {"autograd", 1}, {"rope", 2}, {"nn", 3},
+                                           {"data", 3},   {"eval", 4},     {"train", 5}};
 
 std::vector<fs::path> sources() {
   std::vector<fs::path> found;
@@ -67,6 +67,43 @@ TEST_CASE("public headers need neither CUDA nor Eigen nor JSON") {
       CHECK(include.find("cublas") == std::string::npos);
     });
   }
+}
+
+/// A header whose opening comment says so is for the library's own files and is not installed (CMakeLists.txt).
+bool internal(const fs::path& header) {
+  std::ifstream in(header);
+  std::string line;
+  std::getline(in, line);
+  return line.starts_with("// Internal:");
+}
+
+TEST_CASE("an installed header includes installed headers only") {
+  for (const fs::path& path : sources()) {
+    if (path.extension() != ".h" || internal(path)) continue;
+    each_include(path, [&](const std::string& include) {
+      CAPTURE(path.string());
+      CAPTURE(include);
+      const fs::path target = kLib + "/" + include;
+      if (fs::exists(target)) CHECK_FALSE(internal(target));
+    });
+    CHECK(path.parent_path().filename() != "detail");  // what lies there is internal
+  }
+}
+
+TEST_CASE("all public headers can be included together") {
+  const test::TempDir dir;
+  const std::string unit = dir.path("together.cpp");
+  std::ofstream out(unit);
+  int count = 0;
+  for (const fs::path& path : sources()) {
+    if (path.extension() != ".h" || internal(path)) continue;
+    out << "#include \"" << fs::relative(path, kLib).string() << "\"\n";
+    ++count;
+  }
+  out << "int main() {}\n";
+  out.close();
+  CHECK(count > 50);
+  CHECK(std::system(("c++ -std=c++20 -fsyntax-only -Wall -Wshadow -I '" + kLib + "' '" + unit + "'").c_str()) == 0);
 }
 
 TEST_CASE("every public header compiles alone") {

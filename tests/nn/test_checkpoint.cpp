@@ -125,12 +125,14 @@ TEST_CASE("what a killed process left under temporary names is removed, and noth
   AdamW optimizer(model.arena(), {});
   save_checkpoint(dir.path(), model, optimizer, {.step = 1}, 0);
   fs::create_directories(dir.path(".tmp-checkpoint-000002"));
-  for (const char* name :
-       {".tmp-checkpoint-000002/model.safetensors", "model.safetensors.tmp-123-0", "notes.tmp", "my.tmp-file"})
+  const std::string ours = temporary_name();
+  for (const std::string& name : {std::string(".tmp-checkpoint-000002/model.safetensors"), ours,
+                                  std::string("data.tmp-123-0"), std::string("notes.tmp"), std::string("my.tmp-file")})
     std::ofstream(dir.path(name)) << "x";
   remove_unfinished(dir.path());
   CHECK_FALSE(fs::exists(dir.path(".tmp-checkpoint-000002")));
-  CHECK_FALSE(fs::exists(dir.path("model.safetensors.tmp-123-0")));
+  CHECK_FALSE(fs::exists(dir.path(ours)));
+  CHECK(fs::exists(dir.path("data.tmp-123-0")));
   CHECK(fs::exists(dir.path("notes.tmp")));
   CHECK(fs::exists(dir.path("my.tmp-file")));
   CHECK(latest_checkpoint(dir.path()).has_value());

@@ -238,7 +238,7 @@ TEST_CASE("compact weights change nothing for a bf16 model and are refused for a
 
 TEST_CASE("the decoder gives the logits of extend, for both rope layouts, grouped heads, log-n and compact weights") {
   for (const char* scaling : {R"({"rope_type":"default"})", R"({"rope_type":"yarn","factor":4.0})",
-                              R"({"rope_type":"default","logn":"position"})"}) {
+                              R"({"rope_type":"default","logn_scaling":"position"})"}) {
     for (const RopeLayout layout : {RopeLayout::half, RopeLayout::interleaved}) {
       ModelConfig config = small_config();
       config.rope_layout = layout;
@@ -334,7 +334,7 @@ TEST_CASE("a model saved in HF layout reads back to the same logits, sharded or 
       CausalLm model(config, DType::f32, kCpu, 5);
       save_hf(dir.path("m"), model, {.max_shard_bytes = shard_bytes});
       const auto again = load_hf(dir.path("m"));
-      CHECK(again->config().rope.rope_type == "yarn");
+      CHECK(again->config().rope.rope_type() == "yarn");
       const Tensor ids = some_ids(1, 40, 50, 1);
       const NoGrad no_grad;
       const auto logits = [&](const CausalLm& m) {

@@ -10,7 +10,7 @@
 
 namespace test {
 
-inline int free_port() { return rw::net::listen_on(0, true).port; }
+inline int free_port() { return rw::net::listen_on(rw::net::resolve("127.0.0.1"), 0).port; }
 
 inline rw::World world(int rank, int size, int port) {
   rw::World w;

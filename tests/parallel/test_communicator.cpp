@@ -185,11 +185,12 @@ TEST_CASE("a rank that does not come is named, and so is a rank 0 that does not 
 TEST_CASE("two runs on one port are told apart") {
   const int port = test::free_port();
   std::string root, other;
-  std::thread a([&] { root = test::error_of([&] { Communicator(test::world(0, 2, port), {.connect_seconds = 5}); }); });
+  std::thread a([&] { root = test::error_of([&] { Communicator(test::world(0, 2, port), {.connect_seconds = 2}); }); });
   std::thread b(
       [&] { other = test::error_of([&] { Communicator(test::world(1, 4, port), {.connect_seconds = 5}); }); });
   a.join();
   b.join();
-  CHECK(has(root, "rank 1 of 4, but this run has 2"));
-  CHECK(has(other, "rank 0 at 127.0.0.1"));
+  CHECK(has(root, "rank 1 of 2 did not come"));
+  CHECK(has(root, "refused: rank 1 of 4 from 127.0.0.1"));
+  CHECK(has(other, "refused rank 1: its run does not have 4 ranks; two runs on one port?"));
 }

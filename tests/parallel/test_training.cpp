@@ -25,7 +25,7 @@ ModelConfig config_of(const Case& c) {
   m.num_key_value_heads = 2;
   m.tie_word_embeddings = c.tied;
   m.rope.max_position_embeddings = 16;
-  m.rope.rope_type = c.rope;
+  m.rope.kind = rope_kind(c.rope);
   return m;
 }
 

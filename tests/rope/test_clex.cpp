@@ -9,6 +9,7 @@
 #include "autograd/ops/rope.h"
 #include "autograd/tape.h"
 #include "rope/clex.h"
+#include "rope/kinds.h"
 #include "support.h"
 
 using namespace rw;
@@ -23,17 +24,15 @@ std::vector<T> as(const Tensor& t) {
 }
 
 RopeConfig basic(int64_t head_dim = 16, int64_t max_factor = 8) {
-  RopeConfig c;
-  c.rope_type = "clex";
-  c.head_dim = head_dim;
-  c.max_position_embeddings = 64;
-  c.clex.max_factor = max_factor;
-  return c;
+  return {.head_dim = head_dim, .max_position_embeddings = 64, .kind = ClexRope{.max_factor = max_factor}};
 }
+
+ClexRope& clex_of(RopeConfig& c) { return *c.kind.get<ClexRope>(); }
+const ClexRope& clex_of(const RopeConfig& c) { return *c.kind.get<ClexRope>(); }
 
 /// U as it is at the start, W small but not zero.
 std::vector<Tensor> weights(const RopeConfig& c, uint64_t seed, double down = 0.02) {
-  const int64_t pairs = c.rotary_dim() / 2, hidden = c.clex.param_factor * c.rotary_dim();
+  const int64_t pairs = c.rotary_dim() / 2, hidden = clex_of(c).param_factor * c.rotary_dim();
   return {test::randn({pairs, hidden}, seed, DType::f64, 0.5 / std::sqrt(double(hidden))),
           test::randn({hidden, pairs}, seed + 1, DType::f64, down)};
 }
@@ -49,7 +48,7 @@ const SafetensorsFile& file() { return test::golden("golden_clex"); }
 struct Golden {
   std::string name, weights, common;
   json meta;
-  ClexConfig clex;
+  ClexRope clex;
   int64_t head_dim;
 };
 
@@ -60,7 +59,7 @@ std::vector<Golden> golden_cases() {
     if (!meta.contains("head_dim")) continue;
     Golden g{name, meta["weights"], "", meta, {}, meta["head_dim"]};
     g.common = cat("common_hd", g.head_dim);
-    g.clex.act = meta["act"];
+    g.clex.act = meta["act"] == "silu" ? ClexAct::silu : ClexAct::tanh;
     g.clex.param_factor = meta["param_factor"];
     g.clex.time_dt = meta["step"];
     g.clex.grow_steps = false;
@@ -165,10 +164,10 @@ TEST_CASE("The scaling itself gives the golden cos, sin and gradients, from f32 
     if (g.name.ends_with("_zero")) continue;
     CAPTURE(g.name);
     RopeConfig c = basic(g.head_dim, 16);
-    c.clex = g.clex;
+    c.kind = g.clex;
     const double t = g.meta["t_val"];
-    for (const char* grad : {"adjoint", "backprop"}) {
-      c.clex.grad = grad;
+    for (const ClexGrad grad : {ClexGrad::adjoint, ClexGrad::backprop}) {
+      clex_of(c).grad = grad;
       ClexScaling scaling(c);
       const Var up = Var::leaf(file().load(g.weights + "/up")), down = Var::leaf(file().load(g.weights + "/down"));
       scaling.set_parameters({up, down});
@@ -193,13 +192,13 @@ TEST_CASE("The scaling itself gives the golden cos, sin and gradients, from f32 
 
 TEST_CASE("gradcheck: the op clex, several t per batch, every switch") {
   const std::vector<double> t = {3.0, 1.0, 2.37, 8.0, 3.0};
-  for (const char* act : {"silu", "tanh"}) {
-    for (const char* prior : {"code", "paper"}) {
+  for (const ClexAct act : {ClexAct::silu, ClexAct::tanh}) {
+    for (const ClexPrior prior : {ClexPrior::code, ClexPrior::paper}) {
       for (const bool ntk_input : {true, false}) {
-        for (const char* grad : {"adjoint", "backprop"}) {
+        for (const ClexGrad grad : {ClexGrad::adjoint, ClexGrad::backprop}) {
           RopeConfig c = basic(8);
-          c.clex.act = act, c.clex.prior = prior, c.clex.ntk_input = ntk_input, c.clex.grad = grad;
-          c.clex.param_factor = 2;
+          clex_of(c).act = act, clex_of(c).prior = prior, clex_of(c).ntk_input = ntk_input, clex_of(c).grad = grad;
+          clex_of(c).param_factor = 2;
           const GradcheckReport report = gradcheck(
               [&](const std::vector<Var>& in) {
                 ClexScaling scaling(c);
@@ -223,7 +222,7 @@ TEST_CASE("Adjoint equals backprop within 1e-8 at h = 0.1, and the gap falls as 
     for (double& x : z) x = std::log(x);
     return z;
   }();
-  const ClexDynamics<double> dynamics(64, 1e4, c.clex, as<double>(w[0]), as<double>(w[1]));
+  const ClexDynamics<double> dynamics(64, 1e4, clex_of(c), as<double>(w[0]), as<double>(w[1]));
   const auto solve = [&](double step) {
     return odeint<double>(dynamics, z1, {1, 16}, {.method = "rk4_38", .step = step, .keep_steps = true});
   };
@@ -251,13 +250,12 @@ TEST_CASE("With W = 0, CLEX is dynamic NTK with s = 2t - 1, for either prior's o
   RopeConfig c = basic(64, 16);
   std::vector<Tensor> w = weights(c, 5);
   w[1].zero();
-  for (const char* prior : {"code", "paper"}) {
-    c.clex.prior = prior;
+  for (const ClexPrior prior : {ClexPrior::code, ClexPrior::paper}) {
+    clex_of(c).prior = prior;
     const auto scaling = with_weights(c, w);
     for (const int64_t t : {2, 5, 16}) {
       RopeConfig ntk = c;
-      ntk.rope_type = "ntk";
-      ntk.factor = std::string(prior) == "code" ? 2.0 * double(t) - 1 : double(t);
+      ntk.kind = NtkRope{.factor = prior == ClexPrior::code ? 2.0 * double(t) - 1 : double(t)};
       const std::vector<double> got = scaling->table({.length = 64 * t}).inv_freq.value().to_vector();
       const std::vector<double> want = make_rope_scaling(ntk)->table({}).inv_freq.value().to_vector();
       for (size_t i = 0; i < got.size(); ++i) CHECK(got[i] == doctest::Approx(want[i]).epsilon(3e-6));
@@ -265,9 +263,8 @@ TEST_CASE("With W = 0, CLEX is dynamic NTK with s = 2t - 1, for either prior's o
   }
   // the published code's dynamic NTK has factor 2 at t windows
   RopeConfig dynamic = c;
-  dynamic.rope_type = "dynamic";
-  dynamic.factor = 2;
-  c.clex.prior = "code";
+  dynamic.kind = DynamicRope{.factor = 2};
+  clex_of(c).prior = ClexPrior::code;
   const std::vector<double> got = with_weights(c, w)->table({.length = 64 * 7}).inv_freq.value().to_vector();
   const std::vector<double> want = make_rope_scaling(dynamic)->table({.length = 64 * 7}).inv_freq.value().to_vector();
   for (size_t i = 0; i < got.size(); ++i) CHECK(got[i] == doctest::Approx(want[i]).epsilon(3e-6));
@@ -302,7 +299,7 @@ TEST_CASE("Inference uses the number of windows that cover the sequence, up to m
 TEST_CASE("Steps that grow with t give frequencies and gradients within 2e-6") {
   const auto solved = [](double step) {
     RopeConfig c = basic(64, 16);
-    c.clex.time_dt = step;
+    clex_of(c).time_dt = step;
     std::vector<Tensor> w = weights(c, 5);
     const auto scaling = make_rope_scaling(c);
     std::vector<Var> leaves;
@@ -391,8 +388,8 @@ TEST_CASE("Without a recorded graph CLEX keeps no history, and backward may come
 TEST_CASE(
     "A table solved apart, its gradient collected by a leaf and taken back to the parameters, is the whole tape") {
   RopeConfig c = basic();
-  for (const char* grad : {"adjoint", "backprop"}) {
-    c.clex.grad = grad;
+  for (const ClexGrad grad : {ClexGrad::adjoint, ClexGrad::backprop}) {
+    clex_of(c).grad = grad;
     ClexScaling scaling(c);
     const std::vector<Tensor> w = weights(c, 5);
     const std::vector<Var> whole = {Var::leaf(w[0]), Var::leaf(w[1])}, apart = {Var::leaf(w[0]), Var::leaf(w[1])};

@@ -5,51 +5,42 @@
 #include <set>
 
 #include "rope/bounds.h"
-#include "rope/positions.h"
+#include "rope/samplers.h"
 #include "support.h"
 
 using namespace rw;
 
 namespace {
 
-PositionConfig config(const std::string& kind, const std::string& variant = "paper", int64_t chunks = 2) {
-  PositionConfig c;
-  c.kind = kind;
-  c.variant = variant;
-  c.chunks = chunks;
-  return c;
-}
+PositionConfig config(const std::string& kind) { return position_sampler(kind); }
 
 /// Every sampler with every option that changes what it draws.
 std::vector<std::pair<std::string, PositionConfig>> all_samplers() {
-  std::vector<std::pair<std::string, PositionConfig>> all = {{"contiguous", config("contiguous")},
-                                                             {"pose", config("pose")},
-                                                             {"pose code", config("pose", "code")},
-                                                             {"pose v1", config("pose", "v1")},
-                                                             {"pose 3", config("pose", "paper", 3)},
-                                                             {"pose 1", config("pose", "paper", 1)},
-                                                             {"cream", config("pose", "cream")},
-                                                             {"randpos", config("randpos")},
-                                                             {"e2", config("e2")},
-                                                             {"clex", config("clex")}};
-  const auto vary = [&](const std::string& name, const std::string& kind, auto&& change) {
-    PositionConfig c = config(kind);
-    change(c);
-    all.emplace_back(name, c);
+  return {
+      {"contiguous", ContiguousPositions{}},
+      {"pose", PosePositions{}},
+      {"pose code", PosePositions{.variant = PoseVariant::code}},
+      {"pose v1", PosePositions{.variant = PoseVariant::v1}},
+      {"pose 3", PosePositions{.chunks = 3}},
+      {"pose 1", PosePositions{.chunks = 1}},
+      {"cream", PosePositions{.variant = PoseVariant::cream}},
+      {"randpos", RandPosPositions{}},
+      {"e2", E2Positions{}},
+      {"clex", ClexPositions{}},
+      {"pose zero", PosePositions{.content = PoseContent::zero}},
+      {"pose same", PosePositions{.content = PoseContent::same}},
+      {"pose whole document", PosePositions{.content_windows = 0, .random_start = false}},
+      {"cream thirds", PosePositions{.variant = PoseVariant::cream, .cream_mode = CreamMode::relativity}},
+      {"cream edges",
+       PosePositions{.variant = PoseVariant::cream, .cream_mode = CreamMode::continuity, .cream_edge = 4}},
+      {"e2 per step", E2Positions{.per_step = true}},
+      {"e2 without g", E2Positions{.fixed_g = true}},
+      {"e2 without t", E2Positions{.fixed_t = true}},
+      {"clex continuous", ClexPositions{.continuous_t = true}},
+      {"clex multiply", ClexPositions{.continuous_t = true, .spread = ClexSpread::multiply}},
+      {"clex skip", ClexPositions{.continuous_t = true, .spread = ClexSpread::skip}},
+      {"clex per step", ClexPositions{.per_step = true}},
   };
-  vary("pose zero", "pose", [](auto& c) { c.content = "zero"; });
-  vary("pose same", "pose", [](auto& c) { c.content = "same"; });
-  vary("pose whole document", "pose", [](auto& c) { c.content_windows = 0, c.random_start = false; });
-  vary("cream thirds", "pose", [](auto& c) { c.variant = "cream", c.cream_mode = "relativity"; });
-  vary("cream edges", "pose", [](auto& c) { c.variant = "cream", c.cream_mode = "continuity", c.cream_edge = 4; });
-  vary("e2 per step", "e2", [](auto& c) { c.per_step = true; });
-  vary("e2 without g", "e2", [](auto& c) { c.augment_g = false; });
-  vary("e2 without t", "e2", [](auto& c) { c.augment_t = false; });
-  vary("clex continuous", "clex", [](auto& c) { c.continuous = true; });
-  vary("clex multiply", "clex", [](auto& c) { c.spread = "multiply", c.continuous = true; });
-  vary("clex skip", "clex", [](auto& c) { c.spread = "skip", c.continuous = true; });
-  vary("clex per step", "clex", [](auto& c) { c.per_step = true; });
-  return all;
 }
 
 SampleSpec spec(int64_t batch, int64_t window = 32, int64_t target = 128, int64_t document = 400) {
@@ -74,7 +65,9 @@ TEST_CASE("No sampler places a token at or beyond its limit, and positions and t
       for (int64_t b = 0; b < 200; ++b) {
         const float* p = row(batch, b);
         const double t = batch.t[static_cast<size_t>(b)];
-        const double limit = c.kind == "clex" ? 32 * t : c.kind == "contiguous" || c.kind == "e2" ? 32 : 128;
+        const double limit = c.is<ClexPositions>()                                ? 32 * t
+                             : c.is<ContiguousPositions>() || c.is<E2Positions>() ? 32
+                                                                                  : 128;
         for (int64_t m = 0; m < 32; ++m) {
           falling += m > 0 && p[m] <= p[m - 1];
           outside += p[m] < 0 || p[m] >= limit;
@@ -114,7 +107,7 @@ TEST_CASE("A sample's draw depends on seed, step and id alone, not on the batch 
         }
       }
     }
-    if (c.kind == "contiguous" || name == "pose 1" || name == "e2 without t") continue;
+    if (c.is<ContiguousPositions>() || name == "pose 1" || name == "e2 without t") continue;
     SampleSpec other = spec(12);
     other.step = 4;
     CHECK(sampler->sample(other).positions.to_vector() != whole.positions.to_vector());
@@ -126,10 +119,10 @@ TEST_CASE("A sample's draw depends on seed, step and id alone, not on the batch 
 
 TEST_CASE("PoSE covers every distance as often as the exact formula says, within 3 sigma of 100 000 draws") {
   const std::vector<int64_t> distances = {1, 20, 32, 40, 48, 63, 64, 128, 192, 193, 220, 250, 255};
-  for (const char* variant : {"paper", "code"}) {
-    CAPTURE(variant);
-    const auto sampler = make_position_sampler(config("pose", variant));
-    const std::vector<double> exact = pose_coverage(64, 256, std::string(variant) == "code" ? 32 : 63);
+  for (const PoseVariant variant : {PoseVariant::paper, PoseVariant::code}) {
+    CAPTURE(static_cast<int>(variant));
+    const auto sampler = make_position_sampler(PosePositions{.variant = variant});
+    const std::vector<double> exact = pose_coverage(64, 256, variant == PoseVariant::code ? 32 : 63);
     const std::vector<double> got = simulate_coverage(*sampler, 64, 256, distances, 100000, 11);
     for (size_t i = 0; i < distances.size(); ++i) {
       const double p = exact[static_cast<size_t>(distances[i])];
@@ -183,26 +176,25 @@ TEST_CASE("PoSE's chunks start at 0, reach the last position, and are uniform in
 }
 
 TEST_CASE("The official PoSE code's first chunk is at most half the window, v1 moves the first chunk, v2 does not") {
-  const PositionBatch code = make_position_sampler(config("pose", "code"))->sample(spec(500));
+  const PositionBatch code = make_position_sampler(PosePositions{.variant = PoseVariant::code})->sample(spec(500));
   for (int64_t b = 0; b < 500; ++b) {
     const float* p = row(code, b);
     const auto jump = std::find_if(p + 1, p + 32, [&](const float& x) { return x != *(&x - 1) + 1; });
     if (jump != p + 32) CHECK(jump - p <= 16);
     CHECK(p[0] == 0);
   }
-  const PositionBatch v1 = make_position_sampler(config("pose", "v1"))->sample(spec(500));
+  const PositionBatch v1 = make_position_sampler(PosePositions{.variant = PoseVariant::v1})->sample(spec(500));
   int64_t moved = 0;
   for (int64_t b = 0; b < 500; ++b) moved += row(v1, b)[0] > 0;
   CHECK(moved > 400);
 }
 
 TEST_CASE("Text follows the content rule: contiguous, aligned with the positions, or freely ahead") {
-  const auto gaps = [](const std::string& content) {
-    PositionConfig c = config("pose");
-    c.content = content;
-    return make_position_sampler(c)->sample(spec(200));
+  const auto gaps = [](PoseContent content) {
+    return make_position_sampler(PosePositions{.content = content})->sample(spec(200));
   };
-  const PositionBatch zero = gaps("zero"), same = gaps("same"), uniform = gaps("uniform");
+  const PositionBatch zero = gaps(PoseContent::zero), same = gaps(PoseContent::same),
+                      uniform = gaps(PoseContent::uniform);
   int64_t spread = 0;
   for (size_t b = 0; b < 200; ++b) {
     const auto &z = zero.content[b], &s = same.content[b], &u = uniform.content[b];
@@ -221,15 +213,12 @@ TEST_CASE("The text starts anywhere in the document, or where the published code
   for (const auto& content : make_position_sampler(config("contiguous"))->sample(spec(4000, 32, 32, 40)).content)
     starts.insert(content[0].begin);
   CHECK(starts.size() == 9);  // 0 .. 8
-  PositionConfig c = config("pose");
-  c.random_start = false;
+  const PosePositions c{.random_start = false};
   for (const auto& content : make_position_sampler(c)->sample(spec(50)).content) CHECK(content[0].begin == 0);
 }
 
 TEST_CASE("CREAM's head is at 0, its tail ends the target, and its middle prefers the centre") {
-  PositionConfig c = config("pose", "cream");
-  c.cream_mode = "continuity";
-  c.cream_edge = 4;
+  const PosePositions c{.variant = PoseVariant::cream, .cream_mode = CreamMode::continuity, .cream_edge = 4};
   const PositionBatch batch = make_position_sampler(c)->sample(spec(2000, 32, 1032));
   int64_t central = 0;
   for (int64_t b = 0; b < 2000; ++b) {
@@ -266,9 +255,7 @@ TEST_CASE("E2-LLM keeps four sink tokens, stays inside the window, and t counts 
   // windows longer than L: only scales that keep the positions inside
   const PositionBatch longer = make_position_sampler(config("e2"))->sample(spec(100, 64));
   CHECK(*std::min_element(longer.t.begin(), longer.t.end()) == 2);
-  PositionConfig c = config("e2");
-  c.per_step = true;
-  const PositionBatch shared = make_position_sampler(c)->sample(spec(10));
+  const PositionBatch shared = make_position_sampler(E2Positions{.per_step = true})->sample(spec(10));
   CHECK(std::set<double>(shared.t.begin(), shared.t.end()).size() == 1);
 }
 
@@ -287,18 +274,16 @@ TEST_CASE("CLEX pins both ends, draws every t, and leaves t = 1 contiguous") {
   const PositionBatch longer = make_position_sampler(config("clex"))->sample(spec(50, 128));
   for (int64_t b = 0; b < 50; ++b)
     CHECK(row(longer, b)[127] == float((128 * longer.t[static_cast<size_t>(b)] - 1) / 4));
-  PositionConfig c = config("clex");
-  c.continuous = true;
+  ClexPositions c{.continuous_t = true};
   const PositionBatch real = make_position_sampler(c)->sample(spec(50));
   CHECK(std::set<double>(real.t.begin(), real.t.end()).size() == 50);
-  c.spread = "multiply";
+  c.spread = ClexSpread::multiply;
   const PositionBatch multiplied = make_position_sampler(c)->sample(spec(5));
   for (int64_t b = 0; b < 5; ++b) CHECK(row(multiplied, b)[10] == float(10 * multiplied.t[static_cast<size_t>(b)]));
 }
 
 TEST_CASE("CLEX in two chunks jumps once at most and reaches the whole of L t") {
-  PositionConfig c = config("clex");
-  c.spread = "skip";
+  const ClexPositions c{.spread = ClexSpread::skip};
   const PositionBatch batch = make_position_sampler(c)->sample(spec(3000));
   const auto jumps_of = [](const PositionBatch& from, int64_t b) {
     const int64_t last = from.positions.size(1) - 1;
@@ -339,25 +324,25 @@ TEST_CASE("The window scale factor says which window a sample imitates") {
 }
 
 TEST_CASE("Bad samplers and bad batches are refused") {
-  const auto bad_config = [](const std::string& kind, auto&& change) {
-    PositionConfig c = config(kind);
-    change(c);
-    return test::error_of([&] { make_position_sampler(c); });
+  const auto bad_config = [](const PositionConfig& c) { return test::error_of([&] { make_position_sampler(c); }); };
+  const auto bad_text = [](const std::string& kind, const char* key, const char* text) {
+    return test::error_of([&] { position_sampler(kind).set(key, text); });
   };
-  CHECK(bad_config("spiral", [](auto&) {}).find("unknown kind \"spiral\"; known: contiguous, pose") !=
+  CHECK(test::error_of([] { position_sampler("spiral"); }).find("unknown kind \"spiral\"; known: contiguous, pose") !=
         std::string::npos);
-  CHECK(bad_config("pose", [](auto& c) { c.variant = "x"; }).find("variant must be one of paper") != std::string::npos);
-  CHECK(bad_config("pose", [](auto& c) { c.content = "x"; }).find("content must be one of") != std::string::npos);
-  CHECK(bad_config("pose", [](auto& c) { c.cream_mode = "x"; }).find("cream_mode") != std::string::npos);
-  CHECK(bad_config("pose", [](auto& c) { c.chunks = 0; }).find("chunks must be at least 1") != std::string::npos);
-  CHECK(bad_config("pose", [](auto& c) { c.variant = "code", c.chunks = 3; }).find("2 chunks, got 3") !=
+  CHECK(bad_text("pose", "pose_variant", "x").find("variant must be one of paper") != std::string::npos);
+  CHECK(bad_text("pose", "pose_content", "x").find("content must be one of") != std::string::npos);
+  CHECK(bad_text("pose", "cream_mode", "x").find("cream_mode") != std::string::npos);
+  CHECK(bad_config(PosePositions{.variant = static_cast<PoseVariant>(9)}).find("variant") != std::string::npos);
+  CHECK(bad_config(PosePositions{.chunks = 0}).find("chunks must be at least 1") != std::string::npos);
+  CHECK(bad_config(PosePositions{.chunks = 3, .variant = PoseVariant::code}).find("2 chunks, got 3") !=
         std::string::npos);
-  CHECK(bad_config("pose", [](auto& c) { c.content_windows = -1; }).find("content_windows") != std::string::npos);
-  CHECK(bad_config("pose", [](auto& c) { c.cream_sigma = 0; }).find("cream_sigma") != std::string::npos);
-  CHECK(bad_config("e2", [](auto& c) { c.max_factor = 0; }).find("max_factor") != std::string::npos);
-  CHECK(bad_config("e2", [](auto& c) { c.sink_tokens = -1; }).find("sink_tokens") != std::string::npos);
-  CHECK(bad_config("clex", [](auto& c) { c.max_factor = 0; }).find("max_factor") != std::string::npos);
-  CHECK(bad_config("clex", [](auto& c) { c.spread = "x"; }).find("spread") != std::string::npos);
+  CHECK(bad_config(PosePositions{.content_windows = -1}).find("content_windows") != std::string::npos);
+  CHECK(bad_config(PosePositions{.cream_sigma = 0}).find("cream_sigma") != std::string::npos);
+  CHECK(bad_config(E2Positions{.max_factor = 0}).find("max_factor") != std::string::npos);
+  CHECK(bad_config(E2Positions{.sink_tokens = -1}).find("sink_tokens") != std::string::npos);
+  CHECK(bad_config(ClexPositions{.max_factor = 0}).find("max_factor") != std::string::npos);
+  CHECK(bad_text("clex", "spread", "x").find("spread") != std::string::npos);
 
   const auto bad_spec = [](const std::string& kind, auto&& change) {
     SampleSpec s = spec(2);
@@ -380,8 +365,7 @@ TEST_CASE("Bad samplers and bad batches are refused") {
   CHECK(bad_spec("e2", [](auto& s) { s.window = 1000; }).find("shorter than the samples") != std::string::npos);
   CHECK(bad_spec("clex", [](auto& s) { s.window = 1; }).find("window must be at least 2") != std::string::npos);
   CHECK(bad_spec("clex", [](auto& s) { s.window = 1 << 21; }).find("exactly") != std::string::npos);
-  PositionConfig two = config("clex");
-  two.spread = "skip", two.max_factor = 3;
+  const ClexPositions two{.max_factor = 3, .spread = ClexSpread::skip};
   CHECK(test::error_of([&] { make_position_sampler(two)->sample(spec(1, 128)); }).find("more than max_factor = 3") !=
         std::string::npos);
 }

@@ -3,7 +3,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "rope/scaling.h"
+#include "rope/kinds.h"
 #include "support.h"
 #include "tensor/file.h"
 
@@ -12,17 +12,20 @@ using nlohmann::json;
 
 namespace {
 
+/// For kinds that have a factor; nothing is checked.
+void set_factor(RopeConfig& c, double factor) {
+  const Field* f = c.kind.find("factor");
+  if (f) *std::get<double*>(f->at(c.kind.data())) = factor;
+}
+
 RopeConfig basic(const std::string& type, int64_t head_dim = 64, double factor = 4) {
-  RopeConfig c;
-  c.rope_type = type;
-  c.head_dim = head_dim;
-  c.factor = factor;
-  c.max_position_embeddings = 256;
-  if (type == "longrope") {
-    c.short_factor.assign(static_cast<size_t>(head_dim / 2), 1.25);
-    c.long_factor.assign(static_cast<size_t>(head_dim / 2), 3.5);
+  RopeConfig c{.head_dim = head_dim, .max_position_embeddings = 256, .kind = rope_kind(type)};
+  if (auto* longrope = c.kind.get<LongRope>()) {
+    longrope->short_factor.assign(static_cast<size_t>(head_dim / 2), 1.25);
+    longrope->long_factor.assign(static_cast<size_t>(head_dim / 2), 3.5);
   }
-  if (type == "abf") c.base = 5e5;
+  if (auto* abf = c.kind.get<AbfRope>()) abf->base = 5e5;
+  set_factor(c, factor);
   return c;
 }
 
@@ -47,6 +50,34 @@ std::string whole_config(const RopeConfig& c) {
                       {"max_position_embeddings", c.max_position_embeddings},
                       {"rope_scaling", json::parse(rope_scaling_to_json(c))}};
   return whole.dump();
+}
+
+/// Every field that is not a factor gets a value that is not its default.
+void enrich(RopeKind& kind) {
+  if (auto* yarn = kind.get<YarnRope>()) {
+    *yarn = {.factor = yarn->factor,
+             .beta_fast = 31.5,
+             .beta_slow = 0.7,
+             .truncate = false,
+             .variant = YarnVariant::revised,
+             .mscale = 0.3,
+             .mscale_all_dim = 0.4,
+             .attention_factor = 1.1};
+  }
+  if (auto* llama3 = kind.get<Llama3Rope>()) llama3->low_freq_factor = 1.5, llama3->high_freq_factor = 3.5;
+  if (auto* longrope = kind.get<LongRope>()) longrope->attention_factor = 1.1;
+  if (auto* clex = kind.get<ClexRope>()) {
+    *clex = {.max_factor = 7,
+             .param_factor = 2,
+             .act = ClexAct::tanh,
+             .prior = ClexPrior::paper,
+             .ntk_input = false,
+             .input_base = 1e5,
+             .time_dt = 0.05,
+             .grow_steps = false,
+             .grad = ClexGrad::adjoint,
+             .lr_scale = 0.25};
+  }
 }
 
 json golden_cases() { return json::parse(test::golden("golden_rope").metadata().at("cases")); }
@@ -95,14 +126,16 @@ TEST_CASE("Every closed form of golden_rope is met in f64") {
     if (!meta.contains("kind")) continue;
     CAPTURE(name);
     RopeConfig c;
-    c.rope_type = meta["kind"] == "ntk-aware" ? "ntk" : meta["kind"].get<std::string>();
+    c.kind = rope_kind(meta["kind"] == "ntk-aware" ? "ntk" : meta["kind"].get<std::string>());
     c.head_dim = 2 * file.load(name + "/inv_freq").numel();
     c.rope_theta = meta["base"];
-    c.factor = meta.value("factor", 1.0);
+    set_factor(c, meta.value("factor", 1.0));
     c.max_position_embeddings = meta.value("max_pos", 2048);
     c.original_max_position_embeddings = meta.value("original_max_position_embeddings", 0);
-    c.low_freq_factor = meta.value("low_freq_factor", 1.0);
-    c.high_freq_factor = meta.value("high_freq_factor", 4.0);
+    if (auto* llama3 = c.kind.get<Llama3Rope>()) {
+      llama3->low_freq_factor = meta.value("low_freq_factor", 1.0);
+      llama3->high_freq_factor = meta.value("high_freq_factor", 4.0);
+    }
     const int64_t length = meta.contains("seq_len") && !meta["seq_len"].is_null() ? meta["seq_len"].get<int64_t>() : 0;
     CHECK(ratio_error(theta(c, length), file.load(name + "/inv_freq").to_vector()) < 1e-10);
     if (meta.contains("attention_scaling")) {
@@ -139,7 +172,7 @@ TEST_CASE("Every list of rope_golden.json is met within 1e-6") {
     close("yarn", theta(config("yarn")));
     close("llama3", theta(config("llama3")));
     RopeConfig revised = config("yarn");
-    revised.yarn_variant = "revised";
+    revised.kind.get<YarnRope>()->variant = YarnVariant::revised;
     close("yarn_revised_pose", theta(revised));
     CHECK(make_rope_scaling(revised)->table({}).attention_scale == doctest::Approx(lists["yarn_mscale"].get<double>()));
     CHECK(make_rope_scaling(config("longrope"))->table({}).attention_scale ==
@@ -158,7 +191,7 @@ TEST_CASE(
   for (const std::string& kind : kKinds) {
     CAPTURE(kind);
     RopeConfig c = basic(kind);
-    if (kind == "e2") c.factor = 0;
+    if (kind == "e2") set_factor(c, 0);
     const bool grows =
         kind == "dynamic" || kind == "dynamic_linear" || kind == "longrope" || kind == "clex" || kind == "e2";
     CHECK(make_rope_scaling(c)->depends_on_length() == grows);
@@ -176,7 +209,7 @@ TEST_CASE("E2 divides by the number of windows that cover the sequence, by a fix
   CHECK(theta(c, 1025) == theta(basic("linear", 64, 5)));
   CHECK(make_rope_scaling(c)->table({.length = 1024, .training = true}).inv_freq.value().to_vector() ==
         theta(basic("default")));
-  c.factor = 8;
+  set_factor(c, 8);
   CHECK(theta(c, 10) == theta(basic("linear", 64, 8)));
   CHECK(!make_rope_scaling(c)->depends_on_length());
 }
@@ -195,20 +228,21 @@ TEST_CASE("Only the rotary part of a head has frequencies") {
 
 TEST_CASE("YaRN's attention scale can be overridden, or made of mscale and mscale_all_dim when both are there") {
   RopeConfig c = basic("yarn", 64, 40);
+  YarnRope& yarn = *c.kind.get<YarnRope>();
   const auto scale = [&] { return make_rope_scaling(c)->table({}).attention_scale; };
   CHECK(scale() == doctest::Approx(0.1 * std::log(40.0) + 1));
-  c.mscale = 0.707;
+  yarn.mscale = 0.707;
   CHECK(scale() == doctest::Approx(0.1 * std::log(40.0) + 1));
-  c.mscale_all_dim = 1.0;
+  yarn.mscale_all_dim = 1.0;
   CHECK(scale() == doctest::Approx((0.0707 * std::log(40.0) + 1) / (0.1 * std::log(40.0) + 1)));
-  c.attention_factor = 1.5;
+  yarn.attention_factor = 1.5;
   CHECK(scale() == 1.5);
 }
 
 TEST_CASE("YaRN without rounding moves the ends of the ramp inwards") {
   RopeConfig c = basic("yarn", 64, 4);
   const std::vector<double> rounded = theta(c);
-  c.truncate = false;
+  c.kind.get<YarnRope>()->truncate = false;
   const std::vector<double> exact = theta(c);
   CHECK(exact != rounded);
   CHECK(exact.front() == doctest::Approx(1.0));
@@ -240,15 +274,13 @@ TEST_CASE("Every kind's recipe comes back from config.json unchanged") {
       if (rich) {
         c.rope_theta = 12345.678901234567;
         c.original_max_position_embeddings = 100;
-        c.beta_fast = 31.5, c.beta_slow = 0.7, c.truncate = false, c.yarn_variant = "revised";
-        c.mscale = 0.3, c.mscale_all_dim = 0.4, c.attention_factor = 1.1;
-        c.low_freq_factor = 1.5, c.high_freq_factor = 3.5;
-        c.clex = {7, 2, "tanh", "paper", false, 1e5, 0.05, false, "adjoint", 0.25};
         c.logn = LogN::position;
+        enrich(c.kind);
       }
       const RopeConfig back = rope_config_from_json(whole_config(c));
       CHECK(rope_scaling_to_json(back) == rope_scaling_to_json(c));
-      CHECK(back.rope_type == c.rope_type);
+      CHECK(back.rope_type() == c.rope_type());
+      CHECK(back.kind == c.kind);
       CHECK(back.rope_theta == c.rope_theta);
       CHECK(back.logn == c.logn);
       if (rich) CHECK(back.original_window() == 100);
@@ -261,8 +293,8 @@ TEST_CASE("Every kind's recipe comes back from config.json unchanged") {
   const RopeConfig clex = rope_config_from_json(
       R"({"head_dim": 64, "max_position_embeddings": 256, "rope_scaling": {"type": "clex", "max_factor": 7, "param_factor": 2,
           "factor": 1, "act": "tanh", "time_dt": 0.01, "log_scale": true}})");
-  CHECK(clex.clex.max_factor == 7);
-  CHECK(clex.clex.time_dt == 0.01);
+  CHECK(clex.kind.get<ClexRope>()->max_factor == 7);
+  CHECK(clex.kind.get<ClexRope>()->time_dt == 0.01);
   CHECK(clex.logn == LogN::constant);
 }
 
@@ -271,10 +303,10 @@ TEST_CASE("Older and newer spellings of config.json are understood") {
     return rope_config_from_json(R"({"hidden_size": 256, "num_attention_heads": 4, "max_position_embeddings": 4096, )" +
                                  tail + "}");
   };
-  CHECK(read(R"("rope_scaling": null)").rope_type == "default");
+  CHECK(read(R"("rope_scaling": null)").rope_type() == "default");
   CHECK(read(R"("rope_theta": 5e5)").rope_theta == 5e5);
   CHECK(read(R"("x": 1)").head_dim == 64);
-  CHECK(read(R"("rope_scaling": {"type": "linear", "factor": 2})").factor == 2);
+  CHECK(read(R"("rope_scaling": {"type": "linear", "factor": 2})").kind == LinearRope{.factor = 2});
   const RopeConfig v5 =
       read(R"("rope_parameters": {"rope_type": "yarn", "rope_theta": 2e5, "factor": 8.0, "partial_rotary_factor": 0.5,
                                  "original_max_position_embeddings": 512})");
@@ -282,11 +314,11 @@ TEST_CASE("Older and newer spellings of config.json are understood") {
   CHECK(v5.rotary_dim() == 32);
   CHECK(v5.original_window() == 512);
   // no factor: the ratio of the windows
-  CHECK(read(R"("rope_scaling": {"rope_type": "yarn", "original_max_position_embeddings": 512})").factor == 8);
+  CHECK(read(R"("rope_scaling": {"rope_type": "yarn", "original_max_position_embeddings": 512})").kind ==
+        YarnRope{.factor = 8});
   const RopeConfig phi = read(
       R"("original_max_position_embeddings": 1024, "rope_scaling": {"type": "su", "short_factor": [1], "long_factor": [2]})");
-  CHECK(phi.rope_type == "longrope");
-  CHECK(phi.factor == 4);
+  CHECK(phi.kind == LongRope{.factor = 4, .short_factor = {1}, .long_factor = {2}});
 }
 
 TEST_CASE("A bad config.json is refused by name") {
@@ -334,7 +366,8 @@ TEST_CASE("A recipe with values out of range is refused") {
     CAPTURE(kind);
     CHECK(error(basic(kind, 64, 0.5)).find("factor must be") != std::string::npos);
   }
-  CHECK(error(basic("spiral")).find("unknown rope_type \"spiral\"; known: default, linear") != std::string::npos);
+  CHECK(test::error_of([] { basic("spiral"); }).find("unknown rope_type \"spiral\"; known: default, linear") !=
+        std::string::npos);
   CHECK(error(basic("default", 63)).find("must be even") != std::string::npos);
   CHECK(error(basic("default", 0)).find("must be even") != std::string::npos);
   CHECK(error(basic("ntk", 2)).find("more than one pair") != std::string::npos);
@@ -349,22 +382,32 @@ TEST_CASE("A recipe with values out of range is refused") {
   CHECK(changed("default", [](auto& c) { c.max_position_embeddings = 0; }).find("window") != std::string::npos);
   CHECK(changed("default", [](auto& c) { c.logn = LogN::position, c.max_position_embeddings = 1; }).find("log-n") !=
         std::string::npos);
-  CHECK(changed("yarn", [](auto& c) { c.beta_slow = 40; }).find("beta_fast > beta_slow") != std::string::npos);
-  CHECK(changed("yarn", [](auto& c) { c.yarn_variant = "x"; }).find("yarn_variant") != std::string::npos);
-  CHECK(changed("llama3", [](auto& c) { c.high_freq_factor = 1; }).find("high_freq_factor") != std::string::npos);
-  CHECK(changed("longrope", [](auto& c) { c.long_factor.pop_back(); }).find("long_factor needs 32 values, got 31") !=
-        std::string::npos);
-  CHECK(changed("longrope", [](auto& c) { c.short_factor[3] = 0; }).find("short_factor must be positive") !=
-        std::string::npos);
+  CHECK(changed("yarn", [](auto& c) {
+          c.kind = YarnRope{.factor = 4, .beta_slow = 40};
+        }).find("beta_fast > beta_slow") != std::string::npos);
+  CHECK(changed("yarn", [](auto& c) {
+          c.kind.template get<YarnRope>()->variant = static_cast<YarnVariant>(7);
+        }).find("yarn_variant must be one of paper, revised") != std::string::npos);
+  CHECK(changed("llama3", [](auto& c) {
+          c.kind = Llama3Rope{.factor = 4, .high_freq_factor = 1};
+        }).find("high_freq_factor") != std::string::npos);
+  CHECK(changed("longrope", [](auto& c) {
+          c.kind.template get<LongRope>()->long_factor.pop_back();
+        }).find("long_factor needs 32 values, got 31") != std::string::npos);
+  CHECK(changed("longrope", [](auto& c) {
+          c.kind.template get<LongRope>()->short_factor[3] = 0;
+        }).find("short_factor must be above 0") != std::string::npos);
   CHECK(changed("longrope", [](auto& c) { c.max_position_embeddings = 1; }).find("window") != std::string::npos);
-  CHECK(changed("abf", [](auto& c) { c.base = 0; }).find("base must be above 1") != std::string::npos);
-  CHECK(changed("clex", [](auto& c) { c.clex.act = "relu"; }).find("act") != std::string::npos);
-  CHECK(changed("clex", [](auto& c) { c.clex.prior = "x"; }).find("prior") != std::string::npos);
-  CHECK(changed("clex", [](auto& c) { c.clex.grad = "x"; }).find("grad") != std::string::npos);
-  CHECK(changed("clex", [](auto& c) { c.clex.time_dt = 0; }).find("time_dt") != std::string::npos);
-  CHECK(changed("clex", [](auto& c) { c.clex.max_factor = 0; }).find("max_factor") != std::string::npos);
-  CHECK(changed("clex", [](auto& c) { c.clex.param_factor = 0; }).find("param_factor") != std::string::npos);
-  CHECK(changed("clex", [](auto& c) { c.clex.input_base = 0.5; }).find("input_base") != std::string::npos);
+  CHECK(changed("abf", [](auto& c) { c.kind = AbfRope{}; }).find("base must be above 1") != std::string::npos);
+  for (const char* key : {"act", "prior", "grad"}) {
+    CHECK(test::error_of([&] { rope_kind("clex").set(key, "relu"); }).find(cat(key, " must be one of")) !=
+          std::string::npos);
+  }
+  CHECK(changed("clex", [](auto& c) { c.kind = ClexRope{.time_dt = 0}; }).find("time_dt") != std::string::npos);
+  CHECK(changed("clex", [](auto& c) { c.kind = ClexRope{.max_factor = 0}; }).find("max_factor") != std::string::npos);
+  CHECK(changed("clex", [](auto& c) { c.kind = ClexRope{.param_factor = 0}; }).find("param_factor") !=
+        std::string::npos);
+  CHECK(changed("clex", [](auto& c) { c.kind = ClexRope{.input_base = 0.5}; }).find("input_base") != std::string::npos);
   CHECK(test::error_of([] {
           make_rope_scaling(basic("yarn"))->set_parameters({Tensor::zeros({1})});
         }).find("no parameters") != std::string::npos);

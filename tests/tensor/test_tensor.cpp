@@ -115,20 +115,20 @@ TEST_CASE("gemm equals the triple loop for every transposition, alpha and beta")
                    vb[size_t(tb == Trans::no ? p * n + j : j * k + p)];
             want[size_t(i * n + j)] = 0.5 * s - 2.0 * vc[size_t(i * n + j)];
           }
-        gemm(a, ta, b, tb, c, 0.5, -2.0);
+        gemm({a, ta}, {b, tb}, c, {.alpha = 0.5, .beta = -2.0});
         CHECK(test::relative_error(c.to_vector(), want) < (dtype == DType::f64 ? 1e-14 : 2e-6));
       }
     }
   }
   CHECK(test::error_of([] {
-          gemm(Tensor::zeros({2, 3}), Trans::no, Tensor::zeros({4, 5}), Trans::no, Tensor::zeros({2, 5}));
+          gemm(Tensor::zeros({2, 3}), Tensor::zeros({4, 5}), Tensor::zeros({2, 5}));
         }) == "[gemm] inner sizes differ: op(A) is [2, 3], op(B) is [4, 5]");
 }
 
 TEST_CASE("matvec equals gemm") {
   const Tensor w = test::randn({131, 77}, 1, DType::f32), x = test::randn({77}, 2, DType::f32);
   const Tensor want = Tensor::zeros({131, 1}), got = Tensor::zeros({131, 1});
-  gemm(w, Trans::no, x.view({77, 1}), Trans::no, want);
+  gemm(w, x.view({77, 1}), want);
   cpu::matvec(131, 77, w.data<float>(), x.data<float>(), got.data<float>());
   CHECK(test::relative_error(got, want) < 1e-6);
   cpu::matvec(131, 77, w.to(DType::bf16).data<bf16>(), x.data<float>(), got.data<float>());

@@ -1,4 +1,4 @@
-// Additions in no fixed order, for the kernels that set_fast_atomics allows them.
+// Additions in no fixed order, for the kernels that Tape::set_fast_atomics allows them.
 #pragma once
 #include "tensor/launch.cuh"
 

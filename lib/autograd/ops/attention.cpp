@@ -29,6 +29,8 @@ struct Heads {
   explicit Heads(const HeadView& v, int64_t d)
       : data(static_cast<T*>(v.data)), batch(v.batch), row(v.row), head_dim(d) {}
   T* at(int64_t b, int64_t t, int64_t h) const { return data + b * batch + t * row + h * head_dim; }
+  /// The rows of head h from token t on, as a factor.
+  cpu::Factor<T> rows(int64_t b, int64_t t, int64_t h) const { return {at(b, t, h), row}; }
 };
 
 /// How many keys query i sees.
@@ -49,6 +51,21 @@ template <class T>
   for (int64_t c = 0; c < n; ++c) scores[c] = cap * fast_tanh(scores[c] * inverse);
 }
 
+/// out [rows, width] = scale A [rows, D] B [width, D]^T
+template <class T>
+cpu::Product<T> scores_of(const AttentionShape& s, int64_t rows, int64_t width, cpu::Factor<T> a, cpu::Factor<T> b,
+                          T* out, double scale) {
+  b.trans = Trans::yes;
+  return {.m = rows,
+          .n = width,
+          .k = s.head_dim,
+          .a = a,
+          .b = b,
+          .c = out,
+          .c_stride = width,
+          .alpha = static_cast<T>(scale)};
+}
+
 /// One block of queries of one head: O and logsumexp by the online softmax over blocks of keys.
 template <class T>
 RW_CPU_LEVELS void forward_block(const AttentionShape& s, const Heads<T>& q, const Heads<T>& k, const Heads<T>& v,
@@ -62,8 +79,7 @@ RW_CPU_LEVELS void forward_block(const AttentionShape& s, const Heads<T>& q, con
   for (int64_t j = first; j < keys; j += kKeyBlock) {
     const int64_t width = std::min(kKeyBlock, keys - j);
     T* block = scores.data();  // [rows, width]
-    cpu::gemm(Trans::no, Trans::yes, rows, width, d, static_cast<T>(s.scale), q.at(b, begin, h), q.row, k.at(b, j, kv),
-              k.row, T(0), block, width);
+    cpu::gemm(scores_of(s, rows, width, q.rows(b, begin, h), k.rows(b, j, kv), block, s.scale));
     for (int64_t r = 0; r < rows; ++r) {
       T* row = block + r * width;
       const int64_t seen = std::clamp<int64_t>(visible(s, begin + r) - j, 0, width);
@@ -89,8 +105,14 @@ RW_CPU_LEVELS void forward_block(const AttentionShape& s, const Heads<T>& q, con
         for (int64_t c = 0; c < d; ++c) out[c] *= shrink;
       }
     }
-    cpu::gemm(Trans::no, Trans::no, rows, d, width, T(1), block, width, v.at(b, j, kv), v.row, j == first ? T(0) : T(1),
-              o.at(b, begin, h), o.row);
+    cpu::gemm(cpu::Product<T>{.m = rows,
+                              .n = d,
+                              .k = width,
+                              .a = {block, width},
+                              .b = v.rows(b, j, kv),
+                              .c = o.at(b, begin, h),
+                              .c_stride = o.row,
+                              .beta = j == first ? T(0) : T(1)});
   }
   for (int64_t r = 0; r < rows; ++r) {
     const T sum = total[static_cast<size_t>(r)];
@@ -196,10 +218,8 @@ RW_CPU_LEVELS void backward_head(const AttentionShape& s, const Heads<T>& q, con
       for (int64_t j = first; j < keys; j += kKeyBlock) {
         const int64_t width = std::min(kKeyBlock, keys - j);
         T *p = p_block.data(), *ds = ds_block.data();
-        cpu::gemm(Trans::no, Trans::yes, rows, width, d, static_cast<T>(s.scale), q.at(b, begin, h), q.row,
-                  k.at(b, j, kv), k.row, T(0), p, width);
-        cpu::gemm(Trans::no, Trans::yes, rows, width, d, T(1), d_o.at(b, begin, h), d_o.row, v.at(b, j, kv), v.row,
-                  T(0), ds, width);
+        cpu::gemm(scores_of(s, rows, width, q.rows(b, begin, h), k.rows(b, j, kv), p, s.scale));
+        cpu::gemm(scores_of(s, rows, width, d_o.rows(b, begin, h), v.rows(b, j, kv), ds, 1));
         for (int64_t r = 0; r < rows; ++r) {
           T *pr = p + r * width, *sr = ds + r * width;
           const int64_t seen = std::clamp<int64_t>(visible(s, begin + r) - j, 0, width);
@@ -220,12 +240,25 @@ RW_CPU_LEVELS void backward_head(const AttentionShape& s, const Heads<T>& q, con
           std::fill(pr + seen, pr + width, T(0));
           std::fill(sr + seen, sr + width, T(0));
         }
-        cpu::gemm(Trans::yes, Trans::no, width, d, rows, T(1), p, width, d_o.at(b, begin, h), d_o.row, T(1),
-                  dv.at(b, j, kv), dv.row);
-        cpu::gemm(Trans::yes, Trans::no, width, d, rows, T(1), ds, width, q.at(b, begin, h), q.row, T(1),
-                  dk.at(b, j, kv), dk.row);
-        cpu::gemm(Trans::no, Trans::no, rows, d, width, T(1), ds, width, k.at(b, j, kv), k.row,
-                  j == first ? T(0) : T(1), dq.at(b, begin, h), dq.row);
+        cpu::Product<T> product{.m = width,
+                                .n = d,
+                                .k = rows,
+                                .a = {p, width, Trans::yes},
+                                .b = d_o.rows(b, begin, h),
+                                .c = dv.at(b, j, kv),
+                                .c_stride = dv.row,
+                                .beta = T(1)};
+        cpu::gemm(product);  // dV += P^T dO
+        product.a.data = ds, product.b = q.rows(b, begin, h), product.c = dk.at(b, j, kv), product.c_stride = dk.row;
+        cpu::gemm(product);  // dK += dS^T Q
+        cpu::gemm(cpu::Product<T>{.m = rows,
+                                  .n = d,
+                                  .k = width,
+                                  .a = {ds, width},
+                                  .b = k.rows(b, j, kv),
+                                  .c = dq.at(b, begin, h),
+                                  .c_stride = dq.row,
+                                  .beta = j == first ? T(0) : T(1)});
       }
     }
   }
@@ -303,6 +336,7 @@ struct AttentionNode : Node {  // saved: q, k, v (or qkv), o, lse
   void backward() override {
     const Inputs in{{saved.begin(), saved.end() - 2}, shape.n_heads, shape.n_kv_heads};
     const Inputs d = in.like();
+    shape.paths.fast_atomics = fast_atomics();
     backward_all(shape, in, saved[saved.size() - 2], saved.back(), grad_out(), d);
     for (size_t i = 0; i < d.tensors.size(); ++i) add_grad(i, d.tensors[i]);
   }

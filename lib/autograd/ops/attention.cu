@@ -1,5 +1,4 @@
 // Attention on the GPU: the choice of a path, and what the backward of every path begins and may end with.
-#include <atomic>
 #include <cmath>
 
 #include "autograd/ops/attention.cuh"
@@ -58,13 +57,10 @@ __global__ void __launch_bounds__(kThreads) finish_dq_kernel(Shape s, const floa
   store_float<N>(head + (line - bh * s.tq) * dq.row + (i - line * s.head_dim), x);
 }
 
-std::atomic<Path> fastest_path{Path::few};
-
 Path choose(const AttentionShape& s, std::initializer_list<const HeadView*> views, bool forward) {
-  const Path limit = fastest_path.load(std::memory_order_relaxed);
-  if (forward && limit >= Path::few && few_takes(s, views)) return Path::few;
-  const bool plain = s.window == 0 && s.soft_cap == 0;  // the Hopper kernels know neither
-  if (plain && limit >= Path::sm90 && sm90_takes(s, views)) return Path::sm90;
+  const Path limit = s.paths.fastest;
+  if (forward && limit >= Path::split_kv && split_kv_takes(s, views)) return Path::split_kv;
+  if (limit >= Path::sm90 && sm90_takes(s, views)) return Path::sm90;
   if (limit >= Path::mma && mma_takes(s, views)) return Path::mma;
   return Path::general;
 }
@@ -78,8 +74,6 @@ void check_arguments(const AttentionShape& s, const HeadView& q) {
 }
 
 }  // namespace
-
-void set_fastest_path(Path path) { fastest_path = path; }
 
 void announce_view(const HeadView& view, int64_t batch, int64_t length, int64_t heads, int64_t head_dim) {
   const int64_t element = size_of(view.owner->dtype());
@@ -140,8 +134,8 @@ void attention_forward(const AttentionShape& s, const HeadView& q, const HeadVie
   if (s.batch == 0 || s.q_length == 0) return;
   float* l = lse.defined() ? lse.data<float>() : nullptr;
   switch (attn::choose(s, {&q, &k, &v, &o}, true)) {
-    case attn::Path::few:
-      return attn::few_forward(s, q, k, v, o, l);
+    case attn::Path::split_kv:
+      return attn::split_kv_forward(s, q, k, v, o, l);
     case attn::Path::sm90:
       return attn::sm90_forward(s, q, k, v, o, l);
     case attn::Path::mma:
@@ -163,7 +157,7 @@ void attention_backward(const AttentionShape& s, const HeadView& q, const HeadVi
       return attn::sm90_backward(s, q, k, v, rows, d_o, dq, dk, dv);
     case attn::Path::mma:
       return attn::mma_backward(s, q, k, v, rows, d_o, dq, dk, dv);
-    case attn::Path::few:  // forward only
+    case attn::Path::split_kv:  // forward only
     case attn::Path::general:
       break;
   }

@@ -5,18 +5,20 @@
 //   attention_mma*.cu       bf16, head dim 16, 32, 48, 64, 80, 96 or 128: mma.sync tensor cores, cp.async (sm_80 on)
 //   attention_sm90_*.cu     bf16, head dim a multiple of 8 up to 128, padded to 64 or 128 (sm90_pads says which are
 //                           worth it): wgmma fed by TMA, warp-specialised (sm_90a only)
-//   attention_few.cu        forward of few queries over many keys: the keys in stretches, a block each
+//   attention_split_kv.cu   forward of few queries over many keys: the keys split, a block each
 //
 // All of them compute, per (batch, head), with i over queries and j over keys:
 //
-//   S = scale Q K^T       masked where j > i + (Tk - Tq) if causal
+//   S = scale Q K^T, S = cap tanh(S / cap) with a soft cap; masked where j > i + (Tk - Tq) if causal, and where
+//   j <= i + (Tk - Tq) - window with a window
 //   lse_i = log sum_j exp S_ij,   P = exp(S - lse),   O = P V
-//   dV = P^T dO,   dP = dO V^T,   dS = P (dP - delta),   delta_i = sum_d dO_id O_id,   dQ = scale dS K,   dK = scale
-//   dS^T Q
+//   dV = P^T dO,   dP = dO V^T,   delta_i = sum_d dO_id O_id
+//   dS = P (dP - delta), with a soft cap also times 1 - tanh^2
+//   dQ = scale dS K,   dK = scale dS^T Q
 //
 // The backward runs as three kernels: delta; dK and dV (a block owns keys and walks the queries of every head of its
 // group); dQ (a block owns queries and walks the keys). S and dP are computed twice, 7 matrix products instead of 5:
-// the price of sums in a fixed order without atomics. Where set_fast_atomics allows it, the kernel of dK and dV adds
+// the price of sums in a fixed order without atomics. With fast_atomics the kernel of dK and dV adds
 // its part of dQ to an f32 workspace, too: 5 products, and one more kernel that rounds the workspace to dQ.
 #pragma once
 #include <cuda_bf16.h>
@@ -162,8 +164,8 @@ void general_backward(const AttentionShape& s, const HeadView& q, const HeadView
                       const Tensor& lse, const RowVectors& rows, const HeadView& d_o, const HeadView& dq,
                       const HeadView& dk, const HeadView& dv);
 
-bool few_takes(const AttentionShape& s, std::initializer_list<const HeadView*> views);
-void few_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o,
+bool split_kv_takes(const AttentionShape& s, std::initializer_list<const HeadView*> views);
+void split_kv_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o,
                  float* lse);
 
 /// Whether there are kernels for the head dim.

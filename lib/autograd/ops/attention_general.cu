@@ -3,11 +3,10 @@
 // It takes f32 and bf16, any head dim up to 256 and any length. It is the one to read first: attention.cuh has the
 // formulas, and each kernel below is a loop over 32 x 32 tiles in shared memory with f32 FMA. A block has 16 x 16
 // threads; thread (ty, tx) owns rows ty, ty + 16 of the tile and columns tx, tx + 16 of the scores or 4 tx .. 4 tx + 3
-// (+ 64 n) of the head dim. Sums run in a fixed order, so a second run gives the same bits, unless set_fast_atomics
+// (+ 64 n) of the head dim. Sums run in a fixed order, so a second run gives the same bits, unless fast_atomics
 // gives that up for dQ.
 #include <cmath>
 
-#include "autograd/fast_atomics.h"
 #include "autograd/ops/atomic_add.cuh"
 #include "autograd/ops/attention.cuh"
 #include "tensor/error.h"
@@ -337,7 +336,7 @@ void launch_backward(const AttentionShape& shape, const HeadView& q, const HeadV
            Heads<const T>(k), Heads<const T>(v), Heads<const T>(d_o), l, delta, rows.pitch, Heads<T>(dk), Heads<T>(dv),
            dq_sums);
   };
-  if (fast_atomics()) {
+  if (shape.paths.fast_atomics) {
     const Tensor sums = dq_workspace(shape, q.owner->device());
     keys({"attention backward (general, atomics)", work_of(shape, 5, 3, 4, sizeof(T))},
          backward_kv_kernel<T, DMAX, BM, BN, true>, sums.data<float>());

@@ -1,8 +1,7 @@
 // Attention backward on tensor cores through mma.sync; attention_mma.cuh has the products it is made of.
 //
-// In a fixed order two kernels: dK and dV (a block owns keys), then dQ (a block owns queries). Where set_fast_atomics
-// allows it one kernel, with dS^T through shared memory for the fifth product, and dQ added to an f32 workspace.
-#include "autograd/fast_atomics.h"
+// In a fixed order two kernels: dK and dV (a block owns keys), then dQ (a block owns queries). With fast_atomics
+// one kernel, with dS^T through shared memory for the fifth product, and dQ added to an f32 workspace.
 #include "autograd/ops/atomic_add.cuh"
 #include "autograd/ops/attention_mma.cuh"
 
@@ -246,7 +245,7 @@ void mma_backward(const AttentionShape& shape, const HeadView& q, const HeadView
              Heads<const bf>(q), Heads<const bf>(k), Heads<const bf>(v), Heads<const bf>(d_o), lse2, delta, rows.pitch,
              Heads<bf>(dk), Heads<bf>(dv), dq_sums);
     };
-    if (fast_atomics()) {
+    if (shape.paths.fast_atomics) {
       const Tensor sums = dq_workspace(shape, q.owner->device());
       keys({"attention backward (mma, atomics)", work_of(shape, 5, 3, 4, 2)}, backward_kv_kernel<D, true>,
            bytes + BackwardTiles<D>::ds_bytes, sums.data<float>());

@@ -368,6 +368,16 @@ __device__ inline void stage_rows(bf* first_row, int panel_bytes, const float (&
   }
 }
 
+/// Of a thread's row `half`, leaves the columns [low, high), counted from its first one; no others are seen.
+template <int n>
+__device__ __forceinline__ void keep_columns(float (&scores)[n], int half, int low, int high) {
+#pragma unroll
+  for (int j = 0; j < n / 4; ++j)
+#pragma unroll
+    for (int e = 0; e < 2; ++e)
+      if (8 * j + e < low || 8 * j + e >= high) scores[4 * j + 2 * half + e] = -INFINITY;
+}
+
 /// Hands out items 0, 1, ... to the blocks of one launch and resets itself when the last block is through. One launch
 /// at a time may use a counter, which the compute stream guarantees.
 struct Tickets {

@@ -12,7 +12,7 @@
 // (in the keys kernel S, P and dS are the transposes of what attention.cuh calls so). The accumulator of S has the
 // layout of wgmma's register operand A, so P and dS never visit shared memory. In flight at once: dP under the
 // exponentials, sum1 under dS, and sum0 under the next tile's S; the other warpgroup fills what is left.
-#include "autograd/ops/attention_sm90.cuh"
+#include "autograd/ops/attention_sm90_bwd.cuh"
 
 namespace rw::cuda::attn {
 namespace {
@@ -23,12 +23,12 @@ __device__ Tickets tickets;
 /// tile ahead in a second buffer, and the resident pair is read from registers (which halves the traffic of S and dP in
 /// shared memory). The resident pair has two slots, so that an item's loads and the previous item's results do not wait
 /// for each other.
-template <int D_, bool keys_, int W_, int stages_, bool ahead_ = true, bool in_registers_ = true>
+template <int D_, bool keys_, int W_, int stages_, bool ahead_ = true, bool windowed_ = false>
 struct Config {
+  static constexpr bool windowed = windowed_;  // an instance of its own: a window's mask costs registers
   static constexpr int D = D_, W = W_, stages = stages_;
   static constexpr bool keys = keys_;  // resident: keys (sums dK, dV) or queries (sum dQ)
-  static constexpr bool ahead = ahead_ && !(D == 128 && keys),
-                        in_registers = in_registers_ && D == 64 && !(keys && ahead);
+  static constexpr bool ahead = ahead_ && !(D == 128 && keys), in_registers = D == 64 && !(keys && ahead);
   // dS from P as rounded for sum1, where P in f32 would not fit in the registers too
   static constexpr bool rounded = keys && (D == 128 || ahead);
   static constexpr int WGS = 2, R = 64 * WGS, threads = 128 * (WGS + 1);
@@ -101,13 +101,14 @@ struct Place {
       r0 = tile * C::R;  // the first keys are seen by the most queries
       begin = s.first_query(r0) / C::W * C::W;
       end = s.tq;
+      if constexpr (C::windowed) end = max(begin, s.queries_until(min(r0 + C::R, s.tk)));  // none: too old for all
       head = h * s.group;
       heads = s.group;
     } else {
       b = bh / s.n_heads;
       h = bh % s.n_heads;
       r0 = (a.order.tiles - 1 - tile) * C::R;
-      begin = 0;
+      begin = C::windowed ? s.first_key(r0) / C::W * C::W : 0;
       end = s.keys_until(min(r0 + C::R, s.tq));
       head = h / s.group;
       heads = 1;
@@ -177,9 +178,6 @@ __device__ void store_results(const Arguments& a, const Maps& maps, const Shared
   }
 }
 
-/// P = exp2(c S - lse2). Rounding can leave the exponent above 0 at huge scores; P never exceeds 1.
-__device__ float probability(float score, float c, float lse2) { return exp2_fast(fminf(fmaf(score, c, -lse2), 0.f)); }
-
 /// A walked tile: where it lies in the ring, and its first row.
 struct Walked {
   int stage = 0, parity = 0, t = 0;
@@ -203,7 +201,9 @@ struct Walk {
         high(tiles) {
     if (first >= (C::keys ? s.tk : s.tq)) high = 0;  // rows beyond the end
     if (C::keys && s.causal) low = max(0, first - s.offset - begin) / C::W;
-    if (!C::keys) high = min(high, ceil_div(s.keys_until(first + 64), C::W));
+    if (C::keys && C::windowed) high = min(high, ceil_div(s.queries_until(first + 64) - begin, C::W));
+    if (!C::keys) high = min(high, ceil_div(s.keys_until(first + 64) - begin, C::W));
+    if (!C::keys && C::windowed) low = (s.first_key(first) - begin) / C::W;
   }
   __device__ void release(int stage) const {
     if (stage >= 0) warp_arrive(shared.w_empty + stage);
@@ -231,6 +231,41 @@ struct Walk {
   }
 };
 
+/// lse2 and delta of a thread's two rows, from query `mine` on.
+template <class C>
+__device__ __forceinline__ void load_row_vectors(const Arguments& a, const Place<C>& place, int mine, float (&lse2)[2],
+                                                 float (&delta)[2]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int64_t row = int64_t(place.b * a.s.n_heads + place.h) * a.pitch + mine + 8 * half;
+    lse2[half] = a.lse2[row];
+    delta[half] = a.delta[row];
+  }
+}
+
+/// -inf where a warpgroup's rows from `first` on see nothing of the tile that starts at t; `mine`: this thread's row,
+/// column0: its first column.
+template <class C>
+__device__ __forceinline__ void mask(float (&scores)[C::W / 2], const Shape& s, int first, int mine, int t,
+                                     int column0) {
+  if (C::keys ? s.causal && first + 63 > t + s.offset : s.needs_mask(first, t + C::W)) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = mine + 8 * half;
+      keep_columns(scores, half, C::keys ? row - s.offset - column0 : 0,
+                   C::keys ? C::W : s.keys_until(row + 1) - column0);
+    }
+  }
+  if (C::windowed && (C::keys ? t + C::W > first + s.window - s.offset : t < s.first_key(first + 63))) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = mine + 8 * half;
+      keep_columns(scores, half, C::keys ? 0 : s.first_key(row) - column0,
+                   C::keys ? row + s.window - s.offset - column0 : C::W);
+    }
+  }
+}
+
 template <class C>
 __device__ void consume(const Arguments& a, const Shared<C>& shared) {
   constexpr int D = C::D, W = C::W;
@@ -253,14 +288,7 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
     unsigned packed_p[C::keys ? W / 4 : 1], packed_ds[W / 4];
     unsigned r0_registers[C::in_registers ? D / 4 : 1], r1_registers[C::in_registers ? D / 4 : 1];
     float row_lse2[2], row_delta[2];
-    if constexpr (!C::keys) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int64_t row = int64_t(place.b * s.n_heads + place.h) * a.pitch + mine + 8 * half;
-        row_lse2[half] = a.lse2[row];
-        row_delta[half] = a.delta[row];
-      }
-    }
+    if constexpr (!C::keys) load_row_vectors(a, place, mine, row_lse2, row_delta);
     if constexpr (C::in_registers) {
       load_rows<D>(r0_registers, rows0, C::r_panel);
       load_rows<D>(r1_registers, rows1, C::r_panel);
@@ -311,53 +339,21 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
         wgmma_commit();
       }
 
-      if (C::keys ? s.causal && first + 63 > now.t + s.offset : s.needs_mask(first, now.t + W)) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          // this row sees columns [low, high) of the tile
-          const int row = mine + 8 * half, column0 = now.t + lane % 4 * 2;
-          const int low = C::keys ? row - s.offset - column0 : 0, high = C::keys ? W : s.keys_until(row + 1) - column0;
-#pragma unroll
-          for (int j = 0; j < W / 8; ++j)
-#pragma unroll
-            for (int e = 0; e < 2; ++e)
-              if (C::keys ? 8 * j + e < low : 8 * j + e >= high) sc[4 * j + 2 * half + e] = -INFINITY;
-        }
-      }
-#pragma unroll
-      for (int j = 0; j < W / 8; ++j) {
-        float2 l;
-        if constexpr (C::keys) l = load_shared_pair(vectors + 8 * j);
-#pragma unroll
-        for (int e = 0; e < 4; ++e)
-          sc[4 * j + e] = probability(sc[4 * j + e], c, C::keys ? (e % 2 ? l.y : l.x) : row_lse2[e / 2]);
-        if constexpr (C::keys) {
-          packed_p[2 * j] = pack(sc[4 * j], sc[4 * j + 1]);
-          packed_p[2 * j + 1] = pack(sc[4 * j + 2], sc[4 * j + 3]);
-        }
-      }
+      mask<C>(sc, s, first, mine, now.t, now.t + lane % 4 * 2);
+      if constexpr (C::keys) probabilities_by_column(sc, packed_p, c, vectors);
+      else probabilities_by_row(sc, c, row_lse2);
       if constexpr (C::keys) {
         add_rows<D, W>(sum1, packed_p, w1);
         wgmma_commit();
       }
       wgmma_wait<int(C::ahead) + int(C::keys)>();  // dP
       arrived(dp);
-#pragma unroll
-      for (int j = 0; j < W / 8; ++j) {
-        float2 d;
-        if constexpr (C::keys) d = load_shared_pair(vectors + W + 8 * j);
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int i = 4 * j + 2 * half;
-          float2 p = {sc[i], sc[i + 1]};
-          if constexpr (C::rounded) {
-            p.x = __uint_as_float(packed_p[i / 2] << 16);
-            p.y = __uint_as_float(packed_p[i / 2] & 0xffff0000u);
-          }
-          packed_ds[2 * j + half] = pack(p.x * (dp[i] - (C::keys ? d.x : row_delta[half])),
-                                         p.y * (dp[i + 1] - (C::keys ? d.y : row_delta[half])));
-        }
-      }
+      const auto p_of = [&](int i) {
+        if constexpr (C::rounded) return unpack(packed_p[i / 2]);
+        else return float2{sc[i], sc[i + 1]};
+      };
+      if constexpr (C::keys) gradients_by_column(packed_ds, dp, vectors + W, p_of);
+      else gradients_by_row(packed_ds, dp, row_delta, p_of);
       add_rows<D, W>(sum0, packed_ds, w0);
       wgmma_commit();
       if constexpr (!C::ahead && C::keys)
@@ -450,6 +446,11 @@ void sm90_backward(const AttentionShape& s, const HeadView& q, const HeadView& k
     launch_backward<decltype(keys)>("attention backward dk, dv (sm_90)", s, rows, k, v, q, d_o, dk, dv);
     launch_backward<decltype(queries)>("attention backward dq (sm_90)", s, rows, q, d_o, k, v, dq, dq);
   };
+  if (s.window > 0) {
+    if (kernel_head_dim(s.head_dim) == 64)
+      return run(Config<64, true, 64, 4, false, true>{}, Config<64, false, 64, 4, true, true>{});
+    return run(Config<128, true, 64, 3, true, true>{}, Config<128, false, 64, 3, true, true>{});
+  }
   if (sm90_fuses(s)) return sm90_backward_fused(s, q, k, v, rows, d_o, dq, dk, dv);
   if (kernel_head_dim(s.head_dim) == 64) return run(Config<64, true, 64, 4, false>{}, Config<64, false, 64, 4>{});
   run(Config<128, true, 64, 3>{}, Config<128, false, 64, 3>{});

@@ -12,12 +12,10 @@
 // comes before block n, so nobody waits for work that has not started; and as block n starts its walk further down than
 // block n - 1, it follows without catching up. A last kernel turns the workspace into bf16.
 //
-// Where set_fast_atomics allows it, the workspace starts at 0, nobody waits for a turn, and blocks add as they come.
+// With fast_atomics the workspace starts at 0, nobody waits for a turn, and blocks add as they come.
 #include <algorithm>
-#include <atomic>
 
-#include "autograd/fast_atomics.h"
-#include "autograd/ops/attention_sm90.cuh"
+#include "autograd/ops/attention_sm90_bwd.cuh"
 
 namespace rw::cuda::attn {
 namespace {
@@ -212,9 +210,6 @@ __device__ void store_results(const Arguments& a, const Maps& maps, const Shared
   }
 }
 
-/// P = exp2(c S - lse2). Rounding can leave the exponent above 0 at huge scores; P never exceeds 1.
-__device__ float probability(float score, float c, float lse2) { return exp2_fast(fminf(fmaf(score, c, -lse2), 0.f)); }
-
 __device__ void consume(const Arguments& a, const Shared& shared) {
   constexpr int D = C::D, W = C::W;
   const int wg = threadIdx.x / 128, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
@@ -288,37 +283,15 @@ __device__ void consume(const Arguments& a, const Shared& shared) {
 
       if (s.causal && first + 63 > t + s.offset) {
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int low = mine + 8 * half - s.offset - t - lane % 4 * 2;  // this key is seen by columns from here on
-#pragma unroll
-          for (int j = 0; j < W / 8; ++j)
-#pragma unroll
-            for (int e = 0; e < 2; ++e)
-              if (8 * j + e < low) sc[4 * j + 2 * half + e] = -INFINITY;
-        }
+        for (int half = 0; half < 2; ++half)  // a key is seen by the queries from it on
+          keep_columns(sc, half, mine + 8 * half - s.offset - t - lane % 4 * 2, W);
       }
-#pragma unroll
-      for (int j = 0; j < W / 8; ++j) {
-        const float2 l = load_shared_pair(vectors + 8 * j);
-#pragma unroll
-        for (int e = 0; e < 4; ++e) sc[4 * j + e] = probability(sc[4 * j + e], c, e % 2 ? l.y : l.x);
-        packed_p[2 * j] = pack(sc[4 * j], sc[4 * j + 1]);
-        packed_p[2 * j + 1] = pack(sc[4 * j + 2], sc[4 * j + 3]);
-      }
+      probabilities_by_column(sc, packed_p, c, vectors);
       add_rows<D, W>(dv, packed_p, do_tile);
       wgmma_commit();
       wgmma_wait<1 + pending_dq>();  // dP
       arrived(dp);
-#pragma unroll
-      for (int j = 0; j < W / 8; ++j) {
-        const float2 d = load_shared_pair(vectors + W + 8 * j);
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int i = 4 * j + 2 * half;
-          const float p0 = __uint_as_float(packed_p[i / 2] << 16), p1 = __uint_as_float(packed_p[i / 2] & 0xffff0000u);
-          packed_ds[2 * j + half] = pack(p0 * (dp[i] - d.x), p1 * (dp[i + 1] - d.y));
-        }
-      }
+      gradients_by_column(packed_ds, dp, vectors + W, [&](int i) { return unpack(packed_p[i / 2]); });
       add_rows<D, W>(dk, packed_ds, q_tile);
       wgmma_commit();
       barrier_wait(shared.ds_empty + buffers.stage, buffers.parity ^ 1);
@@ -397,22 +370,18 @@ __global__ void __launch_bounds__(256) finish_kernel(Arguments a, Heads<bf> dq) 
   }
 }
 
-std::atomic<Fusion> fusion{Fusion::automatic};
-
 }  // namespace
-
-void set_backward_fusion(Fusion f) { fusion = f; }
 
 /// Waiting for turns costs a block about 64 tiles' time for each other block of its head at work; the pass must be much
 /// longer than that, unless blocks need not wait. Below 2048 queries the workspace's traffic outweighs the two products
 /// saved.
 bool sm90_fuses(const AttentionShape& shape) {
-  if (kernel_head_dim(shape.head_dim) != C::D) return false;
-  if (fusion != Fusion::automatic) return fusion == Fusion::always;
+  if (kernel_head_dim(shape.head_dim) != C::D || shape.window > 0) return false;
+  if (shape.paths.fusion != Fusion::automatic) return shape.paths.fusion == Fusion::always;
   const int64_t heads = shape.batch * shape.n_kv_heads, group = shape.n_heads / shape.n_kv_heads,
                 blocks = multiprocessors();
   const int64_t tiles = heads * group * (shape.k_length / C::R) * (shape.q_length / C::W) / (shape.causal ? 2 : 1);
-  return shape.q_length >= 2048 && (fast_atomics() || tiles / blocks >= 6 * 64 * blocks / heads);
+  return shape.q_length >= 2048 && (shape.paths.fast_atomics || tiles / blocks >= 6 * 64 * blocks / heads);
 }
 
 /// 10 B H Tq Tk D FLOPs (half if causal). The workspace takes 4 B H Tq 64 bytes; per 128 keys each of its tiles is
@@ -425,7 +394,7 @@ void sm90_backward_fused(const AttentionShape& shape, const HeadView& q, const H
   const int64_t tiles = b * heads * (rows.pitch / C::W);
   const Device device = q.owner->device();
   const Tensor sums = Tensor::empty({tiles, C::W * C::D}, DType::f32, device);
-  const bool ordered = !fast_atomics();
+  const bool ordered = !shape.paths.fast_atomics;
   Tensor turns;
   if (ordered) turns = Tensor::empty({tiles}, DType::i32, device);
   (ordered ? turns : sums).zero();

@@ -25,8 +25,9 @@ __device__ Tickets tickets;
 
 /// Sizes that make one instance. Registers: O takes D / 2 a thread, S BN / 2, P BN / 4. Q has two slots, so that a
 /// tile's loads and the previous tile's O do not wait for each other.
-template <int D_, int WGS_, int BN_, int stages_>
+template <int D_, int WGS_, int BN_, int stages_, bool windowed_ = false>
 struct Config {
+  static constexpr bool windowed = windowed_;  // an instance of its own: a window's mask costs registers
   static constexpr int D = D_, WGS = WGS_, BN = BN_, stages = stages_;
   static constexpr int BM = 64 * WGS, threads = 128 * (WGS + 1);
   static constexpr int consumer_registers = WGS == 2 ? 232 : 160, producer_registers = WGS == 2 ? 40 : 32;
@@ -79,17 +80,18 @@ struct Shared {
   }
 };
 
-/// Where a tile lies: its first query, head, sample, and how many key tiles it walks.
+/// Where a tile lies: its first query, head, sample, and the key tiles [begin, end) that it walks.
 template <class C>
 struct Place {
-  int q0, h, b, bh, steps;
+  int q0, h, b, bh, begin, end;
   __device__ Place(const Arguments& a, int item) {
     int tile;
     a.order.locate(item, tile, bh);
     q0 = (a.order.tiles - 1 - tile) * C::BM;
     b = bh / a.s.n_heads;
     h = bh % a.s.n_heads;
-    steps = steps_until(a.s, q0 + C::BM);
+    begin = C::windowed ? a.s.first_key(q0) / C::BN : 0;
+    end = steps_until(a.s, q0 + C::BM);
   }
   __device__ static int steps_until(const Shape& s, int query_end) {
     return ceil_div(s.keys_until(min(query_end, s.tq)), C::BN);
@@ -122,7 +124,7 @@ __device__ void produce(const Arguments& a, const CUtensorMap& q_map, const CUte
       tma_load_tile<C::D>(shared.q + slots.stage * C::q_bytes + w * 64 * 128, C::q_panel, q_map, place.h,
                           place.q0 + 64 * w, place.b, q_full);
     slots.next();
-    for (int n = 0; n < place.steps; ++n) {
+    for (int n = place.begin; n < place.end; ++n) {
       load_ring(k_ring, shared.k, shared.k_full, shared.k_empty, k_map, kv, n * C::BN, place.b);
       load_ring(v_ring, shared.v, shared.v_full, shared.v_empty, v_map, kv, n * C::BN, place.b);
     }
@@ -161,7 +163,7 @@ __device__ float sum4(float x) {
 
 /// The running softmax of a thread's two rows. Scores stay unscaled: P = exp2(c S - c max S), c = scale log2 e.
 struct Softmax {
-  float m[2] = {-INFINITY, -INFINITY}, l[2] = {0.f, 0.f};
+  float m[2] = {-1e30f, -1e30f}, l[2] = {0.f, 0.f};  // finite: a window may hide a row's whole first tile
 
   /// S -> P; returns in `shrink` what l and O must be multiplied by.
   template <int n>
@@ -171,7 +173,7 @@ struct Softmax {
       float top = m[half];
 #pragma unroll
       for (int j = 0; j < n / 4; ++j) top = fmaxf(top, fmaxf(s[4 * j + 2 * half], s[4 * j + 2 * half + 1]));
-      top = max4(top);  // finite from the first tile on: every query sees key 0
+      top = max4(top);
       shrink[half] = exp2_fast((m[half] - top) * c);
       m[half] = top;
       float top_c = top * c;
@@ -214,80 +216,83 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
     const uint64_t q = descriptor(q_rows, 0);
     const int first_row = place.q0 + wg * 64;
     const int first = first_row + warp * 16 + lane / 4;  // query of half 0; half 1 is 8 further
-    const int steps = first_row < s.tq ? Place<C>::steps_until(s, first_row + 64) : 0;
+    const int end = first_row < s.tq ? Place<C>::steps_until(s, first_row + 64) : place.begin,
+              begin = C::windowed ? min(s.first_key(first_row) / BN, end) : 0;  // the tiles that this warpgroup sees
 
     float acc[D / 2] = {}, sc[BN / 2], shrink[2];
     unsigned p[BN / 4];
     Softmax softmax;
     const auto mask = [&](int k0) {
-      if (!s.needs_mask(first_row, k0 + BN)) return;
+      const int column0 = k0 + lane % 4 * 2;
+      if (s.needs_mask(first_row, k0 + BN)) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int seen = s.keys_until(first + 8 * half + 1) - k0 - lane % 4 * 2;
+        for (int half = 0; half < 2; ++half) keep_columns(sc, half, 0, s.keys_until(first + 8 * half + 1) - column0);
+      }
+      if (C::windowed && k0 < s.first_key(first_row + 63)) {
 #pragma unroll
-        for (int j = 0; j < BN / 8; ++j)
-#pragma unroll
-          for (int e = 0; e < 2; ++e)
-            if (8 * j + e >= seen) sc[4 * j + 2 * half + e] = -INFINITY;
+        for (int half = 0; half < 2; ++half) keep_columns(sc, half, s.first_key(first + 8 * half) - column0, BN);
       }
     };
-
-    if (steps > 0) {
+    const auto start_scores = [&] {  // S = Q K^T of the next key tile, at this warpgroup's turn
       barrier_wait(shared.k_full + k_ring.stage, k_ring.parity);
       my_turn();
       dot_rows<D, BN>(sc, q, C::q_panel, advanced(k, k_ring.stage * C::kv_bytes), C::kv_panel);
       wgmma_commit();
+    };
+    const auto release = [&](Barrier* empty, Ring<C::stages>& ring) {  // a tile that was read
+      warp_arrive(empty + ring.stage);
+      ring.next();
+    };
+    const auto finish_scores = [&](int k0) {  // S is there: softmax
+      arrived(sc);
+      release(shared.k_empty, k_ring);
+      mask(k0);
+      softmax.step(sc, c, shrink);
+    };
+    const auto start_values = [&] {  // O += P V of the tile before
+      barrier_wait(shared.v_full + v_ring.stage, v_ring.parity);
+      add_rows<D, BN>(acc, p, advanced(v, v_ring.stage * C::kv_bytes));
+      wgmma_commit();
+    };
+    const auto finish_values = [&] {
+      wgmma_wait<0>();
+      arrived(acc);
+      release(shared.v_empty, v_ring);
+    };
+
+    const auto skip = [&](int from, int to) {  // tiles that only other warpgroups see
+      for (int n = from; n < to; ++n) {
+        my_turn();
+        pass_turn();
+        barrier_wait(shared.k_full + k_ring.stage, k_ring.parity);
+        release(shared.k_empty, k_ring);
+        barrier_wait(shared.v_full + v_ring.stage, v_ring.parity);
+        release(shared.v_empty, v_ring);
+      }
+    };
+
+    if constexpr (C::windowed) skip(place.begin, begin);
+    if (begin < end) {
+      start_scores();
       pass_turn();
       wgmma_wait<0>();
-      arrived(sc);
-      warp_arrive(shared.k_empty + k_ring.stage);
-      k_ring.next();
-      mask(0);
-      softmax.step(sc, c, shrink);
+      finish_scores(begin * BN);
       pack_all(p, sc);
-
-      for (int n = 1; n < steps; ++n) {
-        barrier_wait(shared.k_full + k_ring.stage, k_ring.parity);
-        my_turn();
-        dot_rows<D, BN>(sc, q, C::q_panel, advanced(k, k_ring.stage * C::kv_bytes), C::kv_panel);
-        wgmma_commit();
-        barrier_wait(shared.v_full + v_ring.stage, v_ring.parity);
-        add_rows<D, BN>(acc, p, advanced(v, v_ring.stage * C::kv_bytes));
-        wgmma_commit();
+      for (int n = begin + 1; n < end; ++n) {
+        start_scores();
+        start_values();
         pass_turn();
         wgmma_wait<1>();
-        arrived(sc);
-        warp_arrive(shared.k_empty + k_ring.stage);
-        k_ring.next();
-        mask(n * BN);
-        softmax.step(sc, c, shrink);
-        wgmma_wait<0>();
-        arrived(acc);
-        warp_arrive(shared.v_empty + v_ring.stage);
-        v_ring.next();
+        finish_scores(n * BN);
+        finish_values();
 #pragma unroll
         for (int i = 0; i < D / 2; ++i) acc[i] *= shrink[i / 2 % 2];
         pack_all(p, sc);
       }
-
-      barrier_wait(shared.v_full + v_ring.stage, v_ring.parity);
-      add_rows<D, BN>(acc, p, advanced(v, v_ring.stage * C::kv_bytes));
-      wgmma_commit();
-      wgmma_wait<0>();
-      arrived(acc);
-      warp_arrive(shared.v_empty + v_ring.stage);
-      v_ring.next();
+      start_values();
+      finish_values();
     }
-    for (int n = steps; n < place.steps; ++n) {  // tiles that only the warpgroups further down see
-      my_turn();
-      pass_turn();
-      barrier_wait(shared.k_full + k_ring.stage, k_ring.parity);
-      warp_arrive(shared.k_empty + k_ring.stage);
-      k_ring.next();
-      barrier_wait(shared.v_full + v_ring.stage, v_ring.parity);
-      warp_arrive(shared.v_empty + v_ring.stage);
-      v_ring.next();
-    }
+    skip(end, place.end);
 
     float inverse[2];
 #pragma unroll
@@ -410,12 +415,17 @@ bool sm90_pads(int64_t head_dim) {
 }
 
 bool sm90_takes(const AttentionShape& s, std::initializer_list<const HeadView*> views) {
+  if (s.soft_cap != 0) return false;                         // these kernels know windows, but no soft cap
   if (s.scale <= 0 || !sm90_pads(s.head_dim)) return false;  // the maximum of S is that of scale S only if scale > 0
   return bf16_by_eights(views) && hopper_ready();
 }
 
 void sm90_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o,
                   float* lse) {
+  if (s.window > 0) {
+    if (kernel_head_dim(s.head_dim) == 128) return launch_forward<Config<128, 2, 128, 2, true>>(s, q, k, v, o, lse);
+    return launch_forward<Config<64, 3, 128, 3, true>>(s, q, k, v, o, lse);
+  }
   if (kernel_head_dim(s.head_dim) == 128) return launch_forward<Config<128, 2, 128, 2>>(s, q, k, v, o, lse);
   if (short_tiles(s.q_length)) return launch_forward<Config<64, 2, 128, 4>>(s, q, k, v, o, lse);
   launch_forward<Config<64, 3, 128, 3>>(s, q, k, v, o, lse);

@@ -1,9 +1,10 @@
-// The GPU entry points of every op family, one per CPU loop in ops/*.cpp with the same arguments. Implemented in
-// ops/*.cu; cuda_ops_stub.cpp stands in for them in a build without CUDA. Arguments were checked by the caller.
+// Internal: the GPU entry points of every op family, one per CPU loop in ops/*.cpp with the same arguments. Implemented
+// in ops/*.cu; cuda_ops_stub.cpp stands in for them in a build without CUDA. Arguments were checked by the caller.
 //
 // Shapes as in the family's header. Kernels run on the compute stream (tensor/launch.cuh) and never synchronise.
 #pragma once
 #include "autograd/ops/activation.h"
+#include "autograd/ops/attention_paths.h"
 #include "autograd/ops/norm.h"
 #include "autograd/ops/rope.h"
 #include "tensor/tensor.h"
@@ -40,12 +41,16 @@ void sum_last(const Tensor& x, const Tensor& y);                           // x 
 void broadcast_scalar(const Tensor& dy, double factor, const Tensor& dx);  // dx[:] = factor * dy[0]
 void broadcast_last(const Tensor& dy, const Tensor& dx);                   // dx [N,C] = dy [N]
 
+// `largest`, here and below: f32 [kMaximumParts] of zeros on the GPU, for absolute_max() (tensor/quantize.h) of y, or in
+// a backward of dx; or undefined.
+
 // --- norm. x, residual, h, y [N,C]; rstd f32 [N]. residual and h may be undefined (plain RMSNorm of x).
 void rms_norm_forward(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps, double weight_offset,
-                      const Tensor& h, const Tensor& y, const Tensor& rstd);
+                      const Tensor& h, const Tensor& y, const Tensor& rstd, const Tensor& largest = {});
 /// dx = d/dh of both outputs; dh may be undefined. dweight (f32 or the weight's dtype) is added to if `add`.
 void rms_norm_backward(const Tensor& h, const Tensor& weight, double weight_offset, const Tensor& rstd,
-                       const Tensor& dy, const Tensor& dh, const Tensor& dx, const Tensor& dweight, bool add);
+                       const Tensor& dy, const Tensor& dh, const Tensor& dx, const Tensor& dweight, bool add,
+                       const Tensor& largest = {});
 
 struct NormOutputs {
   Tensor h, y;  // [N,C]; h undefined without a residual
@@ -76,8 +81,9 @@ void qk_norm_backward(const QkNormOptions& options, const SavedQkNorm& saved, co
 // --- swiglu. gate/up have row strides (packed: 2F, up = gate + F).
 void swiglu_forward(const Tensor& gate, const Tensor& up, const Tensor& y);
 void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, const Tensor& dgate, const Tensor& dup);
-void swiglu_packed_forward(const Tensor& gate_up, const Tensor& y);
-void swiglu_packed_backward(const Tensor& gate_up, const Tensor& dy, const Tensor& dgate_up);
+void swiglu_packed_forward(const Tensor& gate_up, const Tensor& y, const Tensor& largest = {});
+void swiglu_packed_backward(const Tensor& gate_up, const Tensor& dy, const Tensor& dgate_up,
+                            const Tensor& largest = {});
 
 // --- activation (gelu and gelu_tanh; silu has kernels of its own). gate_up [N,2F], y [N,F]
 void activate(Activation activation, const Tensor& x, const Tensor& y);
@@ -87,8 +93,8 @@ void gated_packed_backward(Activation activation, const Tensor& gate_up, const T
 
 // --- embedding. ids i32 [N], weight [V,C], out [N,C]
 void embedding_forward(const Tensor& ids, const Tensor& weight, const Tensor& out);
-/// dweight [V,C] (f32 or bf16) += rows of dy, ids in a fixed order
-void embedding_backward(const Tensor& ids, const Tensor& dy, const Tensor& dweight);
+/// dweight [V,C] (f32 or bf16) += rows of dy, ids in a fixed order; with fast_atomics (f32 only) in any order
+void embedding_backward(const Tensor& ids, const Tensor& dy, const Tensor& dweight, bool fast_atomics);
 
 // --- rope. x, y [B,T,H,D]; cos, sin f32 [B or 1,T,R/2]
 /// positions f32 [Bp,T], inv_freq f32 or f64 [R/2] or [B,R/2] -> cos, sin. Angles in f64.
@@ -112,6 +118,7 @@ struct AttentionShape {
   double scale;
   int64_t window = 0;   // 0: none; else query i (of the last Tq of Tk tokens) sees keys j with i - window < j <= i
   double soft_cap = 0;  // 0: none; else scores become soft_cap tanh(score / soft_cap) before the mask
+  attn::PathOptions paths = {};
 };
 /// o [B,Tq,H,D]; lse f32 [B,H,Tq] (may have a null owner when no gradient is wanted)
 void attention_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v,

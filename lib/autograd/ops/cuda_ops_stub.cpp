@@ -21,11 +21,11 @@ void broadcast_last(const Tensor&, const Tensor&) { absent(); }
 void soft_cap(const Tensor&, double, const Tensor&) { absent(); }
 void soft_cap_backward(const Tensor&, double, const Tensor&, const Tensor&) { absent(); }
 void rms_norm_forward(const Tensor&, const Tensor&, const Tensor&, double, double, const Tensor&, const Tensor&,
-                      const Tensor&) {
+                      const Tensor&, const Tensor&) {
   absent();
 }
 void rms_norm_backward(const Tensor&, const Tensor&, double, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                       const Tensor&, bool) {
+                       const Tensor&, bool, const Tensor&) {
   absent();
 }
 void layer_norm_forward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, double, const NormOutputs&,
@@ -49,10 +49,10 @@ void gated_packed_forward(Activation, const Tensor&, const Tensor&) { absent(); 
 void gated_packed_backward(Activation, const Tensor&, const Tensor&, const Tensor&) { absent(); }
 void swiglu_forward(const Tensor&, const Tensor&, const Tensor&) { absent(); }
 void swiglu_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&) { absent(); }
-void swiglu_packed_forward(const Tensor&, const Tensor&) { absent(); }
-void swiglu_packed_backward(const Tensor&, const Tensor&, const Tensor&) { absent(); }
+void swiglu_packed_forward(const Tensor&, const Tensor&, const Tensor&) { absent(); }
+void swiglu_packed_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&) { absent(); }
 void embedding_forward(const Tensor&, const Tensor&, const Tensor&) { absent(); }
-void embedding_backward(const Tensor&, const Tensor&, const Tensor&) { absent(); }
+void embedding_backward(const Tensor&, const Tensor&, const Tensor&, bool) { absent(); }
 void rope_tables(const Tensor&, const Tensor&, const Tensor&, const Tensor&) { absent(); }
 void rope_apply(const Tensor&, const Tensor&, const Tensor&, double, RopeLayout, int64_t, int, const Tensor&) {
   absent();

@@ -19,7 +19,7 @@ struct EmbeddingNode : Node {  // saved: ids [N]
     const Tensor dy = grad_out().view({n, columns});
     const Target dw = grad_target(0, weight_shape, grad_dtype, dy.device());
     if (dw.beta == 0) dw.tensor.zero();
-    if (dy.is_cuda()) return cuda::embedding_backward(ids, dy, dw.tensor);
+    if (dy.is_cuda()) return cuda::embedding_backward(ids, dy, dw.tensor, fast_atomics());
     dispatch_float(dy.dtype(), name(), [&](auto dy_zero) {
       dispatch_float(dw.tensor.dtype(), name(), [&](auto dw_zero) {
         using T = decltype(dy_zero);

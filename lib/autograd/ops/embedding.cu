@@ -5,7 +5,7 @@
 // one chunk goes straight to dweight, the pieces of a run that crosses chunks are added up in order by a second kernel.
 // However skewed the ids are, no block has more than one chunk of rows to read.
 //
-// Where set_fast_atomics allows it, every token's row is added to its place by atomics: one kernel instead of the sort
+// With fast_atomics every token's row is added to its place by atomics: one kernel instead of the sort
 // and the two after it.
 // CUB goes by a name of our own: a program that brings another version of it shares none of its functions with us. Its
 // ranges for profilers are left out: ours are around it.
@@ -14,7 +14,6 @@
 #include <bit>
 #include <cub/device/device_radix_sort.cuh>
 
-#include "autograd/fast_atomics.h"
 #include "autograd/ops/atomic_add.cuh"
 #include "autograd/ops/cuda_ops.h"
 #include "tensor/launch.cuh"
@@ -216,11 +215,11 @@ void embedding_forward(const Tensor& ids, const Tensor& weight, const Tensor& ou
   });
 }
 
-void embedding_backward(const Tensor& ids, const Tensor& dy, const Tensor& dweight) {
+void embedding_backward(const Tensor& ids, const Tensor& dy, const Tensor& dweight, bool fast_atomics) {
   const int64_t n = ids.numel(), vocab = dweight.size(0), columns = dweight.size(1);
   if (n == 0 || columns == 0) return;
   check(n <= INT32_MAX - kThreads && vocab < INT32_MAX, "embedding", n, " tokens, ", vocab, " ids");
-  if (fast_atomics() && dweight.dtype() == DType::f32) return embedding_backward_by_atomics(ids, dy, dweight);
+  if (fast_atomics && dweight.dtype() == DType::f32) return embedding_backward_by_atomics(ids, dy, dweight);
   const Device device = dy.device();
   const auto ints = [&](int64_t count) { return Tensor::empty({count}, DType::i32, device); };
   const Tensor key_in = ints(n), key_out = ints(n), token_in = ints(n), token_out = ints(n);

@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "autograd/ops/cuda_ops.h"
-#include "autograd/ops/detail/bias.h"
 #include "autograd/tape.h"
 #include "tensor/cpu_levels.h"
 #include "tensor/gemm.h"
@@ -231,8 +230,7 @@ void check_head(const char* op, const Tensor& x, const Tensor& weight, const Ten
 
 /// logits [R,V] = x [R,C] W^T + bias; bias may be undefined.
 void head_logits(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& logits) {
-  gemm(x, Trans::no, weight, Trans::yes, logits);
-  if (bias.defined()) detail::add_bias_rows(logits, bias, logits);
+  gemm(x, transposed(weight), logits, {.bias = bias});
 }
 
 }  // namespace
@@ -310,9 +308,9 @@ Var linear_cross_entropy(const Var& x, const Var& weight, const Tensor& targets,
     const Tensor logits = buffer.slice(0, end - begin);  // [chunk,V]
     head_logits(rows.slice(begin, end), weight.value(), bias.value(), logits);
     loss_rows(logits, targets.slice(begin, end), recorded, nll.slice(begin, end), options.soft_cap);
-    if (want_x) gemm(logits, Trans::no, weight.value(), Trans::no, dx.slice(begin, end));
-    if (want_w) gemm(logits, Trans::yes, weighted_rows.slice(begin, end), Trans::no, dw, 1, begin == 0 ? 0 : 1);
-    if (want_b) gemm(logits, Trans::yes, ones.slice(begin, end), Trans::no, db.view({vocab, 1}), 1, 1);
+    if (want_x) gemm(logits, weight.value(), dx.slice(begin, end));
+    if (want_w) gemm(transposed(logits), weighted_rows.slice(begin, end), dw, {.beta = begin == 0 ? 0.0 : 1.0});
+    if (want_b) gemm(transposed(logits), ones.slice(begin, end), db.view({vocab, 1}), {.beta = 1});
   }
   if (want_w && n == 0) dw.zero();
   if (weighted) {

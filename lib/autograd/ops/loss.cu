@@ -2,7 +2,9 @@
 //
 //   nll = log(sum exp(x - max)) + max - x[target],   x <- exp(x - max) / sum - [v = target]
 //
-// or, where the logits have to stay, with max and sum kept per row and the gradient made from them in backward.
+// With a soft cap x is cap tanh(z / cap) of the given z, and the gradient gets the factor 1 - tanh^2.
+//
+// Or, where the logits have to stay, with max and sum kept per row and the gradient made from them in backward.
 #include "autograd/ops/cuda_ops.h"
 #include "autograd/ops/loss.h"
 #include "tensor/launch.cuh"
@@ -21,6 +23,13 @@ __device__ __forceinline__ float exponential(float x) {
   } else {
     return expf(x);
   }
+}
+
+/// tanh, as exact as the results need: for bf16 within 2e-7 absolutely.
+template <class T>
+__device__ __forceinline__ float tanh_of(float x) {
+  if constexpr (std::is_same_v<T, b16>) return 1.f - __fdividef(2.f, __expf(2.f * x) + 1.f);
+  return tanhf(x);
 }
 
 /// log(sum exp(x)) of some of a row's elements, as their maximum and the sum of exp(x - max): nothing overflows.
@@ -130,7 +139,7 @@ __global__ void __launch_bounds__(THREADS, THREADS <= 512 ? 1024 / THREADS : 1)
     for (int v = 0; v < V; ++v) {
       if (v * THREADS + threadIdx.x < pieces) part.top = fmaxf(part.top, mine[v].max());
     }
-    // Each thread sums relative to its own maximum, so that the block meets once per row and not twice.
+    // Each thread sums relative to its own maximum, so that the block has one barrier per row and not two.
     const float own = part.shift();
 #pragma unroll
     for (int v = 0; v < V; ++v) {
@@ -171,19 +180,26 @@ __global__ void __launch_bounds__(THREADS, THREADS <= 512 ? 1024 / THREADS : 1)
 // Without the gradient this is also the faster way for rows that would fit: nothing is held, so that many small blocks
 // share a multiprocessor and one row's reduction hides behind the reads of the others.
 
-template <int THREADS, int N, class T>
+// CAPPED: with a soft cap. Its tanh is computed once per pass.
+
+template <int THREADS, int N, bool CAPPED, class T>
 __global__ void __launch_bounds__(THREADS)
-    cross_entropy_any_kernel(int64_t vocab, bool gradient, T* logits, const int32_t* __restrict__ targets,
+    cross_entropy_any_kernel(int64_t vocab, bool gradient, float cap, T* logits, const int32_t* __restrict__ targets,
                              float* __restrict__ nll, float2* __restrict__ stats) {
   __shared__ LogSum scratch[kWarp];
   T* line = logits + static_cast<int64_t>(blockIdx.x) * vocab;
   const int32_t target = targets[blockIdx.x];
   const bool ignored = target == kIgnoreIndex, valid = target >= 0 && target < vocab;
-  const float at_target = threadIdx.x == 0 && valid ? to_float(line[target]) : NAN;  // read before anyone writes
+  float at_target = threadIdx.x == 0 && valid ? to_float(line[target]) : NAN;  // read before anyone writes
+  if constexpr (CAPPED) at_target = cap * tanh_of<T>(at_target / cap);
   LogSum part;
 #pragma unroll 2
   for (int64_t v = threadIdx.x * N; v < vocab; v += THREADS * N) {
-    const Vec<float, N> x = load_float<N>(line + v);
+    Vec<float, N> x = load_float<N>(line + v);
+    if constexpr (CAPPED) {
+#pragma unroll
+      for (int i = 0; i < N; ++i) x.at[i] = cap * tanh_of<T>(x.at[i] / cap);
+    }
     LogSum more = part;
 #pragma unroll
     for (int i = 0; i < N; ++i) more.top = fmaxf(more.top, x.at[i]);
@@ -205,7 +221,9 @@ __global__ void __launch_bounds__(THREADS)
     Vec<float, N> x = load_float<N>(line + v);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      const float p = exponential<T>(x.at[i] - whole.top) * inverse - (v + i == target ? 1.f : 0.f);
+      const float t = CAPPED ? tanh_of<T>(x.at[i] / cap) : 0.f, capped = CAPPED ? cap * t : x.at[i];
+      float p = exponential<T>(capped - whole.top) * inverse - (v + i == target ? 1.f : 0.f);
+      if constexpr (CAPPED) p *= 1.f - t * t;
       x.at[i] = ignored ? 0.f : p;
     }
     store_float<N>(line + v, x);
@@ -256,7 +274,6 @@ __global__ void __launch_bounds__(256)
 
 void cross_entropy_rows(const Tensor& logits, const Tensor& targets, bool gradient, const Tensor& nll,
                         const Tensor& stats, double soft_cap) {
-  check(soft_cap == 0, "cross_entropy", "a soft cap has no GPU kernel yet");
   const int64_t rows = logits.size(0), vocab = logits.size(1), bytes = vocab * size_of(logits.dtype());
   const int64_t moved = (gradient ? 2 : 1) * logits.bytes();
   check(!gradient || !stats.defined(), "cross_entropy", "the gradient in place leaves nothing to make another from");
@@ -270,7 +287,7 @@ void cross_entropy_rows(const Tensor& logits, const Tensor& targets, bool gradie
     };
     using std::integral_constant;
     const int64_t pieces = bytes / 16;
-    if (gradient && bytes % 16 == 0 && aligned16(as<T>(logits)) && pieces <= 8192 &&
+    if (gradient && soft_cap == 0 && bytes % 16 == 0 && aligned16(as<T>(logits)) && pieces <= 8192 &&
         bytes + 1024 <= max_shared_bytes()) {
       if (pieces <= 512) return go(integral_constant<int, 128>{}, integral_constant<int, 4>{});
       if (pieces <= 2048) return go(integral_constant<int, 256>{}, integral_constant<int, 8>{});
@@ -278,10 +295,14 @@ void cross_entropy_rows(const Tensor& logits, const Tensor& targets, bool gradie
       return go(integral_constant<int, 1024>{}, integral_constant<int, 8>{});
     }
     dispatch_width(vocab % 8 == 0 && aligned16(as<T>(logits)), [&](auto width) {
-      const auto any = [&](auto threads) {
+      const auto run = [&](auto threads, auto capped) {
         launch({gradient ? "cross_entropy_any" : "cross_entropy_loss", moved},
-               cross_entropy_any_kernel<threads(), width(), T>, rows, threads(), 0, vocab, gradient, as<T>(logits),
-               as<int32_t>(targets), as<float>(nll), as<float2>(stats));
+               cross_entropy_any_kernel<threads(), width(), capped(), T>, rows, threads(), 0, vocab, gradient, soft_cap,
+               as<T>(logits), as<int32_t>(targets), as<float>(nll), as<float2>(stats));
+      };
+      const auto any = [&](auto threads) {
+        if (soft_cap != 0) run(threads, std::true_type{});
+        else run(threads, std::false_type{});
       };
       // With the gradient the second pass should find its row in L2: few rows at a time.
       if (!gradient && pieces <= 8192) any(integral_constant<int, 256>{});

@@ -2,6 +2,8 @@
 #include "autograd/ops/matmul.h"
 
 #include "autograd/ops/detail/bias.h"
+#include "autograd/ops/detail/linear_fp8.h"
+#include "autograd/ops/elementwise.h"
 #include "autograd/tape.h"
 #include "tensor/gemm.h"
 
@@ -17,11 +19,11 @@ struct MatmulNode : Node {  // saved: a [M,K], b [K,N]
     const Tensor &a = saved[0], &b = saved[1], &dy = grad_out();
     if (wants(0)) {
       const Target da = grad_target(0, a.shape(), a.dtype(), a.device());
-      gemm(dy, Trans::no, b, Trans::yes, da.tensor, 1, da.beta);
+      gemm(dy, transposed(b), da.tensor, {.beta = da.beta});
     }
     if (wants(1)) {
       const Target db = grad_target(1, b.shape(), b.dtype(), b.device());
-      gemm(a, Trans::yes, dy, Trans::no, db.tensor, 1, db.beta);
+      gemm(transposed(a), dy, db.tensor, {.beta = db.beta});
     }
   }
 };
@@ -34,11 +36,11 @@ struct LinearNode : Node {  // saved: x [R,K], weight [N,K]. inputs: x, weight (
     const Tensor dy = grad_out().view({x.size(0), w.size(0)});  // [R,N]
     if (wants(0)) {
       const Target dx = grad_target(0, x_shape, x.dtype(), x.device());
-      gemm(dy, Trans::no, w, Trans::no, dx.tensor.view(x.shape()), 1, dx.beta);
+      gemm(dy, w, dx.tensor.view(x.shape()), {.beta = dx.beta});
     }
     if (wants(1)) {
       const Target dw = grad_target(1, w.shape(), grad_dtype(w.dtype()), w.device());
-      gemm(dy, Trans::yes, x, Trans::no, dw.tensor, 1, dw.beta);
+      gemm(transposed(dy), x, dw.tensor, {.beta = dw.beta});
     }
     if (inputs.size() > 2 && wants(2)) {
       const Target db = grad_target(2, {w.size(0)}, grad_dtype(w.dtype()), w.device());
@@ -52,7 +54,7 @@ struct LinearNode : Node {  // saved: x [R,K], weight [N,K]. inputs: x, weight (
 Var matmul(const Var& a, const Var& b) {
   check(a.rank() == 2 && b.rank() == 2, "matmul", "expected matrices, got ", a.shape(), " and ", b.shape());
   Tensor y = Tensor::empty({a.size(0), b.size(1)}, a.dtype(), a.device());
-  gemm(a.value(), Trans::no, b.value(), Trans::no, y);
+  gemm(a.value(), b.value(), y);
   Var out(y);
   if (records(a, b)) {
     auto node = std::make_unique<MatmulNode>();
@@ -62,7 +64,13 @@ Var matmul(const Var& a, const Var& b) {
   return out;
 }
 
-Var linear(const Var& x, const Var& weight, const Var& bias) {
+namespace {
+bool takes_fp8(Matmul matmul, int64_t rows, int64_t n, int64_t k) {
+  return matmul == Matmul::fp8_wherever ? fp8_fits(rows, n, k) : fp8_pays(rows, n, k);
+}
+}  // namespace
+
+Var linear(const Var& x, const Var& weight, const Var& bias, const LinearOptions& options) {
   check(weight.rank() == 2, "linear", "weight must have shape [N, K], got ", weight.shape());
   check(x.rank() >= 1 && x.size(-1) == weight.size(1), "linear", "x must have shape [..., ", weight.size(1), "], got ",
         x.shape());
@@ -71,6 +79,13 @@ Var linear(const Var& x, const Var& weight, const Var& bias) {
     check_shape("linear", "bias", bias.value(), {weight.size(0)});
     check_same("linear", "x", x.value(), "bias", bias.value());
   }
+  if (options.matmul != Matmul::native) {
+    check(x.dtype() == DType::bf16, "linear", "8-bit products are for bf16, got ", x.dtype());
+    if (takes_fp8(options.matmul, x.numel() / x.size(-1), weight.size(0), weight.size(1))) {
+      const Var y = linear_fp8(x, weight);
+      return bias.defined() ? add_bias(y, bias) : y;
+    }
+  }
   Shape shape = x.shape();
   shape.set(-1, weight.size(0));
   const Tensor rows = x.value().view({-1, weight.size(1)});  // [R,K]
@@ -78,10 +93,10 @@ Var linear(const Var& x, const Var& weight, const Var& bias) {
   const bool recorded = records(x, weight, bias);
   if (rows.size(0) == 1 && weight.compact().defined() && !recorded) {  // decoding: half the bytes
     cpu::matvec(weight.size(0), weight.size(1), weight.compact().data<bf16>(), rows.data<float>(), y.data<float>());
+    if (bias.defined()) detail::add_bias_rows(y, bias.value(), y);
   } else {
-    gemm(rows, Trans::no, weight.value(), Trans::yes, y.view({rows.size(0), weight.size(0)}));
+    gemm(rows, transposed(weight.value()), y.view({rows.size(0), weight.size(0)}), {.bias = bias.value()});
   }
-  if (bias.defined()) detail::add_bias_rows(y, bias.value(), y);
   Var out(y);
   if (recorded) {
     auto node = std::make_unique<LinearNode>();

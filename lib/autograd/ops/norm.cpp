@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "autograd/ops/cuda_ops.h"
+#include "autograd/ops/detail/largest.h"
 #include "autograd/tape.h"
 #include "tensor/cpu_levels.h"
 #include "tensor/parallel_for.h"
@@ -92,8 +93,9 @@ struct NormNode : Node {  // saved: h [N,C], weight [C], rstd [N]. inputs: x, we
     Target dw{Tensor(), 0};
     if (wants(1)) dw = grad_target(1, weight.shape(), wide, h.device());
     const int64_t rows = h.size(0), columns = h.size(1);
+    const Tensor largest = detail::place_for_largest(dx, *this, {0, 2});
     if (h.is_cuda()) {
-      cuda::rms_norm_backward(h, weight, weight_offset, rstd, dy, dh, dx, dw.tensor, dw.beta != 0);
+      cuda::rms_norm_backward(h, weight, weight_offset, rstd, dy, dh, dx, dw.tensor, dw.beta != 0, largest);
     } else {
       const int64_t parts = std::min<int64_t>(64, rows);
       const Tensor partial = Tensor::empty({parts, columns}, wide);
@@ -111,8 +113,8 @@ struct NormNode : Node {  // saved: h [N,C], weight [C], rstd [N]. inputs: x, we
         accumulate(dw.tensor, sums);
       });
     }
-    add_grad(0, dx);
-    if (fused) add_grad(2, dx);
+    add_grad(0, dx, largest);
+    if (fused) add_grad(2, dx, largest);
   }
 };
 
@@ -130,9 +132,10 @@ std::pair<Var, Var> norm(const char* op, const Var& x, const Var* residual, cons
   const Tensor h = residual ? Tensor::empty_like(x.value()) : x.value();
   const Tensor rstd = Tensor::empty({rows}, x.dtype() == DType::f64 ? DType::f64 : DType::f32, x.device());
   const Tensor flat = h.view({rows, columns});
+  const Tensor largest = options.find_largest ? detail::place_for_largest(y) : Tensor();
   if (x.is_cuda()) {
     cuda::rms_norm_forward(x.value(), residual ? residual->value() : Tensor(), weight.value(), options.eps,
-                           options.weight_offset, residual ? h : Tensor(), y, rstd);
+                           options.weight_offset, residual ? h : Tensor(), y, rstd, largest);
   } else {
     dispatch_float(x.dtype(), op, [&](auto zero) {
       using T = decltype(zero);
@@ -142,6 +145,7 @@ std::pair<Var, Var> norm(const char* op, const Var& x, const Var* residual, cons
     });
   }
   Var out_h(h), out_y(y);
+  out_y.set_largest(largest);
   const bool recorded = residual ? records(x, weight, *residual) : records(x, weight);
   if (recorded) {
     auto node = std::make_unique<NormNode>();

@@ -10,6 +10,7 @@
 #include "autograd/ops/column_sums.cuh"
 #include "autograd/ops/cuda_ops.h"
 #include "autograd/ops/detail/norm_rows.cuh"
+#include "tensor/largest.cuh"
 #include "tensor/launch.cuh"
 
 namespace rw::cuda {
@@ -26,7 +27,7 @@ template <int WARPS, int V, class T>
 __global__ void __launch_bounds__(WARPS* kWarp* kRowsPerBlock<WARPS>)
     rms_norm_kernel(int64_t rows, int columns, float eps, float plus, const T* __restrict__ x,
                     const T* __restrict__ residual, const T* __restrict__ weight, T* __restrict__ h, T* __restrict__ y,
-                    float* __restrict__ rstd) {
+                    float* __restrict__ rstd, float* largest) {
   __shared__ float scratch[kWarp];
   constexpr int kGroup = WARPS * kWarp;
   const int member = threadIdx.x % kGroup;
@@ -69,6 +70,7 @@ __global__ void __launch_bounds__(WARPS* kWarp* kRowsPerBlock<WARPS>)
   const float scale = 1.f / sqrtf(square / static_cast<float>(columns) + eps);
   if (member == 0) rstd[row] = scale;
 
+  Largest most;
 #pragma unroll
   for (int v = 0; v < V; ++v) {
     const int c = (v * kGroup + member) * kN;
@@ -77,8 +79,11 @@ __global__ void __launch_bounds__(WARPS* kWarp* kRowsPerBlock<WARPS>)
     Vec<float, kN> out;
 #pragma unroll
     for (int i = 0; i < kN; ++i) out.at[i] = held[v][i] * scale * (w[i] + plus);
-    store_eight(y + row * columns + c, round_eight<T>(out));
+    const Eight<T> rounded = round_eight<T>(out);
+    store_eight(y + row * columns + c, rounded);
+    if (largest) most.see(rounded);
   }
+  if (largest) most.join(largest);
 }
 
 /// Any number of columns, any alignment.
@@ -131,7 +136,8 @@ template <int WARPS, int V, bool RESIDUAL, class T>
 __global__ void __launch_bounds__(WARPS* kWarp* kGroups<WARPS>, kResident<WARPS, V, T>)
     rms_norm_backward_kernel(int64_t rows, int columns, float plus, const T* __restrict__ h,
                              const T* __restrict__ weight, const float* __restrict__ rstd, const T* __restrict__ dy,
-                             const T* __restrict__ dh, T* __restrict__ dx, float* __restrict__ partial) {
+                             const T* __restrict__ dh, T* __restrict__ dx, float* __restrict__ partial,
+                             float* largest) {
   constexpr int kGroup = WARPS * kWarp;
   constexpr bool kSeveral = (kGroups<WARPS>) > 1;
   __shared__ float scratch[2][kWarp];
@@ -161,6 +167,7 @@ __global__ void __launch_bounds__(WARPS* kWarp* kGroups<WARPS>, kResident<WARPS,
     if (c < columns) w[v] = load_eight(weight + c);
   }
   if (row < rows) fetch(row, now);
+  Largest most;
 
   for (int parity = 0; row < rows; row += step, parity ^= 1) {
     if (row + step < rows) fetch(row + step, next);
@@ -187,10 +194,13 @@ __global__ void __launch_bounds__(WARPS* kWarp* kGroups<WARPS>, kResident<WARPS,
         out.at[i] = now.rstd * (now.dy[v][i] * (w[v][i] + plus) - n * mean);
         if constexpr (RESIDUAL) out.at[i] += now.dh[v][i];
       }
-      store_eight(dx + row * columns + c, round_eight<T>(out));
+      const Eight<T> rounded = round_eight<T>(out);
+      store_eight(dx + row * columns + c, rounded);
+      if (largest) most.see(rounded);
     }
     now = next;
   }
+  if (largest) most.join(largest);
 
   if (!partial) return;
   float* to = kSeveral ? combine + group * columns : partial + static_cast<int64_t>(blockIdx.x) * columns;
@@ -240,7 +250,7 @@ __global__ void __launch_bounds__(kAnyThreads)
 }  // namespace
 
 void rms_norm_forward(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps, double weight_offset,
-                      const Tensor& h, const Tensor& y, const Tensor& rstd) {
+                      const Tensor& h, const Tensor& y, const Tensor& rstd, const Tensor& largest) {
   const int64_t columns = weight.numel(), rows = rstd.numel();
   dispatch(x.dtype(), "rms_norm", [&](auto zero) {
     using T = decltype(zero);
@@ -250,16 +260,18 @@ void rms_norm_forward(const Tensor& x, const Tensor& residual, const Tensor& wei
       constexpr int kRows = kRowsPerBlock<S::WARPS>;
       launch({"rms_norm", bytes_of(x, residual, h, y)}, rms_norm_kernel<S::WARPS, S::V, T>, ceil_div(rows, kRows),
              S::WARPS * kWarp * kRows, 0, rows, columns, eps, weight_offset, as<T>(x), as<T>(residual), as<T>(weight),
-             as<T>(h), as<T>(y), as<float>(rstd));
+             as<T>(h), as<T>(y), as<float>(rstd), as<float>(largest));
     };
     if (wide && fit(columns, arranged)) return;
     launch({"rms_norm_any", bytes_of(x, residual, h, y)}, rms_norm_any_kernel<T>, rows, kAnyThreads, 0, columns, eps,
            weight_offset, as<T>(x), as<T>(residual), as<T>(weight), as<T>(h), as<T>(y), as<float>(rstd));
+    find_largest(y, largest);
   });
 }
 
 void rms_norm_backward(const Tensor& h, const Tensor& weight, double weight_offset, const Tensor& rstd,
-                       const Tensor& dy, const Tensor& dh, const Tensor& dx, const Tensor& dweight, bool add) {
+                       const Tensor& dy, const Tensor& dh, const Tensor& dx, const Tensor& dweight, bool add,
+                       const Tensor& largest) {
   const int64_t columns = weight.numel(), rows = rstd.numel();
   Tensor partial;
   const auto partial_rows = [&](int64_t blocks) {
@@ -279,7 +291,7 @@ void rms_norm_backward(const Tensor& h, const Tensor& weight, double weight_offs
           std::min(resident_blocks("rms_norm_backward", kernel, kThreads, shared), ceil_div(rows, 4 * kRows));
       launch({"rms_norm_backward", bytes_of(h, dy, dh, dx)}, kernel, blocks, kThreads, shared, rows, columns,
              weight_offset, as<T>(h), as<T>(weight), as<float>(rstd), as<T>(dy), as<T>(dh), as<T>(dx),
-             partial_rows(blocks));
+             partial_rows(blocks), as<float>(largest));
     };
     const bool in_registers = wide && fit(columns, [&](auto shape) {
                                 if (dh.defined()) arranged(shape, std::true_type{});
@@ -290,6 +302,7 @@ void rms_norm_backward(const Tensor& h, const Tensor& weight, double weight_offs
     launch({"rms_norm_backward_any", bytes_of(h, dy, dh, dx)}, rms_norm_backward_any_kernel<T>, blocks, kAnyThreads, 0,
            rows, columns, weight_offset, as<T>(h), as<T>(weight), as<float>(rstd), as<T>(dy), as<T>(dh), as<T>(dx),
            partial_rows(blocks));
+    find_largest(dx, largest);
   });
   if (dweight.defined())
     add_partial_rows(partial.defined() ? partial : Tensor::empty({0, columns}, DType::f32, h.device()), dweight, add);

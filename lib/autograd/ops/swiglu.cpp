@@ -1,6 +1,7 @@
 #include "autograd/ops/swiglu.h"
 
 #include "autograd/ops/cuda_ops.h"
+#include "autograd/ops/detail/largest.h"
 #include "autograd/tape.h"
 #include "tensor/cpu_levels.h"
 #include "tensor/math.h"
@@ -68,8 +69,9 @@ struct SwigluPackedNode : Node {  // saved: gate_up [...,2F]
   void backward() override {
     const Tensor &packed = saved[0], &dy = grad_out();
     const Tensor d = Tensor::empty_like(packed);
+    const Tensor largest = detail::place_for_largest(d, *this, {0});
     if (packed.is_cuda()) {
-      cuda::swiglu_packed_backward(packed, dy, d);
+      cuda::swiglu_packed_backward(packed, dy, d, largest);
     } else {
       const int64_t width = packed.size(-1) / 2;
       dispatch_float(packed.dtype(), name(), [&](auto zero) {
@@ -78,7 +80,7 @@ struct SwigluPackedNode : Node {  // saved: gate_up [...,2F]
                          d.data<T>() + width, dy.numel() / width, width);
       });
     }
-    add_grad(0, d);
+    add_grad(0, d, largest);
   }
 };
 
@@ -106,15 +108,16 @@ Var swiglu(const Var& gate, const Var& up) {
   return out;
 }
 
-Var swiglu_packed(const Var& gate_up) {
+Var swiglu_packed(const Var& gate_up, const GatedOptions& options) {
   check(gate_up.rank() >= 1 && gate_up.size(-1) % 2 == 0, "swiglu_packed", "gate_up must have shape [..., 2F], got ",
         gate_up.shape());
   const int64_t width = gate_up.size(-1) / 2;
   Shape shape = gate_up.shape();
   shape.set(-1, width);
   const Tensor y = Tensor::empty(shape, gate_up.dtype(), gate_up.device());
+  const Tensor largest = options.find_largest ? detail::place_for_largest(y) : Tensor();
   if (gate_up.is_cuda()) {
-    cuda::swiglu_packed_forward(gate_up.value(), y);
+    cuda::swiglu_packed_forward(gate_up.value(), y, largest);
   } else {
     dispatch_float(gate_up.dtype(), "swiglu_packed", [&](auto zero) {
       using T = decltype(zero);
@@ -123,6 +126,7 @@ Var swiglu_packed(const Var& gate_up) {
     });
   }
   Var out(y);
+  out.set_largest(largest);
   if (records(gate_up)) {
     auto node = std::make_unique<SwigluPackedNode>();
     node->saved = {gate_up.value()};

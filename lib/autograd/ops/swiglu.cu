@@ -24,13 +24,14 @@ struct Silu {
 };
 
 template <class T>
-void forward(int64_t rows, int64_t width, int64_t stride, const T* gate, const T* up, T* y) {
-  gated_forward<Silu<T>, T>("swiglu", rows, width, stride, gate, up, y);
+void forward(int64_t rows, int64_t width, int64_t stride, const T* gate, const T* up, T* y, float* largest = nullptr) {
+  gated_forward<Silu<T>, T>("swiglu", rows, width, stride, gate, up, y, largest);
 }
 
 template <class T>
-void backward(int64_t rows, int64_t width, int64_t stride, const T* gate, const T* up, const T* dy, T* dgate, T* dup) {
-  gated_backward<Silu<T>, T>("swiglu_backward", rows, width, stride, gate, up, dy, dgate, dup);
+void backward(int64_t rows, int64_t width, int64_t stride, const T* gate, const T* up, const T* dy, T* dgate, T* dup,
+              float* largest = nullptr) {
+  gated_backward<Silu<T>, T>("swiglu_backward", rows, width, stride, gate, up, dy, dgate, dup, largest);
 }
 
 }  // namespace
@@ -49,20 +50,20 @@ void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, con
   });
 }
 
-void swiglu_packed_forward(const Tensor& gate_up, const Tensor& y) {
+void swiglu_packed_forward(const Tensor& gate_up, const Tensor& y, const Tensor& largest) {
   dispatch(y.dtype(), "swiglu_packed", [&](auto zero) {
     using T = decltype(zero);
     const int64_t width = y.size(-1);
-    forward<T>(gated_rows(y), width, 2 * width, as<T>(gate_up), as<T>(gate_up) + width, as<T>(y));
+    forward<T>(gated_rows(y), width, 2 * width, as<T>(gate_up), as<T>(gate_up) + width, as<T>(y), as<float>(largest));
   });
 }
 
-void swiglu_packed_backward(const Tensor& gate_up, const Tensor& dy, const Tensor& dgate_up) {
+void swiglu_packed_backward(const Tensor& gate_up, const Tensor& dy, const Tensor& dgate_up, const Tensor& largest) {
   dispatch(dy.dtype(), "swiglu_packed", [&](auto zero) {
     using T = decltype(zero);
     const int64_t width = dy.size(-1);
     backward<T>(gated_rows(dy), width, 2 * width, as<T>(gate_up), as<T>(gate_up) + width, as<T>(dy), as<T>(dgate_up),
-                as<T>(dgate_up) + width);
+                as<T>(dgate_up) + width, as<float>(largest));
   });
 }
 

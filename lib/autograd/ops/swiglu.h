@@ -7,7 +7,11 @@ namespace rw {
 /// silu(gate) * up; both [...,F].
 Var swiglu(const Var& gate, const Var& up);
 
+struct GatedOptions {
+  bool find_largest = false;  // largest() of the result, for an 8-bit product that reads it
+};
+
 /// The same from one product with stacked weights: gate_up [...,2F] holds gate, then up; gives [...,F].
-Var swiglu_packed(const Var& gate_up);
+Var swiglu_packed(const Var& gate_up, const GatedOptions& options = {});
 
 }  // namespace rw

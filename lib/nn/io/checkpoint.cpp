@@ -43,8 +43,8 @@ std::vector<std::pair<int64_t, std::string>> list(const std::string& out) {
   return found;
 }
 
-uint64_t fnv1a(const unsigned char* bytes, int64_t n) {
-  uint64_t hash = 0xcbf29ce484222325u;
+/// Goes on with `hash`; all parts but the last are whole words.
+uint64_t fnv1a(const unsigned char* bytes, int64_t n, uint64_t hash = 0xcbf29ce484222325u) {
   int64_t i = 0;
   for (; i + 8 <= n; i += 8) {  // eight bytes at a time: a checkpoint has gigabytes
     uint64_t word;
@@ -70,7 +70,7 @@ std::string own_checksum(json state) {
 }
 
 json read_state(const std::string& folder) {
-  const std::string path = folder + "/trainer_state.json", text = read_file(path);
+  const std::string path = folder + "/trainer_state.json", text = read_file(path, limits::trainer_state);
   check_json_depth(text, "checkpoint", path);
   json state = json::parse(text, nullptr, false);
   check(state.is_object() && state.contains("fnv1a") && state["fnv1a"] == own_checksum(state), "checkpoint", path,
@@ -95,8 +95,15 @@ bool whole(const std::string& folder) {
 }  // namespace
 
 std::string file_checksum(const std::string& path) {
-  const MappedFile map = map_file(path);
-  return in_hex(fnv1a(map.data, map.size));
+  const FileReader file(path);
+  std::vector<unsigned char> part(static_cast<size_t>(std::min<int64_t>(file.size(), 1 << 20)));
+  uint64_t hash = fnv1a(nullptr, 0);
+  for (int64_t at = 0; at < file.size(); at += static_cast<int64_t>(part.size())) {
+    const int64_t n = std::min<int64_t>(static_cast<int64_t>(part.size()), file.size() - at);
+    file.read(at, part.data(), n);
+    hash = fnv1a(part.data(), n, hash);
+  }
+  return in_hex(hash);
 }
 
 std::string checkpoint_folder(const std::string& out, int64_t step) { return out + "/" + folder_name(step); }
@@ -162,11 +169,12 @@ std::optional<std::string> latest_checkpoint(const std::string& out) {
 }
 
 void remove_unfinished(const std::string& out) {
-  static const std::regex unfinished(R"(\.tmp-checkpoint-[0-9]+|.+\.tmp-[0-9]+-[0-9]+)");
+  static const std::regex unfinished(R"(\.tmp-checkpoint-[0-9]+)");
   std::error_code error;
   std::vector<fs::path> rest;
   for (const auto& entry : fs::directory_iterator(out, error)) {
-    if (std::regex_match(entry.path().filename().string(), unfinished)) rest.push_back(entry.path());
+    const std::string name = entry.path().filename().string();
+    if (is_temporary_name(name) || std::regex_match(name, unfinished)) rest.push_back(entry.path());
   }
   for (const fs::path& path : rest) fs::remove_all(path, error);
 }

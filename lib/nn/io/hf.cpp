@@ -1,70 +1,23 @@
+// Loading and saving model folders.
 #include "nn/io/hf.h"
 
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "nn/families/family.h"
+#include "nn/io/weight_files.h"
 #include "tensor/file.h"
-#include "tensor/json_depth.h"
 
 namespace rw {
 namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-/// All tensors of a folder by name, over one or several files.
-class WeightFiles {
- public:
-  explicit WeightFiles(const std::string& folder) {
-    const std::string single = folder + "/model.safetensors", index = folder + "/model.safetensors.index.json";
-    if (fs::exists(index)) {
-      const std::string text = read_file(index);
-      check_json_depth(text, "load", index);
-      const json j = json::parse(text, nullptr, false);
-      check(j.is_object() && j.contains("weight_map") && j["weight_map"].is_object(), "load", index,
-            " has no weight_map");
-      std::set<std::string> names;
-      for (const auto& [tensor, file] : j["weight_map"].items()) {
-        check(file.is_string(), "load", index, ": the file of '", tensor, "' is not a string");
-        const std::string name = file.get<std::string>();
-        check(name.find('/') == std::string::npos && name != "..", "load", index, " names a file outside the folder: '",
-              name, "'");
-        names.insert(name);
-      }
-      for (const std::string& name : names) add(folder + "/" + name);
-    } else {
-      check(fs::exists(single), "load", "'", folder,
-            "' has neither model.safetensors nor model.safetensors.index.json");
-      add(single);
-    }
-  }
-
-  bool contains(const std::string& name) const { return where_.count(name) > 0; }
-  int64_t count() const { return static_cast<int64_t>(where_.size()); }
-  /// As its file's header tells it, before anything is read.
-  const Shape& shape(const std::string& name) const {
-    const auto it = where_.find(name);
-    check(it != where_.end(), "load", "the weights have no tensor '", name, "'");
-    return files_[it->second].entries().at(name).shape;
-  }
-  Tensor load(const std::string& name) const {
-    const auto it = where_.find(name);
-    check(it != where_.end(), "load", "the weights have no tensor '", name, "'");
-    return files_[it->second].load(name);
-  }
-
- private:
-  void add(const std::string& path) {
-    files_.emplace_back(path);
-    for (const auto& [name, entry] : files_.back().entries()) where_[name] = files_.size() - 1;
-  }
-  std::vector<SafetensorsFile> files_;
-  std::map<std::string, size_t> where_;
-};
 
 std::string shard_name(size_t i, size_t n) {
   char name[64];
@@ -78,6 +31,7 @@ ModelConfig read_hf_config(const std::string& folder) {
   check(fs::is_directory(folder), "load", "there is no model folder '", folder, "'");
   const std::string path = folder + "/config.json";
   check(fs::exists(path), "load", "'", folder, "' has no config.json");
+  refuse_lfs_pointer(path);
   return model_config_from_json(read_file(path));
 }
 
@@ -88,33 +42,105 @@ void assign_weights(CausalLm& model, const std::function<Tensor(const std::strin
     const Tensor value = find(name);
     if (!value.defined()) continue;
     check_shape("load", "'" + name + "'", value, arena.segments()[i].spec.shape);
-    arena.set_values(i, value);
+    arena.set_values(i, from_file_rows(model.config(), name, value));
   }
   arena.refresh();
 }
 
-std::unique_ptr<CausalLm> load_hf(const std::string& folder, const LoadOptions& options) {
-  ModelConfig config = read_hf_config(folder);
-  if (options.adjust) options.adjust(config);
-  const WeightFiles files(folder);
-  const std::set<std::string> rope_parameters = [&] {
-    std::set<std::string> names;
-    config.finish();
-    for (const ParameterSpec& spec : make_rope_scaling(config.rope)->parameter_specs()) names.insert(spec.name);
-    return names;
-  }();
-  // Before anything is allocated: the files must hold every tensor of the model that config.json describes.
+namespace {
+
+std::set<std::string> rope_parameter_names(const RopeConfig& rope) {
+  std::set<std::string> names;
+  for (const ParameterSpec& spec : make_rope_scaling(rope)->parameter_specs()) names.insert(spec.name);
+  return names;
+}
+
+bool same_bytes(const Tensor& a, const Tensor& b) {
+  return a.dtype() == b.dtype() && a.shape() == b.shape() &&
+         std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.bytes())) == 0;
+}
+
+/// A head of its own counts where the config ties it to the embedding, as in transformers: it stays tied only if the
+/// files hold no head or the same values. Then a file's dtype is what the embedding has.
+void read_from_weights(ModelConfig& config, const WeightFiles& files) {
+  const ParameterNames& names = family_record(config.family).names;
+  const std::string head = names.head + ".weight", embedding = names.embedding + ".weight";
+  if (!files.contains(embedding)) return;  // an error that names it comes later
+  if (config.tie_word_embeddings && files.contains(head) && !same_bytes(files.load(head), files.load(embedding)))
+    config.tie_word_embeddings = false;
+  const std::string& dtype = files.entry(embedding).dtype;
+  config.file_dtype = dtype == "BF16" ? DType::bf16 : dtype == "F64" ? DType::f64 : DType::f32;
+}
+
+/// Up to three names.
+std::string some_of(const std::vector<std::string>& names) {
+  std::string text;
+  for (size_t i = 0; i < names.size() && i < 3; ++i) text += cat(i ? ", '" : "'", names[i], "'");
+  return names.size() > 3 ? cat(text, " and ", names.size() - 3, " more") : text;
+}
+
+/// Errors: weights that were quantized, which have parts of their own or dtypes of one byte.
+void refuse_quantized(const WeightFiles& files) {
+  for (const std::string& name : files.names()) {
+    for (const char* part : {".qweight", ".qzeros", ".weight_scale", ".weight_packed", ".absmax", ".quant_state", ".SCB"}) {
+      check(name.find(part) == std::string::npos, "load", "the weights are quantized ('", name,
+            "'), which is not supported; convert the model to bfloat16 or float32 first");
+    }
+  }
+}
+
+/// Errors: a tensor of the files that the model has no place for.
+void refuse_leftovers(const ModelConfig& config, const WeightFiles& files, const std::set<std::string>& placed) {
+  const FamilyRecord& record = family_record(config.family);
+  std::vector<std::string> left;
+  for (const std::string& name : files.names()) {
+    const bool unneeded = std::any_of(record.unneeded.begin(), record.unneeded.end(),
+                                      [&](const std::string& part) { return name.find(part) != std::string::npos; });
+    if (!placed.count(name) && !unneeded) left.push_back(name);
+  }
+  check(left.empty(), "load", "the weights have ", left.size(), " tensors that a ", record.model_type,
+        " model of this config.json has no place for: ", some_of(left));
+}
+
+/// Before anything is allocated: the files hold every tensor of the model that config.json describes, and no other.
+void check_tensors(const ModelConfig& config, const WeightFiles& files, const std::set<std::string>& new_parameters,
+                   const std::set<std::string>& old_parameters) {
+  refuse_quantized(files);
   check(config.num_hidden_layers <= files.count(), "load", "config.json says ", config.num_hidden_layers,
         " layers, but the weights have only ", files.count(), " tensors");
+  std::set<std::string> placed = old_parameters;
+  if (config.tie_word_embeddings) placed.insert(family_record(config.family).names.head + ".weight");
   for (const ParameterSpec& spec : CausalLm::parameter_specs(config)) {
-    if (rope_parameters.count(spec.name) && !files.contains(spec.name)) continue;
-    const Shape& shape = files.shape(spec.name);
-    check(shape == spec.shape, "load", "'", spec.name, "' must have shape ", spec.shape, ", got ", shape);
+    placed.insert(spec.name);
+    if (new_parameters.count(spec.name) && !files.contains(spec.name)) continue;
+    if (!files.contains(spec.name)) {
+      const std::vector<std::string> names = files.names();
+      fail("load", "the weights have no tensor '", spec.name, "'; they have ", some_of(names));
+    }
+    const SafetensorsFile::Entry& entry = files.entry(spec.name);
+    check(entry.shape == spec.shape, "load", "'", spec.name, "' must have shape ", spec.shape, ", got ", entry.shape);
+    check(entry.dtype == "F32" || entry.dtype == "BF16" || entry.dtype == "F16" || entry.dtype == "F64", "load", "'",
+          spec.name, "' must have dtype F32, BF16, F16 or F64, got ", entry.dtype,
+          ": quantized weights are not supported");
   }
+  refuse_leftovers(config, files, placed);
+}
+
+}  // namespace
+
+std::unique_ptr<CausalLm> load_hf(const std::string& folder, const LoadOptions& options) {
+  ModelConfig config = read_hf_config(folder);
+  const std::set<std::string> old_parameters = rope_parameter_names(config.rope);
+  if (options.adjust) options.adjust(config);
+  config.finish();
+  const WeightFiles files(folder);
+  read_from_weights(config, files);
+  const std::set<std::string> rope_parameters = rope_parameter_names(config.rope);
+  check_tensors(config, files, rope_parameters, old_parameters);
   const bool fresh =
       std::any_of(rope_parameters.begin(), rope_parameters.end(), [&](const auto& n) { return !files.contains(n); });
   auto model = std::make_unique<CausalLm>(config, options.compute, options.device,
-                                       fresh ? std::optional(options.seed) : std::nullopt, options.memory);
+                                          fresh ? std::optional(options.seed) : std::nullopt, options.memory);
   assign_weights(*model, [&](const std::string& name) {
     if (rope_parameters.count(name) && !files.contains(name))
       return Tensor();  // a new method's: keep what it starts with
@@ -128,17 +154,19 @@ void save_hf(const std::string& folder, const CausalLm& model, const SaveOptions
   fs::create_directories(folder, error);
   check(!error, "save", "cannot make folder '", folder, "': ", error.message());
   const ParamArena& arena = model.arena();
+  const DType dtype = options.dtype.value_or(model.config().file_dtype);
   std::vector<std::vector<NamedTensor>> shards(1);
   int64_t bytes = 0, total = 0;
   for (size_t i = 0; i < arena.size(); ++i) {
-    const Tensor t = arena.values_of(i).to(options.dtype);
+    const std::string& name = arena.segments()[i].spec.name;
+    const Tensor t = to_file_rows(model.config(), name, arena.values_of(i).to(dtype));
     if (bytes > 0 && bytes + t.bytes() > options.max_shard_bytes) {
       shards.emplace_back();
       bytes = 0;
     }
     bytes += t.bytes();
     total += t.bytes();
-    shards.back().push_back({arena.segments()[i].spec.name, t});
+    shards.back().push_back({name, t});
   }
   const std::map<std::string, std::string> metadata = {{"format", "pt"}};
   const std::string index = folder + "/model.safetensors.index.json";
@@ -154,10 +182,8 @@ void save_hf(const std::string& folder, const CausalLm& model, const SaveOptions
     write_file_atomic(index, json{{"metadata", {{"total_size", total}}}, {"weight_map", map}}.dump(1) + "\n");
     fs::remove(folder + "/model.safetensors", error);
   }
-  write_file_atomic(folder + "/config.json",
-                    model_config_to_json(model.config(), options.dtype == DType::bf16  ? "bfloat16"
-                                                         : options.dtype == DType::f64 ? "float64"
-                                                                                       : "float32"));
+  const char* word = dtype == DType::bf16 ? "bfloat16" : dtype == DType::f64 ? "float64" : "float32";
+  write_file_atomic(folder + "/config.json", model_config_to_json(model.config(), word));
 }
 
 }  // namespace rw

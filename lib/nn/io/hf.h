@@ -18,16 +18,17 @@ struct LoadOptions {
   ArenaMemory memory = {};  // how the model's arena keeps the weights
 };
 
-/// The config of a model folder. Errors: no config.json, or one that is not a LLaMA's.
+/// The config of a model folder. Errors: no config.json, or one that model_config_from_json refuses.
 ModelConfig read_hf_config(const std::string& folder);
 
-/// Reads config.json and model.safetensors, or the shards that model.safetensors.index.json names. bf16, f16 and f32
-/// files are accepted. Errors: missing files or tensors (named), shapes that do not fit, a token embedding for another
-/// vocabulary.
+/// Reads config.json and model.safetensors, or the shards that model.safetensors.index.json names. bf16, f16, f32 and f64
+/// files are accepted. An output head that differs from the embedding is used, whatever tie_word_embeddings says. Errors:
+/// missing files, tensors that are missing, left over or quantized (named), shapes that do not fit, weights in another
+/// format.
 std::unique_ptr<CausalLm> load_hf(const std::string& folder, const LoadOptions& options = {});
 
 struct SaveOptions {
-  DType dtype = DType::f32;  // f32 (exact) or bf16
+  std::optional<DType> dtype;  // f32 (exact), bf16 or f64; none: ModelConfig::file_dtype, what was loaded
   int64_t max_shard_bytes = int64_t{4} << 30;
 };
 
@@ -35,7 +36,8 @@ struct SaveOptions {
 /// config.json last.
 void save_hf(const std::string& folder, const CausalLm& model, const SaveOptions& options = {});
 
-/// Sets the model's master weights by name. Errors: a parameter that `find` does not give, or of another shape.
+/// Sets the model's master weights by name, from tensors as the family's files have them; an undefined one leaves the
+/// parameter as it is. Errors: another shape.
 void assign_weights(CausalLm& model, const std::function<Tensor(const std::string& name)>& find);
 
 }  // namespace rw

@@ -1,3 +1,4 @@
+// The reader of llama2.c's files of version 0.
 #include "nn/io/llama2c.h"
 
 #include <cmath>
@@ -26,24 +27,23 @@ Tensor permute_rows(const Tensor& weight, int64_t heads, bool to_half) {
   return out;
 }
 
-/// Takes consecutive f32 tensors out of a mapped file.
+/// Takes consecutive f32 tensors out of a file.
 class Reader {
  public:
-  Reader(const std::string& path, const MappedFile& map, int64_t at) : path_(path), map_(map), at_(at) {}
+  Reader(const FileReader& file, int64_t at) : file_(file), at_(at) {}
   Tensor take(Shape shape) {
     const int64_t bytes = shape.numel() * 4;
-    check(bytes <= map_.size - at_, "llama2c", path_, ": truncated: ", map_.size, " bytes, ", at_ + bytes,
+    check(bytes <= left(), "llama2c", file_.path(), ": truncated: ", file_.size(), " bytes, ", at_ + bytes,
           " needed so far");
     Tensor t = Tensor::empty(shape);
-    std::memcpy(t.raw(), map_.data + at_, static_cast<size_t>(bytes));
+    file_.read(at_, t.raw(), bytes);
     at_ += bytes;
     return t;
   }
-  int64_t left() const { return map_.size - at_; }
+  int64_t left() const { return file_.size() - at_; }
 
  private:
-  const std::string& path_;
-  const MappedFile& map_;
+  const FileReader& file_;
   int64_t at_;
 };
 
@@ -53,10 +53,10 @@ Tensor interleaved_to_half(const Tensor& weight, int64_t heads) { return permute
 Tensor half_to_interleaved(const Tensor& weight, int64_t heads) { return permute_rows(weight, heads, false); }
 
 std::unique_ptr<CausalLm> load_llama2c(const std::string& path, DType compute, Device device, bool keep_interleaved) {
-  const MappedFile map = map_file(path);
-  check(map.size >= 28, "llama2c", path, ": ", map.size, " bytes is too short for the header of 28");
+  const FileReader file(path);
+  check(file.size() >= 28, "llama2c", path, ": ", file.size(), " bytes is too short for the header of 28");
   int32_t header[7];
-  std::memcpy(header, map.data, 28);
+  file.read(0, header, 28);
   const auto sane = [&](int i, const char* name, int64_t low) {
     const int64_t value = i == 5 ? std::abs(int64_t{header[i]}) : header[i];
     check(value >= low && value <= 1 << 24, "llama2c", path, ": header says ", name, " = ", header[i],
@@ -72,17 +72,17 @@ std::unique_ptr<CausalLm> load_llama2c(const std::string& path, DType compute, D
   c.vocab_size = sane(5, "vocab_size", 1);
   c.rope.max_position_embeddings = sane(6, "seq_len", 1);
   c.tie_word_embeddings = header[5] > 0;
-  c.rms_norm_eps = 1e-5;
-  c.bos_token_id = 1;
-  c.eos_token_id = 2;
+  c.norm_eps = 1e-5;
+  c.bos_token_id = {1};
+  c.eos_token_id = {2};
   c.rope_layout = keep_interleaved ? RopeLayout::interleaved : RopeLayout::half;
   // Before anything is allocated: the embedding alone must fit in the file, so a garbled header cannot ask for more.
-  check(c.vocab_size * c.hidden_size * 4 <= map.size && c.num_hidden_layers * c.hidden_size * 4 <= map.size &&
-            c.num_hidden_layers * c.hidden_size * c.intermediate_size <= map.size,
-        "llama2c", path, ": truncated: ", map.size, " bytes cannot hold the model that the header describes");
+  check(c.vocab_size * c.hidden_size * 4 <= file.size() && c.num_hidden_layers * c.hidden_size * 4 <= file.size() &&
+            c.num_hidden_layers * c.hidden_size * c.intermediate_size <= file.size(),
+        "llama2c", path, ": truncated: ", file.size(), " bytes cannot hold the model that the header describes");
   c.finish();
 
-  Reader reader(path, map, 28);
+  Reader reader(file, 28);
   const int64_t layers = c.num_hidden_layers, dim = c.hidden_size, ffn = c.intermediate_size;
   const int64_t q_rows = c.num_attention_heads * c.head_dim, kv_rows = c.num_key_value_heads * c.head_dim;
   std::map<std::string, Tensor> stacks;  // HF name with "*" for the layer -> [layers, rows, columns]

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <fstream>
 
+#include "nn/parallel/handshake.h"
 #include "tensor/hash.h"
 
 namespace rw {
@@ -17,15 +18,6 @@ namespace {
 
 using net::Clock;
 
-constexpr char kMagic[8] = {'r', 'o', 'p', 'e', 'm', 's', 'h', '1'};
-constexpr double kHelloSeconds = 5;  // for a connection to say who it is
-
-struct Hello {  // what a rank says first on any connection
-  char magic[8];
-  int32_t rank, size;
-  uint64_t host;
-  int32_t port, reserved;
-};
 struct Entry {  // of the table that rank 0 sends to all
   uint64_t host;
   uint32_t address;  // 0: that of rank 0
@@ -38,7 +30,7 @@ struct Message {  // on the watch sockets
   uint16_t reserved;
   int32_t rank;
 };
-static_assert(sizeof(Message) == 8 && sizeof(Hello) == 32 && sizeof(Entry) == 16);
+static_assert(sizeof(Message) == 8 && sizeof(Entry) == 16);
 
 /// Equal for processes of one host, and different otherwise.
 uint64_t this_host() {
@@ -50,20 +42,10 @@ uint64_t this_host() {
   return fnv1a<char>(text);
 }
 
-Hello hello_of(const World& w, uint64_t host, int port) {
-  Hello h{{}, w.rank, w.size, host, port, 0};
-  std::memcpy(h.magic, kMagic, sizeof kMagic);
-  return h;
-}
-
-/// False if the connection is not one of ours.
-bool read_hello(const net::Socket& socket, Hello& hello, net::Deadline deadline) {
-  try {
-    socket.receive_all(&hello, sizeof hello, std::min(deadline, net::in_seconds(kHelloSeconds)));
-  } catch (const Error&) {
-    return false;
-  }
-  return std::memcmp(hello.magic, kMagic, sizeof kMagic) == 0;
+/// "" or what to add to a message about ranks that did not come.
+std::string refusals_of(const net::Door& door) {
+  const std::string text = door.refused();
+  return text.empty() ? "" : "; refused: " + text;
 }
 
 }  // namespace
@@ -86,11 +68,15 @@ Mesh::Mesh(World world, MeshOptions options) : world_(std::move(world)), options
 
 void Mesh::meet(net::Deadline deadline) {
   const net::Address master = net::resolve(world_.master);
-  const net::Listener data = net::listen_on(0, net::is_localhost(master));
+  // A host's own name that means a loopback address to itself says nothing of where others reach it.
+  const bool everywhere = net::is_loopback(master) && !net::names_loopback(world_.master);
+  const net::Address at = everywhere ? 0 : master;
+  net::Listener data;
   if (world_.rank == 0) {
-    meet_as_root(data, deadline);
+    data = net::listen_on(at, 0);
+    meet_as_root(at, data, deadline);
   } else {
-    meet_root(data, deadline);
+    data = meet_root(master, deadline);
   }
   for (Peer& p : peers_) {
     if (p.address == 0) p.address = master;
@@ -98,34 +84,32 @@ void Mesh::meet(net::Deadline deadline) {
   connect_data(data, deadline);
 }
 
-void Mesh::meet_as_root(const net::Listener& data, net::Deadline deadline) {
-  const net::Listener listener = net::listen_on(world_.port, net::is_localhost(net::resolve(world_.master)));
+void Mesh::meet_as_root(net::Address at, const net::Listener& data, net::Deadline deadline) {
+  const net::Listener listener = net::listen_on(at, world_.port);
   peers_[0].host = this_host();
   peers_[0].port = data.port;
-  for (int missing = world_.size - 1; missing > 0;) {
-    net::Socket socket = net::accept_from(listener, deadline);
-    if (!socket.open()) {
+  net::Door door(listener, world_.secret, [this](const net::Hello& h) {
+    if (h.size != world_.size) return net::Verdict::wrong_size;
+    if (h.to != 0 || h.rank <= 0 || h.rank >= h.size || h.purpose != static_cast<int32_t>(net::Purpose::watch))
+      return net::Verdict::not_expected;
+    return peers_[static_cast<size_t>(h.rank)].watch.open() ? net::Verdict::rank_taken : net::Verdict::welcome;
+  });
+  for (int missing = world_.size - 1; missing > 0; --missing) {
+    net::Door::Guest guest = door.next(deadline);
+    if (!guest.socket.open()) {
       std::string names;
       for (int r = 1; r < world_.size; ++r) {
         if (!peers_[static_cast<size_t>(r)].watch.open()) names += cat(names.empty() ? "" : ", ", r);
       }
       fail("parallel", "rank ", names, " of ", world_.size, " did not come to ", world_.master, ":", world_.port,
-           " in ", options_.connect_seconds, " s; the ranks were told by ", world_.starter);
+           " in ", options_.connect_seconds, " s; the ranks were told by ", world_.starter, refusals_of(door));
     }
-    Hello hello;
-    if (!read_hello(socket, hello, deadline)) continue;  // a stranger
-    check(hello.size == world_.size && hello.rank > 0 && hello.rank < world_.size, "parallel", "somebody came as rank ",
-          hello.rank, " of ", hello.size, ", but this run has ", world_.size,
-          " ranks; two runs on one port? (MASTER_PORT names another)");
-    Peer& p = peers_[static_cast<size_t>(hello.rank)];
-    check(!p.watch.open(), "parallel", "two processes came as rank ", hello.rank, " of ", hello.size,
-          "; two runs on one port? (MASTER_PORT names another)");
-    const net::Address from = net::peer_of(socket);
+    Peer& p = peers_[static_cast<size_t>(guest.hello.rank)];
+    const net::Address from = net::peer_of(guest.socket);
     p.address = net::is_loopback(from) ? 0 : from;  // of this host: others reach it where they reach rank 0
-    p.host = hello.host;
-    p.port = hello.port;
-    p.watch = std::move(socket);
-    --missing;
+    p.host = guest.hello.host;
+    p.port = guest.hello.port;
+    p.watch = std::move(guest.socket);
   }
   std::vector<Entry> table;
   for (const Peer& p : peers_) table.push_back({p.host, p.address, p.port});
@@ -134,14 +118,26 @@ void Mesh::meet_as_root(const net::Listener& data, net::Deadline deadline) {
   }
 }
 
-void Mesh::meet_root(const net::Listener& data, net::Deadline deadline) {
-  net::Socket socket = net::connect_to(net::resolve(world_.master), world_.port, deadline);
-  check(socket.open(), "parallel", "rank 0 did not listen at ", world_.master, ":", world_.port, " in ",
-        options_.connect_seconds, " s; the ranks were told by ", world_.starter);
-  const Hello hello = hello_of(world_, this_host(), data.port);
+/// Gives where this rank listens for the others' data.
+net::Listener Mesh::meet_root(net::Address master, net::Deadline deadline) {
+  const auto absent = [&](bool found) {
+    check(found, "parallel", "rank 0 did not listen at ", world_.master, ":", world_.port, " in ",
+          options_.connect_seconds, " s; the ranks were told by ", world_.starter);
+  };
+  net::Address at = net::names_loopback(world_.master) ? master : 0;
+  if (!net::is_loopback(master)) {  // the address from which this host reaches rank 0
+    const net::Socket probe = net::connect_to(master, world_.port, deadline);
+    absent(probe.open());
+    at = net::own_of(probe);
+  }
+  net::Listener data = net::listen_on(at, 0);
+  net::Hello hello = net::make_hello(world_.rank, world_.size, 0, net::Purpose::watch);
+  hello.host = this_host();
+  hello.port = data.port;
+  net::Socket socket = net::knock(master, world_.port, hello, world_.secret, deadline);
+  absent(socket.open());
   std::vector<Entry> table(peers_.size());
   try {
-    socket.send_all(&hello, sizeof hello, deadline);
     socket.receive_all(table.data(), static_cast<int64_t>(table.size() * sizeof(Entry)), deadline);
   } catch (const Error& e) {
     fail("parallel", "rank 0 at ", world_.master, ":", world_.port, " did not go on: ", e.what(),
@@ -153,27 +149,29 @@ void Mesh::meet_root(const net::Listener& data, net::Deadline deadline) {
     peers_[r].port = table[r].port;
   }
   peers_[0].watch = std::move(socket);
+  return data;
 }
 
 void Mesh::connect_data(const net::Listener& data, net::Deadline deadline) {
-  const Hello hello = hello_of(world_, 0, 0);
+  // Ranks knock at lower ones, which listen since before the table was sent, and wait in their backlog.
   for (int r = 0; r < world_.rank; ++r) {
     Peer& p = peers_[static_cast<size_t>(r)];
-    p.data = net::connect_to(p.address, p.port, deadline);
+    const net::Hello hello = net::make_hello(world_.rank, world_.size, r, net::Purpose::data);
+    p.data = net::knock(p.address, p.port, hello, world_.secret, deadline);
     check(p.data.open(), "parallel", "cannot reach rank ", r, " at ", net::to_text(p.address), ":", p.port);
-    p.data.send_all(&hello, sizeof hello, deadline);
   }
-  for (int missing = world_.size - 1 - world_.rank; missing > 0;) {
-    net::Socket socket = net::accept_from(data, deadline);
-    check(socket.open(), "parallel", missing, " of ", world_.size, " ranks did not reach rank ", world_.rank,
-          " at port ", data.port);
-    Hello other;
-    if (!read_hello(socket, other, deadline)) continue;
-    check(other.size == world_.size && other.rank > world_.rank && other.rank < world_.size &&
-              !peers_[static_cast<size_t>(other.rank)].data.open(),
-          "parallel", "somebody came to rank ", world_.rank, " as rank ", other.rank, " of ", other.size);
-    peers_[static_cast<size_t>(other.rank)].data = std::move(socket);
-    --missing;
+  net::Door door(data, world_.secret, [this](const net::Hello& h) {
+    if (h.size != world_.size) return net::Verdict::wrong_size;
+    if (h.to != world_.rank || h.rank <= world_.rank || h.rank >= h.size ||
+        h.purpose != static_cast<int32_t>(net::Purpose::data))
+      return net::Verdict::not_expected;
+    return peers_[static_cast<size_t>(h.rank)].data.open() ? net::Verdict::rank_taken : net::Verdict::welcome;
+  });
+  for (int missing = world_.size - 1 - world_.rank; missing > 0; --missing) {
+    net::Door::Guest guest = door.next(deadline);
+    check(guest.socket.open(), "parallel", missing, " of ", world_.size, " ranks did not reach rank ", world_.rank,
+          " at port ", data.port, refusals_of(door));
+    peers_[static_cast<size_t>(guest.hello.rank)].data = std::move(guest.socket);
   }
 }
 

@@ -1,6 +1,8 @@
 // The ranks' connections: one TCP socket between every two of them for data, and one from each to rank 0 on which a
 // thread watches that the others are alive.
 //
+// A rank is let in if it knows the run's secret (handshake.h). Strangers are heard beside the ranks and delay nobody.
+//
 // Why a mesh and not a ring: every rank sends each other one its part directly, which is the same traffic, one hop
 // instead of size - 1, and lets the receiver add in the order of ranks.
 #pragma once
@@ -32,7 +34,9 @@ struct MeshOptions {
 /// Thread safety: one thread makes calls; lost() and check_alive() may be asked from any.
 class Mesh {
  public:
-  /// Waits for all ranks. Errors: some did not appear in time (named), ranks that do not fit together.
+  /// Waits for all ranks. Rank 0 listens at the address that world.master names, and the others at the address from which
+  /// they reach it; at all addresses only where the name of rank 0's host means a loopback address to itself. Errors: some
+  /// did not appear in time (named, with who was refused), this rank was refused.
   explicit Mesh(World world, MeshOptions options = {});
   /// Without close(), the others are told that this rank failed.
   ~Mesh();
@@ -76,8 +80,8 @@ class Mesh {
   };
   enum class Why : uint8_t { closed = 1, silent = 2, failed = 3 };
   void meet(net::Deadline deadline);
-  void meet_as_root(const net::Listener& data, net::Deadline deadline);
-  void meet_root(const net::Listener& data, net::Deadline deadline);
+  void meet_as_root(net::Address at, const net::Listener& data, net::Deadline deadline);
+  net::Listener meet_root(net::Address master, net::Deadline deadline);
   void connect_data(const net::Listener& data, net::Deadline deadline);
   void place_on_hosts();
   void watch();

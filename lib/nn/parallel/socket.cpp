@@ -19,11 +19,6 @@
 namespace rw::net {
 namespace {
 
-int milliseconds_until(Deadline deadline) {
-  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
-  return static_cast<int>(std::clamp<int64_t>(left, 0, 3600'000));
-}
-
 /// False at the deadline.
 bool wait_for(int fd, short events, Deadline deadline) {
   for (;;) {
@@ -44,7 +39,7 @@ sockaddr_in endpoint(Address address, int port) {
 }
 
 Socket new_socket() {
-  Socket s(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  Socket s(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   check(s.open(), "parallel", "socket: ", std::strerror(errno));
   return s;
 }
@@ -54,7 +49,22 @@ void no_delay(const Socket& s) {  // small messages must not wait for more of th
   ::setsockopt(s.fd(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 }
 
+/// Begins to connect and waits for the outcome; false: nobody listens there, or nothing answers.
+bool connect_within(const Socket& s, const sockaddr_in& to, Deadline deadline) {
+  if (::connect(s.fd(), reinterpret_cast<const sockaddr*>(&to), sizeof to) == 0) return true;
+  if (errno != EINPROGRESS && errno != EINTR) return false;
+  int error = 0;
+  socklen_t size = sizeof error;
+  return wait_for(s.fd(), POLLOUT, deadline) && ::getsockopt(s.fd(), SOL_SOCKET, SO_ERROR, &error, &size) == 0 &&
+         error == 0;
+}
+
 }  // namespace
+
+int milliseconds_until(Deadline deadline) {
+  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
+  return static_cast<int>(std::clamp<int64_t>(left, 0, 3600'000));
+}
 
 Socket& Socket::operator=(Socket&& other) noexcept {
   std::swap(fd_, other.fd_);
@@ -96,7 +106,10 @@ std::string to_text(Address address) {
 }
 
 bool is_loopback(Address address) { return (ntohl(address) >> 24) == 127; }
-bool is_localhost(Address address) { return ntohl(address) == INADDR_LOOPBACK; }
+bool names_loopback(const std::string& host) {
+  in_addr address{};
+  return host == "localhost" || (::inet_pton(AF_INET, host.c_str(), &address) == 1 && is_loopback(address.s_addr));
+}
 
 Address resolve(const std::string& host) {
   addrinfo hints{}, *found = nullptr;
@@ -117,36 +130,46 @@ Address peer_of(const Socket& socket) {
   return from.sin_addr.s_addr;
 }
 
-Listener listen_on(int port, bool loopback_only) {
+Address own_of(const Socket& socket) {
+  sockaddr_in own{};
+  socklen_t size = sizeof own;
+  check(::getsockname(socket.fd(), reinterpret_cast<sockaddr*>(&own), &size) == 0, "parallel",
+        "getsockname: ", std::strerror(errno));
+  return own.sin_addr.s_addr;
+}
+
+Listener listen_on(Address address, int port) {
   Listener l{new_socket(), port};
   const int on = 1;
   ::setsockopt(l.socket.fd(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  sockaddr_in at = endpoint(htonl(loopback_only ? INADDR_LOOPBACK : INADDR_ANY), port);
-  check(::bind(l.socket.fd(), reinterpret_cast<const sockaddr*>(&at), sizeof at) == 0 &&
-            ::listen(l.socket.fd(), SOMAXCONN) == 0,
-        "parallel", "cannot listen on port ", port, ": ", std::strerror(errno),
-        "; another run of this host may use it (MASTER_PORT or ROPEWALK_PORT names one)");
+  sockaddr_in at = endpoint(address, port);
+  const auto bound = [&] { return ::bind(l.socket.fd(), reinterpret_cast<const sockaddr*>(&at), sizeof at) == 0; };
+  bool ready = bound();
+  if (!ready && errno == EADDRNOTAVAIL) {
+    at = endpoint(htonl(INADDR_ANY), port);
+    ready = bound();
+  }
+  check(ready && ::listen(l.socket.fd(), SOMAXCONN) == 0, "parallel", "cannot listen on port ", port, ": ",
+        std::strerror(errno), "; another run of this host may use it (MASTER_PORT or ROPEWALK_PORT names one)");
   socklen_t size = sizeof at;
   ::getsockname(l.socket.fd(), reinterpret_cast<sockaddr*>(&at), &size);
   l.port = ntohs(at.sin_port);
   return l;
 }
 
-Socket accept_from(const Listener& listener, Deadline deadline) {
-  while (wait_for(listener.socket.fd(), POLLIN, deadline)) {
-    Socket s(::accept4(listener.socket.fd(), nullptr, nullptr, SOCK_CLOEXEC));
-    if (!s.open()) continue;
-    no_delay(s);
-    return s;
+Socket accept_now(const Listener& listener) {
+  for (;;) {
+    Socket s(::accept4(listener.socket.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (s.open()) no_delay(s);
+    if (s.open() || (errno != EINTR && errno != ECONNABORTED)) return s;
   }
-  return {};
 }
 
 Socket connect_to(Address address, int port, Deadline deadline) {
   const sockaddr_in to = endpoint(address, port);
   while (Clock::now() < deadline) {
     Socket s = new_socket();
-    if (::connect(s.fd(), reinterpret_cast<const sockaddr*>(&to), sizeof to) == 0) {
+    if (connect_within(s, to, std::min(deadline, in_seconds(10)))) {
       no_delay(s);
       return s;
     }

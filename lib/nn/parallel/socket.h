@@ -37,22 +37,27 @@ class Socket {
 using Address = uint32_t;
 std::string to_text(Address address);
 bool is_loopback(Address address);  // 127.x.x.x
-/// 127.0.0.1: the run stays on this host, and nobody else may connect. A host's own name may be another loopback
-/// address on that host, and still a real one elsewhere.
-bool is_localhost(Address address);
+/// "localhost" or a loopback address in digits: the run stays on this host, and nobody else may connect. A host's own name
+/// may be a loopback address on that host, and still a real one elsewhere.
+bool names_loopback(const std::string& host);
 /// Errors: the name has no IPv4 address.
 Address resolve(const std::string& host);
 /// Of the other end.
 Address peer_of(const Socket& socket);
+/// Of this end.
+Address own_of(const Socket& socket);
+/// For poll(): at least 0.
+int milliseconds_until(Deadline deadline);
 
 struct Listener {
   Socket socket;
   int port = 0;
 };
-/// Listens on every interface, or on the loopback one only. Port 0: any free one. Errors: the port is taken.
-Listener listen_on(int port, bool loopback_only);
-/// The next connection; a closed Socket at the deadline.
-Socket accept_from(const Listener& listener, Deadline deadline);
+/// Listens at one address of this host, or at all of them: 0, or an address that is not this host's own (one that a router
+/// translates). Port 0: any free one. Errors: the port is taken.
+Listener listen_on(Address address, int port);
+/// A connection that waits to be accepted; a closed Socket, and errno, if there is none.
+Socket accept_now(const Listener& listener);
 /// Tries again until somebody listens there. A closed Socket at the deadline.
 Socket connect_to(Address address, int port, Deadline deadline);
 

@@ -94,6 +94,11 @@ World world_from(const Variables& variables) {
     w.port = 20000 + static_cast<int>(std::strtoul(job->c_str(), nullptr, 10) % 10000);  // two jobs may share a host
   }
   if (const auto port = number(variables, "ROPEWALK_PORT", 1, 65535)) w.port = *port;
+  if (const auto secret = variables("ROPEWALK_SECRET")) {
+    check(secret->size() >= 16, "parallel", "ROPEWALK_SECRET has ", secret->size(),
+          " characters; it must have at least 16, as `openssl rand -hex 16` makes them");
+    w.secret = *secret;
+  }
   return w;
 }
 

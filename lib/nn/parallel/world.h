@@ -12,6 +12,7 @@ struct World {
   std::string master = "127.0.0.1";         // host of rank 0
   int port = 29500;                         // where rank 0 listens
   std::string starter = "the environment";  // for messages: "torchrun's variables", ...
+  std::string secret;                       // that all ranks know; "": none
 
   bool single() const { return size == 1; }
 };
@@ -26,8 +27,9 @@ using Variables = std::function<std::optional<std::string>(const std::string& na
 ///   SLURM's srun           SLURM_PROCID, SLURM_STEP_NUM_TASKS or SLURM_NTASKS, SLURM_LOCALID
 /// and none of them is a world of one. MASTER_ADDR and MASTER_PORT say where rank 0 is; without them SLURM's node list
 /// and job number do, and otherwise this host and port 29500. Under torchrun, whose own store listens on MASTER_PORT,
-/// the port is the next one; ROPEWALK_PORT overrides all. Errors: a variable that is no number or out of range, a rank
-/// without a size, ranks on several hosts without MASTER_ADDR.
+/// the port is the next one; ROPEWALK_PORT overrides all. ROPEWALK_SECRET, the same text for all ranks, keeps strangers
+/// out. Errors: a variable that is no number or out of range, a rank
+/// without a size, ranks on several hosts without MASTER_ADDR, a secret of fewer than 16 characters.
 World world_from(const Variables& variables);
 /// The same from this process's environment.
 World world_from_environment();

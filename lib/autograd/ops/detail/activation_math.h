@@ -1,5 +1,5 @@
-// The activations and their slopes as scalar functions that loops vectorise over. Internal: for the library's own .cpp
-// files. NaN gives NaN. Large arguments give the limits of value and slope, without overflow on the way.
+// Internal: the activations and their slopes as scalar functions that loops vectorise over. NaN gives NaN. Large
+// arguments give the limits of value and slope, without overflow on the way.
 #pragma once
 #include <cmath>
 

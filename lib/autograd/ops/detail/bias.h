@@ -1,4 +1,4 @@
-// A bias for the rows of a matrix and its gradient, for the ops that carry one. Internal: for the library's own .cpp files.
+// Internal: a bias for the rows of a matrix and its gradient, for the ops that carry one.
 #pragma once
 #include "tensor/tensor.h"
 

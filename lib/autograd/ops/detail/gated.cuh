@@ -1,10 +1,13 @@
 // Kernels of gated activations: y = act(gate) * up, over rows whose gate and up may be strided (packed: 2F apart, up =
 // gate + F). Internal: only .cu files include it.
 //
+// `largest`: null, or where the largest |value| written goes (tensor/largest.cuh).
+//
 // `Gate` has the formula:
 //   float value(float gate, float up)
 //   void gradient(float gate, float up, float dy, float& dgate, float& dup)
 #pragma once
+#include "tensor/largest.cuh"
 #include "tensor/launch.cuh"
 
 namespace rw::cuda {
@@ -30,7 +33,7 @@ struct GatedPlace {
 template <class Gate, int N, class T>
 __global__ void __launch_bounds__(kGatedThreads)
     gated_kernel(int64_t rows, uint32_t width, int64_t stride, const T* __restrict__ gate, const T* __restrict__ up,
-                 T* __restrict__ y) {
+                 T* __restrict__ y, float* largest) {
   const GatedPlace<N> at(rows, width, stride);
   if (!at.inside) return;
   const Vec<T, N> g = load<N>(gate + at.in), u = load<N>(up + at.in);
@@ -38,6 +41,10 @@ __global__ void __launch_bounds__(kGatedThreads)
 #pragma unroll
   for (int i = 0; i < N; ++i) out.at[i] = from_float<T>(Gate::value(to_float(g.at[i]), to_float(u.at[i])));
   store<N>(y + at.out, out);
+  if (!largest) return;
+  Largest most;
+  most.see(out);
+  most.join(largest);
 }
 
 // Bytes: 5 values per output (gate, up, dy, dgate, dup).
@@ -45,7 +52,7 @@ template <class Gate, int N, class T>
 __global__ void __launch_bounds__(kGatedThreads)
     gated_backward_kernel(int64_t rows, uint32_t width, int64_t stride, const T* __restrict__ gate,
                           const T* __restrict__ up, const T* __restrict__ dy, T* __restrict__ dgate,
-                          T* __restrict__ dup) {
+                          T* __restrict__ dup, float* largest) {
   const GatedPlace<N> at(rows, width, stride);
   if (!at.inside) return;
   const Vec<T, N> g = load<N>(gate + at.in), u = load<N>(up + at.in), d = load<N>(dy + at.out);
@@ -59,6 +66,11 @@ __global__ void __launch_bounds__(kGatedThreads)
   }
   store<N>(dgate + at.in, dg);
   store<N>(dup + at.in, du);
+  if (!largest) return;
+  Largest most;
+  most.see(dg);
+  most.see(du);
+  most.join(largest);
 }
 
 /// Threads are numbered in 32 bits.
@@ -68,19 +80,21 @@ inline int64_t gated_blocks(const char* name, int64_t vectors) {
 }
 
 template <class Gate, class T>
-void gated_forward(const char* name, int64_t rows, int64_t width, int64_t stride, const T* gate, const T* up, T* y) {
+void gated_forward(const char* name, int64_t rows, int64_t width, int64_t stride, const T* gate, const T* up, T* y,
+                   float* largest = nullptr) {
   dispatch_width(width % 8 == 0 && stride % 8 == 0 && aligned16(gate, up, y), [&](auto n) {
     launch({name, 3 * rows * width * int64_t{sizeof(T)}}, gated_kernel<Gate, n(), T>,
-           gated_blocks(name, rows * width / n()), kGatedThreads, 0, rows, width, stride, gate, up, y);
+           gated_blocks(name, rows * width / n()), kGatedThreads, 0, rows, width, stride, gate, up, y, largest);
   });
 }
 
 template <class Gate, class T>
 void gated_backward(const char* name, int64_t rows, int64_t width, int64_t stride, const T* gate, const T* up,
-                    const T* dy, T* dgate, T* dup) {
+                    const T* dy, T* dgate, T* dup, float* largest = nullptr) {
   dispatch_width(width % 8 == 0 && stride % 8 == 0 && aligned16(gate, up, dy, dgate, dup), [&](auto n) {
     launch({name, 5 * rows * width * int64_t{sizeof(T)}}, gated_backward_kernel<Gate, n(), T>,
-           gated_blocks(name, rows * width / n()), kGatedThreads, 0, rows, width, stride, gate, up, dy, dgate, dup);
+           gated_blocks(name, rows * width / n()), kGatedThreads, 0, rows, width, stride, gate, up, dy, dgate, dup,
+           largest);
   });
 }
 

@@ -37,14 +37,14 @@ struct Lane {
   int x = 0;
 };
 struct Warp {
-  std::barrier<> meet{kWarp};
+  std::barrier<> barrier{kWarp};
   float value[kWarp] = {};
   uint32_t a[kWarp][4] = {}, b[kWarp][2] = {};
 };
 struct Block {
   std::vector<std::unique_ptr<Warp>> warps;
-  std::barrier<> meet;
-  explicit Block(int threads) : meet(threads) {
+  std::barrier<> barrier;
+  explicit Block(int threads) : barrier(threads) {
     for (int i = 0; i < threads / kWarp; ++i) warps.push_back(std::make_unique<Warp>());
   }
 };
@@ -69,13 +69,13 @@ void run(int threads, const Kernel& kernel) {
 }
 }  // namespace emulated
 
-inline void __syncthreads() { emulated::block->meet.arrive_and_wait(); }
+inline void __syncthreads() { emulated::block->barrier.arrive_and_wait(); }
 inline float __shfl_sync(unsigned, float value, int from) {
   emulated::Warp& w = emulated::warp();
   w.value[threadIdx.x % kWarp] = value;
-  w.meet.arrive_and_wait();
+  w.barrier.arrive_and_wait();
   value = w.value[from];
-  w.meet.arrive_and_wait();
+  w.barrier.arrive_and_wait();
   return value;
 }
 inline float __shfl_xor_sync(unsigned lanes, float value, int with) {

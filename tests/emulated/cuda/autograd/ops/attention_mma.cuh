@@ -19,7 +19,7 @@ inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
   const int lane = threadIdx.x % kWarp;
   std::copy_n(a, 4, w.a[lane]);
   w.b[lane][0] = b0, w.b[lane][1] = b1;
-  w.meet.arrive_and_wait();
+  w.barrier.arrive_and_wait();
   const auto element = [](uint32_t pair, int k) {
     return to_float(b16{static_cast<uint16_t>(k % 2 ? pair >> 16 : pair & 0xffff)});
   };
@@ -30,7 +30,7 @@ inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
       c[e] += element(w.a[row % 8 * 4 + quad][row / 8 + k / 8 * 2], k) * element(w.b[column * 4 + quad][k / 8], k);
     }
   }
-  w.meet.arrive_and_wait();
+  w.barrier.arrive_and_wait();
 }
 
 }  // namespace mma_sync

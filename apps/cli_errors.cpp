@@ -1,0 +1,185 @@
+// Errors of the command line in words: what CLI11 and the libraries throw becomes one line that names what was expected.
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <iostream>
+#include <new>
+#include <stdexcept>
+#include <system_error>
+
+#include "cli.h"
+#include "eval/settings.h"
+#include "nn/parallel/mesh.h"
+#include "tensor/error.h"
+#include "tensor/system_error.h"
+
+namespace {
+
+/// The verb that was reached.
+const CLI::App& deepest(const CLI::App& app) {
+  const CLI::App* at = &app;
+  while (!at->get_subcommands().empty()) at = at->get_subcommands().back();
+  return *at;
+}
+
+std::string full_name(const CLI::App& app) {
+  const CLI::App* parent = app.get_parent();
+  return parent == nullptr || parent->get_parent() == nullptr ? app.get_name()
+                                                              : full_name(*parent) + " " + app.get_name();
+}
+
+std::vector<std::string> option_names(const CLI::App& app) {
+  std::vector<std::string> out;
+  for (const CLI::App* at = &app; at != nullptr; at = at->get_parent()) {
+    for (const CLI::Option* option : at->get_options()) {
+      for (const std::string& name : option->get_lnames()) out.push_back("--" + name);
+    }
+  }
+  return out;
+}
+
+std::vector<std::string> verb_names(const CLI::App& app) {
+  std::vector<std::string> out;
+  for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; })) out.push_back(sub->get_name());
+  return out;
+}
+
+std::string joined(const std::vector<std::string>& list) {
+  std::string out;
+  for (size_t i = 0; i < list.size(); ++i) out += rw::cat(i == 0 ? "" : i + 1 == list.size() ? " or " : ", ", list[i]);
+  return out;
+}
+
+/// What was left over: the first word that no verb and no option took.
+std::string unknown(const CLI::App& app, const std::string& word) {
+  const CLI::App& verb = deepest(app);
+  const bool is_option = word.size() > 1 && word[0] == '-';
+  const std::string name = word.substr(0, word.find('='));
+  const auto known = is_option ? option_names(verb) : verb_names(verb);
+  if (!is_option && known.empty()) return rw::cat("'", word, "' is one argument too many for ", full_name(verb));
+  const std::string near = nearest_name(name, known);
+  return rw::cat(is_option ? "unknown option '" : "unknown subcommand '", is_option ? name : word, "' of ",
+                 full_name(verb), near.empty() ? "" : "; did you mean " + near + "?");
+}
+
+/// "--threads: Value -1 not in range 0 to 1024".
+bool range_error(const std::string& text, std::string& out) {
+  const size_t value = text.find(": Value "), range = text.find(" not in range "), to = text.rfind(" to ");
+  if (value == std::string::npos || range == std::string::npos || to == std::string::npos) return false;
+  const double low = std::strtod(text.c_str() + range + 14, nullptr),
+               high = std::strtod(text.c_str() + to + 4, nullptr);
+  const std::string words = rw::range_in_words(low == 0x1p-1022 ? 0 : low, high);
+  out = rw::cat(text.substr(0, value), " must be ", low == 0x1p-1022 ? "above 0" : words, ", got ",
+                text.substr(value + 8, range - value - 8));
+  return true;
+}
+
+/// "--method: spin not in {plain,full}".
+bool choice_error(const std::string& text, std::string& out) {
+  const size_t value = text.find(": "), set = text.find(" not in {");
+  if (value == std::string::npos || set == std::string::npos || text.back() != '}') return false;
+  std::vector<std::string> choices = CLI::detail::split(text.substr(set + 9, text.size() - set - 10), ',');
+  out = rw::cat(text.substr(0, value), " must be ", joined(choices), ", got '", text.substr(value + 2, set - value - 2),
+                "'");
+  return true;
+}
+
+/// "Could not convert: --steps = many".
+bool conversion_error(const CLI::App& app, const std::string& text, std::string& out) {
+  const std::string begin = "Could not convert: ";
+  const size_t equals = text.find(" = ");
+  if (!text.starts_with(begin) || equals == std::string::npos) return false;
+  const std::string name = text.substr(begin.size(), equals - begin.size());
+  std::string kind = "another value";
+  for (const CLI::App* at = &deepest(app); at != nullptr; at = at->get_parent()) {
+    const CLI::Option* option = at->get_option_no_throw(name);
+    if (option == nullptr) continue;
+    const std::string type = option->get_type_name();
+    if (type.find("INT") != std::string::npos) kind = "a whole number";
+    else if (type.find("FLOAT") != std::string::npos) kind = "a number";
+    break;
+  }
+  out = rw::cat(name, " expects ", kind, ", got '", text.substr(equals + 3), "'");
+  return true;
+}
+
+size_t distance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t above = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      diagonal = above;
+    }
+  }
+  return row[b.size()];
+}
+
+}  // namespace
+
+std::string nearest_name(const std::string& word, const std::vector<std::string>& known) {
+  if (word.size() > 64) return "";
+  std::string best;
+  size_t least = 1 + std::max<size_t>(1, word.size() / 3);
+  for (const std::string& name : known) {
+    const bool begins = word.size() >= 4 && name.starts_with(word);  // cut short
+    const size_t d = begins ? 1 : distance(word, name);
+    if (d < least) least = d, best = name;
+  }
+  return best;
+}
+
+std::string argument_error(const CLI::App& app, const CLI::ParseError& error) {
+  const std::string text = error.what();
+  const std::vector<std::string> left = app.remaining(true);
+  const bool leftover = dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr ||
+                        text.find("subcommand is required") != std::string::npos;
+  if (leftover && !left.empty()) return unknown(app, left[0]);
+  if (leftover) {
+    const CLI::App& verb = deepest(app);
+    return rw::cat(full_name(verb), " needs a subcommand: ", joined(verb_names(verb)));
+  }
+  std::string out;
+  if (range_error(text, out) || choice_error(text, out) || conversion_error(app, text, out)) return out;
+  const size_t missing = text.find(": 1 required ");
+  if (missing != std::string::npos) return text.substr(0, missing) + " needs a value";
+  return text;
+}
+
+Failure failure_of(const std::exception& error) {
+  if (dynamic_cast<const rw::OutOfMemory*>(&error) || dynamic_cast<const rw::RankLost*>(&error) ||
+      dynamic_cast<const rw::SystemError*>(&error))
+    return {1, error.what()};
+  if (dynamic_cast<const rw::Error*>(&error)) return {2, error.what()};
+  if (dynamic_cast<const std::bad_alloc*>(&error)) return {1, "[memory] not enough memory for this input"};
+  if (dynamic_cast<const std::length_error*>(&error))
+    return {1, "[memory] this input asks for more memory than there can be"};
+  if (const auto* file = dynamic_cast<const std::filesystem::filesystem_error*>(&error)) {
+    const std::string other = file->path2().empty() ? "" : rw::cat(" and '", file->path2().string(), "'");
+    return {2, rw::cat("[file] '", file->path1().string(), "'", other, ": ", file->code().message())};
+  }
+  const std::string what = error.what();
+  if (const size_t at = what.find("[json.exception."); at == 0) {
+    const size_t end = what.find("] ");
+    return {2, rw::cat("[json] a value is not of the expected kind: ",
+                       end == std::string::npos ? what : what.substr(end + 2))};
+  }
+  if (const auto* system = dynamic_cast<const std::system_error*>(&error))
+    return {1, rw::cat("[system] ", system->code().message())};
+  return {1, "internal error: " + what};
+}
+
+void flush_standard_output() {
+  std::cout.flush();
+  const bool bad = !std::cout.good() || std::ferror(stdout) != 0;
+  errno = 0;
+  if (std::fflush(stdout) == 0 && !bad) return;
+  rw::fail("output", "standard output could not be written",
+           errno != 0 ? std::string(": ") + std::strerror(errno) : std::string());
+}

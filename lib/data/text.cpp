@@ -1,0 +1,44 @@
+// Reading text as tokens, and the fingerprint that tells texts apart.
+#include "data/text.h"
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+
+#include "tensor/error.h"
+#include "tensor/hash.h"
+
+namespace rw {
+
+bool is_token_file(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) return false;
+  char head[8] = {};
+  std::ifstream(path, std::ios::binary).read(head, sizeof head);
+  return std::string(head, sizeof head) == "RWTOKENS";
+}
+
+TokenCorpus load_tokens(const std::vector<std::string>& paths, const Tokenizer& tokenizer, const Progress& progress) {
+  if (paths.size() != 1 || !is_token_file(paths[0])) return tokenize_corpus(load_corpus(paths), tokenizer, progress);
+  TokenCorpus corpus = TokenCorpus::open(paths[0]);
+  check(corpus.vocab_size() <= tokenizer.vocab_size(), "text", "'", paths[0], "' has token ids up to ",
+        corpus.vocab_size() - 1, ", the tokenizer ", tokenizer.vocab_size(), " tokens");
+  return corpus;
+}
+
+std::string fingerprint(const TokenCorpus& corpus) {
+  uint64_t hash = kFnvBegin;
+  std::vector<int32_t> part;
+  for (int64_t d = 0; d < corpus.documents(); ++d) {
+    for (int64_t at = 0; at < corpus.length(d); at += static_cast<int64_t>(part.size())) {
+      part.resize(static_cast<size_t>(std::min<int64_t>(corpus.length(d) - at, 1 << 16)));
+      corpus.read(d, at, part);
+      hash = fnv1a<int32_t>(part, hash);
+    }
+  }
+  char hex[17];
+  std::snprintf(hex, sizeof hex, "%016llx", static_cast<unsigned long long>(hash));
+  return cat(corpus.total_tokens(), " tokens in ", corpus.documents(), " documents, fnv1a ", hex);
+}
+
+}  // namespace rw

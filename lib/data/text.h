@@ -1,0 +1,21 @@
+// Text as tokens: files and folders to a corpus, and a name that tells corpora apart.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "data/corpus.h"
+
+namespace rw {
+
+/// True if the file is one that write_token_file has made.
+bool is_token_file(const std::string& path);
+
+/// Reads and tokenizes files and folders, or opens one token file. `progress` counts the bytes of text. Errors:
+/// load_corpus's and tokenize_corpus's; a token file with ids that the tokenizer does not have.
+TokenCorpus load_tokens(const std::vector<std::string>& paths, const Tokenizer& tokenizer,
+                        const Progress& progress = {});
+
+/// Which text: "TOKENS tokens in DOCUMENTS documents, fnv1a HASH". Another text, or another tokenizer, has another one.
+std::string fingerprint(const TokenCorpus& corpus);
+
+}  // namespace rw

@@ -1,0 +1,102 @@
+// What all evaluation protocols share: their subject, the settings that several of them have, and the record of what
+// was run.
+#include "eval/protocol.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "data/text.h"
+#include "eval/provenance.h"
+#include "tensor/error.h"
+
+namespace rw {
+
+int64_t serving_window(const RopeConfig& rope) { return std::max(rope.extended_window(), rope.original_window()); }
+
+EvalSubject::EvalSubject(const CausalLm& m, const Tokenizer& t, TokenCorpus text, const EvalOptions& o)
+    : model(m), tokenizer(t), corpus(std::move(text)), scorer(m, ScorerOptions{.batch_tokens = o.batch_tokens}) {
+  if (!o.no_bos) bos = tokenizer.bos_id();
+  check(corpus.documents() == 0 || corpus.vocab_size() <= model.config().vocab_size, "eval",
+        "the corpus has token ids up to ", corpus.documents() == 0 ? 0 : corpus.vocab_size() - 1,
+        ", the model a vocabulary of ", model.config().vocab_size, ": do they belong together?");
+}
+
+EvalResult EvalProtocol::run(EvalSubject& subject, const Progress& progress) const {
+  using Clock = std::chrono::steady_clock;
+  const auto start = Clock::now();
+  EvalResult result = evaluate(subject, progress);
+  const ModelConfig& config = subject.model.config();
+  Record& p = result.protocol;
+  p.set("model", options.model);
+  if (!options.weights.empty()) p.set("weights", options.weights);
+  p.set("rope_type", config.rope.rope_type());
+  p.set("rope_scaling", rope_scaling_to_json(config.rope));
+  p.set("trained_window", subject.trained_window());
+  p.set("model_window", subject.window());
+  p.set("seed", static_cast<int64_t>(options.seed));
+  if (subject.corpus.documents() > 0) {
+    std::string data;
+    for (const std::string& path : options.data) data += (data.empty() ? "" : ", ") + path;
+    p.set("data", data);
+    p.set("text", fingerprint(subject.corpus));
+  }
+  p.set("vocabulary", static_cast<int64_t>(config.vocab_size));
+  p.set("device", device_text(subject.model.device()));
+  p.set("version", program_version());
+  p.set("date", date_now());
+  p.set("seconds", std::chrono::duration<double>(Clock::now() - start).count());
+  return result;
+}
+
+const std::vector<std::string>& eval_kinds() {
+  static const std::vector<std::string> kinds = {"ppl",    "lastk", "bins",      "passkey",
+                                                 "needle", "tasks", "longbench", "choice"};
+  return kinds;
+}
+
+std::unique_ptr<EvalProtocol> make_eval_protocol(const std::string& kind) {
+  if (kind == "ppl") return protocols::ppl();
+  if (kind == "lastk") return protocols::lastk();
+  if (kind == "bins") return protocols::bins();
+  if (kind == "passkey" || kind == "needle") return protocols::passkey(kind == "needle");
+  if (kind == "tasks") return protocols::tasks();
+  if (kind == "longbench") return protocols::longbench();
+  if (kind == "choice") return protocols::choice();
+  return nullptr;
+}
+
+namespace protocols {
+
+void add_common(std::vector<Setting>& settings, EvalOptions& o) {
+  settings.push_back({.name = "batch-tokens",
+                      .help = "tokens of one forward pass (0: 4096 on the CPU, 65536 on a GPU)",
+                      .target = &o.batch_tokens,
+                      .low = 0,
+                      .high = kMostCount});
+  settings.push_back({.name = "seed",
+                      .help = "of everything that is drawn: intervals, keys, depths",
+                      .target = &o.seed,
+                      .low = 0,
+                      .high = 1e20,
+                      .shows_default = true});
+  settings.push_back({.name = "no-bos", .help = "do not begin with the beginning-of-text token", .target = &o.no_bos});
+}
+
+void add_text(std::vector<Setting>& settings, EvalOptions& o) {
+  settings.push_back({.name = "data",
+                      .help = "text: files, folders, .jsonl, or a token file",
+                      .target = &o.data,
+                      .required = true,
+                      .common = true});
+  settings.push_back({.name = "documents",
+                      .help = "only the first N documents that are long enough (0: all)",
+                      .target = &o.documents,
+                      .low = 0,
+                      .high = kMostCount,
+                      .common = true});
+  add_common(settings, o);
+}
+
+}  // namespace protocols
+}  // namespace rw

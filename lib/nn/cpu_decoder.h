@@ -1,0 +1,12 @@
+// The CPU's half of nn/decoder.h.
+#pragma once
+#include <memory>
+
+#include "nn/decoder.h"
+
+namespace rw {
+
+/// Every family, f32, with compact weights where the model has them. Errors: as Decoder.
+std::unique_ptr<Decoder> make_cpu_decoder(const CausalLm& model, KvCache& cache);
+
+}  // namespace rw

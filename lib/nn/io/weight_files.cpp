@@ -1,0 +1,112 @@
+// Finding the weights of a model folder.
+#include "nn/io/weight_files.h"
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "tensor/error.h"
+#include "tensor/file.h"
+#include "tensor/json_depth.h"
+
+namespace rw {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+/// What a folder without safetensors may hold instead.
+[[noreturn]] void refuse_other_formats(const std::string& folder) {
+  for (const char* name : {"pytorch_model.bin", "pytorch_model.bin.index.json"}) {
+    if (!fs::exists(folder + "/" + name)) continue;
+    fail("load", "'", folder, "' has its weights in ", name,
+         ", PyTorch's pickle format, which is not read. Convert them with transformers: "
+         "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)");
+  }
+  if (fs::exists(folder + "/adapter_model.safetensors")) {
+    fail("load", "'", folder,
+         "' holds an adapter (adapter_model.safetensors) without its base model. Merge the two with peft: "
+         "model.merge_and_unload().save_pretrained(NEW_FOLDER)");
+  }
+  std::error_code error;
+  for (const auto& file : fs::directory_iterator(folder, error)) {
+    const std::string name = file.path().filename().string(), end = file.path().extension().string();
+    for (const char* other : {".gguf", ".pth", ".pt", ".h5", ".msgpack", ".ggml", ".npz", ".onnx"}) {
+      if (end != other) continue;
+      fail("load", "'", folder, "' has no model.safetensors; '", name, "' is in a format that is not read (", end,
+           "): convert the model to safetensors first");
+    }
+  }
+  fail("load", "'", folder, "' has neither model.safetensors nor model.safetensors.index.json");
+}
+
+}  // namespace
+
+void refuse_lfs_pointer(const std::string& path) {
+  std::error_code error;
+  if (!fs::is_regular_file(path, error) || fs::file_size(path, error) > 1024 || error) return;
+  std::ifstream in(path, std::ios::binary);
+  std::string line;
+  std::getline(in, line);
+  check(!line.starts_with("version https://git-lfs"), "load", "'", path,
+        "' is a git-lfs pointer: the file itself was not downloaded. Run `git lfs pull` in its folder");
+}
+
+WeightFiles::WeightFiles(const std::string& folder) {
+  const std::string single = folder + "/model.safetensors", index = folder + "/model.safetensors.index.json";
+  if (fs::exists(single)) {
+    add(single);
+  } else if (fs::exists(index)) {
+    add_shards(folder, index);
+  } else {
+    refuse_other_formats(folder);
+  }
+}
+
+void WeightFiles::add_shards(const std::string& folder, const std::string& index) {
+  refuse_lfs_pointer(index);
+  const std::string text = read_file(index);
+  check_json_depth(text, "load", index);
+  const json j = json::parse(text, nullptr, false);
+  check(j.is_object() && j.contains("weight_map") && j["weight_map"].is_object(), "load", index, " has no weight_map");
+  std::set<std::string> files;
+  for (const auto& [tensor, file] : j["weight_map"].items()) {
+    check(file.is_string(), "load", index, ": the file of '", tensor, "' is not a string");
+    const std::string name = file.get<std::string>();
+    check(name.find('/') == std::string::npos && name != "..", "load", index, " names a file outside the folder: '",
+          name, "'");
+    files.insert(name);
+  }
+  for (const std::string& name : files) {
+    check(fs::exists(folder + "/" + name), "load", "'", folder, "' lacks '", name, "', which ",
+          "model.safetensors.index.json names");
+    add(folder + "/" + name);
+  }
+}
+
+void WeightFiles::add(const std::string& path) {
+  refuse_lfs_pointer(path);
+  files_.emplace_back(path);
+  for (const auto& [name, entry] : files_.back().entries()) where_[name] = files_.size() - 1;
+}
+
+std::vector<std::string> WeightFiles::names() const {
+  std::vector<std::string> all;
+  for (const auto& [name, file] : where_) all.push_back(name);
+  return all;
+}
+
+const SafetensorsFile::Entry& WeightFiles::entry(const std::string& name) const {
+  const auto it = where_.find(name);
+  check(it != where_.end(), "load", "the weights have no tensor '", name, "'");
+  return files_[it->second].entries().at(name);
+}
+
+Tensor WeightFiles::load(const std::string& name) const {
+  const auto it = where_.find(name);
+  check(it != where_.end(), "load", "the weights have no tensor '", name, "'");
+  return files_[it->second].load(name);
+}
+
+}  // namespace rw

@@ -1,0 +1,169 @@
+// The command line as one language: the same words in every verb, errors in words, what shells complete, and output that
+// is lost.
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "cli.h"
+
+namespace fs = std::filesystem;
+
+namespace {
+
+/// One line of error and code 2.
+std::string error_of(const std::string& arguments) {
+  const Answer a = ropewalk("--quiet " + arguments);
+  CAPTURE(arguments);
+  CAPTURE(a.err);
+  CHECK(a.code == 2);
+  CHECK(std::count(a.err.begin(), a.err.end(), '\n') == 1);
+  return a.err;
+}
+
+bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+/// A model of one block over bytes, trained at 16 tokens.
+void make_model(const test::TempDir& dir, const std::string& name = "m") {
+  write(dir.path("t.txt"), text_of(3000));
+  REQUIRE(ropewalk("--quiet train --data '" + dir.path("t.txt") + "' --out '" + dir.path(name) +
+                   "' --hidden 16 --layers 1 --heads 2 --batch 2 --window 16 --steps 2")
+              .code == 0);
+}
+
+}  // namespace
+
+TEST_CASE("An unknown verb or option is answered with the nearest name") {
+  CHECK(has(error_of("trian"), "unknown subcommand 'trian' of ropewalk; did you mean train?"));
+  CHECK(has(error_of("eval pll"), "did you mean ppl?"));
+  CHECK(has(error_of("generate --model x --promt y"), "unknown option '--promt' of generate; did you mean --prompt?"));
+  CHECK(has(error_of("eval ppl --model x --data y --widnow=5"), "did you mean --window?"));
+  CHECK_FALSE(has(error_of("generate --model x --zzzzzzzz"), "did you mean"));
+  CHECK(has(error_of("eval"), "eval needs a subcommand: ppl, "));
+}
+
+TEST_CASE("Ranges and types are said in words, with an upper bound for threads") {
+  CHECK(has(error_of("--threads 100000 eval ppl --model x --data y"), "--threads must be from 0 to 1024, got 100000"));
+  CHECK(has(error_of("--threads -1 eval ppl --model x --data y"), "--threads must be from 0 to 1024, got -1"));
+  CHECK(has(error_of("eval ppl --model x --data y --window 0"), "--window must be at least 1, got 0"));
+  CHECK(has(error_of("eval ppl --model x --data y --window five"), "--window expects a whole number, got 'five'"));
+  CHECK(
+      has(error_of("eval ppl --model x --data y --weighting none"), "--weighting must be token or window, got 'none'"));
+  CHECK(has(error_of("generate --model x --tokens many"), "--tokens expects a whole number, got 'many'"));
+}
+
+TEST_CASE("Help lists common options first and names no types") {
+  for (const std::string verb : {"eval ppl", "eval passkey", "generate", "report"}) {
+    const std::string help = ropewalk(verb + " --help").out;
+    CAPTURE(help);
+    for (const char* noise : {"TEXT", "INT", "UINT", "FLOAT", "REQUIRED", "NONNEGATIVE", "Excludes"})
+      CHECK_FALSE(has(help, noise));
+  }
+  const std::string help = ropewalk("eval ppl --help").out;
+  CHECK(help.find("Common options:") < help.find("More options:"));
+  CHECK(help.find("--model") < help.find("--weighting"));
+}
+
+TEST_CASE("The same option means the same in every verb: --model and --from, --rope and --scaling") {
+  const test::TempDir dir;
+  make_model(dir);
+  const std::string model = "'" + dir.path("m") + "'", data = " --data '" + dir.path("t.txt") + "' --documents 1";
+  const std::string a = ropewalk("--quiet eval ppl --model " + model + data).out,
+                    b = ropewalk("--quiet eval ppl --from " + model + data).out;
+  CHECK_FALSE(a.empty());
+  CHECK(a == b);
+  const std::string rope = "'{\"rope_type\":\"linear\",\"factor\":2}'";
+  CHECK(ropewalk("--quiet eval ppl --model " + model + data + " --rope " + rope).out ==
+        ropewalk("--quiet eval ppl --model " + model + data + " --scaling " + rope).out);
+  CHECK(ropewalk("--quiet generate --from " + model + " --prompt x --tokens 2").code == 0);
+}
+
+TEST_CASE("Generating beyond the model's window is said in one line") {
+  const test::TempDir dir;
+  make_model(dir);
+  const Answer far = ropewalk("generate --model '" + dir.path("m") + "' --prompt x --tokens 40"),
+               near = ropewalk("generate --model '" + dir.path("m") + "' --prompt x --tokens 4");
+  CHECK(has(far.err, "the model's window is 16"));
+  CHECK_FALSE(has(near.err, "window"));
+}
+
+TEST_CASE("An evaluation says what it will read, and its file what was measured") {
+  const test::TempDir dir;
+  make_model(dir);
+  const Answer a = ropewalk("eval ppl --model '" + dir.path("m") + "' --data '" + dir.path("t.txt") + "' --json '" +
+                            dir.path("e.json") + "'");
+  REQUIRE(a.code == 0);
+  CHECK(has(a.err, "1 document under windows of 16, stride 1/2 of a window"));
+  const auto protocol = nlohmann::json::parse(rw::read_file(dir.path("e.json")))["protocol"];
+  for (const char* key : {"weights", "text", "device", "version", "date", "interval", "seed", "model_window"})
+    CHECK_MESSAGE(protocol.contains(key), key);
+  // New weights in the folder: the report says that the evaluation is of others, and does not show it.
+  fs::copy_file(dir.path("e.json"), dir.path("m/eval-ppl.json"));
+  REQUIRE(ropewalk("report '" + dir.path("m") + "' --out '" + dir.path("r.html") + "'").code == 0);
+  CHECK(has(rw::read_file(dir.path("r.html")), "Perplexity by window"));
+  make_model(dir, "other");
+  fs::copy_file(dir.path("m/eval-ppl.json"), dir.path("other/eval-ppl.json"));
+  std::string bytes = rw::read_file(dir.path("other/model.safetensors"));
+  bytes.back() = static_cast<char>(bytes.back() ^ 1);
+  write(dir.path("other/model.safetensors"), bytes);
+  const Answer stale = ropewalk("report '" + dir.path("other") + "' --out '" + dir.path("s.html") + "'");
+  CHECK(stale.code == 0);
+  CHECK(has(stale.err, "other weights"));
+  CHECK_FALSE(has(rw::read_file(dir.path("s.html")), "Perplexity by window"));
+}
+
+TEST_CASE("Evaluations replace nothing but evaluations, and keep the mode of the file") {
+  const test::TempDir dir;
+  make_model(dir);
+  const std::string eval = "eval ppl --model '" + dir.path("m") + "' --data '" + dir.path("t.txt") + "' --json '";
+  write(dir.path("mine.json"), "{\"mine\": 1}");
+  CHECK(has(error_of(eval + dir.path("mine.json") + "'"), "is not an evaluation"));
+  CHECK(rw::read_file(dir.path("mine.json")) == "{\"mine\": 1}");
+  fs::create_symlink("mine.json", dir.path("link.json"));
+  error_of(eval + dir.path("link.json") + "'");
+  CHECK(fs::is_symlink(dir.path("link.json")));
+  REQUIRE(ropewalk("--quiet " + eval + dir.path("e.json") + "'").code == 0);
+  CHECK(ropewalk("--quiet " + eval + dir.path("e.json") + "'").code == 0);
+}
+
+TEST_CASE("Paths that are too long, loops of links and control characters end in one clean line") {
+  const std::string longest(300, 'x');
+  CHECK(has(error_of("generate --model " + longest + " --prompt x"), "[file]"));
+  error_of("report " + longest);
+  const test::TempDir dir;
+  fs::create_symlink("loop", dir.path("loop"));
+  error_of("report '" + dir.path("loop") + "'");
+  const std::string message = error_of("report 'no\033[31m\afolder\xff'");
+  CHECK(has(message, "no\\x1b[31m\\x07folder\\xff"));
+}
+
+TEST_CASE("Output that cannot be written is an error, not a success") {
+  if (!fs::exists("/dev/full")) {
+    MESSAGE("skipped: no /dev/full");
+    return;
+  }
+  const std::string program = std::string("'") + ROPEWALK_BINARY_DIR + "/bin/ropewalk' completion bash >/dev/full 2>&1";
+  const int status = std::system(program.c_str());
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) != 0);
+}
+
+TEST_CASE("Completions and the manual page know every verb and its options") {
+  const std::string bash = ropewalk("completion bash").out, zsh = ropewalk("completion zsh").out,
+                    man = ropewalk("man").out;
+  for (const std::string* text : {&bash, &zsh}) {
+    CHECK(has(*text, "'eval ppl') candidates='"));
+    CHECK(has(*text, "--weighting"));
+  }
+  CHECK(has(man, ".SH ROPEWALK eval ppl"));
+  CHECK(has(man, ".B \\-\\-weighting"));
+  const test::TempDir dir;
+  write(dir.path("c.bash"), bash);
+  CHECK(std::system(("bash -n '" + dir.path("c.bash") + "'").c_str()) == 0);
+  const std::string script = "source '" + dir.path("c.bash") +
+                             "'; COMP_WORDS=(ropewalk eval ppl --wei); COMP_CWORD=3; _ropewalk; "
+                             "[ \"${COMPREPLY[*]}\" = --weighting ]";
+  write(dir.path("run.bash"), script);
+  CHECK(std::system(("bash '" + dir.path("run.bash") + "'").c_str()) == 0);
+}
