@@ -30,7 +30,7 @@ struct Options {
   std::vector<int> threads;
   std::string json, only;
   double seconds = 3;
-  bool eager = false, fast_atomics = false, fp8 = false;
+  bool eager = false, fast_atomics = false, fp8 = false, fp8_lean = false;
 };
 
 struct Timing {
@@ -172,12 +172,13 @@ void bench_clex(Table& table) {
 constexpr double kPeakFlops = 989e12;  // dense bf16 of an H100 or H200 by its datasheet
 
 /// A row of `bench cuda`: a shape, or M at its usual batch with blocks recomputed or its samples in several forwards,
-/// or X with whole masters and f32 gradients.
+/// or X with whole masters and f32 gradients, or L with split masters.
 struct TrainingRow {
   std::string name;
   ModelShape shape;
   int64_t micro_batches = 1;
   bool by_name = false;  // only if --only asks for it
+  bool split = false;    // split masters, f32 gradients: 16 bytes for each parameter
 };
 std::vector<TrainingRow> training_rows() {
   std::vector<TrainingRow> rows;
@@ -188,6 +189,7 @@ std::vector<TrainingRow> training_rows() {
       plain.lean = false;
       rows.push_back({cat(s.name, "-plain"), plain, 1, true});
     }
+    if (std::string(s.name) == "L") rows.push_back({"L-split", s, 1, true, true});
     if (std::string(s.name) != "M") continue;
     ModelShape recomputed = s;
     recomputed.recompute = true;
@@ -213,7 +215,10 @@ void bench_training(const Options& o, const TrainingRow& row, Device device, Com
   release_cached_memory(device);
   reset_peak_memory(device);
   const bool lean = s.lean && !comm;
-  CausalLm model(s.config(kVocab), DType::bf16, device, 1, lean ? ArenaMemory::lean() : ArenaMemory{});
+  CausalLm model(s.config(kVocab), DType::bf16, device, 1,
+                 lean        ? ArenaMemory::lean()
+                 : row.split ? ArenaMemory{.split_master = true}
+                             : ArenaMemory{});
   std::optional<DataParallel> parallel;
   if (comm) parallel.emplace(*comm, model.arena());
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
@@ -221,7 +226,7 @@ void bench_training(const Options& o, const TrainingRow& row, Device device, Com
   const int ranks = comm ? comm->size() : 1;
   const double tokens = static_cast<double>(s.batch * s.window * ranks);
   model.set_recompute(s.recompute);
-  if (o.fp8) model.set_matmul(Matmul::fp8);
+  if (o.fp8) model.set_linear({.matmul = Matmul::fp8, .make_again = o.fp8_lean});
   TrainStep step(model, optimizer, !o.eager, parallel ? &*parallel : nullptr);
   const StepInput input{random_ids(batch, s.window, kVocab, 1),
                         random_ids(batch, s.window, kVocab, 2),
@@ -249,7 +254,11 @@ void bench_training(const Options& o, const TrainingRow& row, Device device, Com
   std::printf("%-12s T %6lld  B %4lld x %lld%s%s%s  %12s tok/s  MFU %5.1f %%  %9.2f ms (%.2f to %.2f)  peak %.1f GiB\n",
               row.name.c_str(), static_cast<long long>(s.window), static_cast<long long>(batch),
               static_cast<long long>(row.micro_batches), s.recompute ? " recomputed" : "           ",
-              lean ? " lean" : "     ", o.fp8 ? " fp8" : "", with_commas(std::llround(tokens / t.median)).c_str(),
+              lean ? " lean" : "     ",
+              !o.fp8       ? ""
+              : o.fp8_lean ? " fp8-lean"
+                           : " fp8",
+              with_commas(std::llround(tokens / t.median)).c_str(),
               100 * per_token * tokens / t.median / kPeakFlops / ranks, t.median * 1e3, t.fastest * 1e3,
               t.slowest * 1e3, static_cast<double>(memory_stats(device).peak_bytes) / (1 << 30));
   std::fflush(stdout);
@@ -337,7 +346,8 @@ void add_bench(CLI::App& app, Globals& globals) {
   cuda->add_option("--only", o.only, "with commas: " + training_row_names() + "decode");
   cuda->add_flag("--eager", o.eager, "launch every kernel from the host instead of replaying a CUDA graph");
   add_fast_atomics(*cuda, o.fast_atomics);
-  cuda->add_flag("--fp8", o.fp8, "the blocks' linear layers in 8-bit products, as train --matmul fp8");
+  auto* fp8 = cuda->add_flag("--fp8", o.fp8, "the blocks' linear layers in 8-bit products, as train --matmul fp8");
+  cuda->add_flag("--fp8-lean", o.fp8_lean, "as train --fp8-lean")->needs(fp8);
   cuda->add_option("--seconds", o.seconds, "time for each row")->capture_default_str();
   cuda->callback([options, &globals] { run_cuda(*options, globals); });
   add_bench_ops(*sub, globals);

@@ -8,8 +8,8 @@
 #include <cmath>
 #include <cstdio>
 
-#include "autograd/tape.h"
 #include "autograd/ops/cuda_ops.h"
+#include "autograd/tape.h"
 #include "common.h"
 #include "tensor/cuda.h"
 #include "tensor/file.h"
@@ -124,14 +124,10 @@ void run(const OpsOptions& o, const Globals& globals) {
   Tape::current().set_fast_atomics(o.fast_atomics);
   OpsBench b(o, device);
   std::printf("%s; cold L2, medians of device events\n", cuda_device_name(device.index).c_str());
-  const std::pair<const char*, void (*)(OpsBench&)> sections[] = {{"gemm", bench_gemm_shapes},
-                                                                  {"fp8", bench_fp8},
-                                                                  {"ops", bench_memory_ops},
-                                                                  {"blocks", bench_block_ops},
-                                                                  {"ce", bench_losses},
-                                                                  {"adamw", bench_optimizer},
-                                                                  {"attention", bench_attention_shapes},
-                                                                  {"decode", bench_decoding}};
+  const std::pair<const char*, void (*)(OpsBench&)> sections[] = {
+      {"gemm", bench_gemm_shapes},           {"fp8", bench_fp8},        {"ops", bench_memory_ops},
+      {"blocks", bench_block_ops},           {"ce", bench_losses},      {"adamw", bench_optimizer},
+      {"attention", bench_attention_shapes}, {"decode", bench_decoding}};
   bench_rooflines(b);
   for (const auto& [name, section] : sections) {
     if (!asked_for(o.only, name)) continue;

@@ -65,15 +65,31 @@ std::string unknown(const CLI::App& app, const std::string& word) {
                  full_name(verb), near.empty() ? "" : "; did you mean " + near + "?");
 }
 
+/// What an option of that name takes, by its type.
+std::string kind_of(const CLI::App& app, const std::string& name) {
+  for (const CLI::App* at = &deepest(app); at != nullptr; at = at->get_parent()) {
+    const CLI::Option* option = at->get_option_no_throw(name);
+    if (option == nullptr) continue;
+    const std::string type = option->get_type_name();
+    if (type.find("INT") != std::string::npos) return "a whole number";
+    if (type.find("FLOAT") != std::string::npos) return "a number";
+    break;
+  }
+  return "another value";
+}
+
 /// "--threads: Value -1 not in range 0 to 1024".
-bool range_error(const std::string& text, std::string& out) {
+bool range_error(const CLI::App& app, const std::string& text, std::string& out) {
   const size_t value = text.find(": Value "), range = text.find(" not in range "), to = text.rfind(" to ");
   if (value == std::string::npos || range == std::string::npos || to == std::string::npos) return false;
   const double low = std::strtod(text.c_str() + range + 14, nullptr),
                high = std::strtod(text.c_str() + to + 4, nullptr);
-  const std::string words = rw::range_in_words(low == 0x1p-1022 ? 0 : low, high);
-  out = rw::cat(text.substr(0, value), " must be ", low == 0x1p-1022 ? "above 0" : words, ", got ",
-                text.substr(value + 8, range - value - 8));
+  const std::string name = text.substr(0, value), got = text.substr(value + 8, range - value - 8);
+  char* end = nullptr;
+  // The least positive number is printed as 0: what is 0 and still not in range must be above it.
+  const bool above_zero = std::strtod(got.c_str(), &end) == 0 && low == 0;
+  if (got.empty() || *end != '\0') out = rw::cat(name, " expects ", kind_of(app, name), ", got '", got, "'");
+  else out = rw::cat(name, " must be ", above_zero ? "above 0" : rw::range_in_words(low, high), ", got ", got);
   return true;
 }
 
@@ -93,30 +109,23 @@ bool conversion_error(const CLI::App& app, const std::string& text, std::string&
   const size_t equals = text.find(" = ");
   if (!text.starts_with(begin) || equals == std::string::npos) return false;
   const std::string name = text.substr(begin.size(), equals - begin.size());
-  std::string kind = "another value";
-  for (const CLI::App* at = &deepest(app); at != nullptr; at = at->get_parent()) {
-    const CLI::Option* option = at->get_option_no_throw(name);
-    if (option == nullptr) continue;
-    const std::string type = option->get_type_name();
-    if (type.find("INT") != std::string::npos) kind = "a whole number";
-    else if (type.find("FLOAT") != std::string::npos) kind = "a number";
-    break;
-  }
-  out = rw::cat(name, " expects ", kind, ", got '", text.substr(equals + 3), "'");
+  out = rw::cat(name, " expects ", kind_of(app, name), ", got '", text.substr(equals + 3), "'");
   return true;
 }
 
+/// Letters that are missing, too many, different, or swapped with their neighbour.
 size_t distance(const std::string& a, const std::string& b) {
-  std::vector<size_t> row(b.size() + 1);
+  std::vector<size_t> before(b.size() + 1), row(b.size() + 1), next(b.size() + 1);
   for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
   for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
+    next[0] = i;
     for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t above = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
-      diagonal = above;
+      next[j] = std::min({row[j] + 1, next[j - 1] + 1, row[j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+        next[j] = std::min(next[j], before[j - 2] + 1);
     }
+    std::swap(before, row);
+    std::swap(row, next);
   }
   return row[b.size()];
 }
@@ -146,7 +155,7 @@ std::string argument_error(const CLI::App& app, const CLI::ParseError& error) {
     return rw::cat(full_name(verb), " needs a subcommand: ", joined(verb_names(verb)));
   }
   std::string out;
-  if (range_error(text, out) || choice_error(text, out) || conversion_error(app, text, out)) return out;
+  if (range_error(app, text, out) || choice_error(text, out) || conversion_error(app, text, out)) return out;
   const size_t missing = text.find(": 1 required ");
   if (missing != std::string::npos) return text.substr(0, missing) + " needs a value";
   return text;
@@ -180,6 +189,6 @@ void flush_standard_output() {
   const bool bad = !std::cout.good() || std::ferror(stdout) != 0;
   errno = 0;
   if (std::fflush(stdout) == 0 && !bad) return;
-  rw::fail("output", "standard output could not be written",
-           errno != 0 ? std::string(": ") + std::strerror(errno) : std::string());
+  throw rw::SystemError(rw::cat("[output] standard output could not be written",
+                                errno != 0 ? std::string(": ") + std::strerror(errno) : std::string()));
 }

@@ -5,7 +5,6 @@
 
 #include <cmath>
 #include <cstdio>
-#include <sstream>
 
 #include "cli.h"
 #include "nn/io/hf.h"
@@ -106,29 +105,11 @@ namespace {
 
 constexpr int kMostThreads = 1024;
 
-/// TOML that was read to its end: a file that breaks off would leave defaults in force that the user has changed.
-class WholeToml : public CLI::ConfigTOML {
- public:
-  std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
-    std::string text;
-    try {
-      for (char part[4096]; input.read(part, sizeof part) || input.gcount() > 0;)
-        text.append(part, static_cast<size_t>(input.gcount()));
-    } catch (const std::ios_base::failure&) {
-      input.setstate(std::ios_base::badbit);
-    }
-    check(!input.bad(), "config", "the file of --config cannot be read to its end");
-    std::istringstream whole(text);
-    return CLI::ConfigTOML::from_config(whole);
-  }
-};
-
 }  // namespace
 
 void add_globals(CLI::App& app, Globals& globals) {
   app.require_subcommand(1);
   app.fallthrough();
-  app.config_formatter(std::make_shared<WholeToml>());
   app.set_config("--config", "", "TOML file with options, one [verb] section each; the command line wins");
   app.allow_config_extras(CLI::config_extras_mode::error);
   app.add_option("--device", globals.device, "auto, cpu, cuda or cuda:N")->capture_default_str();

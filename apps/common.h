@@ -10,7 +10,7 @@
 #include "nn/causal_lm.h"
 #include "nn/io/checkpoint.h"
 #include "remaining_time.h"
-#include "train/recipe.h"
+#include "train/plan.h"
 #include "train/text.h"
 #include "verbs.h"
 

@@ -1,6 +1,7 @@
 // The file that --config names: read by the library's checked reader, then handed to the option parser as text.
 #include "config_file.h"
 
+#include <algorithm>
 #include <sstream>
 
 #include "tensor/error.h"
@@ -16,7 +17,9 @@ class CheckedToml : public CLI::ConfigBase {
     const std::string text = rw::read_file(path_, rw::limits::recipe);
     rw::check_toml_depth(text, "config", path_);
     std::istringstream in(text);
-    return ConfigBase::from_config(in);
+    std::vector<CLI::ConfigItem> items = ConfigBase::from_config(in);
+    for (CLI::ConfigItem& item : items) std::replace(item.name.begin(), item.name.end(), '_', '-');
+    return items;
   }
 
  private:

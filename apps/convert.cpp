@@ -10,14 +10,14 @@ using namespace rw;
 namespace {
 
 struct Options {
-  std::string input, tokenizer, out, dtype = "f32";
+  std::string input, tokenizer, out, dtype = "keep";
   int64_t shard_mb = 4096;
 };
 
 void save(const CausalLm& model, const Tokenizer& tokenizer, const Options& o) {
-  check(tokenizer.vocab_size() <= model.config().vocab_size, "convert", "the tokenizer has ", tokenizer.vocab_size(),
-        " tokens, the model ", model.config().vocab_size);
-  save_hf(o.out, model, {.dtype = o.dtype == "bf16" ? DType::bf16 : DType::f32, .max_shard_bytes = o.shard_mb << 20});
+  SaveOptions save{.dtype = {}, .max_shard_bytes = o.shard_mb << 20};
+  if (o.dtype != "keep") save.dtype = o.dtype == "bf16" ? DType::bf16 : DType::f32;
+  save_hf(o.out, model, save);
   tokenizer.save(o.out);
   std::printf("model %s  parameters %s\n", o.out.c_str(), with_commas(model.arena().parameter_count()).c_str());
 }
@@ -31,7 +31,9 @@ void add_convert(CLI::App& app, Globals& globals) {
   sub->require_subcommand(1);
   const auto common = [&](CLI::App* s) {
     s->add_option("--out", o.out, "model folder to write")->required();
-    s->add_option("--dtype", o.dtype, "f32 or bf16")->check(CLI::IsMember({"f32", "bf16"}))->capture_default_str();
+    s->add_option("--dtype", o.dtype, "f32, bf16, or keep: that of the files")
+        ->check(CLI::IsMember({"keep", "f32", "bf16"}))
+        ->capture_default_str();
     s->add_option("--shard-mb", o.shard_mb, "largest size of a weights file")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
@@ -45,7 +47,7 @@ void add_convert(CLI::App& app, Globals& globals) {
     save(*load_llama2c(options->input), *load_tokenizer(options->tokenizer), *options);
   });
   CLI::App* h =
-      sub->add_subcommand("hf", "A Hugging Face LLaMA folder: checks it, and writes it in another dtype or sharding");
+      sub->add_subcommand("hf", "A Hugging Face model folder: checks it, and writes it in another dtype or sharding");
   h->add_option("folder", o.input, "the model folder")->required();
   h->add_option("--tokenizer", o.tokenizer, "another tokenizer than the folder's");
   common(h);

@@ -9,10 +9,12 @@
 #include "data/demo_corpus.h"
 #include "eval/perplexity.h"
 #include "eval/report.h"
+#include "interrupt.h"
 #include "nn/generate.h"
 #include "nn/io/hf.h"
 #include "tensor/file.h"
 #include "train.h"
+#include "train/run_folder.h"
 
 using namespace rw;
 
@@ -31,8 +33,8 @@ void say(const std::string& text) {
   std::fflush(stdout);
 }
 
-TrainConfig base_config(const Options& o) {
-  TrainConfig c;
+Recipe base_config(const Options& o) {
+  Recipe c;
   c.out = o.out + "/base";
   c.tokenizer = o.out + "/tokenizer";
   c.hidden = 128, c.layers = 2, c.heads = 4, c.ffn = 256;
@@ -43,8 +45,8 @@ TrainConfig base_config(const Options& o) {
 }
 
 /// An extension of the base: the same number of tokens a step, a sixth of the base's steps.
-TrainConfig extension(const Options& o, const std::string& name, const std::string& method) {
-  TrainConfig c = base_config(o);
+Recipe extension(const Options& o, const std::string& name, const std::string& method) {
+  Recipe c = base_config(o);
   c.out = o.out + "/" + name;
   c.from = o.out + "/base";
   c.method = method;
@@ -54,6 +56,14 @@ TrainConfig extension(const Options& o, const std::string& name, const std::stri
   c.batch = method == "pi" ? 16 * kWindow / kTarget : 16;
   c.schedule = {.kind = "cosine", .lr = 1.5e-3, .warmup = 10, .min_ratio = 0.1};
   return c;
+}
+
+/// A demo replaces the runs of an earlier one, and nobody else's.
+void run_demo(Recipe config, const Globals& globals, const std::vector<Document>& documents) {
+  config.overwrite = run_maker(config.out) == "demo";
+  config.save_minutes = 0;
+  const TrainResult result = run_training(config, globals, {.documents = documents, .maker = "demo"});
+  if (result.end == TrainEnd::stopped) throw Interrupted{interrupted()};
 }
 
 /// Perplexity by window; the rows also go to FOLDER/eval-ppl.json, where `ropewalk report` finds them.
@@ -92,6 +102,7 @@ std::string sample(const std::string& folder, const std::string& prompt, const G
 
 void run(const Options& o, const Globals& globals) {
   const double start = now();
+  catch_interrupts("\nropewalk: interrupted; the demo begins again when it is started again\n");
   make_folder("demo", o.out);
   const std::vector<Document> train = make_demo_corpus(o.seed, 200, 12000),
                               held_out = make_demo_corpus(o.seed + 1000, 6, 12000);
@@ -101,11 +112,11 @@ void run(const Options& o, const Globals& globals) {
   train_bpe(train, 640)->save(o.out + "/tokenizer");
 
   say(cat("base model: window ", kWindow, ", ", o.steps, " steps"));
-  run_training(base_config(o), globals, train);
+  run_demo(base_config(o), globals, train);
   say(cat("position interpolation: ", extension(o, "pi", "pi").steps, " steps on full sequences of ", kTarget));
-  run_training(extension(o, "pi", "pi"), globals, train);
+  run_demo(extension(o, "pi", "pi"), globals, train);
   say(cat("PoSE: ", extension(o, "pose", "pose").steps, " steps on sequences of ", kWindow, " that imitate ", kTarget));
-  run_training(extension(o, "pose", "pose"), globals, train);
+  run_demo(extension(o, "pose", "pose"), globals, train);
 
   say("perplexity of held-out stories by window");
   const std::string linear = cat(R"({"rope_type":"linear","factor":)", kTarget / kWindow, "}");

@@ -56,6 +56,7 @@ void run(const Options& o, const Globals& globals) {
   }
   int32_t previous = -1;
   const auto print = [&](int32_t id) {
+    if (id >= m.tokenizer->vocab_size()) return true;  // of a padded vocabulary: it says nothing
     const std::string piece = m.tokenizer->piece(previous, id);
     std::fwrite(piece.data(), 1, piece.size(), stdout);
     std::fflush(stdout);

@@ -4,6 +4,7 @@
 
 #include "cli.h"
 #include "config_file.h"
+#include "interrupt.h"
 #include "tensor/printable.h"
 #include "verbs.h"
 
@@ -58,6 +59,8 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
     return failed(2, argument_error(app, e));
+  } catch (const Interrupted& e) {
+    return 128 + e.signal;
   } catch (const std::exception& e) {
     const Failure failure = failure_of(e);
     return failed(failure.code, failure.line);

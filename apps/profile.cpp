@@ -101,7 +101,7 @@ class Step {
         optimizer_(model_.arena(), {.weight_decay = 0.1}) {
     model_.enable_grad();
     model_.set_recompute(p.recompute);
-    if (o.fp8) model_.set_matmul(Matmul::fp8);
+    if (o.fp8) model_.set_linear({.matmul = Matmul::fp8});
     ids_ = random_ids(p.batch, p.window, o.vocab, 1).to(device);
     targets_ = random_ids(p.batch, p.window, o.vocab, 2).to(device);
     positions_ = model_.plain_positions(0, p.window);

@@ -12,13 +12,13 @@ struct Globals {
 };
 
 namespace rw {
-struct TrainConfig;
+struct Recipe;
 }
 
 /// What main's parser has before any verb: --config, --device, --threads, --quiet, and a verb that must follow.
 void add_globals(CLI::App& app, Globals& globals);
 /// Returns where the options go.
-std::shared_ptr<rw::TrainConfig> add_train(CLI::App& app, Globals& globals);
+std::shared_ptr<rw::Recipe> add_train(CLI::App& app, Globals& globals);
 void add_eval(CLI::App& app, Globals& globals);
 void add_eval_logits(CLI::App& eval, Globals& globals);
 void add_generate(CLI::App& app, Globals& globals);

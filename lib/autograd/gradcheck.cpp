@@ -1,3 +1,4 @@
+// Gradients against central differences: a fixed random projection of the outputs, element by element.
 #include "autograd/gradcheck.h"
 
 #include <algorithm>

@@ -5,6 +5,7 @@
 //   backward(y);
 //   w.grad();   // 2 w
 #pragma once
+#include <functional>
 #include <memory>
 
 #include "tensor/tensor.h"
@@ -56,6 +57,13 @@ class Var {
   /// absolute_max() of the value (tensor/quantize.h), where the op that made it found it on the way; else undefined.
   const Tensor& largest() const { return largest_; }
   void set_largest(Tensor largest) { largest_ = std::move(largest); }
+  /// Gives the value once more, bit for bit, from tensors that backward keeps for other ops anyway; or null. An op that
+  /// needs the value in its backward, and would be the only one to keep it, may keep this instead.
+  using Again = std::shared_ptr<const std::function<Tensor()>>;
+  const Again& again() const { return again_; }
+  void set_again(std::function<Tensor()> again) {
+    again_ = std::make_shared<const std::function<Tensor()>>(std::move(again));
+  }
   /// The same value as a constant.
   Var detach() const { return Var(value_); }
 
@@ -72,6 +80,7 @@ class Var {
  private:
   friend class Tape;
   Tensor value_, compact_, largest_;
+  Again again_;
   GradSlotPtr slot_;
 };
 

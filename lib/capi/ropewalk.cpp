@@ -88,8 +88,6 @@ void load(const std::string& path, const ropewalk_load_options& options, ropewal
   }
   model.tokenizer = load_tokenizer(tokenizer);
   model.llama->use_compact_weights();
-  check(model.tokenizer->vocab_size() <= model.llama->config().vocab_size, "load", "the tokenizer has ",
-        model.tokenizer->vocab_size(), " tokens, the model ", model.llama->config().vocab_size);
 }
 
 /// Copies out if it fits; writes the size in any case.
@@ -202,8 +200,9 @@ ropewalk_status ropewalk_generate(ropewalk_model* model, const int32_t* prompt, 
             " of the prompt is beyond the vocabulary of ", vocab);
     const Tokenizer& tokenizer = *model->tokenizer;
     if (!o.ignore_ends) {
-      for (const auto end : {tokenizer.eos_id(), tokenizer.bos_id()})
-        if (end) wanted.stop.push_back(*end);
+      for (const int64_t id : model->llama->config().eos_token_id) wanted.stop.push_back(static_cast<int32_t>(id));
+      if (wanted.stop.empty() && tokenizer.eos_id()) wanted.stop.push_back(*tokenizer.eos_id());
+      if (tokenizer.bos_id()) wanted.stop.push_back(*tokenizer.bos_id());
     }
     int32_t previous = prompt[count - 1];
     generate(*model->llama, {prompt, prompt + count}, wanted, [&](int32_t id) {

@@ -50,7 +50,7 @@ EvalResult EvalProtocol::run(EvalSubject& subject, const Progress& progress) con
 }
 
 const std::vector<std::string>& eval_kinds() {
-  static const std::vector<std::string> kinds = {"ppl",    "lastk", "bins",      "passkey",
+  static const std::vector<std::string> kinds = {"ppl",    "lastk", "bins",      "longppl", "passkey",
                                                  "needle", "tasks", "longbench", "choice"};
   return kinds;
 }
@@ -59,6 +59,7 @@ std::unique_ptr<EvalProtocol> make_eval_protocol(const std::string& kind) {
   if (kind == "ppl") return protocols::ppl();
   if (kind == "lastk") return protocols::lastk();
   if (kind == "bins") return protocols::bins();
+  if (kind == "longppl") return protocols::longppl();
   if (kind == "passkey" || kind == "needle") return protocols::passkey(kind == "needle");
   if (kind == "tasks") return protocols::tasks();
   if (kind == "longbench") return protocols::longbench();

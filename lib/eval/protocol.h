@@ -80,7 +80,7 @@ class EvalProtocol {
   virtual EvalResult evaluate(EvalSubject& subject, const Progress& progress) const = 0;
 };
 
-/// The kinds in the order of the help: ppl, lastk, bins, passkey, needle, tasks, longbench, choice.
+/// The kinds in the order of the help: ppl, lastk, bins, longppl, passkey, needle, tasks, longbench, choice.
 const std::vector<std::string>& eval_kinds();
 
 /// nullptr for anything but those.
@@ -91,6 +91,7 @@ namespace protocols {
 std::unique_ptr<EvalProtocol> ppl();
 std::unique_ptr<EvalProtocol> lastk();
 std::unique_ptr<EvalProtocol> bins();
+std::unique_ptr<EvalProtocol> longppl();
 std::unique_ptr<EvalProtocol> passkey(bool grid);
 std::unique_ptr<EvalProtocol> tasks();
 std::unique_ptr<EvalProtocol> longbench();

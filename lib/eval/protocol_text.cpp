@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "eval/lastk.h"
+#include "eval/longppl.h"
 #include "eval/perplexity.h"
 #include "eval/protocol.h"
 #include "tensor/error.h"
@@ -236,6 +237,62 @@ class Bins : public EvalProtocol {
   int64_t window_ = 0, bin_ = 0;
 };
 
+class LongPpl : public EvalProtocol {
+ public:
+  const char* kind() const override { return "longppl"; }
+  const char* help() const override { return "perplexity of the tokens that the long context decides (LongPPL)"; }
+  bool needs_data() const override { return true; }
+
+  std::vector<Setting> settings() override {
+    std::vector<Setting> s;
+    protocols::add_text(s, options);
+    s.push_back({.name = "window",
+                 .help = "tokens of the long context (default: the model's own window)",
+                 .target = &window_,
+                 .low = 16,
+                 .high = kMostCount,
+                 .common = true});
+    s.push_back({.name = "short-window",
+                 .help = "tokens of the short context (default: the trained window, or half of the long one)",
+                 .target = &short_,
+                 .low = 8,
+                 .high = kMostCount,
+                 .common = true});
+    s.push_back({.name = "alpha",
+                 .help = "a key token gains more than this from the long context, nats",
+                 .target = &alpha_,
+                 .low = -100,
+                 .high = 100,
+                 .shows_default = true});
+    s.push_back({.name = "beta",
+                 .help = "and has a log-probability above this",
+                 .target = &beta_,
+                 .low = -100,
+                 .high = 100,
+                 .shows_default = true});
+    return s;
+  }
+
+ protected:
+  EvalResult evaluate(EvalSubject& s, const Progress& progress) const override {
+    const int64_t window = window_ > 0 ? window_ : s.window();
+    const int64_t trained = s.trained_window() < window ? s.trained_window() : window / 2;
+    return evaluate_long_ppl(s.scorer, s.corpus,
+                             {.window = window,
+                              .short_window = short_ > 0 ? short_ : trained,
+                              .alpha = alpha_,
+                              .beta = beta_,
+                              .documents = options.documents,
+                              .bos = s.bos,
+                              .seed = options.seed,
+                              .progress = progress});
+  }
+
+ private:
+  int64_t window_ = 0, short_ = 0;
+  double alpha_ = 2, beta_ = -2;
+};
+
 }  // namespace
 
 namespace protocols {
@@ -243,6 +300,7 @@ namespace protocols {
 std::unique_ptr<EvalProtocol> ppl() { return std::make_unique<Ppl>(); }
 std::unique_ptr<EvalProtocol> lastk() { return std::make_unique<LastK>(); }
 std::unique_ptr<EvalProtocol> bins() { return std::make_unique<Bins>(); }
+std::unique_ptr<EvalProtocol> longppl() { return std::make_unique<LongPpl>(); }
 
 }  // namespace protocols
 }  // namespace rw

@@ -122,7 +122,7 @@ std::string report_html(const std::vector<ReportRun>& given, const ReportOptions
   out += cat("</div>", report_rope(), "</header>\n<main>\n", verdict(runs));
   for (const auto& make :
        {runs_section, ppl_section, loss_section, validation_section, bins_section, lastk_section, passkey_section,
-        needle_section, frequency_section, position_section, cost_section, recipe_section}) {
+        needle_section, score_section, frequency_section, position_section, cost_section, recipe_section}) {
     out += make(runs, colors);
   }
   out += text_sections(options);

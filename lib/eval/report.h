@@ -59,6 +59,13 @@ struct NeedleCell {
   std::string protocol = {};
 };
 
+/// Share of right answers in a task: "single @512", "acc".
+struct ScorePoint {
+  std::string task;
+  double value = 0, low = 0, high = 0;  // in [0, 1]
+  std::string protocol = {};
+};
+
 /// What a run cost; 0: unknown.
 struct RunCost {
   double seconds = 0;
@@ -103,6 +110,7 @@ struct ReportRun {
   std::vector<ContextPoint> lastk;
   std::vector<PasskeyPoint> passkey;
   std::vector<NeedleCell> needle;
+  std::vector<ScorePoint> scores;
   /// theta'_i at the target window, and theta_i of the pre-trained model, both [D/2].
   std::vector<double> inv_freq, base_inv_freq;
   double attention_scale = 1;

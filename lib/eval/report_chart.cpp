@@ -85,7 +85,7 @@ std::vector<double> powers_of_two(double low, double high) {
   return ticks;
 }
 
-/// Smallest and largest value of the series; {0, 1} if there is none.
+/// Smallest and largest value of the series; {0, 1} if there is none, {1, 2} on a logarithmic axis.
 template <class Get>
 std::pair<double, double> range_of(const std::vector<ChartSeries>& series, const Axis& axis, Get get) {
   double low = INFINITY, high = -INFINITY;
@@ -97,7 +97,7 @@ std::pair<double, double> range_of(const std::vector<ChartSeries>& series, const
       high = std::max(high, v);
     }
   }
-  return low <= high ? std::pair(low, high) : std::pair(0.0, 1.0);
+  return low <= high ? std::pair(low, high) : axis.logarithmic ? std::pair(1.0, 2.0) : std::pair(0.0, 1.0);
 }
 
 /// Makes room for intervals that are not wider than what they belong to.

@@ -109,6 +109,18 @@ void add_passkey(ReportRun& run, const EvalResult& result, const std::string& pr
   run.passkey.insert(run.passkey.end(), points.begin(), points.end());
 }
 
+/// The scores of one total: RULER-like tasks by length, multiple choice by the two usual rules, answers to questions.
+void add_scores(ReportRun& run, const EvalResult& result, const std::string& protocol, const Total& t,
+                const Record& record) {
+  const auto put = [&](const std::string& task, const char* key) {
+    const std::string low = cat(key, "_low"), high = cat(key, "_high");
+    run.scores.push_back({task.substr(0, 60), t.share(key), t.number(low.c_str()), t.number(high.c_str()), protocol});
+  };
+  if (result.kind == "tasks") put(cat(record.text("task"), " @", t.count("length", 1)), "accuracy");
+  else if (result.kind == "longbench") put(record.text("metric"), "score");
+  else if (result.kind == "choice") put("acc", "acc"), put("acc_norm", "acc_norm");
+}
+
 }  // namespace
 
 std::string protocol_in_words(const EvalResult& result) {
@@ -151,6 +163,17 @@ std::string protocol_in_words(const EvalResult& result) {
       add(lengths);
     }
   }
+  if (result.kind == "tasks" || result.kind == "choice" || result.kind == "longbench") {
+    add(result.kind == "tasks" ? "retrieval tasks" : result.kind == "choice" ? "multiple choice" : "questions");
+    given("file", "");
+    given("shots", "", " solved examples");
+    given("trials", "", " prompts each");
+    given("metric", "by ");
+    given("keys", "", " keys");
+    given("hops", "", " hops");
+    given("digits", "", " digits");
+    if (!result.totals.empty() && result.totals[0].find("items")) add(cat(result.totals[0].text("items"), " items"));
+  }
   if (p.text("bos") == "false") add("without BOS");
   if (out.size() > 400) out.resize(400);
   return out;
@@ -178,6 +201,8 @@ void add_eval_result(ReportRun& run, const EvalResult& result, const std::string
           {t.count("context", 1), t.number("nll"), t.number("nll_low"), t.number("nll_high"), protocol});
     } else if (result.kind == "needle") {
       run.needle.push_back({t.count("length", 1), t.share("depth"), t.share("accuracy"), protocol});
+    } else {
+      add_scores(run, result, protocol, t, record);
     }
   }
 }

@@ -49,6 +49,8 @@ std::vector<Record> report_records(const std::vector<ReportRun>& runs) {
       record->set("depth", c.depth);
       measured(record, c.protocol);
     }
+    for (const ScorePoint& p : run.scores)
+      measured(interval(put("scores", "task", p.task, "share", p.value), p.low, p.high), p.protocol);
     for (size_t i = 0; i < run.inv_freq.size(); ++i)
       put("frequencies", "pair", static_cast<int64_t>(i), "inv_freq", run.inv_freq[i]);
     for (size_t s = 0; s < run.positions.size(); ++s) {

@@ -69,7 +69,7 @@ h3.protocol { margin: 18px 0 8px; overflow-wrap: anywhere; }
   background: linear-gradient(to left, var(--card) 24px, transparent) right / 48px 100% no-repeat local,
     linear-gradient(to left, var(--shade), transparent) right / 16px 100% no-repeat scroll; }
 .pair th:first-child, .pair td:first-child { white-space: normal; min-width: 104px; overflow-wrap: anywhere; }
-.facts td.words { min-width: 5.4em; }
+.facts td.words { min-width: 5.4em; overflow-wrap: break-word; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
 th, td { padding: 7px 8px; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th { color: var(--soft); font-weight: 550; font-size: 12.5px; }
@@ -90,7 +90,7 @@ footer { color: var(--soft); font-size: 13px; padding-top: 6px; padding-bottom: 
   .grid { grid-template-columns: minmax(0, 1fr); }
   th, td { padding: 6px 8px; }
   /* A long name must not fill the screen: the columns beside it could not be reached. */
-  th:first-child, td:first-child { white-space: normal; min-width: 84px; max-width: 34vw; overflow-wrap: anywhere; }
+  th:first-child, td:first-child, .pair th:first-child, .pair td:first-child { white-space: normal; min-width: 80px; max-width: 34vw; overflow-wrap: anywhere; }
   td.words { min-width: 7em; }
   .facts td.words { white-space: nowrap; min-width: 0; }
 }

@@ -115,14 +115,17 @@ std::vector<ChartMark> window_marks(const Runs& runs) {
 }
 
 std::string matrix(const Runs& runs, const std::vector<int>& colors, const std::vector<ChartSeries>& series,
-                   const std::string& corner, Best best, bool percent) {
+                   const std::string& corner, Best best, bool percent, const std::vector<std::string>& names) {
   std::set<double> xs;
   for (const ChartSeries& s : series) {
     for (const ChartPoint& p : s.points) xs.insert(p.x);
   }
   const std::map<double, double> marked = best_of(series, best, percent);
   Row head{escape_html(corner)};
-  for (double x : xs) head.push_back(short_tokens(x));
+  for (double x : xs) {
+    const bool named = x < static_cast<double>(names.size());
+    head.push_back(named ? escape_html(names[static_cast<size_t>(x)]) : short_tokens(x));
+  }
   std::vector<Row> rows;
   for (const ChartSeries& s : series) {
     Row row{chip(runs[s.run], colors[s.run])};

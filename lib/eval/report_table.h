@@ -33,9 +33,10 @@ std::vector<ChartMark> window_marks(const Runs& runs);
 
 /// What the best of a column is.
 enum class Best { smallest, largest };
-/// Runs against x values. The best of each column stands out where several runs differ; a share of 0 never does.
+/// Runs against x values, which `names` may name by their index. The best of each column stands out where several runs differ; a share of 0 never does.
 std::string matrix(const Runs& runs, const std::vector<int>& colors, const std::vector<ChartSeries>& series,
-                   const std::string& corner, Best best, bool percent = false);
+                   const std::string& corner, Best best, bool percent = false,
+                   const std::vector<std::string>& names = {});
 
 /// The protocols of a kind of points, the one that most runs share first.
 template <class Point>
@@ -86,6 +87,7 @@ std::string bins_section(const Runs& runs, const std::vector<int>& colors);
 std::string lastk_section(const Runs& runs, const std::vector<int>& colors);
 std::string passkey_section(const Runs& runs, const std::vector<int>& colors);
 std::string needle_section(const Runs& runs, const std::vector<int>& colors);
+std::string score_section(const Runs& runs, const std::vector<int>& colors);
 std::string frequency_section(const Runs& runs, const std::vector<int>& colors);
 std::string position_section(const Runs& runs, const std::vector<int>& colors);
 std::string cost_section(const Runs& runs, const std::vector<int>& colors);

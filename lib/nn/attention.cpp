@@ -65,6 +65,11 @@ void Attention::bind(const ParamArena& arena) {
   k_norm_ = arena[k_norm_index_];
 }
 
+void Attention::set_linear(const LinearOptions& options) {
+  qkv_.set_linear(options);
+  o_.set_linear(options);
+}
+
 Var Attention::normed(const Var& qkv) const {
   if (qk_norm_ == QkNorm::none) return qkv;
   return qk_norm(qkv, q_norm_, k_norm_,
@@ -78,9 +83,9 @@ Var Attention::normed(const Var& qkv) const {
 
 Var Attention::forward(const Var& x, const ForwardContext& context) const {
   const int64_t batch = x.size(0), length = x.size(1);
-  const Var qkv = normed(
-      reshape(qkv_.forward(x), {batch, length, n_heads_ + 2 * n_kv_heads_, head_dim_}));  // [B,T,H+2K,D]
-  Var o;                                                                                  // [B,T,H,D]
+  const Var qkv =
+      normed(reshape(qkv_.forward(x), {batch, length, n_heads_ + 2 * n_kv_heads_, head_dim_}));  // [B,T,H+2K,D]
+  Var o;                                                                                         // [B,T,H,D]
   if (context.cache) {
     check(!grad_enabled(), "attention", "a KV cache is for generation: wrap the call in NoGrad");
     o = over_cache(qkv.value(), context);

@@ -31,10 +31,7 @@ class Attention {
   Var forward(const Var& x, const ForwardContext& context) const;
   /// Fetches the weights; after the arena has been allocated, and again after enable_grad().
   void bind(const ParamArena& arena);
-  void set_matmul(Matmul matmul) {
-    qkv_.set_matmul(matmul);
-    o_.set_matmul(matmul);
-  }
+  void set_linear(const LinearOptions& options);
 
   Linear& qkv() { return qkv_; }  // [(H+2K)D, C]
   const Linear& qkv() const { return qkv_; }

@@ -45,12 +45,12 @@ void Block::bind(const ParamArena& arena) {
   mlp_.bind(arena);
 }
 
-void Block::set_matmul(Matmul matmul) {
+void Block::set_linear(const LinearOptions& options) {
   for (std::optional<Norm>* norm : {&attention_norm_, &mlp_norm_}) {
-    if (*norm) (*norm)->set_find_largest(matmul != Matmul::native);
+    if (*norm) (*norm)->set_feeds_fp8(options.matmul != Matmul::native);
   }
-  attention_.set_matmul(matmul);
-  mlp_.set_matmul(matmul);
+  attention_.set_linear(options);
+  mlp_.set_linear(options);
 }
 
 namespace {

@@ -22,7 +22,7 @@ class Block {
   Stream forward(const Stream& in, const ForwardContext& context) const;
   void bind(const ParamArena& arena);
   /// How the linear layers multiply.
-  void set_matmul(Matmul matmul);
+  void set_linear(const LinearOptions& options);
 
   /// The parts; a norm that the description leaves out is nullptr.
   const Norm* attention_norm() const { return attention_norm_ ? &*attention_norm_ : nullptr; }

@@ -9,6 +9,7 @@
 #include "autograd/ops/embedding.h"
 #include "autograd/ops/loss.h"
 #include "autograd/ops/matmul.h"
+#include "autograd/recompute.h"
 #include "autograd/tape.h"
 #include "nn/families/family.h"
 #include "tensor/gemm.h"
@@ -87,13 +88,13 @@ bool CausalLm::use_compact_weights(bool lossy) {
   return true;
 }
 
-void CausalLm::set_matmul(Matmul matmul) {
-  if (matmul != Matmul::native) {
+void CausalLm::set_linear(const LinearOptions& options) {
+  if (options.matmul != Matmul::native) {
     check(compute_ == DType::bf16, "matmul", "fp8 products need a model that computes in bf16, got ", compute_);
     check(!device_.is_cuda() || cuda::has_fp8_products(), "matmul",
           "fp8 products need a GPU of compute capability 8.9 or later, got ", cuda_device_name(device_.index));
   }
-  for (Block& block : blocks_) block.set_matmul(matmul);
+  for (Block& block : blocks_) block.set_linear(options);
 }
 
 void CausalLm::set_rope(const RopeConfig& rope) {
@@ -174,7 +175,7 @@ Var CausalLm::forward(const Tensor& ids, const RopeAngles& angles) const {
 
 Var CausalLm::loss(const Tensor& ids, const Tensor& targets, const RopeAngles& angles, const Tensor& weights) const {
   check_shape("causal_lm", "targets", targets, ids.shape());
-  return linear_cross_entropy(forward(ids, angles), head(), targets.view({targets.numel()}), 
+  return linear_cross_entropy(forward(ids, angles), head(), targets.view({targets.numel()}),
                               {.reduction = Reduction::sum,
                                .row_weights = weights.defined() ? weights.view({weights.numel()}) : weights,
                                .bias = head_bias_,

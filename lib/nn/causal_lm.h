@@ -55,10 +55,10 @@ class CausalLm {
   /// The parts, as bound to the weights now.
   std::vector<Block>& blocks() { return blocks_; }
   const std::vector<Block>& blocks() const { return blocks_; }
-  const Var& embedding() const { return embedding_; }     // [V,C]
+  const Var& embedding() const { return embedding_; }  // [V,C]
   const Norm& final_norm() const { return *final_norm_; }
   Var head() const { return config_.tie_word_embeddings ? embedding_ : head_; }  // [V,C]
-  const Var& head_bias() const { return head_bias_; }     // [V], or undefined
+  const Var& head_bias() const { return head_bias_; }                            // [V], or undefined
   ParamArena& arena() { return arena_; }
   const ParamArena& arena() const { return arena_; }
   RopeScaling& scaling() const { return *scaling_; }
@@ -77,7 +77,7 @@ class CausalLm {
   void set_recompute(bool on) { recompute_ = on; }
   /// How the blocks' linear layers multiply; embedding, norms, attention and head stay as they are. Errors: 8-bit products
   /// of a model that does not compute in bf16, or on a GPU that has none.
-  void set_matmul(Matmul matmul);
+  void set_linear(const LinearOptions& options);
   /// Calls f in the backward pass of what is recorded from now on, when parameters [first, last) of the arena have
   /// their whole gradient: norm and head first, then block after block down to the first. The embedding and what RoPE
   /// learns have theirs when backward is over. An empty function ends it.

@@ -32,8 +32,8 @@ void ModelConfig::finish() {
   check(norm_eps > 0, "config", "the norms' epsilon must be positive, got ", norm_eps);
   rope.head_dim = head_dim;
   check(rope.max_position_embeddings > 0, "config", "max_position_embeddings must be positive");
-  check(layers.empty() || static_cast<int64_t>(layers.size()) == num_hidden_layers, "config", "layers are described for ",
-        layers.size(), " of ", num_hidden_layers, " layers");
+  check(layers.empty() || static_cast<int64_t>(layers.size()) == num_hidden_layers, "config",
+        "layers are described for ", layers.size(), " of ", num_hidden_layers, " layers");
   const bool local = std::any_of(layers.begin(), layers.end(), [](const LayerDescription& l) { return l.local_rope; });
   check(!local || local_rope.has_value(), "config", "layers rotate by local_rope, which is not given");
   if (local_rope) local_rope->head_dim = head_dim;

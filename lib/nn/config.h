@@ -81,18 +81,18 @@ struct ModelConfig {
   int64_t head_dim = 0;             // 0: hidden_size / num_attention_heads
   double norm_eps = 1e-5;
   bool tie_word_embeddings = true;
-  bool head_bias = false;         // of the output head
-  double embedding_scale = 1;     // what embedded tokens are multiplied by
-  double logit_soft_cap = 0;      // logits become cap * tanh(logit / cap); 0: they do not
+  bool head_bias = false;      // of the output head
+  double embedding_scale = 1;  // what embedded tokens are multiplied by
+  double logit_soft_cap = 0;   // logits become cap * tanh(logit / cap); 0: they do not
   double initializer_range = 0.02;
   RopeLayout rope_layout = RopeLayout::half;  // most HF models are "half"; importers permute weights to it
   BlockDescription block;
-  std::vector<LayerDescription> layers;  // one for each layer; empty: all are as LayerDescription's defaults
+  std::vector<LayerDescription> layers;             // one for each layer; empty: all are as LayerDescription's defaults
   std::vector<int64_t> bos_token_id, eos_token_id;  // as in config.json: none, one or several; a text ends at any eos
-  RopeConfig rope;                        // also holds max_position_embeddings
-  std::optional<RopeConfig> local_rope;   // of layers with local_rope: fixed, whatever extends `rope`
-  DType file_dtype = DType::f32;          // what its files hold: weights are saved in it unless told otherwise
-  std::string other_fields;               // JSON object: what config.json holds beyond this, written again as it was
+  RopeConfig rope;                                  // also holds max_position_embeddings
+  std::optional<RopeConfig> local_rope;             // of layers with local_rope: fixed, whatever extends `rope`
+  DType file_dtype = DType::f32;  // what its files hold: weights are saved in it unless told otherwise
+  std::string other_fields;       // JSON object: what config.json holds beyond this, written again as it was
 
   const LayerDescription& layer(int64_t i) const;
   /// Whether every layer attends to all earlier tokens and rotates by `rope`.

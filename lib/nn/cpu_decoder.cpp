@@ -116,9 +116,12 @@ RW_CPU_LEVELS void normalise(const NormWeights& norm, const float* x, int64_t n,
 
 float activated(Activation activation, float x) {
   switch (activation) {
-    case Activation::silu: return x * sigmoid(x);
-    case Activation::gelu: return 0.5f * x * (1 + std::erf(x * 0.70710678f));
-    case Activation::gelu_tanh: break;
+    case Activation::silu:
+      return x * sigmoid(x);
+    case Activation::gelu:
+      return 0.5f * x * (1 + std::erf(x * 0.70710678f));
+    case Activation::gelu_tanh:
+      break;
   }
   return 0.5f * x * (1 + std::tanh(0.79788456f * (x + 0.044715f * x * x * x)));
 }
@@ -206,7 +209,8 @@ class CpuDecoder final : public Decoder {
   void run(int32_t id, std::vector<float>& logits) override {
     logits.resize(static_cast<size_t>(c_.vocab_size));
     const float scale = static_cast<float>(c_.embedding_scale);
-    for (int64_t i = 0; i < c_.hidden_size; ++i) x_[static_cast<size_t>(i)] = embedding_[id * c_.hidden_size + i] * scale;
+    for (int64_t i = 0; i < c_.hidden_size; ++i)
+      x_[static_cast<size_t>(i)] = embedding_[id * c_.hidden_size + i] * scale;
     const int64_t position = cache_.length;
     rotation_.turn(position);
     local_rotation_.turn(position);
@@ -276,7 +280,8 @@ class CpuDecoder final : public Decoder {
   }
 
   /// x [C] += the product of `in`, normed where the description says so; all threads have met when it returns.
-  RW_CPU_LEVELS void add_to_stream(const Product<W>& product, const float* in, const NormWeights& norm, const Walker& w) {
+  RW_CPU_LEVELS void add_to_stream(const Product<W>& product, const float* in, const NormWeights& norm,
+                                   const Walker& w) {
     const int64_t width = c_.hidden_size;
     if (!norm) {
       w.rows(width, [&](int64_t i) { x_[i] += product.row(i, in); });
@@ -373,11 +378,11 @@ class CpuDecoder final : public Decoder {
   std::vector<Layer<W>> layers_;
   const float* embedding_ = nullptr;  // [V,C]
   NormWeights final_norm_;
-  Product<W> head_;                           // [V,C]
-  Rotation rotation_, local_rotation_;        // by ModelConfig::rope and ::local_rope
-  float query_factor_ = 1;                    // the scores' scale, times log-n's factor
-  std::vector<float> x_, y_, qkv_, o_, h_;    // [C], [C], [(H+2K)D], [HD], [F]
-  std::vector<std::vector<float>> own_;       // scratch per thread
+  Product<W> head_;                         // [V,C]
+  Rotation rotation_, local_rotation_;      // by ModelConfig::rope and ::local_rope
+  float query_factor_ = 1;                  // the scores' scale, times log-n's factor
+  std::vector<float> x_, y_, qkv_, o_, h_;  // [C], [C], [(H+2K)D], [HD], [F]
+  std::vector<std::vector<float>> own_;     // scratch per thread
   int team_ = 1;
   MeetingPoint meeting_;
 };

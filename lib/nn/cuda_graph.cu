@@ -1,3 +1,4 @@
+// CUDA graphs: recording what is put on the compute stream, and playing it again.
 #include <vector>
 
 #include "nn/cuda_graph.h"

@@ -67,8 +67,8 @@ bool Decoder::has_kernel(const ModelConfig& c) {
   const BlockDescription& b = c.block;
   const bool plain_norms = b.norm == NormKind::rms && b.norm_weight_offset == 0 && b.norm_place == NormPlace::before &&
                            b.qk_norm == QkNorm::none && !b.parallel;
-  const bool plain_products = b.gated && b.activation == Activation::silu && !b.qkv_bias && !b.o_bias && !b.mlp_bias &&
-                              !c.head_bias;
+  const bool plain_products =
+      b.gated && b.activation == Activation::silu && !b.qkv_bias && !b.o_bias && !b.mlp_bias && !c.head_bias;
   const bool plain_scores = b.attention_scale == 0 && b.soft_cap == 0 && c.logit_soft_cap == 0 && c.uniform();
   return plain_norms && plain_products && plain_scores && c.embedding_scale == 1;
 }

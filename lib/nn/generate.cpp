@@ -1,3 +1,4 @@
+// The generation loop: prefill, then one token at a time.
 #include "nn/generate.h"
 
 #include <algorithm>
@@ -11,6 +12,10 @@ int64_t generate(const CausalLm& model, const std::vector<int32_t>& prompt, cons
                  const std::function<bool(int32_t)>& on_token) {
   check(!prompt.empty(), "generate", "the prompt is empty: start with BOS");
   check(options.tokens >= 0, "generate", "tokens must not be negative, got ", options.tokens);
+  for (const int32_t id : prompt) {
+    check(id >= 0 && id < model.config().vocab_size, "generate", "token id ", id,
+          " of the prompt is beyond the model's vocabulary of ", model.config().vocab_size);
+  }
   const NoGrad no_grad;
   const int64_t width = model.config().hidden_size;
   KvCache cache = model.make_cache(1, static_cast<int64_t>(prompt.size()) + options.tokens);

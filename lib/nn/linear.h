@@ -39,9 +39,8 @@ class Linear {
   /// Puts an adapter beside a part, or takes it away. Errors: shapes that do not fit.
   void set_adapter(size_t part, std::optional<LowRankPair> pair);
   bool has_adapter() const;
-  /// How the layer multiplies; adapters stay in the dtype of their operands.
-  Matmul matmul() const { return options_.matmul; }
-  void set_matmul(Matmul matmul) { options_.matmul = matmul; }
+  /// How the product is computed; adapters stay in the dtype of their operands.
+  void set_linear(const LinearOptions& options) { options_ = options; }
 
  private:
   Var adapted(const Var& x, const Var& y) const;

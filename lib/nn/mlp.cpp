@@ -37,11 +37,23 @@ void Mlp::bind(const ParamArena& arena) {
   down_.bind(arena);
 }
 
+void Mlp::set_linear(const LinearOptions& options) {
+  feeds_fp8_ = options.matmul != Matmul::native;
+  up_.set_linear(options);
+  down_.set_linear(options);
+}
+
 Var Mlp::forward(const Var& x) const {
-  const Var up = up_.forward(x);                                                     // [B,T,C] -> [B,T,2F] or [B,T,F]
-  if (!gated_) return down_.forward(activate(up, activation_));  // [B,T,F] -> [B,T,C]
-  if (activation_ != Activation::silu) return down_.forward(gated_packed(up, activation_));
-  return down_.forward(swiglu_packed(up, {.find_largest = down_.matmul() != Matmul::native}));
+  const Var up = up_.forward(x);  // [B,T,C] -> [B,T,2F], or [B,T,F] without a gate
+  Var h;                          // [B,T,F]
+  if (!gated_) {
+    h = activate(up, activation_);
+  } else if (activation_ == Activation::silu) {
+    h = swiglu_packed(up, {.feeds_fp8 = feeds_fp8_});
+  } else {
+    h = gated_packed(up, activation_);
+  }
+  return down_.forward(h);  // [B,T,C]
 }
 
 }  // namespace rw

@@ -14,10 +14,7 @@ class Mlp {
   /// x [B,T,C] -> [B,T,C]
   Var forward(const Var& x) const;
   void bind(const ParamArena& arena);
-  void set_matmul(Matmul matmul) {
-    up_.set_matmul(matmul);
-    down_.set_matmul(matmul);
-  }
+  void set_linear(const LinearOptions& options);
 
   Linear& up() { return up_; }  // [2F, C], gate first; or [F, C]
   const Linear& up() const { return up_; }
@@ -27,6 +24,7 @@ class Mlp {
  private:
   Activation activation_;
   bool gated_;
+  bool feeds_fp8_ = false;  // for 8-bit products
   Linear up_, down_;
 };
 

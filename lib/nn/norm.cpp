@@ -18,12 +18,14 @@ void Norm::bind(const ParamArena& arena) {
 
 Var Norm::forward(const Var& x) const {
   if (kind_ == NormKind::layer) return layer_norm(x, weight_, bias_, eps_);
-  return rms_norm(x, weight_, NormOptions{.eps = eps_, .weight_offset = weight_offset_, .find_largest = find_largest_});
+  const NormOptions options{.eps = eps_, .weight_offset = weight_offset_, .feeds_fp8 = feeds_fp8_};
+  return rms_norm(x, weight_, options);
 }
 
 std::pair<Var, Var> Norm::add(const Var& x, const Var& residual) const {
   if (kind_ == NormKind::layer) return residual_layer_norm(x, residual, weight_, bias_, eps_);
-  return residual_rms_norm(x, residual, weight_, NormOptions{.eps = eps_, .weight_offset = weight_offset_, .find_largest = find_largest_});
+  const NormOptions options{.eps = eps_, .weight_offset = weight_offset_, .feeds_fp8 = feeds_fp8_};
+  return residual_rms_norm(x, residual, weight_, options);
 }
 
 }  // namespace rw

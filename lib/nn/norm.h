@@ -18,8 +18,8 @@ class Norm {
   /// h = x + residual -> {h, norm h}, in one pass.
   std::pair<Var, Var> add(const Var& x, const Var& residual) const;
   void bind(const ParamArena& arena);
-  /// RMSNorm: the results know their largest magnitude (Var::largest), for an 8-bit product that reads them.
-  void set_find_largest(bool on) { find_largest_ = on; }
+  /// The largest value is found on the way, for an 8-bit product that reads the result (RMSNorm only).
+  void set_feeds_fp8(bool on) { feeds_fp8_ = on; }
 
   NormKind kind() const { return kind_; }
   double eps() const { return eps_; }
@@ -30,7 +30,7 @@ class Norm {
  private:
   NormKind kind_;
   double eps_, weight_offset_;
-  bool find_largest_ = false;
+  bool feeds_fp8_ = false;
   size_t weight_index_ = 0, bias_index_ = 0;
   Var weight_, bias_;
 };

@@ -15,23 +15,24 @@ namespace rw {
 /// a(s); h [d/2].
 double attention_score(const std::vector<std::complex<double>>& h, double base, double s);
 
-/// B(s) = sum_k |sum_{j <= k} e^{i s theta_j}|, k = 0 .. d/2-1: |a(s)| <= 2 max|h| B(s) (eq. 8; RoFormer 3.4.3). Figure
-/// 5 draws B(s)/d. Errors (here and below): d not even and positive, base not above 1.
+/// B(s) = sum_k |sum_{j <= k} e^{i s theta_j}|, k = 0 .. d/2-1. It bounds |a(s)| <= 2 max|h| B(s) (eq. 8; RoFormer
+/// 3.4.3). Figure 5 draws B(s)/d. Errors, here and below: d that is not even and positive, a base that is not above 1.
 double extrapolation_bound(int64_t d, double base, double s);
 
 /// Theorem 2.1 as printed: |a(s) - a_lin(s)| <= max|h| d (s - s1)(s2 - s) / (8 ln c), here without max|h|.
 double printed_interpolation_bound(int64_t d, double base, double s1, double s2, double s);
 
-/// The bound that holds. The proof's step (14) uses c^x <= 1 + x ln c for x < 0, where the opposite is true; the sum
-/// itself is Sigma = sum_j theta_j^2 = (1 - c^-2) / (1 - c^{-4/d}), and |a(s) - a_lin(s)| <= max|h| Sigma (s - s1)(s2 -
-/// s) / 2.
+/// The bound that holds. Step (14) of the proof uses c^x <= 1 + x ln c for x < 0, where the opposite is true. With the
+/// sum itself,
+///   Sigma = sum_j theta_j^2 = (1 - c^-2) / (1 - c^{-4/d}),   |a(s) - a_lin(s)| <= max|h| Sigma (s - s1)(s2 - s) / 2
+/// here without max|h|.
 double corrected_interpolation_bound(int64_t d, double base, double s1, double s2, double s);
 
 /// a(s) - a_lin(s): what interpolating linearly between the grid points s1 and s2 misses.
 double interpolation_error(const std::vector<std::complex<double>>& h, double base, double s1, double s2, double s);
 
-/// h_j = e^{-i s* theta_j} with s* = s1 + 1/2 peaks halfway between grid points. Its error there, sum_j (1 -
-/// cos(theta_j / 2)), is above the printed bound and below the corrected one.
+/// h_j = e^{-i s* theta_j} with s* = s1 + 1/2 peaks halfway between two grid points. Its error there is
+/// sum_j (1 - cos(theta_j / 2)): above the printed bound, below the corrected one.
 struct CounterExample {
   std::vector<std::complex<double>> h;  // [d/2], max|h| = 1
   double error, printed, corrected;

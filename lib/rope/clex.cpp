@@ -169,8 +169,8 @@ RopeTable ClexScaling::table(const RopeContext& context) {
   const int64_t t = covering_factor(context.length);
   if (t == 1) return {base_table_, 1.0};
 
-  // Compared by value: whoever changed the parameters, a stale table is never used (the published code's bug,
-  // METHODS 4.4-9)
+  // The parameters are compared by value, so that a stale table is never used, whoever changed them. The published code
+  // has that bug (METHODS 4.4-9).
   check(!parameters_.empty(), "clex", kUnset);
   std::vector<double> up = parameters_[0].value().to_vector(), down = parameters_[1].value().to_vector();
   if (!cached_table_.defined() || up != cached_up_ || down != cached_down_) {

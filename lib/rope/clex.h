@@ -47,10 +47,10 @@ class ClexDynamics : public Dynamics<T> {
 
 /// The scaling kind "clex".
 ///
-/// In training, table({t_0 .. t_B-1}, context) solves once for all distinct t and returns inv_freq [B, D/2] with
-/// history: gradients reach U and W by the adjoint or through the solver (ClexRope::grad). Otherwise t = ceil(length
-/// / L), at most max_factor: the frequencies of t = 2 .. max_factor are solved together and kept until the parameters'
-/// values change. Longer sequences keep the frequencies of max_factor. t = 1 is the base model exactly.
+/// In training, table({t_0 .. t_B-1}, context) solves once for all distinct t. It returns inv_freq [B, D/2] with
+/// history; gradients reach U and W by the adjoint or through the solver (ClexRope::grad). Otherwise t = ceil(length /
+/// L), at most max_factor. The frequencies of t = 2 .. max_factor are then solved together and kept until the
+/// parameters' values change. Longer sequences keep the frequencies of max_factor. t = 1 is the base model exactly.
 /// Thread safety: none, as RopeScaling.
 class ClexScaling : public RopeScaling {
  public:

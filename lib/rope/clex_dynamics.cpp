@@ -1,6 +1,7 @@
-// The right-hand side of CLEX and its products with a vector (METHODS 4.5): with x = z + ln theta_NTK, p = x U, s =
-// act(p)
-//   f = s W + xi,   r = act'(p) * (W a),   a^T df/dz = U r,   a^T df/dU = x r^T,   a^T df/dW = s a^T
+// The right-hand side of CLEX and its products with a vector (METHODS 4.5):
+//
+//   x = z + ln theta_NTK,   p = x U,   s = act(p),   f = s W + xi
+//   r = act'(p) * (W a),    a^T df/dz = U r,   a^T df/dU = x r^T,   a^T df/dW = s a^T
 #define EIGEN_DONT_PARALLELIZE  // the products are too small
 #include <Eigen/Core>
 #include <algorithm>

@@ -124,8 +124,8 @@ LogN logn_from(const std::string& name) {
   fail(kOp, "logn_scaling must be none, position or constant, got \"", name, "\"");
 }
 
-/// Keys that may stand in a recipe without being a field of its kind: HF's own, and those of published files that change
-/// nothing at the given value. Anything else is refused by name.
+/// Keys that may stand in a recipe without being a field of its kind: HF's own, and those of published files that
+/// change nothing at the given value. Anything else is refused by name.
 bool is_harmless(const std::string& key, const Json& value, const RopeConfig& c) {
   for (const char* common : {"rope_type", "type", "rope_theta", "partial_rotary_factor",
                              "original_max_position_embeddings", "logn_scaling", "log_scale"}) {

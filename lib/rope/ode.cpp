@@ -1,3 +1,4 @@
+// Solving forwards: fixed steps, adaptive steps, outputs between them, and what is kept for the gradient.
 #include "rope/ode.h"
 
 #include <algorithm>

@@ -6,10 +6,10 @@
 namespace rw {
 namespace {
 
-/// The state (y, a, q, r) with a = dL/dy, and q = dL/dp and r (the same for t) so far, whose flow backwards in time is
-///   y' = f,   a' = -a^T df/dy,   q' = -a^T df/dp,   r' = -a^T df/dt     (Pontryagin 1962; Chen et al. 2018, eqs. 4 and
-///   5)
-/// Nothing reads r; it is there because its error takes part in torchdiffeq's choice of steps.
+/// The adjoint system (Pontryagin 1962; Chen et al. 2018, eqs. 4 and 5). Its state is (y, a, q, r): a = dL/dy, and the
+/// parts of q = dL/dp and r = dL/dt so far. Backwards in time it follows
+///   y' = f,   a' = -a^T df/dy,   q' = -a^T df/dp,   r' = -a^T df/dt
+/// Nothing reads r. Its error takes part in torchdiffeq's choice of steps.
 template <class T>
 class Augmented : public Dynamics<T> {
  public:
@@ -66,8 +66,8 @@ T dot(const T* a, const T* b, int64_t n) {
   return sum;
 }
 
-/// Reverse of one step: from dL/dy1 (in `bar`) to dL/dy0 (out, in `bar`). kbar [S, n] collects dL/dk_i; with
-/// first-same- as-last its last row arrives filled and its first row is left for the step before.
+/// The reverse of one step: from dL/dy1 to dL/dy0, both in `bar`. kbar [S, n] collects dL/dk_i. Where the first stage
+/// is the last one of the step before, the last row of kbar arrives filled, and its first row is left for that step.
 template <class T>
 class StepReverse {
  public:

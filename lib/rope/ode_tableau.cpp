@@ -1,4 +1,4 @@
-// The methods, as data.
+// Runge-Kutta methods as data, and the weights of their dense output.
 #include "rope/ode.h"
 
 namespace rw {

@@ -5,25 +5,25 @@
 
 namespace rw {
 
-Loader::Loader(const TrainConfig& config, const Recipe& recipe, const Tokenizer& tokenizer, TokenCorpus corpus,
+Loader::Loader(const Recipe& recipe, const RunPlan& plan, const Tokenizer& tokenizer, TokenCorpus corpus,
                std::optional<int32_t> bos, BatchShare share)
     : corpus_(std::move(corpus)),
       bos_(bos),
       share_(share),
-      batch_(config.batch),
-      mask_seams_(config.mask_seams),
-      sampler_(make_position_sampler(recipe.positions)),
-      chooser_(corpus_, {.window = recipe.window, .region = recipe.region, .seed = config.seed}) {
-  spec_.seed = config.seed;
-  spec_.window = recipe.window;
-  spec_.target = recipe.target;
-  spec_.original_window = recipe.original_window;
-  if (config.retrieval_share == 0) return;
-  mix_.emplace(tokenizer, RetrievalMixOptions{.share = config.retrieval_share,
-                                              .parts = choose_retrieval_template(config.retrieval_template),
-                                              .answer_weight = config.retrieval_weight,
-                                              .window = recipe.window,
-                                              .seed = config.seed});
+      batch_(recipe.batch),
+      mask_seams_(recipe.mask_seams),
+      sampler_(make_position_sampler(plan.positions)),
+      chooser_(corpus_, {.window = plan.window, .region = plan.region, .seed = recipe.seed}) {
+  spec_.seed = recipe.seed;
+  spec_.window = plan.window;
+  spec_.target = plan.target;
+  spec_.original_window = plan.original_window;
+  if (recipe.retrieval_share == 0) return;
+  mix_.emplace(tokenizer, RetrievalMixOptions{.share = recipe.retrieval_share,
+                                              .parts = choose_retrieval_template(recipe.retrieval_template),
+                                              .answer_weight = recipe.retrieval_weight,
+                                              .window = plan.window,
+                                              .seed = recipe.seed});
 }
 
 Loader::Item Loader::next(int64_t step, int64_t micro) const {

@@ -1,6 +1,6 @@
 // Text, positions and targets of each step of a run.
 //
-//   Loader loader(config, recipe, tokenizer, corpus, tokenizer.bos_id());
+//   Loader loader(recipe, plan, tokenizer, corpus, tokenizer.bos_id());
 //   Loader::Item item = loader.next(step, micro);     // item.batch.ids [B,T], item.positions.positions [B,T]
 //
 // Every draw depends on (seed, step, sample) alone, so any (step, micro) can be asked for in any order, and a rank gets
@@ -11,7 +11,7 @@
 
 #include "data/batch.h"
 #include "data/retrieval_mix.h"
-#include "train/recipe.h"
+#include "train/plan.h"
 
 namespace rw {
 
@@ -24,7 +24,7 @@ struct BatchShare {
 class Loader {
  public:
   /// Errors: no document has window + 1 tokens; SampleChooser's and RetrievalMix's.
-  Loader(const TrainConfig& config, const Recipe& recipe, const Tokenizer& tokenizer, TokenCorpus corpus,
+  Loader(const Recipe& recipe, const RunPlan& plan, const Tokenizer& tokenizer, TokenCorpus corpus,
          std::optional<int32_t> bos, BatchShare share);
 
   struct Item {

@@ -1,10 +1,12 @@
 // The records of a run while it goes on: a line per step, on disk before the next step.
 #include "train/metrics_file.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <sstream>
 
 #include "tensor/error.h"
@@ -14,16 +16,16 @@
 namespace rw {
 namespace {
 
-/// Whether a line stays when the run goes on with `first_step`.
-bool stays(const std::string& line, int64_t first_step) {
+/// The line's "step"; nullopt if it is no such line.
+std::optional<int64_t> step_of(const std::string& line) {
   try {
     check_json_depth(line, "train", "a line of metrics");
-    const auto json = nlohmann::json::parse(line, nullptr, false);
-    return json.is_object() && json.contains("step") && json["step"].is_number_integer() &&
-           json["step"].get<int64_t>() < first_step;
   } catch (const Error&) {
-    return false;
+    return std::nullopt;
   }
+  const auto json = nlohmann::json::parse(line, nullptr, false);
+  if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer()) return std::nullopt;
+  return json["step"].get<int64_t>();
 }
 
 }  // namespace
@@ -33,7 +35,10 @@ MetricsFile::MetricsFile(const std::string& path, int64_t first_step) : path_(pa
   if (first_step > 0 && std::filesystem::exists(path)) {
     std::istringstream in(read_file(path));
     for (std::string line; std::getline(in, line);) {
-      if (stays(line, first_step)) kept += line + "\n";
+      const auto step = step_of(line);
+      if (!step || *step >= first_step) continue;
+      kept += line + "\n";
+      last_ = std::max(last_, *step);
     }
   }
   write_file_atomic(path, kept);

@@ -1,5 +1,6 @@
 // Internal: metrics.jsonl and validation.jsonl of a run, one JSON object a line.
 #pragma once
+#include <cstdint>
 #include <cstdio>
 #include <string>
 
@@ -14,12 +15,15 @@ class MetricsFile {
   ~MetricsFile();
   MetricsFile(const MetricsFile&) = delete;
   MetricsFile& operator=(const MetricsFile&) = delete;
+  /// The largest "step" of the lines that were kept; -1 if there are none.
+  int64_t last_step() const { return last_; }
   /// Errors: the line could not be written (a full disk).
   void write(const std::string& json_line);
 
  private:
   std::string path_;
   std::FILE* file_ = nullptr;
+  int64_t last_ = -1;
 };
 
 }  // namespace rw

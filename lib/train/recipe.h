@@ -1,35 +1,67 @@
-// From options to a recipe: the model's config with its RoPE scaling, the position sampler, and the windows.
+// What a run is: the settings of one training run, as plain data.
+//
+// recipe_fields.h describes each in one table; a recipe.toml states them; plan.h says what they come to for a model.
 #pragma once
 #include <map>
+#include <set>
 #include <string>
+#include <vector>
 
-#include "data/tokenizer.h"
-#include "nn/config.h"
-#include "rope/positions.h"
-#include "train/train_config.h"
+#include "nn/adamw.h"
+#include "nn/schedule.h"
 
 namespace rw {
 
+/// What a run is, as plain data: all that decides its result, and how it is kept.
 struct Recipe {
-  ModelConfig model;  // with the RoPE recipe that is trained and stored
-  PositionConfig positions;
-  int64_t window = 0;                              // T: tokens of a sample
-  int64_t target = 0;                              // window after extension
-  int64_t original_window = 0;                     // L
-  int64_t region = 0;                              // stretch of text that a sample may take its chunks from
-  std::map<std::string, std::string> description;  // what decides the result, for checkpoints and reports
+  std::vector<std::string> data;  // files or folders, or one token file; empty: the built-in corpus
+  std::string out, from, tokenizer;
+  bool resume = false;     // go on with the same run in `out`
+  bool overwrite = false;  // replace what is there of a run or a model
+
+  // the model, when it is new
+  int64_t hidden = 256, layers = 4, heads = 4, kv_heads = 0, ffn = 0, head_dim = 0;
+  double theta = 10000, norm_eps = 1e-5, init_std = 0;  // init_std 0: 1 / sqrt(hidden)
+  bool untied = false;
+
+  // the method
+  std::string method = "plain";  // plain full pi pose randpos e2 clex
+  std::string scaling;           // "": the method's own; else a rope_type, or a JSON object for all its fields
+  double factor = 0;             // 0: target / original window
+  int64_t window = 0;            // tokens of a sample; 0: the model's window (full, pi: the target)
+  int64_t target = 0;            // window after extension
+  /// Fields of the method's sampler and scaling, by key, as text: {"chunks", "3"} (rope/method_options.h).
+  std::map<std::string, std::string> method_options = {};
+
+  // key-retrieval sequences in the text (data/retrieval_mix.h)
+  double retrieval_share = 0;
+  std::string retrieval_template = "short";  // default, short, or a JSON file
+  double retrieval_weight = 1;               // of an answer token's loss
+
+  // the run
+  int64_t steps = 1000, batch = 16, accumulate = 1;
+  Schedule schedule;
+  AdamWConfig adamw{.weight_decay = 0.1};
+  double clip = 1.0;
+  uint64_t seed = 1;
+  std::string dtype = "auto";     // f32, bf16; auto: bf16 on a GPU
+  std::string matmul = "native";  // or fp8: the blocks' linear layers in 8-bit products
+  bool fp8_lean = false;          // fp8: backward makes inputs again instead of keeping 8-bit copies
+  bool recompute = false, mask_seams = false, no_bos = false, packed = false;
+  bool lean = false;          // bf16: split masters and bf16 gradients
+  bool eager = false;         // GPU: no CUDA graph
+  bool fast_atomics = false;  // GPU: gradients in any order
+  int64_t save_every = 0;     // steps between checkpoints; 0: by time alone
+  double save_minutes = 10;   // minutes between checkpoints; 0: by steps alone
+  int64_t keep = 2, log_every = 1;
+  std::string save_dtype = "auto";  // of the model's weights on disk: f32, bf16; auto: the base's
+
+  // loss on text that is not trained on, into validation.jsonl
+  std::vector<std::string> validation;  // files or folders, or one token file; empty: none
+  int64_t validate_every = 0;           // steps; 0: at the end only
+  int64_t validation_tokens = 65536;    // in all: so many whole windows, and at least one
+
+  std::set<std::string> given = {};  // options that were named, also with their defaults
 };
-
-/// `base` stands for the config in the folder config.from. With steps = 0 it must be given: the recipe is then one to
-/// evaluate only, which dynamic kinds may be, too. Errors: combinations of method, scaling and windows without meaning,
-/// with the reason.
-Recipe make_recipe(const TrainConfig& config, const Tokenizer& tokenizer, const ModelConfig* base = nullptr);
-
-std::string to_toml(const std::map<std::string, std::string>& description);
-/// Replaces config.rope by a rope_scaling object; the window of pre-training is kept.
-void apply_rope_json(ModelConfig& config, const std::string& rope_json);
-
-/// The first entry in which two descriptions differ, in words.
-std::string difference(const std::map<std::string, std::string>& then, const std::map<std::string, std::string>& now);
 
 }  // namespace rw

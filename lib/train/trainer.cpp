@@ -1,16 +1,14 @@
-// The training loop, and what it sets up.
+// The training loop.
 #include "train/trainer.h"
 
 #include <chrono>
 #include <cmath>
 #include <deque>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "autograd/tape.h"
-#include "data/demo_corpus.h"
-#include "eval/perplexity.h"
+#include "eval/provenance.h"
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
 #include "nn/parallel/data_parallel.h"
@@ -18,9 +16,9 @@
 #include "tensor/allocator.h"
 #include "tensor/file.h"
 #include "tensor/hash.h"
-#include "train/loader.h"
 #include "train/metrics_file.h"
-#include "train/text.h"
+#include "train/recipe_fields.h"
+#include "train/run_setup.h"
 
 namespace rw {
 namespace {
@@ -28,45 +26,6 @@ namespace {
 constexpr const char* kOp = "train";
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-std::unique_ptr<Tokenizer> choose_tokenizer(const TrainConfig& config) {
-  if (!config.tokenizer.empty()) return load_tokenizer(config.tokenizer);
-  if (!config.from.empty()) return load_tokenizer(model_folder(config.from));
-  return make_byte_tokenizer();
-}
-
-/// The built-in stories that a new user trains on: --data demo, or no --data.
-bool is_demo(const TrainConfig& config) {
-  return config.data.empty() || (config.data.size() == 1 && config.data[0] == "demo");
-}
-
-TokenCorpus text_of(const TrainConfig& config, const std::vector<Document>& given, const Tokenizer& tokenizer,
-                    const TrainCallbacks& callbacks) {
-  const bool demo = given.empty() && is_demo(config);
-  if (demo && config.data.empty() && callbacks.on_notice)
-    callbacks.on_notice("no --data: training on built-in stories (--data demo says so)");
-  const TokenCorpus corpus =
-      demo            ? tokenize_corpus(make_demo_corpus(config.seed, 64, 20000), tokenizer, callbacks.on_tokenize)
-      : given.empty() ? load_tokens(config.data, tokenizer, callbacks.on_tokenize)
-                      : tokenize_corpus(given, tokenizer, callbacks.on_tokenize);
-  if (!config.packed) return corpus;
-  check(tokenizer.eos_id().has_value(), kOp, "--packed needs a tokenizer with an end-of-text token");
-  return corpus.packed(*tokenizer.eos_id(), tokenizer.bos_id());
-}
-
-/// The model that a run begins with: new, or --from's under the recipe's configuration.
-std::unique_ptr<CausalLm> make_model(const TrainConfig& config, const Recipe& recipe, DType dtype, Device device) {
-  check(!config.lean || dtype == DType::bf16, kOp, "--lean needs --dtype bf16, got ", dtype);
-  check(!config.lean || config.method != "clex", kOp,
-        "--lean: the frequencies that clex learns are f32, expected another --method");
-  const ArenaMemory memory = config.lean ? ArenaMemory::lean() : ArenaMemory{};
-  if (config.from.empty()) return std::make_unique<CausalLm>(recipe.model, dtype, device, config.seed, memory);
-  return load_hf(model_folder(config.from), {.compute = dtype,
-                                             .device = device,
-                                             .adjust = [&](ModelConfig& c) { c = recipe.model; },
-                                             .seed = config.seed,
-                                             .memory = memory});
-}
 
 /// Errors: `text`, which says what decides the result, is not the same on all ranks.
 void check_same_on_all(Communicator& comm, const std::string& what, const std::string& text) {
@@ -78,18 +37,24 @@ void check_same_on_all(Communicator& comm, const std::string& what, const std::s
   }
 }
 
-BatchShare share_of(const TrainConfig& config, const Communicator* comm) {
-  const int64_t ranks = comm ? comm->size() : 1;
-  check(config.batch % ranks == 0, kOp, "--batch ", config.batch, " does not divide by ", ranks, " ranks");
-  check(!config.lean || ranks == 1, kOp, "--lean is for one process, got ", ranks, " ranks");
-  const int64_t count = config.batch / ranks;
-  return {comm ? comm->rank() * count : 0, count};
-}
-
 std::optional<DataParallel> shared(Communicator* comm, Device device, CausalLm& model) {
   if (!comm) return std::nullopt;
   comm->use(device);
   return std::optional<DataParallel>(std::in_place, *comm, model.arena());
+}
+
+FolderUse use_of(const Recipe& recipe) {
+  check(!recipe.resume || !recipe.overwrite, kOp, "--resume goes on with a run, --overwrite replaces it: give one");
+  return recipe.resume ? FolderUse::resume : recipe.overwrite ? FolderUse::overwrite : FolderUse::fresh;
+}
+
+/// The place that the run writes to, checked; none if nothing is to be written, or by another rank.
+std::optional<RunFolder> checked_folder(const Recipe& recipe, const TrainPlace& place) {
+  check_settings(recipe);
+  if (recipe.out.empty() || (place.ranks && !place.ranks->root())) return std::nullopt;
+  RunFolder folder(recipe.out, use_of(recipe), place.maker, place.locked);
+  folder.check_place(sources_of(recipe));
+  return folder;
 }
 
 }  // namespace
@@ -97,151 +62,174 @@ std::optional<DataParallel> shared(Communicator* comm, Device device, CausalLm& 
 /// With several ranks each makes one of these, and rank 0's writes.
 class Trainer::Run {
  public:
-  Run(const TrainConfig& config, const TrainPlace& place, TrainCallbacks callbacks)
-      : config_(config),
+  Run(const Recipe& recipe, const TrainPlace& place, TrainCallbacks callbacks)
+      : recipe_(recipe),
         device_(place.device),
         comm_(place.ranks),
         root_(!comm_ || comm_->root()),
         callbacks_(std::move(callbacks)),
-        share_(share_of(config, comm_)),
-        tokenizer_(choose_tokenizer(config)),
-        recipe_(make_recipe(config, *tokenizer_)),
-        corpus_(text_of(config, place.documents, *tokenizer_, callbacks_)),
-        bos_(config.no_bos ? std::nullopt : tokenizer_->bos_id()),
-        loader_(config_, recipe_, *tokenizer_, corpus_, bos_, share_),
-        dtype_(config.dtype == "bf16" || (config.dtype == "auto" && device_.is_cuda()) ? DType::bf16 : DType::f32),
-        model_(make_model(config_, recipe_, dtype_, device_)),
-        parallel_(shared(comm_, device_, *model_)),
-        optimizer_(model_->arena(), config.adamw),
-        schedule_(config.schedule) {
-    schedule_.steps = config.steps;
-    model_->enable_grad();
-    model_->set_recompute(config.recompute);
-    check(config.matmul == "native" || config.matmul == "fp8", kOp, "--matmul is native or fp8, got '", config.matmul,
-          "'");
-    if (config.matmul == "fp8") model_->set_matmul(Matmul::fp8);
-    state_ = {.step = 0, .tokens = 0, .seed = config.seed, .recipe = recipe_.description};
-    state_.recipe["dtype"] = dtype_ == DType::bf16 ? "bf16" : "f32";
-    if (config.matmul != "native") state_.recipe["matmul"] = config.matmul;
-    state_.recipe["data"] = fingerprint(corpus_);
-    description_ = state_.recipe;
+        folder_(checked_folder(recipe, place)),
+        setup_(set_up_run(recipe, place, callbacks_)),
+        model_(*setup_.model),
+        parallel_(shared(comm_, device_, model_)),
+        optimizer_(model_.arena(), recipe.adamw),
+        schedule_(recipe.schedule) {
+    schedule_.steps = recipe.steps;
+    model_.enable_grad();
+    model_.set_recompute(recipe.recompute);
+    if (recipe.matmul == "fp8") model_.set_linear({.matmul = Matmul::fp8, .make_again = recipe.fp8_lean});
+    state_ = {.step = 0, .tokens = 0, .seed = recipe.seed, .recipe = setup_.identity};
+    if (folder_) stand_ = folder_->stand(setup_.identity);
+    check_steps();
   }
 
   TrainResult run() {
-    open_folder();
-    if (config_.resume) resume();
-    if (state_.step > 0) report_progress(checkpoint_folder(config_.out, state_.step));
-    if (root_) metrics_.emplace(config_.out + "/metrics.jsonl", state_.step);
-    if (root_ && !config_.validation.empty()) {
-      validations_.emplace(config_.out + "/validation.jsonl", state_.step + 1);
-      validation_ = load_tokens(config_.validation, *tokenizer_, callbacks_.on_tokenize);
-    }
+    if (on_root(stand_.finished && stand_.steps == recipe_.steps)) return finished_before();
+    if (folder_) folder_->begin(sources_of(recipe_), setup_.identity, recipe_to_toml(recipe_));
+    if (comm_) check_same_on_all(*comm_, "recipe or text", nlohmann::json(setup_.identity).dump());
+    resume();
+    open_records();
     report_start();
-    Tape::current().set_fast_atomics(config_.fast_atomics);
-    step_.emplace(*model_, optimizer_, !config_.eager, parallel_ ? &*parallel_ : nullptr);
+    Tape::current().set_fast_atomics(recipe_.fast_atomics);
+    step_.emplace(model_, optimizer_, !recipe_.eager, parallel_ ? &*parallel_ : nullptr);
     seen_ = state_.step;
-    start_ = previous_ = now();
+    start_ = previous_ = saved_at_ = now();
     try {
-      while (state_.step < config_.steps) one_step();
+      if (validation_due() && validations_ && validations_->last_step() < state_.step) validate();
+      while (state_.step < recipe_.steps && !stopped_) one_step();
       while (step_->pending() > 0) look();
-      if (config_.validate_every == 0 || state_.step % config_.validate_every != 0) validate();
-      result_.seconds = now() - start_ - validating_;
-      if (parallel_) parallel_->gather_master();
+      finish();
     } catch (const RankLost& lost) {
       if (callbacks_.on_rank_lost) callbacks_.on_rank_lost(lost);
       throw;
     }
-    if (root_) write_model();
     return result_;
   }
 
-  CausalLm& model() { return *model_; }
-  const Tokenizer& tokenizer() const { return *tokenizer_; }
-  const Recipe& recipe() const { return recipe_; }
+  CausalLm& model() { return model_; }
+  const Tokenizer& tokenizer() const { return *setup_.tokenizer; }
+  const RunPlan& plan() const { return setup_.plan; }
 
  private:
-  /// --out, made and free of what a killed run left half written.
-  void open_folder() {
-    if (root_) {
-      make_folder(kOp, config_.out);
-      remove_unfinished(config_.out);
-    }
-    if (comm_) check_same_on_all(*comm_, "recipe or text", to_toml(description_));  // and the folder is there for all
-    if (!root_ || config_.resume) return;
-    // Two runs would mix: the older one's later steps would be taken for the newest, and resumed.
-    const auto earlier = config_.save_every > 0 ? latest_checkpoint(config_.out) : std::nullopt;
-    check(!earlier.has_value(), kOp, "'", config_.out, "' holds checkpoints of another run (", earlier.value_or(""),
-          "): go on with it by --resume, or remove them, or name another --out");
+  /// Rank 0's answer, on every rank.
+  bool on_root(bool value) const { return comm_ ? comm_->broadcast(value ? 1.0 : 0.0) > 0 : value; }
+  void notice(const std::string& line) const {
+    if (root_ && callbacks_.on_notice) callbacks_.on_notice(line);
+  }
+
+  /// More steps are the same run so far if the rates of the steps done do not depend on their number.
+  void check_steps() const {
+    if (!stand_.exists || stand_.steps == recipe_.steps) return;
+    const std::string& kind = recipe_.schedule.kind;
+    check(recipe_.steps > stand_.steps, kOp, "--resume with --steps ", recipe_.steps, ": the run was started with ",
+          stand_.steps, ", and is not made shorter");
+    check(kind == "constant", kOp, "--resume with --steps ", recipe_.steps, ": the run was started with ", stand_.steps,
+          ", and the rates of its schedule '", kind, "' depend on the number of steps. Begin a new run with --from '",
+          recipe_.out, "', or use --schedule constant from the start");
+    notice(cat("going on to ", recipe_.steps, " steps; the run was started with ", stand_.steps));
+  }
+
+  TrainResult finished_before() {
+    result_.end = TrainEnd::was_finished;
+    result_.steps = recipe_.steps;
+    return result_;
   }
 
   void resume() {
-    if (const auto folder = latest_checkpoint(config_.out)) {
-      state_ = load_checkpoint(*folder, *model_, optimizer_);
-      check(state_.recipe == description_, kOp, "--resume with other options than '", *folder,
-            "' was trained with: ", difference(state_.recipe, description_));
+    if (!recipe_.resume || recipe_.out.empty()) return;
+    for (const std::string& damaged : stand_.damaged) notice(cat("'", damaged, "' is damaged and is passed over"));
+    if (const auto folder = latest_checkpoint(recipe_.out)) {
+      state_ = load_checkpoint(*folder, model_, optimizer_);
+      Identity then = state_.recipe, current = setup_.identity;
+      then.erase("steps"), current.erase("steps");
+      check(then == current, kOp, "--resume with other options than '", *folder,
+            "' was trained with: ", difference(then, current));
+      state_.recipe = setup_.identity;
+      result_.checkpoint = *folder;
+    } else {
+      notice(cat("no checkpoint in '", recipe_.out, "': starting with the first step"));
     }
+    check(state_.step <= recipe_.steps, kOp, "'", result_.checkpoint, "' is beyond --steps ", recipe_.steps);
+    if (state_.step > 0) report_progress(result_.checkpoint);
     if (!comm_) return;
     check_same_on_all(*comm_, "checkpoint (is --out on a file system that all hosts share?)", cat(state_.step));
     parallel_->share_weights();
   }
 
+  void open_records() {
+    earlier_seconds_ = state_.seconds;
+    if (!folder_) return;
+    metrics_.emplace(recipe_.out + "/metrics.jsonl", state_.step);
+    if (setup_.validation) validations_.emplace(recipe_.out + "/validation.jsonl", state_.step + 1);
+  }
+
   void one_step() {
-    for (int64_t micro = 0; micro < config_.accumulate; ++micro) {
-      const Loader::Item item = ahead_ ? *std::exchange(ahead_, std::nullopt) : loader_.next(state_.step, micro);
+    for (int64_t micro = 0; micro < recipe_.accumulate; ++micro) {
+      const Loader::Item item = ahead_ ? *std::exchange(ahead_, std::nullopt) : setup_.loader->next(state_.step, micro);
       step_->add({item.batch.ids,
                   item.batch.targets,
                   item.positions.positions,
-                  {.length = recipe_.target, .training = true},
-                  recipe_.model.rope.rope_type() == "clex" ? item.positions.t : std::vector<double>{},
+                  {.length = setup_.plan.target, .training = true},
+                  setup_.plan.model.rope.rope_type() == "clex" ? item.positions.t : std::vector<double>{},
                   item.batch.scored,
                   item.batch.weights,
                   item.batch.weight},
-                 micro + 1 == config_.accumulate);
+                 micro + 1 == recipe_.accumulate);
       // While the GPU works on this one: with learned frequencies what comes next waits for it.
-      if (micro + 1 < config_.accumulate) {
-        ahead_ = loader_.next(state_.step, micro + 1);
-      } else if (state_.step + 1 < config_.steps) {
-        ahead_ = loader_.next(state_.step + 1, 0);
+      if (micro + 1 < recipe_.accumulate) {
+        ahead_ = setup_.loader->next(state_.step, micro + 1);
+      } else if (state_.step + 1 < recipe_.steps) {
+        ahead_ = setup_.loader->next(state_.step + 1, 0);
       }
     }
-    const int64_t tokens = step_->update(schedule_(state_.step), config_.clip);
+    const int64_t tokens = step_->update(schedule_(state_.step), recipe_.clip);
     state_.tokens += tokens;
     waiting_.push_back(tokens);
     ++state_.step;
     while (step_->pending() > (device_.is_cuda() ? 1 : 0)) look();
-    if (config_.save_every > 0 && state_.step % config_.save_every == 0) {
-      while (step_->pending() > 0) look();  // nothing is saved that was not found finite
-      save();
-    }
-    if (config_.validate_every > 0 && state_.step % config_.validate_every == 0) validate();
+    decide();
+    if (validation_due()) validate();
     report_progress("");
   }
 
-  /// The loss of the model as it is on text that it is not trained on, without retrieval sequences: windows of the
-  /// target's length side by side. It costs no training time in the records.
+  /// Whether this step is saved, and whether the run stops here: the same on every rank.
+  void decide() {
+    bool stop = callbacks_.stop && callbacks_.stop();
+    bool by_time = recipe_.save_minutes > 0 && now() - saved_at_ >= 60 * recipe_.save_minutes;
+    if (comm_) {
+      const auto all = comm_->gather({stop ? 1.0 : 0.0, by_time ? 1.0 : 0.0});
+      for (const auto& rank : all) stop = stop || rank[0] > 0;
+      by_time = all[0][1] > 0;
+    }
+    stopped_ = stop && state_.step < recipe_.steps;
+    const bool saves = recipe_.save_every > 0 || recipe_.save_minutes > 0;
+    const bool by_step = recipe_.save_every > 0 && state_.step % recipe_.save_every == 0;
+    if (by_step || by_time || stopped_ || (saves && state_.step == recipe_.steps)) save();
+  }
+
+  bool validation_due() const {
+    return recipe_.validate_every > 0 && state_.step > 0 && state_.step < recipe_.steps &&
+           state_.step % recipe_.validate_every == 0;
+  }
+
+  /// The loss of the model as it is on text that it is not trained on. It costs no training time in the records.
   void validate() {
-    if (!validations_) return;
+    if (!setup_.validation) return;
     while (step_->pending() > 0) look();
     const double begin = now();
-    ModelScorer scorer(*model_);
-    const int64_t documents = validation_->documents();
-    const PerplexityTotal total =
-        evaluate_perplexity(scorer, *validation_,
-                            {.windows = {recipe_.target},
-                             .stride = recipe_.target,
-                             .max_tokens = (config_.validation_tokens + documents - 1) / documents,
-                             .bos = bos_})
-            .totals.at(0);
-    validations_->write(nlohmann::json{{"step", state_.step}, {"loss", total.nll}, {"tokens", total.tokens}}.dump());
-    if (callbacks_.on_validation)
-      callbacks_.on_validation({.step = state_.step,
-                                .loss = total.nll,
-                                .tokens = total.tokens,
-                                .documents = total.documents,
-                                .window = recipe_.target});
+    const ValidationReport r = setup_.validation->run(model_, state_.step);
+    if (validations_)
+      validations_->write(nlohmann::json{
+          {"step", r.step}, {"loss", r.loss}, {"tokens", r.tokens}, {"documents", r.documents}, {"window", r.window}}
+                              .dump());
+    if (callbacks_.on_validation) callbacks_.on_validation(r);
     const double took = now() - begin;
     validating_ += took;
     previous_ += took;
+  }
+
+  std::string kept() const {
+    return result_.checkpoint.empty() ? "no checkpoint was written" : "'" + result_.checkpoint + "' is kept";
   }
 
   /// The result of the oldest step that was not looked at.
@@ -249,112 +237,147 @@ class Trainer::Run {
     const StepResult r = step_->result();
     const int64_t tokens = waiting_.front();
     waiting_.pop_front();
-    check(std::isfinite(r.loss), kOp, "the loss is ", r.loss, " at step ", seen_, "; the last checkpoint is kept");
-    check(std::isfinite(r.grad_norm), kOp, "the gradient norm is ", r.grad_norm, " at step ", seen_,
-          "; the last checkpoint is kept");
+    check(std::isfinite(r.loss), kOp, "the loss is ", r.loss, " at step ", seen_ + 1, "; ", kept());
+    check(std::isfinite(r.grad_norm), kOp, "the gradient norm is ", r.grad_norm, " at step ", seen_ + 1, "; ", kept());
     const double moment = now(), rate = static_cast<double>(tokens) / (moment - previous_);
     previous_ = moment;
     result_.losses.push_back(r.loss);
-    result_.tokens += tokens;
-    if (metrics_ && seen_ % config_.log_every == 0)
+    if (metrics_ && seen_ % recipe_.log_every == 0)
       metrics_->write(nlohmann::json{{"step", seen_},
                                      {"loss", r.loss},
                                      {"lr", schedule_(seen_)},
                                      {"grad_norm", r.grad_norm},
                                      {"tokens_per_s", rate},
-                                     {"time_s", moment - start_}}
+                                     {"time_s", earlier_seconds_ + moment - start_}}
                           .dump());
     ++seen_;
     if (root_ && callbacks_.on_step)
       callbacks_.on_step({.step = seen_,
-                          .steps = config_.steps,
+                          .steps = recipe_.steps,
                           .loss = r.loss,
                           .grad_norm = r.grad_norm,
                           .lr = schedule_(seen_ - 1),
                           .tokens = tokens,
                           .tokens_per_s = rate,
-                          .seconds = moment - start_ - validating_});
+                          .seconds = seconds()});
   }
 
+  /// Of training, over all processes.
+  double seconds() const { return earlier_seconds_ + now() - start_ - validating_; }
+
   void save() {
+    while (step_->pending() > 0) look();  // nothing is saved that was not found finite
+    saved_at_ = now();
+    if (recipe_.out.empty()) return;
+    state_.seconds = seconds();
+    state_.peak_memory_bytes = std::max(state_.peak_memory_bytes, memory_stats(device_).peak_bytes);
     WholeMoments moments;
     if (parallel_) {
       parallel_->gather_master();
       moments = parallel_->gather_moments();
     }
-    const auto save_tokenizer = [&](const std::string& folder) { tokenizer_->save(folder); };
-    if (root_) save_checkpoint(config_.out, *model_, optimizer_, state_, config_.keep, save_tokenizer, moments);
+    const auto save_tokenizer = [&](const std::string& folder) { setup_.tokenizer->save(folder); };
+    try {
+      if (root_) save_checkpoint(recipe_.out, model_, optimizer_, state_, recipe_.keep, save_tokenizer, moments);
+    } catch (const Error& e) {
+      fail(kOp, "step ", state_.step, " is not saved: ", e.what(), "; ", kept());
+    }
     if (comm_) comm_->barrier();
-    report_progress(checkpoint_folder(config_.out, state_.step));
+    result_.checkpoint = checkpoint_folder(recipe_.out, state_.step);
+    report_progress(result_.checkpoint);
   }
 
-  void write_model() {
-    tokenizer_->save(config_.out);
-    write_file_atomic(config_.out + "/recipe.toml", to_toml(description_));
-    save_hf(config_.out, *model_);
+  /// The model, then what may still fail.
+  void finish() {
+    state_.seconds = seconds();
+    state_.peak_memory_bytes = std::max(state_.peak_memory_bytes, memory_stats(device_).peak_bytes);
+    result_.end = stopped_ ? TrainEnd::stopped : TrainEnd::finished;
+    result_.steps = state_.step;
+    result_.tokens = state_.tokens;
+    result_.seconds = state_.seconds;
+    if (folder_) write_cost();
+    if (stopped_) return;
+    if (parallel_) parallel_->gather_master();
+    if (folder_) {
+      check_finite(model_.arena(), kOp);
+      folder_->put_model([&](const std::string& beside) {
+        setup_.tokenizer->save(beside);
+        save_hf(beside, model_, {.dtype = saved_dtype(recipe_)});
+      });
+      folder_->finish(setup_.identity, facts());
+    }
+    if (!validations_ || validations_->last_step() < state_.step) validate();
+  }
+
+  std::string facts() const {
+    return nlohmann::json{{"method", recipe_.method},
+                          {"window", setup_.plan.window},
+                          {"target", setup_.plan.target},
+                          {"original_window", setup_.plan.original_window},
+                          {"parameters", model_.arena().parameter_count()},
+                          {"device", device_text(device_)},
+                          {"dtype", cat(setup_.dtype)},
+                          {"date", date_now()},
+                          {"version", program_version()}}
+        .dump();
+  }
+
+  void write_cost() const {
+    const nlohmann::json cost = {{"steps", state_.step},
+                                 {"tokens", state_.tokens},
+                                 {"seconds", state_.seconds},
+                                 {"device", device_.is_cuda() ? "cuda" : "cpu"},
+                                 {"peak_memory_bytes", state_.peak_memory_bytes}};
+    write_file_atomic(recipe_.out + "/cost.json", cost.dump(1) + "\n");
   }
 
   void report_start() const {
     if (!root_ || !callbacks_.on_start) return;
-    callbacks_.on_start({.parameters = model_->arena().parameter_count(),
+    callbacks_.on_start({.parameters = model_.arena().parameter_count(),
                          .device = device_,
-                         .dtype = dtype_,
-                         .tokens = corpus_.total_tokens(),
-                         .documents = corpus_.documents(),
-                         .window = recipe_.window,
-                         .target = recipe_.target,
+                         .dtype = setup_.dtype,
+                         .tokens = setup_.corpus.total_tokens(),
+                         .documents = setup_.corpus.documents(),
+                         .window = setup_.plan.window,
+                         .target = setup_.plan.target,
                          .step = state_.step,
-                         .steps = config_.steps});
+                         .steps = recipe_.steps});
   }
 
   void report_progress(const std::string& checkpoint) const {
     if (callbacks_.on_progress) callbacks_.on_progress(state_.step, checkpoint);
   }
 
-  const TrainConfig config_;
+  const Recipe recipe_;
   Device device_;
   Communicator* comm_;
   bool root_;
   TrainCallbacks callbacks_;
-  BatchShare share_;
-  std::unique_ptr<Tokenizer> tokenizer_;
-  Recipe recipe_;
-  TokenCorpus corpus_;
-  std::optional<int32_t> bos_;
-  Loader loader_;
-  std::optional<Loader::Item> ahead_;  // the next micro-batch, if it was made already
-  DType dtype_;
-  std::unique_ptr<CausalLm> model_;
+  std::optional<RunFolder> folder_;  // on rank 0
+  RunSetup setup_;
+  CausalLm& model_;
   std::optional<DataParallel> parallel_;  // before the gradients: it says which moments this rank has
   AdamW optimizer_;
   Schedule schedule_;
+  RunStand stand_;
   std::optional<TrainStep> step_;
-  std::map<std::string, std::string> description_;  // the whole recipe, for recipe.toml and for a resume
+  std::optional<Loader::Item> ahead_;  // the next micro-batch, if it was made already
   TrainerState state_;
   std::optional<MetricsFile> metrics_, validations_;
-  std::optional<TokenCorpus> validation_;
   TrainResult result_;
-  double start_ = 0, previous_ = 0;  // when the run began, when the last result came
-  double validating_ = 0;            // seconds
-  int64_t seen_ = 0;                 // steps whose result was looked at: on a GPU one behind
-  std::deque<int64_t> waiting_;      // scored tokens of the steps after that
+  double start_ = 0, previous_ = 0, saved_at_ = 0;  // when the process began, the last result came, the last save was
+  double earlier_seconds_ = 0, validating_ = 0;     // of training in earlier processes; of validation in this one
+  bool stopped_ = false;
+  int64_t seen_ = 0;             // steps whose result was looked at: on a GPU one behind
+  std::deque<int64_t> waiting_;  // scored tokens of the steps after that
 };
 
-Trainer::Trainer(const TrainConfig& config, const TrainPlace& place, TrainCallbacks callbacks)
-    : run_(std::make_unique<Run>(config, place, std::move(callbacks))) {}
+Trainer::Trainer(const Recipe& recipe, const TrainPlace& place, TrainCallbacks callbacks)
+    : run_(std::make_unique<Run>(recipe, place, std::move(callbacks))) {}
 Trainer::~Trainer() = default;
 TrainResult Trainer::run() { return run_->run(); }
 CausalLm& Trainer::model() { return run_->model(); }
 const Tokenizer& Trainer::tokenizer() const { return run_->tokenizer(); }
-const Recipe& Trainer::recipe() const { return run_->recipe(); }
-
-void write_cost(const std::string& folder, const TrainResult& result, Device device) {
-  const nlohmann::json cost = {{"steps", result.losses.size()},
-                               {"tokens", result.tokens},
-                               {"seconds", result.seconds},
-                               {"device", device.is_cuda() ? "cuda" : "cpu"},
-                               {"peak_memory_bytes", memory_stats(device).peak_bytes}};
-  write_file_atomic(folder + "/cost.json", cost.dump(1) + "\n");
-}
+const RunPlan& Trainer::plan() const { return run_->plan(); }
 
 }  // namespace rw

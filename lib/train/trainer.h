@@ -1,9 +1,9 @@
 // One training run: from its first step, or from its newest checkpoint, to the model folder that it leaves.
 //
-//   TrainConfig config;
-//   config.data = {"books"}, config.from = "base", config.out = "long";
-//   config.method = "pose", config.target = 4096;
-//   Trainer trainer(config, {.device = parse_device("auto")},
+//   Recipe recipe;
+//   recipe.data = {"books"}, recipe.from = "base", recipe.out = "long";
+//   recipe.method = "pose", recipe.target = 4096;
+//   Trainer trainer(recipe, {.device = parse_device("auto")},
 //                   {.on_step = [](const StepReport& r) { std::printf("%lld %.4f\n", r.step, r.loss); }});
 //   TrainResult result = trainer.run();
 //
@@ -17,7 +17,7 @@
 #include "data/corpus.h"
 #include "nn/causal_lm.h"
 #include "nn/parallel/communicator.h"
-#include "train/recipe.h"
+#include "train/plan.h"
 
 namespace rw {
 
@@ -26,21 +26,21 @@ struct StartReport {
   int64_t parameters = 0;
   Device device;
   DType dtype = DType::f32;
-  int64_t tokens = 0, documents = 0;             // of the text
-  int64_t window = 0, target = 0;                // tokens of a sample, window after extension
-  int64_t step = 0, steps = 0;                   // done already, in all
+  int64_t tokens = 0, documents = 0;  // of the text
+  int64_t window = 0, target = 0;     // tokens of a sample, window after extension
+  int64_t step = 0, steps = 0;        // done already, in all
 };
 
 /// One optimizer step.
 struct StepReport {
-  int64_t step = 0;          // counted from 1
-  int64_t steps = 0;         // of the run
-  double loss = 0;           // nats per scored token
-  double grad_norm = 0;      // before clipping
+  int64_t step = 0;      // counted from 1
+  int64_t steps = 0;     // of the run
+  double loss = 0;       // nats per scored token
+  double grad_norm = 0;  // before clipping
   double lr = 0;
-  int64_t tokens = 0;        // scored in this step
+  int64_t tokens = 0;  // scored in this step
   double tokens_per_s = 0;
-  double seconds = 0;        // of training so far
+  double seconds = 0;  // of training so far
 };
 
 /// The loss on text that is not trained on.
@@ -58,6 +58,8 @@ struct TrainCallbacks {
   std::function<void(const ValidationReport&)> on_validation = {};
   /// On every rank, after `step` steps; `folder` is empty if nothing was saved then.
   std::function<void(int64_t step, const std::string& folder)> on_progress = {};
+  /// Asked after every step, on every rank: true ends the run early, with a checkpoint.
+  std::function<bool()> stop = {};
   /// One line that the user should read: what was chosen for them, what is left out.
   std::function<void(const std::string&)> on_notice = {};
   /// Bytes of text that are tokenized, on every rank.
@@ -71,40 +73,51 @@ struct TrainCallbacks {
 struct TrainPlace {
   Device device = kCpu;
   Communicator* ranks = nullptr;         // this process is one of several, which all make the same run
-  std::vector<Document> documents = {};  // the text, in place of config.data
+  std::vector<Document> documents = {};  // the text, in place of recipe.data
+  std::string maker = "train";           // who makes the run, for run.json
+  bool locked = false;                   // the caller holds the FolderLock of recipe.out
+};
+
+enum class TrainEnd {
+  finished,
+  stopped,      // by TrainCallbacks::stop, with a checkpoint
+  was_finished  // an earlier process had finished the run; nothing was done
 };
 
 struct TrainResult {
+  TrainEnd end = TrainEnd::finished;
   std::vector<double> losses;  // nats per scored token, one per step of this process
-  double seconds = 0;          // of training in this process; validation does not count
-  int64_t tokens = 0;
+  int64_t steps = 0;           // done so far
+  int64_t tokens = 0;          // scored, over all processes that the run took
+  double seconds = 0;          // of training, likewise; validation does not count
+  std::string checkpoint;      // the newest one; empty: none was written
 };
 
 /// Thread safety: none; one thread per run.
 class Trainer {
  public:
-  /// Reads the text, and the model that the run begins with. Errors: combinations without meaning, bad data.
-  Trainer(const TrainConfig& config, const TrainPlace& place, TrainCallbacks callbacks = {});
+  /// Checks everything that the run will need before anything is written: settings, folder, text, validation text, and
+  /// the model that it begins with. Errors: settings out of range, without effect or without meaning together; a folder
+  /// that is not this run's to write; bad data.
+  Trainer(const Recipe& recipe, const TrainPlace& place, TrainCallbacks callbacks = {});
   ~Trainer();
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
-  /// Trains and leaves a model folder at config.out: weights, tokenizer, the whole RoPE recipe, metrics.jsonl and
-  /// validation.jsonl. With ranks, rank 0 writes, each has a part of every batch, and the result is that of one process
-  /// but for rounding. Errors: a loss that is not finite, unwritable files, RankLost.
+  /// Trains and leaves a model folder at recipe.out (run_folder.h says what is in it); with an empty recipe.out nothing
+  /// is written. With ranks, rank 0 writes, each has a part of every batch, and the result is that of one process but
+  /// for rounding. Errors: a loss that is not finite, with what is kept; unwritable files; RankLost; --resume of another
+  /// run.
   TrainResult run();
 
   /// The model as it is: before run() the one that the run begins with, afterwards the trained one.
   CausalLm& model();
   const Tokenizer& tokenizer() const;
-  const Recipe& recipe() const;
+  const RunPlan& plan() const;
 
  private:
   class Run;
   std::unique_ptr<Run> run_;
 };
-
-/// cost.json of a run: steps, tokens, seconds, device and the peak of device memory.
-void write_cost(const std::string& folder, const TrainResult& result, Device device);
 
 }  // namespace rw

@@ -90,15 +90,19 @@ TEST_CASE("bench window measures PoSE and E2-LLM with samples of the shape's win
   CHECK(names == "pose-512-b1 pose-2048-b1 e2-512-b1 e2-2048-b1 ");
 }
 
-TEST_CASE("a lean run is saved as any other: a plain one goes on from its checkpoint") {
+TEST_CASE("the layout of memory is part of a run: a plain run does not go on from a lean one") {
   const test::TempDir dir;
   const std::string options =
-      "--device cpu --quiet train --dtype bf16 --hidden 16 --layers 1 --heads 2 --batch 2 "
+      "--device cpu --quiet train --data demo --dtype bf16 --hidden 16 --layers 1 --heads 2 --batch 2 "
       "--window 16 --steps 4 --save-every 2 --out '" +
       dir.path("run") + "'";
   REQUIRE(ropewalk(options + " --lean").code == 0);
   std::filesystem::remove_all(dir.path("run/checkpoint-000004"));
-  CHECK(ropewalk(options + " --resume").code == 0);
+  std::filesystem::remove(dir.path("run/model.safetensors"));
+  const Answer plain = ropewalk(options + " --resume");
+  CHECK(plain.code == 2);
+  CHECK(plain.err.find("lean was true, now false") != std::string::npos);
+  CHECK(ropewalk(options + " --lean --resume").code == 0);
   CHECK(std::filesystem::exists(dir.path("run/checkpoint-000004")));
 }
 
@@ -198,6 +202,7 @@ TEST_CASE("a run that is resumed equals one that was never stopped, bit for bit"
   // The same run, cut off after 13 steps: the newest whole checkpoint is that of step 10.
   CHECK(ropewalk(common + "--steps 20 --save-every 5 --out '" + dir.path("cut") + "'").code == 0);
   fs::remove_all(dir.path("cut/checkpoint-000020"));
+  fs::remove(dir.path("cut/model.safetensors"));
   fs::resize_file(dir.path("cut/checkpoint-000015/optimizer.safetensors"), 100);  // torn: must be passed over
   CHECK(ropewalk(common + "--steps 20 --save-every 5 --keep 5 --resume --out '" + dir.path("cut") + "'").code == 0);
   CHECK(losses("whole").size() == 20);
@@ -242,6 +247,7 @@ TEST_CASE("validation writes the loss that eval finds, changes nothing of the ru
   CHECK(first[3].at("loss").get<double>() == doctest::Approx(nll).epsilon(1e-6));
   fs::remove_all(dir.path("run/checkpoint-000020"));
   fs::remove_all(dir.path("run/checkpoint-000015"));
+  fs::remove(dir.path("run/model.safetensors"));
   train("run", validation + "--validate-every 6 --save-every 5 --keep 9 --resume");
   CHECK(rows("run") == first);
 }
@@ -255,15 +261,18 @@ TEST_CASE("what a run is made of stands in its checkpoints: other data, other op
            "' --hidden 16 --layers 1 --heads 2 --batch 2 --window 16 --steps 4 --save-every 2 " + more;
   };
   REQUIRE(ropewalk("--quiet " + train("t.txt", "")).code == 0);
-  refuses(train("t.txt", ""), "holds checkpoints of another run");
+  refuses(train("t.txt", ""), "holds a model");
   refuses(train("u.txt", "--resume"), "data was");
   refuses(train("t.txt", "--resume --beta2 0.9"), "beta2 was 0.95, now 0.9");
   refuses(train("t.txt", "--resume --no-bos"), "bos was 1, now 0");
   refuses(train("t.txt", "--resume --dtype bf16"), "dtype was f32, now bf16");
   const std::string unfinished = "o/" + rw::temporary_name();
   write(dir.path(unfinished), "left by a killed process");
+  write(dir.path("o/data.tmp-2024-01"), "somebody's own");
+  fs::remove(dir.path("o/model.safetensors"));
   CHECK(ropewalk("--quiet " + train("t.txt", "--resume")).code == 0);
   CHECK_FALSE(fs::exists(dir.path(unfinished)));
+  CHECK(fs::exists(dir.path("o/data.tmp-2024-01")));
 }
 
 TEST_CASE("logits are written for given tokens, and ids beyond the vocabulary are refused") {
@@ -343,7 +352,8 @@ TEST_CASE("an output folder that cannot be written leaves what was saved as it w
   REQUIRE(ropewalk("--quiet " + train).code == 0);
   const std::string before = rw::read_file(dir.path("o/model.safetensors"));
   const std::string limited = std::string("trap '' XFSZ; ulimit -f 8; OMP_NUM_THREADS=2 '") + ROPEWALK_BINARY_DIR +
-                              "/bin/ropewalk' --quiet " + train + " --seed 9 >/dev/null 2>'" + dir.path("err") + "'";
+                              "/bin/ropewalk' --quiet " + train + " --overwrite --seed 9 >/dev/null 2>'" +
+                              dir.path("err") + "'";
   const int status = std::system(("bash -c \"" + limited + "\"").c_str());
   CHECK(WEXITSTATUS(status) == 2);
   CHECK(rw::read_file(dir.path("err")).find("cannot write") != std::string::npos);

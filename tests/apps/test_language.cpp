@@ -50,6 +50,7 @@ TEST_CASE("Ranges and types are said in words, with an upper bound for threads")
   CHECK(has(error_of("eval ppl --model x --data y --window five"), "--window expects a whole number, got 'five'"));
   CHECK(
       has(error_of("eval ppl --model x --data y --weighting none"), "--weighting must be token or window, got 'none'"));
+  CHECK(has(error_of("demo --steps 0"), "--steps must be above 0, got 0"));
   CHECK(has(error_of("generate --model x --tokens many"), "--tokens expects a whole number, got 'many'"));
 }
 

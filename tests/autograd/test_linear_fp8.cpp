@@ -1,6 +1,8 @@
 // Linear layers in 8-bit products on the CPU.
 #include "autograd/ops/detail/linear_fp8.h"
 #include "autograd/ops/matmul.h"
+#include "autograd/ops/norm.h"
+#include "autograd/ops/swiglu.h"
 #include "autograd/tape.h"
 #include "support.h"
 #include "tensor/gemm.h"
@@ -78,6 +80,23 @@ TEST_CASE("an 8-bit linear layer keeps a byte of each input for backward, and no
   const NoGrad off;
   linear_fp8(Var::leaf(x), Var::leaf(w));
   CHECK(Tape::current().size() == 0);
+}
+
+TEST_CASE("an 8-bit linear layer keeps nothing of an input that can be made again, and its gradients stay the same") {
+  const Tensor x = test::randn({kRows, 2 * kIn}, 1, DType::bf16), w = test::randn({kOut, kIn}, 2, DType::bf16),
+               norm = test::randn({kIn}, 3, DType::bf16), dy = test::randn({kRows, kOut}, 4, DType::bf16);
+  const auto run_with = [&](bool feeds_fp8, int64_t& bytes) {
+    const Var vx = Var::leaf(x), vw = Var::leaf(w), vn = Var::leaf(norm);
+    const Var half = swiglu_packed(vx, {.feeds_fp8 = feeds_fp8});
+    const Var y = linear_fp8(rms_norm(half, vn, {.feeds_fp8 = feeds_fp8}), vw, feeds_fp8);
+    bytes = Tape::current().saved_bytes();
+    backward(y, dy);
+    return std::vector<Tensor>{y.value(), vx.grad(), vw.grad(), vn.grad()};
+  };
+  int64_t kept = 0, made_again = 0;
+  const auto want = run_with(false, kept), got = run_with(true, made_again);
+  for (size_t i = 0; i < want.size(); ++i) CHECK(same(got[i], want[i]));
+  CHECK(made_again <= kept - kRows * kIn);
 }
 
 TEST_CASE("linear takes 8-bit products where asked to, and where their sizes pay") {

@@ -173,8 +173,9 @@ TEST_CASE("A run folder is read as train and eval leave it") {
         "{\"step\":0,\"loss\":5.5,\"lr\":0.001,\"grad_norm\":1,\"tokens_per_s\":1000,\"time_s\":2}\n"
         "{\"step\":1,\"loss\":5.0,\"lr\":0.001,\"grad_norm\":1,\"tokens_per_s\":3000,\"time_s\":4}\n{\"step\":2,\"lo");
   write("config.json",
-        R"({"head_dim": 8, "rope_theta": 100.0, "max_position_embeddings": 64, "hidden_size": 16,
-            "num_attention_heads": 2, "rope_scaling": {"rope_type": "linear", "factor": 4.0}})");
+        R"({"head_dim": 8, "rope_theta": 100.0, "max_position_embeddings": 256, "hidden_size": 16,
+            "num_attention_heads": 2, "rope_scaling": {"rope_type": "linear", "factor": 4.0,
+             "original_max_position_embeddings": 64}})");
   write("recipe.toml", "method = \"pose\"\nrope_scaling = \"{\\\"factor\\\":4}\"\nwindow = \"64\"\nbatch = \"2\"\n");
   write("eval-ppl.json",
         R"({"kind":"ppl","protocol":{},"rows":[],"totals":[{"window":128,"ppl":9.5,"ppl_low":9,"ppl_high":10},

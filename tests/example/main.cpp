@@ -1,42 +1,34 @@
-// A program that embeds Ropewalk: loads a checkpoint, extends its window by YaRN, trains ten steps with its own loop,
-// and generates. Usage: example MODEL_FOLDER
-#include <autograd/tape.h>
-#include <nn/adamw.h>
+// A program that embeds Ropewalk: extends the window of a model by YaRN, trains it on PoSE's positions with callbacks,
+// and generates. Usage: example MODEL_FOLDER TEXT_FILE [OUT_FOLDER]
 #include <nn/generate.h>
 #include <nn/io/hf.h>
-#include <rope/kinds.h>
+#include <train/trainer.h>
 
 #include <cstdio>
 
 int main(int argc, char** argv) try {
-  if (argc != 2) return std::fprintf(stderr, "usage: example MODEL_FOLDER\n"), 2;
+  if (argc < 3) return std::fprintf(stderr, "usage: example MODEL_FOLDER TEXT_FILE [OUT_FOLDER]\n"), 2;
 
-  // The window becomes four times what it was.
-  const auto extend = [](rw::ModelConfig& config) {
-    config.rope.kind = rw::YarnRope{.factor = 4};
-    config.rope.original_max_position_embeddings = config.rope.max_position_embeddings;
-    config.rope.max_position_embeddings *= 4;
+  rw::Recipe recipe;
+  recipe.from = argv[1], recipe.data = {argv[2]}, recipe.out = argc > 3 ? argv[3] : "";
+  recipe.steps = 10, recipe.batch = 2, recipe.schedule.lr = 1e-3;
+
+  // The window becomes four times what it was, by a method given as a value.
+  const int64_t window = rw::read_hf_config(argv[1]).rope.original_window();
+  rw::set_method(recipe, {.sampler = rw::PosePositions{.chunks = 3}, .rope = rw::YarnRope{}}, 4 * window);
+
+  rw::TrainCallbacks callbacks;
+  callbacks.on_start = [](const rw::StartReport& r) {
+    std::printf("%lld parameters, samples of %lld tokens for a window of %lld\n", static_cast<long long>(r.parameters),
+                static_cast<long long>(r.window), static_cast<long long>(r.target));
   };
-  const auto model = rw::load_hf(argv[1], {.adjust = extend});
-  const int64_t window = model->config().rope.max_position_embeddings, vocab = model->config().vocab_size;
+  callbacks.on_step = [](const rw::StepReport& r) {
+    std::printf("step %lld  loss %.4f\n", static_cast<long long>(r.step), r.loss);
+  };
+  rw::Trainer trainer(recipe, {}, callbacks);
+  trainer.run();
 
-  // Its own loop: ids [1,T], targets the next ids.
-  rw::Random random(1, rw::Purpose::data);
-  std::vector<int32_t> ids, targets;  // each id follows from the one before, now and then from chance
-  for (int64_t t = 0; t <= window; ++t)
-    ids.push_back(static_cast<int32_t>(t % 7 ? (ids.back() * 5 + 1) % vocab : random.below(vocab)));
-  targets.assign(ids.begin() + 1, ids.end());
-  ids.pop_back();
-  const rw::Tensor x = rw::Tensor::from(ids, {1, window}), y = rw::Tensor::from(targets, {1, window});
-  model->enable_grad();
-  rw::AdamW optimizer(model->arena(), {});
-  for (int step = 0; step < 10; ++step) {
-    const rw::Var loss = model->loss(x, y, model->angles(model->plain_positions(0, window), {}));
-    rw::backward(loss);
-    optimizer.step(1e-3, 1.0 / static_cast<double>(window), 1.0);
-    std::printf("step %d  loss %.4f\n", step, loss.item() / static_cast<double>(window));
-  }
-  rw::generate(*model, {1}, {.tokens = 10, .sampling = {.temperature = 0}, .stop = {}},
+  rw::generate(trainer.model(), {1}, {.tokens = 10, .sampling = {.temperature = 0}, .stop = {}},
                [](int32_t id) { return std::printf("%d ", id) > 0; });
   std::printf("\n");
   return 0;

@@ -1,8 +1,12 @@
 // A training recipe in TOML (--config), up to the model and the positions that it describes; nothing is trained.
+#include <cstdio>
+#include <cstdlib>
+
 #include "data/tokenizer.h"
 #include "fuzz.h"
 #include "nn/config.h"
-#include "train.h"
+#include "train/plan.h"
+#include "train/recipe_fields.h"
 
 namespace {
 
@@ -22,28 +26,22 @@ const std::string& base_folder() {
 }  // namespace
 
 void fuzz_one(std::string_view input) {
-  CLI::App app("fuzz", "ropewalk");
-  Globals globals;
-  add_globals(app, globals);
-  const std::shared_ptr<rw::TrainConfig> config = add_train(app, globals);
-  app.get_subcommand("train")->callback([] {});
-  std::vector<std::string> words = {"out", "--out", "train", fuzz::file("recipe.toml", input),
-                                    "--config"};  // last first
-  try {
-    app.parse(words);
-  } catch (const CLI::ParseError&) {
-    return;
+  rw::Recipe recipe = rw::recipe_from_toml(std::string(input), "recipe.toml");
+  rw::check_settings(recipe);
+  if (rw::recipe_to_toml(rw::recipe_from_toml(rw::recipe_to_toml(recipe), "again")) != rw::recipe_to_toml(recipe)) {
+    std::fprintf(stderr, "fuzz: the recipe does not read back\n");
+    std::abort();
   }
-  if (!config->from.empty()) config->from = base_folder();
+  if (!recipe.from.empty()) recipe.from = base_folder();
   static const auto tokenizer = rw::make_byte_tokenizer();
-  const rw::Recipe recipe = rw::make_recipe(*config, *tokenizer);
-  rw::make_position_sampler(recipe.positions);
-  rw::to_toml(recipe.description);
+  const rw::RunPlan plan = rw::make_plan(recipe, *tokenizer);
+  rw::make_position_sampler(plan.positions);
+  rw::to_toml(plan.description);
 }
 
 std::vector<std::string> fuzz_seeds() {
   return {
-      "# a recipe\nquiet = true\n[train]\nhidden = 16\nlayers = 1\nheads = 2\nbatch = 2\nwindow = 16\nsteps = 9\nlr = "
+      "# a recipe\n[train]\nhidden = 16\nlayers = 1\nheads = 2\nbatch = 2\nwindow = 16\nsteps = 9\nlr = "
       "1e-3\ndata = [\"a.txt\", \"b.jsonl\"]\n",
       "[train]\nfrom = \"base\"\nmethod = \"pose\"\nscaling = \"yarn\"\ntarget = 128\nwindow = 32\nchunks = "
       "2\nmask-seams = true\n",

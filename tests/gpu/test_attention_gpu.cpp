@@ -338,7 +338,7 @@ TEST_CASE("few queries over many keys take the kernel that splits the keys, more
   CHECK(took_split_kv(1, 255) == 0);
 }
 
-/// The ways that take a window or a soft cap; Hopper's kernels pass such a call on.
+/// The ways that take a window or a soft cap; Hopper's kernels pass a call with a soft cap on.
 const std::vector<Way> kWindowWays{{Path::general, Fusion::automatic},
                                    {Path::general, Fusion::automatic, true},
                                    {Path::mma, Fusion::automatic},

@@ -157,9 +157,9 @@ TEST_CASE("bench: memory-bound kernels against the card's copy") {
     report(cat("embedding forward, ", name_of(dtype)).c_str(), 2 * n,
            median_seconds([&](int) { cuda::embedding_forward(ids, weight, out); }));
     report(cat("embedding backward, ", name_of(dtype), " (dy + dweight once)").c_str(), n + g,
-           median_seconds([&](int) { cuda::embedding_backward(ids, dy, dweight); }));
+           median_seconds([&](int) { cuda::embedding_backward(ids, dy, dweight, false); }));
     report(cat("embedding backward, ", name_of(dtype), ", one id only").c_str(), n,
-           median_seconds([&](int) { cuda::embedding_backward(one, dy, dweight); }));
+           median_seconds([&](int) { cuda::embedding_backward(one, dy, dweight, false); }));
   }
   {
     const int64_t n = 200'000'000;

@@ -66,8 +66,9 @@ TEST_CASE("8-bit products on the GPU agree with f64 and repeat bit for bit, also
           };
           const Tensor got = run();
           const double error = test::relative_error(got, want);
-          INFO(m << " x " << n << " x " << k << (fast ? ", fast: " : ": ") << error);
-          CHECK(error < (out == DType::bf16 ? 0x1p-8 : 2e-6) + (fast ? 2e-3 : 1e-4));
+          INFO(m << " x " << n << " x " << k << ", fast " << fast << ": " << error);
+          // The tensor cores keep some 14 bits of a partial sum, of 128 products at a time or, if fast, of all.
+          CHECK(error < (out == DType::bf16 ? 0x1p-8 : 0.0) + (fast ? 8e-3 : 6e-4));
           CHECK(test::same_bits(got, run()));
         }
       }
@@ -118,8 +119,8 @@ TEST_CASE("norms and SwiGLU on the GPU find the largest values of what they make
     const Tensor x = test::randn({97, columns}, 1, DType::bf16, 2.0), r = test::randn({97, columns}, 2, DType::bf16);
     const Tensor w = test::randn({columns}, 3, DType::bf16).to(kGpu), residual = r.to(kGpu);
     INFO(columns << " columns");
-    check_op([&](const Var& v) { return rms_norm(v, w, {.find_largest = true}); }, x);
-    check_op([&](const Var& v) { return residual_rms_norm(v, residual, w, {.find_largest = true}).second; }, x);
-    if (columns % 2 == 0) check_op([](const Var& v) { return swiglu_packed(v, {.find_largest = true}); }, x);
+    check_op([&](const Var& v) { return rms_norm(v, w, {.feeds_fp8 = true}); }, x);
+    check_op([&](const Var& v) { return residual_rms_norm(v, residual, w, {.feeds_fp8 = true}).second; }, x);
+    if (columns % 2 == 0) check_op([](const Var& v) { return swiglu_packed(v, {.feeds_fp8 = true}); }, x);
   }
 }

@@ -93,7 +93,8 @@ TEST_CASE("windows of attention follow the fields of each family") {
   CHECK(windows(read("gemma2", kv + R"(,"sliding_window":9)")) == std::vector<int64_t>{9, 0, 9, 0});
   CHECK(windows(read("gemma3_text", kv + R"(,"sliding_window":9,"sliding_window_pattern":3)")) ==
         std::vector<int64_t>{9, 9, 0, 9});
-  const std::string types = R"(,"layer_types":["full_attention","sliding_attention","full_attention","full_attention"])";
+  const std::string types =
+      R"(,"layer_types":["full_attention","sliding_attention","full_attention","full_attention"])";
   CHECK(windows(read("gemma2", kv + R"(,"sliding_window":9)" + types)) == std::vector<int64_t>{0, 9, 0, 0});
   CHECK(says(refused("qwen2", kv + types), "'sliding_window'"));
   CHECK(says(refused("gemma2", kv + R"(,"layer_types":["full_attention"])"), "'layer_types' has 1 entries"));

@@ -125,9 +125,9 @@ TEST_CASE("prefill and single steps give every family the same hidden states for
       const NoGrad no_grad;
       for (int64_t t = first; t < total; ++t) {
         whole.clear();
-        const Tensor all = model->extend(part(0, t + 1), whole);                           // [1,t+1,C]
-        const Tensor last = all.view({t + 1, config.hidden_size}).slice(t, t + 1);         // [1,C]
-        const std::vector<double> want = model->logits(last).value().to_vector();          // [V]
+        const Tensor all = model->extend(part(0, t + 1), whole);                    // [1,t+1,C]
+        const Tensor last = all.view({t + 1, config.hidden_size}).slice(t, t + 1);  // [1,C]
+        const std::vector<double> want = model->logits(last).value().to_vector();   // [V]
         if (decoder) {
           const std::vector<float>& got = decoder->step(ids[static_cast<size_t>(t)]);
           CHECK(test::relative_error(std::vector<double>(got.begin(), got.end()), want) < 1e-4);

@@ -42,7 +42,7 @@ struct Trained {
   explicit Trained(Matmul matmul, bool recompute = false)
       : model(small(), DType::bf16, kCpu, 3), optimizer(model.arena(), {.weight_decay = 0.1}) {
     model.enable_grad();
-    model.set_matmul(matmul);
+    model.set_linear({.matmul = matmul, .make_again = recompute});
     model.set_recompute(recompute);
   }
   /// Steps [begin, end), of two micro-batches each.
@@ -75,7 +75,7 @@ TEST_CASE("training in 8-bit products lowers the loss as bf16 does, and is not t
   CHECK_FALSE(fp8.equals(native));
 }
 
-TEST_CASE("training in 8-bit products repeats bit for bit, also with recomputed blocks") {
+TEST_CASE("training in 8-bit products repeats bit for bit, also with recomputed blocks and inputs made again") {
   Trained once(Matmul::fp8_wherever), again(Matmul::fp8_wherever), recomputed(Matmul::fp8_wherever, true);
   for (Trained* t : {&once, &again, &recomputed}) t->run(0, 4);
   CHECK(once.equals(again));
@@ -96,6 +96,6 @@ TEST_CASE("training in 8-bit products resumes bit for bit") {
 
 TEST_CASE("8-bit products are refused by name for a model that computes in f32") {
   CausalLm model(small(), DType::f32, kCpu, 3);
-  CHECK(test::error_of([&] { model.set_matmul(Matmul::fp8); }) ==
+  CHECK(test::error_of([&] { model.set_linear({.matmul = Matmul::fp8}); }) ==
         "[matmul] fp8 products need a model that computes in bf16, got f32");
 }

@@ -18,7 +18,7 @@ die() { echo "packaging: $*" >&2; exit 1; }
 quietly() { "$@" >"$work/log" 2>&1 || { cat "$work/log" >&2; die "failed: $*"; }; }
 # The example prints ten losses and ten token ids, and must have learned something.
 check_run() {
-  "$@" "$work/model" >"$work/out" || die "the example failed: $*"
+  "$@" "$work/model" "$work/text.txt" >"$work/out" || die "the example failed: $*"
   [ "$(grep -c '^step' "$work/out")" = 10 ] || die "expected ten steps: $(cat "$work/out")"
   awk '/^step/ { loss = $4; if (!first) first = loss } END { exit !(loss < first) }' "$work/out" || die "the loss did not fall"
   [ "$(tail -n 1 "$work/out" | wc -w)" = 10 ] || die "expected ten tokens: $(tail -n 1 "$work/out")"

@@ -1,5 +1,5 @@
-// The worked example of docs/adding-a-method.md: a RoPE kind and a sampler that the library does not list. They are used
-// by value, by name from config.json, and in the tables of options. The page quotes this file.
+// The worked example of docs/adding-a-method.md: a RoPE kind and a sampler that the library does not list. They are
+// used by value, by name from config.json, and in the tables of options. The page quotes this file.
 #include "rope/fixed_scaling.h"
 #include "rope/kinds.h"
 #include "rope/method_options.h"
@@ -110,6 +110,34 @@ TEST_CASE("A sampler outside of the library's list draws batches, and its option
   CHECK(test::error_of([&] {
           apply_options({{"chunks", "3"}}, sampler, kind);
         }).find("--chunks is an option of pose, got sampler stride and scaling half") != std::string::npos);
+}
+
+TEST_CASE("An option with a value out of range is refused by the option's name, also where no method would use it") {
+  PositionConfig e2 = E2Positions{}, contiguous;
+  RopeKind plain;
+  for (PositionConfig* sampler : {&e2, &contiguous}) {
+    CHECK(test::error_of([&] {
+            apply_options({{"max_factor", "9000000000000000000"}}, *sampler, plain);
+          }).find("--max-factor must be at least 1 and at most 65536") != std::string::npos);
+  }
+  CHECK(test::error_of([&] {
+          apply_options({{"max_factor", "4"}}, contiguous, plain);
+        }).find("--max-factor is an option of e2, clex, got sampler contiguous") != std::string::npos);
+  apply_options({{"max_factor", "4"}, {"fixed_t", "true"}}, e2, plain);
+  CHECK(e2 == E2Positions{.max_factor = 4, .fixed_t = true});
+}
+
+TEST_CASE("Every option of every method is described once, with the methods that have it") {
+  std::map<std::string, int> seen;
+  for (const MethodOption& o : method_options()) {
+    CHECK(++seen[o.name] == 1);
+    CHECK(o.help.find(": ") != std::string::npos);
+  }
+  for (const char* name : {"chunks", "pose-variant", "pose-content", "content-windows", "fixed-g", "fixed-t", "spread",
+                           "max-factor", "continuous-t", "per-step"}) {
+    CAPTURE(name);
+    CHECK(seen[name] == 1);
+  }
 }
 
 TEST_CASE("docs/adding-a-method.md quotes the worked example as it is") {

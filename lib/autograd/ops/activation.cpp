@@ -3,6 +3,7 @@
 
 #include "autograd/ops/cuda_ops.h"
 #include "autograd/ops/detail/activation_math.h"
+#include "autograd/ops/detail/largest.h"
 #include "autograd/ops/elementwise.h"
 #include "autograd/ops/swiglu.h"
 #include "autograd/tape.h"
@@ -91,8 +92,9 @@ struct GatedPackedNode : Node {  // saved: gate_up [...,2F]
   void backward() override {
     const Tensor &packed = saved[0], &dy = grad_out();
     const Tensor d = Tensor::empty_like(packed);
+    const Tensor largest = detail::place_for_largest(d, *this, {0});
     if (packed.is_cuda()) {
-      cuda::gated_packed_backward(activation, packed, dy, d);
+      cuda::gated_packed_backward(activation, packed, dy, d, largest);
     } else {
       const int64_t width = packed.size(-1) / 2, rows = width ? dy.numel() / width : 0;
       with_math(activation, [&](auto math) {
@@ -102,7 +104,7 @@ struct GatedPackedNode : Node {  // saved: gate_up [...,2F]
         });
       });
     }
-    add_grad(0, d);
+    add_grad(0, d, largest);
   }
 };
 
@@ -131,16 +133,17 @@ Var activate(const Var& x, Activation activation) {
   return out;
 }
 
-Var gated_packed(const Var& gate_up, Activation activation) {
-  if (activation == Activation::silu) return swiglu_packed(gate_up);
+Var gated_packed(const Var& gate_up, Activation activation, const GatedOptions& options) {
+  if (activation == Activation::silu) return swiglu_packed(gate_up, options);
   check(gate_up.rank() >= 1 && gate_up.size(-1) % 2 == 0, "gated_packed", "gate_up must have shape [..., 2F], got ",
         gate_up.shape());
   const int64_t width = gate_up.size(-1) / 2;
   Shape shape = gate_up.shape();
   shape.set(-1, width);
   const Tensor y = Tensor::empty(shape, gate_up.dtype(), gate_up.device());
+  const Tensor largest = options.feeds_fp8 ? detail::place_for_largest(y) : Tensor();
   if (gate_up.is_cuda()) {
-    cuda::gated_packed_forward(activation, gate_up.value(), y);
+    cuda::gated_packed_forward(activation, gate_up.value(), y, largest);
   } else {
     with_math(activation, [&](auto math) {
       dispatch_float(gate_up.dtype(), "gated_packed", [&](auto zero) {
@@ -150,7 +153,11 @@ Var gated_packed(const Var& gate_up, Activation activation) {
     });
   }
   Var out(y);
+  out.set_largest(largest);
   if (records(gate_up)) {
+    if (options.feeds_fp8) {
+      out.set_again([packed = gate_up.value(), activation] { return gated_packed(packed, activation).value(); });
+    }
     auto node = std::make_unique<GatedPackedNode>();
     node->activation = activation;
     node->saved = {gate_up.value()};

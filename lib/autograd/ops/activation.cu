@@ -86,22 +86,23 @@ void activate_backward(Activation activation, const Tensor& x, const Tensor& dy,
   });
 }
 
-void gated_packed_forward(Activation activation, const Tensor& gate_up, const Tensor& y) {
+void gated_packed_forward(Activation activation, const Tensor& gate_up, const Tensor& y, const Tensor& largest) {
   with_math("gated_packed", activation, y.dtype(), [&](auto math, auto zero) {
     using T = decltype(zero);
     const int64_t width = y.size(-1);
     gated_forward<Gate<decltype(math)>, T>("gated_gelu", gated_rows(y), width, 2 * width, as<T>(gate_up),
-                                           as<T>(gate_up) + width, as<T>(y));
+                                           as<T>(gate_up) + width, as<T>(y), as<float>(largest));
   });
 }
 
-void gated_packed_backward(Activation activation, const Tensor& gate_up, const Tensor& dy, const Tensor& dgate_up) {
+void gated_packed_backward(Activation activation, const Tensor& gate_up, const Tensor& dy, const Tensor& dgate_up,
+                           const Tensor& largest) {
   with_math("gated_packed", activation, dy.dtype(), [&](auto math, auto zero) {
     using T = decltype(zero);
     const int64_t width = dy.size(-1);
     gated_backward<Gate<decltype(math)>, T>("gated_gelu_backward", gated_rows(dy), width, 2 * width, as<T>(gate_up),
-                                            as<T>(gate_up) + width, as<T>(dy), as<T>(dgate_up),
-                                            as<T>(dgate_up) + width);
+                                            as<T>(gate_up) + width, as<T>(dy), as<T>(dgate_up), as<T>(dgate_up) + width,
+                                            as<float>(largest));
   });
 }
 

@@ -1,7 +1,7 @@
 // The activations of feed-forward layers: SiLU (Elfwing et al. 2018) and GELU (Hendrycks and Gimpel 2016), alone and as
 // the gate of a gated linear unit (Shazeer 2020).
 #pragma once
-#include "autograd/var.h"
+#include "autograd/ops/swiglu.h"
 
 namespace rw {
 
@@ -16,6 +16,6 @@ Var activate(const Var& x, Activation activation);
 
 /// activation(gate) * up from one tensor: gate_up [...,2F] holds gate, then up; gives [...,F]. With Activation::silu it
 /// is swiglu_packed. Errors: an odd last dimension.
-Var gated_packed(const Var& gate_up, Activation activation);
+Var gated_packed(const Var& gate_up, Activation activation, const GatedOptions& options = {});
 
 }  // namespace rw

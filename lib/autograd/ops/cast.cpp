@@ -1,3 +1,4 @@
+// Changing dtype, as a recorded op.
 #include "autograd/ops/cast.h"
 
 #include "autograd/tape.h"

@@ -1,3 +1,4 @@
+// Putting tensors together and taking parts out: block copies, and the recorded ops.
 #include "autograd/ops/concat.h"
 
 #include "autograd/ops/cuda_ops.h"

@@ -88,8 +88,9 @@ void swiglu_packed_backward(const Tensor& gate_up, const Tensor& dy, const Tenso
 // --- activation (gelu and gelu_tanh; silu has kernels of its own). gate_up [N,2F], y [N,F]
 void activate(Activation activation, const Tensor& x, const Tensor& y);
 void activate_backward(Activation activation, const Tensor& x, const Tensor& dy, const Tensor& dx);
-void gated_packed_forward(Activation activation, const Tensor& gate_up, const Tensor& y);
-void gated_packed_backward(Activation activation, const Tensor& gate_up, const Tensor& dy, const Tensor& dgate_up);
+void gated_packed_forward(Activation activation, const Tensor& gate_up, const Tensor& y, const Tensor& largest = {});
+void gated_packed_backward(Activation activation, const Tensor& gate_up, const Tensor& dy, const Tensor& dgate_up,
+                           const Tensor& largest = {});
 
 // --- embedding. ids i32 [N], weight [V,C], out [N,C]
 void embedding_forward(const Tensor& ids, const Tensor& weight, const Tensor& out);

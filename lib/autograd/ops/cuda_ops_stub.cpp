@@ -45,8 +45,8 @@ void qk_norm_backward(const QkNormOptions&, const SavedQkNorm&, const Tensor&, c
 }
 void activate(Activation, const Tensor&, const Tensor&) { absent(); }
 void activate_backward(Activation, const Tensor&, const Tensor&, const Tensor&) { absent(); }
-void gated_packed_forward(Activation, const Tensor&, const Tensor&) { absent(); }
-void gated_packed_backward(Activation, const Tensor&, const Tensor&, const Tensor&) { absent(); }
+void gated_packed_forward(Activation, const Tensor&, const Tensor&, const Tensor&) { absent(); }
+void gated_packed_backward(Activation, const Tensor&, const Tensor&, const Tensor&, const Tensor&) { absent(); }
 void swiglu_forward(const Tensor&, const Tensor&, const Tensor&) { absent(); }
 void swiglu_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&) { absent(); }
 void swiglu_packed_forward(const Tensor&, const Tensor&, const Tensor&) { absent(); }

@@ -354,6 +354,8 @@ Var soft_cap(const Var& x, double cap) {
 
 Var reshape(const Var& x, const Shape& shape) {
   Var out(x.value().view(shape));
+  out.set_largest(x.largest());
+  if (x.again()) out.set_again([again = x.again(), shape = out.shape()] { return (*again)().view(shape); });
   if (records(x)) {
     auto node = std::make_unique<ReshapeNode>();
     node->shape = x.shape();

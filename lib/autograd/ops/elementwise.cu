@@ -102,13 +102,17 @@ __global__ void __launch_bounds__(kLanes* ROWS)
   const int64_t column_blocks = (columns + kLanes * N - 1) / (kLanes * N);
   const int64_t c = (blockIdx.x % column_blocks * kLanes + lane) * N;
   const int64_t part = blockIdx.x / column_blocks, end = min(rows, (part + 1) * slab);
-  Vec<float, N> sum{};
-  if (c < columns) {  // N divides the columns
+  Vec<float, N> sum{}, lost{};  // lost: what rounding took off the sum (Kahan), so that long columns keep their digits
+  if (c < columns) {            // N divides the columns
 #pragma unroll 4
     for (int64_t r = part * slab + first; r < end; r += ROWS) {
       const Vec<float, N> v = load_float<N>(x + r * columns + c);
 #pragma unroll
-      for (int i = 0; i < N; ++i) sum.at[i] += v.at[i];
+      for (int i = 0; i < N; ++i) {
+        const float term = __fsub_rn(v.at[i], lost.at[i]), total = __fadd_rn(sum.at[i], term);
+        lost.at[i] = __fsub_rn(__fsub_rn(total, sum.at[i]), term);
+        sum.at[i] = total;
+      }
     }
   }
 #pragma unroll

@@ -1,3 +1,4 @@
+// Token embedding on the CPU: rows of a table, and the sum of their gradients in the order of the tokens.
 #include "autograd/ops/embedding.h"
 
 #include "autograd/ops/cuda_ops.h"

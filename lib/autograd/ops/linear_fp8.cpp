@@ -17,25 +17,34 @@ void product(const Tensor& a, const Tensor& a_scale, const Tensor& b, const Tens
 /// absolute_max(x), unless whoever made x found it.
 Tensor known_or(const Tensor& largest, const Tensor& x) { return largest.defined() ? largest : absolute_max(x); }
 
-struct LinearFp8Node : Node {  // saved: x's columns [K,R] and scale, weight [N,K] and its largest
+struct LinearFp8Node
+    : Node {  // saved: weight [N,K], the largest of it and of x; x's columns [K,R] and scale, or `again`
+  Var::Again again;
   Shape x_shape;
   DType dtype = DType::bf16;
   const char* name() const override { return "linear fp8"; }
   void backward() override {
-    const Tensor &x_columns = saved[0], &x_scale = saved[1], &weight = saved[2], &largest = saved[3];
+    const Tensor &weight = saved[0], &weight_largest = saved[1];
     const int64_t rows = grad_out().numel() / weight.size(0);
     const Tensor dy = grad_out().view({rows, weight.size(0)});  // [R,N]
     const Copies copies = !wants(1) ? Copies::rows : !wants(0) ? Copies::columns : Copies::both;
     const Quantized q = quantize(dy, known_or(grad_out_largest(), dy), DType::e5m2, copies);
     if (wants(0)) {
       const Target dx = grad_target(0, x_shape, dtype, dy.device());
-      const Quantized w = quantize(weight, largest, DType::e4m3, Copies::columns);
+      const Quantized w = quantize(weight, weight_largest, DType::e4m3, Copies::columns);
       product(q.rows, q.scale, w.columns, w.scale, dx.tensor.view({rows, weight.size(1)}), {.beta = dx.beta});
     }
     if (wants(1)) {
       const Target dw = grad_target(1, weight.shape(), DType::f32, dy.device());
-      product(q.columns, q.scale, x_columns, x_scale, dw.tensor, {.beta = dw.beta});
+      const Quantized x = x_copy();
+      product(q.columns, q.scale, x.columns, x.scale, dw.tensor, {.beta = dw.beta});
     }
+  }
+
+  Quantized x_copy() const {
+    if (!again) return {Tensor(), saved[3], saved[4]};
+    const Tensor x = (*again)();
+    return quantize(x.view({-1, saved[0].size(1)}), saved[2], DType::e4m3, Copies::columns);
   }
 };
 
@@ -54,14 +63,15 @@ bool fp8_pays(int64_t rows, int64_t n, int64_t k) {
   return fp8_fits(rows, n, k) && flops >= kFlopsPerByte * bytes;
 }
 
-Var linear_fp8(const Var& x, const Var& weight) {
+Var linear_fp8(const Var& x, const Var& weight, bool make_again) {
   const Tensor rows = x.value().view({-1, weight.size(1)});  // [R,K]
   Shape shape = x.shape();
   shape.set(-1, weight.size(0));
   const Tensor y = Tensor::empty(shape, x.dtype(), x.device());
-  const bool keeps_x = records(weight);
-  const Tensor largest = absolute_max(weight.value());
-  const Quantized qx = quantize(rows, known_or(x.largest(), rows), DType::e4m3, keeps_x ? Copies::both : Copies::rows);
+  make_again = make_again && x.again();
+  const bool keeps_x = records(weight) && !make_again;
+  const Tensor largest = absolute_max(weight.value()), x_largest = known_or(x.largest(), rows);
+  const Quantized qx = quantize(rows, x_largest, DType::e4m3, keeps_x ? Copies::both : Copies::rows);
   {
     const Quantized qw = quantize(weight.value(), largest, DType::e4m3, Copies::rows);
     product(qx.rows, qx.scale, qw.rows, qw.scale, y.view({rows.size(0), weight.size(0)}), {.fast_accumulation = true});
@@ -71,7 +81,9 @@ Var linear_fp8(const Var& x, const Var& weight) {
     auto node = std::make_unique<LinearFp8Node>();
     node->x_shape = x.shape();
     node->dtype = x.dtype();
-    node->saved = {qx.columns, qx.scale, weight.value(), largest};
+    node->saved = {weight.value(), largest, x_largest};
+    if (keeps_x) node->saved.insert(node->saved.end(), {qx.columns, qx.scale});
+    else if (make_again) node->again = x.again();
     Tape::current().record(std::move(node), {x, weight}, {&out});
     out.slot()->wants_largest = true;
   }

@@ -82,7 +82,7 @@ Var linear(const Var& x, const Var& weight, const Var& bias, const LinearOptions
   if (options.matmul != Matmul::native) {
     check(x.dtype() == DType::bf16, "linear", "8-bit products are for bf16, got ", x.dtype());
     if (takes_fp8(options.matmul, x.numel() / x.size(-1), weight.size(0), weight.size(1))) {
-      const Var y = linear_fp8(x, weight);
+      const Var y = linear_fp8(x, weight, options.make_again);
       return bias.defined() ? add_bias(y, bias) : y;
     }
   }

@@ -132,7 +132,7 @@ std::pair<Var, Var> norm(const char* op, const Var& x, const Var* residual, cons
   const Tensor h = residual ? Tensor::empty_like(x.value()) : x.value();
   const Tensor rstd = Tensor::empty({rows}, x.dtype() == DType::f64 ? DType::f64 : DType::f32, x.device());
   const Tensor flat = h.view({rows, columns});
-  const Tensor largest = options.find_largest ? detail::place_for_largest(y) : Tensor();
+  const Tensor largest = options.feeds_fp8 ? detail::place_for_largest(y) : Tensor();
   if (x.is_cuda()) {
     cuda::rms_norm_forward(x.value(), residual ? residual->value() : Tensor(), weight.value(), options.eps,
                            options.weight_offset, residual ? h : Tensor(), y, rstd, largest);
@@ -147,6 +147,11 @@ std::pair<Var, Var> norm(const char* op, const Var& x, const Var* residual, cons
   Var out_h(h), out_y(y);
   out_y.set_largest(largest);
   const bool recorded = residual ? records(x, weight, *residual) : records(x, weight);
+  if (recorded && options.feeds_fp8) {
+    out_y.set_again([flat, w = weight.value(), plain = NormOptions{options.eps, options.weight_offset}] {
+      return rms_norm(flat, w, plain).value();
+    });
+  }
   if (recorded) {
     auto node = std::make_unique<NormNode>();
     node->fused = residual != nullptr;

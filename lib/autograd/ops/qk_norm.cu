@@ -70,32 +70,38 @@ __device__ __forceinline__ float group_sum(float x) {
 
 // --- a head in the registers of a few lanes: each element read once and written once ---------------------------------
 
+/// Blocks stay and walk over the rows of their part (blockIdx.y).
 template <int LANES, class T>
 __global__ void __launch_bounds__(kThreads)
     qk_norm_kernel(Layout s, const T* x, const T* __restrict__ q_weight, const T* __restrict__ k_weight, T* y,
                    float* __restrict__ rstd) {
-  const Part p = s.part[blockIdx.y];
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * (kThreads / LANES) + threadIdx.x / LANES;
-  const int c = threadIdx.x % LANES * kN;
-  const bool inside = row < s.tokens * p.rows && c < p.width;
-  const int64_t at = s.at(p, row) + c;
-  Eight<T> held{};
-  if (inside) held = load_eight(x + at);
-  if (blockIdx.y == 2) {
-    if (inside) store_eight(y + at, held);
-    return;
+  constexpr int kGroups = kThreads / LANES;
+  const int part = blockIdx.y, group = threadIdx.x / LANES, c = threadIdx.x % LANES * kN;
+  const Part p = s.part[part];
+  const int64_t rows = s.tokens * p.rows;
+  Eight<T> w{};
+  if (part < 2 && c < p.width) w = load_eight((part == 0 ? q_weight : k_weight) + c);
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * kGroups; first < rows; first += gridDim.x * kGroups) {
+    const int64_t row = first + group;
+    const bool inside = row < rows && c < p.width;
+    const int64_t at = s.at(p, row) + c;
+    Eight<T> held{};
+    if (inside) held = load_eight(x + at);
+    if (part == 2) {
+      if (inside) store_eight(y + at, held);
+      continue;
+    }
+    float square = 0;
+#pragma unroll
+    for (int i = 0; i < kN; ++i) square = fmaf(held[i], held[i], square);
+    const float scale = 1.f / sqrtf(group_sum<LANES>(square) / static_cast<float>(p.width) + s.eps);
+    if (!inside) continue;
+    if (c == 0) rstd[s.rstd_at(p, row)] = scale;
+    Vec<float, kN> out;
+#pragma unroll
+    for (int i = 0; i < kN; ++i) out.at[i] = held[i] * scale * (w[i] + s.plus);
+    store_eight(y + at, round_eight<T>(out));
   }
-  float square = 0;
-#pragma unroll
-  for (int i = 0; i < kN; ++i) square = fmaf(held[i], held[i], square);
-  const float scale = 1.f / sqrtf(group_sum<LANES>(square) / static_cast<float>(p.width) + s.eps);
-  if (!inside) return;
-  if (c == 0) rstd[s.rstd_at(p, row)] = scale;
-  const Eight<T> w = load_eight((blockIdx.y == 0 ? q_weight : k_weight) + c);
-  Vec<float, kN> out;
-#pragma unroll
-  for (int i = 0; i < kN; ++i) out.at[i] = held[i] * scale * (w[i] + s.plus);
-  store_eight(y + at, round_eight<T>(out));
 }
 
 /// What the backward kernels read and write. dx may be dy. partial: one row of the weight's size per block, or null.
@@ -111,7 +117,6 @@ struct Backward {
   __device__ float* partial(int part) const { return part == 0 ? q_partial : k_partial; }
 };
 
-/// Blocks stay and walk over the rows of their part (blockIdx.y).
 template <int LANES, class T>
 __global__ void __launch_bounds__(kThreads) qk_norm_backward_kernel(Layout s, Backward<T> io) {
   constexpr int kGroups = kThreads / LANES;
@@ -240,9 +245,9 @@ void qk_norm_forward(const QkNormOptions& options, const Tensor& qkv, const Tens
     using T = decltype(zero);
     const bool wide = aligned16(as<T>(qkv), as<T>(q_weight), as<T>(k_weight), as<T>(y));
     if (wide && with_lanes(options, qkv.size(3), [&](auto lanes) {
-          launch({"qk_norm", bytes_of(qkv, y)}, qk_norm_kernel<lanes(), T>,
-                 Grid(ceil_div(most_rows(s), kThreads / lanes()), parts), kThreads, 0, s, as<const T>(qkv),
-                 as<const T>(q_weight), as<const T>(k_weight), as<T>(y), as<float>(rstd));
+          const int64_t blocks = std::min<int64_t>(8 * multiprocessors(), ceil_div(most_rows(s), kThreads / lanes()));
+          launch({"qk_norm", bytes_of(qkv, y)}, qk_norm_kernel<lanes(), T>, Grid(blocks, parts), kThreads, 0, s,
+                 as<const T>(qkv), as<const T>(q_weight), as<const T>(k_weight), as<T>(y), as<float>(rstd));
         }))
       return;
     launch({"qk_norm_any", bytes_of(qkv, y)}, qk_norm_any_kernel<T>, Grid(most_rows(s), parts), kThreads, 0, s,

@@ -1,3 +1,4 @@
+// Sums on the CPU, in f64 and in a fixed order, and the recorded ops.
 #include "autograd/ops/reduce.h"
 
 #include "autograd/ops/cuda_ops.h"

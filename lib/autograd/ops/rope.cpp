@@ -1,3 +1,4 @@
+// Rotary position embedding on the CPU: tables, rotation, the gradient to the frequencies, and the recorded op.
 #include "autograd/ops/rope.h"
 
 #include <cmath>

@@ -1,3 +1,4 @@
+// SwiGLU on the CPU: the loops and the recorded ops.
 #include "autograd/ops/swiglu.h"
 
 #include "autograd/ops/cuda_ops.h"
@@ -115,7 +116,7 @@ Var swiglu_packed(const Var& gate_up, const GatedOptions& options) {
   Shape shape = gate_up.shape();
   shape.set(-1, width);
   const Tensor y = Tensor::empty(shape, gate_up.dtype(), gate_up.device());
-  const Tensor largest = options.find_largest ? detail::place_for_largest(y) : Tensor();
+  const Tensor largest = options.feeds_fp8 ? detail::place_for_largest(y) : Tensor();
   if (gate_up.is_cuda()) {
     cuda::swiglu_packed_forward(gate_up.value(), y, largest);
   } else {
@@ -128,6 +129,7 @@ Var swiglu_packed(const Var& gate_up, const GatedOptions& options) {
   Var out(y);
   out.set_largest(largest);
   if (records(gate_up)) {
+    if (options.feeds_fp8) out.set_again([packed = gate_up.value()] { return swiglu_packed(packed).value(); });
     auto node = std::make_unique<SwigluPackedNode>();
     node->saved = {gate_up.value()};
     Tape::current().record(std::move(node), {gate_up}, {&out});

@@ -8,7 +8,7 @@ namespace rw {
 Var swiglu(const Var& gate, const Var& up);
 
 struct GatedOptions {
-  bool find_largest = false;  // largest() of the result, for an 8-bit product that reads it
+  bool feeds_fp8 = false;  // an 8-bit product reads the result: its largest() and again() are set
 };
 
 /// The same from one product with stacked weights: gate_up [...,2F] holds gate, then up; gives [...,F].

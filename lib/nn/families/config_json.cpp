@@ -18,7 +18,8 @@ void refuse_foreign_fields(const ConfigReader& in) {
   for (const char* key : {"embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling",
                           "logit_scale", "scale_emb", "scale_depth", "mup_embeddings_multiplier", "pretraining_tp"})
     in.refuse_unless(key, "1", kOther);
-  for (const char* key : {"alibi", "use_alibi", "parallel_attn", "use_mup", "is_encoder_decoder", "add_cross_attention"})
+  for (const char* key :
+       {"alibi", "use_alibi", "parallel_attn", "use_mup", "is_encoder_decoder", "add_cross_attention"})
     in.refuse_unless(key, "false", kOther);
   for (const char* key : {"clip_qkv", "per_layer_projections", "attention_chunk_size"})
     check(!in.has(key), "config", "'", key, "' is ", in.text_of(key), ": ", kOther);
@@ -33,8 +34,8 @@ void read_common(const ConfigReader& in, const FamilyRecord& record, ModelConfig
   c.intermediate_size = in.integer(record.intermediate_size, 0);
   c.num_hidden_layers = in.integer(record.num_hidden_layers);
   c.num_attention_heads = in.integer(record.num_attention_heads);
-  check(c.num_hidden_layers <= int64_t{1} << 20, "config", "'", record.num_hidden_layers, "' is out of range: ",
-        c.num_hidden_layers);
+  check(c.num_hidden_layers <= int64_t{1} << 20, "config", "'", record.num_hidden_layers,
+        "' is out of range: ", c.num_hidden_layers);
   c.initializer_range = in.number("initializer_range", 0.02);
   c.bos_token_id = in.integers("bos_token_id");
   c.eos_token_id = in.integers("eos_token_id");
@@ -79,7 +80,7 @@ std::string model_config_to_json(const ModelConfig& c, const std::string& dtype)
   return out.text();
 }
 
-RopeConfig read_rope(const ConfigReader& in, const ModelConfig& c, const RopeFieldDefaults& defaults) {
+RopeConfig read_rope(const ConfigReader& in, const ModelConfig& c, const RopeDefaults& defaults) {
   const FamilyRecord& record = family_record(c.family);
   ConfigWriter recipe;
   recipe.set("head_dim", c.head_dim > 0 ? c.head_dim : c.hidden_size / std::max<int64_t>(1, c.num_attention_heads));
@@ -96,7 +97,7 @@ RopeConfig read_rope(const ConfigReader& in, const ModelConfig& c, const RopeFie
   return rope_config_from_json(recipe.text());
 }
 
-void write_rope(const ModelConfig& c, ConfigWriter& out, const RopeFieldDefaults& defaults) {
+void write_rope(const ModelConfig& c, ConfigWriter& out, const RopeDefaults& defaults) {
   const RopeConfig& rope = c.rope;
   if (rope.rope_type() != "default") out.drop("original_max_position_embeddings");
   out.set(defaults.theta_field, rope.rope_theta);
@@ -131,9 +132,12 @@ Activation read_activation(const ConfigReader& in, const char* field, const char
 
 const char* activation_name(Activation activation) {
   switch (activation) {
-    case Activation::silu: return "silu";
-    case Activation::gelu: return "gelu";
-    case Activation::gelu_tanh: break;
+    case Activation::silu:
+      return "silu";
+    case Activation::gelu:
+      return "gelu";
+    case Activation::gelu_tanh:
+      break;
   }
   return "gelu_pytorch_tanh";
 }

@@ -6,8 +6,8 @@
 
 namespace rw {
 
-extern const FamilyRecord kLlama, kMistral, kQwen2, kQwen3, kGptNeox, kGptj, kPhi3, kOlmo2, kSmollm3, kStablelm, kGemma2,
-    kGemma3;
+extern const FamilyRecord kLlama, kMistral, kQwen2, kQwen3, kGptNeox, kGptj, kPhi3, kOlmo2, kSmollm3, kStablelm,
+    kGemma2, kGemma3;
 
 /// "sliding_window": null is none. Errors: 0.
 std::optional<int64_t> read_window(const ConfigReader& in, std::optional<int64_t> otherwise);

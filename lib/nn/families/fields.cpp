@@ -47,9 +47,7 @@ ConfigReader::~ConfigReader() = default;
 
 bool ConfigReader::has(const char* key) const { return parts_->find(key) != nullptr; }
 
-bool ConfigReader::is_null(const char* key) const {
-  return !parts_->find(key) && parts_->object.contains(key);
-}
+bool ConfigReader::is_null(const char* key) const { return !parts_->find(key) && parts_->object.contains(key); }
 
 int64_t ConfigReader::integer(const char* key, std::optional<int64_t> otherwise) const {
   const json* value = parts_->find(key);

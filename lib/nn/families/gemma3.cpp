@@ -68,9 +68,8 @@ void write(const ModelConfig& c, ConfigWriter& out) {
   } else {
     out.set_null("final_logit_softcapping");
   }
-  out.set_json("rope_parameters", json{{"full_attention", recipe_json(c.rope)},
-                                       {"sliding_attention", recipe_json(*c.local_rope)}}
-                                      .dump());
+  out.set_json("rope_parameters",
+               json{{"full_attention", recipe_json(c.rope)}, {"sliding_attention", recipe_json(*c.local_rope)}}.dump());
 }
 
 }  // namespace

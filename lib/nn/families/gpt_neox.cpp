@@ -5,7 +5,8 @@
 namespace rw {
 namespace {
 
-constexpr RopeFieldDefaults kRope{.partial_rotary_factor = 0.25, .theta_field = "rotary_emb_base", .partial_field = "rotary_pct"};
+constexpr RopeDefaults kRope{
+    .partial_rotary_factor = 0.25, .theta_field = "rotary_emb_base", .partial_field = "rotary_pct"};
 
 void read(const ConfigReader& in, ModelConfig& c) {
   c.norm_eps = in.number("layer_norm_eps", 1e-5);

@@ -1,3 +1,5 @@
+// Checkpoints on disk: written beside and renamed, checked before they are used, and never confused with what other
+// programs wrote.
 #include "nn/io/checkpoint.h"
 
 #include <fcntl.h>
@@ -28,7 +30,7 @@ std::string folder_name(int64_t step) {
   return name;
 }
 
-/// Checkpoint folders of a run, oldest first.
+/// Folders that are named as checkpoints are, oldest first; other programs name theirs so, too.
 std::vector<std::pair<int64_t, std::string>> list(const std::string& out) {
   std::vector<std::pair<int64_t, std::string>> found;
   std::error_code error;
@@ -78,17 +80,58 @@ json read_state(const std::string& folder) {
   return state;
 }
 
-bool whole(const std::string& folder) {
+/// Whether this program wrote the folder, damaged as it may be.
+bool is_ours(const std::string& folder) {
+  std::error_code error;
+  if (fs::exists(folder + "/optimizer.safetensors", error)) return true;
+  try {
+    const std::string text = read_file(folder + "/trainer_state.json");
+    check_json_depth(text, "checkpoint", folder);
+    const json state = json::parse(text, nullptr, false);
+    return state.is_object() && state.contains("fnv1a");
+  } catch (const std::exception&) {
+    return false;
+  }
+}
+
+/// Whether all files are there with their sizes and, if asked for, their checksums.
+bool whole(const std::string& folder, bool checksums = true) {
   try {
     const json state = read_state(folder);
     for (const auto& [name, file] : state.at("files").items()) {
       const std::string path = folder + "/" + name;
       if (static_cast<int64_t>(fs::file_size(path)) != file.at("bytes").get<int64_t>()) return false;
-      if (file_checksum(path) != file.at("fnv1a").get<std::string>()) return false;
+      if (checksums && file_checksum(path) != file.at("fnv1a").get<std::string>()) return false;
     }
     return true;
   } catch (const std::exception&) {
     return false;
+  }
+}
+
+/// A folder on its way out: first its name goes, so that no half of it is ever taken for a checkpoint.
+void discard(const std::string& folder) {
+  const fs::path path(folder);
+  const fs::path away = path.parent_path() / (".tmp-" + path.filename().string() + "-old");
+  std::error_code error;
+  fs::remove_all(away, error);
+  fs::rename(path, away, error);
+  if (!error) fs::remove_all(away, error);
+}
+
+/// Our whole checkpoints beyond the newest `keep`.
+void prune(const std::string& out, int64_t keep) {
+  std::vector<std::string> good;
+  for (const auto& [step, folder] : list(out)) {
+    if (is_ours(folder) && whole(folder, /*checksums=*/false)) good.push_back(folder);
+  }
+  for (size_t i = 0; i + static_cast<size_t>(keep) < good.size(); ++i) discard(good[i]);
+}
+
+void sync_folder(const std::string& path) {
+  if (const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); fd >= 0) {
+    ::fsync(fd);
+    ::close(fd);
   }
 }
 
@@ -113,11 +156,14 @@ std::string save_checkpoint(const std::string& out, const CausalLm& model, const
                             const std::function<void(const std::string&)>& extra, const WholeMoments& moments) {
   const ParamArena& arena = optimizer.arena();
   check(moments.m.defined() || arena.owns_all(), "checkpoint", "this rank has only a part of the moments");
+  check_finite(arena, "checkpoint");
   std::error_code error;
   fs::create_directories(out, error);
   check(!error, "checkpoint", "cannot make folder '", out, "': ", error.message());
   const std::string final_path = checkpoint_folder(out, state.step),
                     temporary = out + "/.tmp-" + folder_name(state.step);
+  check(!fs::exists(final_path, error) || is_ours(final_path), "checkpoint", "'", final_path,
+        "' was not written by this program and is not replaced");
   fs::remove_all(temporary, error);
   struct Cleanup {
     std::string path;
@@ -140,23 +186,19 @@ std::string save_checkpoint(const std::string& out, const CausalLm& model, const
                {"step", state.step},
                {"tokens", state.tokens},
                {"seed", state.seed},
+               {"seconds", state.seconds},
+               {"peak_memory_bytes", state.peak_memory_bytes},
                {"optimizer_steps", optimizer.steps()},
                {"recipe", state.recipe},
                {"files", files}};
   text["fnv1a"] = own_checksum(text);
   write_file_atomic(temporary + "/trainer_state.json", text.dump(1) + "\n");
-  fs::remove_all(final_path, error);  // an older one of the same step, from before a resume
+  if (fs::exists(final_path, error)) discard(final_path);  // of the same step, from before a resume
   fs::rename(temporary, final_path, error);
   check(!error, "checkpoint", "cannot write '", final_path, "': ", error.message());
   cleanup.path.clear();
-  if (const int fd = ::open(out.c_str(), O_RDONLY | O_DIRECTORY); fd >= 0) {
-    ::fsync(fd);
-    ::close(fd);
-  }
-  if (keep > 0) {
-    const auto all = list(out);
-    for (size_t i = 0; i + static_cast<size_t>(keep) < all.size(); ++i) fs::remove_all(all[i].second, error);
-  }
+  sync_folder(out);
+  if (keep > 0) prune(out, keep);
   return final_path;
 }
 
@@ -168,8 +210,34 @@ std::optional<std::string> latest_checkpoint(const std::string& out) {
   return std::nullopt;
 }
 
+CheckpointScan scan_checkpoints(const std::string& out) {
+  CheckpointScan scan;
+  const auto all = list(out);
+  for (auto it = all.rbegin(); it != all.rend() && !scan.newest; ++it) {
+    if (whole(it->second)) scan.newest = it->second;
+    else if (is_ours(it->second)) scan.damaged.push_back(it->second);
+  }
+  return scan;
+}
+
+void remove_checkpoints(const std::string& out) {
+  for (const auto& [step, folder] : list(out)) {
+    if (is_ours(folder)) discard(folder);
+  }
+}
+
+void check_finite(const ParamArena& arena, const char* op) {
+  for (size_t i = 0; i < arena.size(); ++i) {
+    const Tensor values = arena.values_of(i).to(kCpu).to(DType::f32);
+    const float* p = values.data<float>();
+    float sum = 0;
+    for (int64_t k = 0; k < values.numel(); ++k) sum += p[k] * 0;  // NaN as soon as one is not finite
+    check(sum == 0, op, "weights of '", arena.segments()[i].spec.name, "' are not finite");
+  }
+}
+
 void remove_unfinished(const std::string& out) {
-  static const std::regex unfinished(R"(\.tmp-checkpoint-[0-9]+)");
+  static const std::regex unfinished(R"(\.tmp-checkpoint-[0-9]+(-old)?|\.tmp-model)");
   std::error_code error;
   std::vector<fs::path> rest;
   for (const auto& entry : fs::directory_iterator(out, error)) {
@@ -201,6 +269,8 @@ TrainerState load_checkpoint(const std::string& folder, CausalLm& model, AdamW& 
     state.step = j.at("step").get<int64_t>();
     state.tokens = j.at("tokens").get<int64_t>();
     state.seed = j.at("seed").get<uint64_t>();
+    state.seconds = j.value("seconds", 0.0);
+    state.peak_memory_bytes = j.value("peak_memory_bytes", int64_t{0});
     state.recipe = j.at("recipe").get<std::map<std::string, std::string>>();
   } catch (const json::exception& e) {
     fail("checkpoint", folder, "/trainer_state.json: ", e.what());

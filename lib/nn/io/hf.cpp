@@ -82,7 +82,8 @@ std::string some_of(const std::vector<std::string>& names) {
 /// Errors: weights that were quantized, which have parts of their own or dtypes of one byte.
 void refuse_quantized(const WeightFiles& files) {
   for (const std::string& name : files.names()) {
-    for (const char* part : {".qweight", ".qzeros", ".weight_scale", ".weight_packed", ".absmax", ".quant_state", ".SCB"}) {
+    for (const char* part :
+         {".qweight", ".qzeros", ".weight_scale", ".weight_packed", ".absmax", ".quant_state", ".SCB"}) {
       check(name.find(part) == std::string::npos, "load", "the weights are quantized ('", name,
             "'), which is not supported; convert the model to bfloat16 or float32 first");
     }

@@ -6,7 +6,8 @@
 // is no state, so a run repeats and resumes bit for bit, and recomputed, accumulated and replayed steps need nothing
 // else. Sums are kept in f32, results are bf16, the weight's gradient f32 or what its buffer is.
 //
-// Backward keeps the 8-bit transpose of x, a byte per element, where the bf16 product keeps x itself.
+// Backward keeps the 8-bit transpose of x, a byte per element, where the bf16 product keeps x itself; or nothing, where
+// x can be made again.
 #pragma once
 #include "autograd/var.h"
 
@@ -18,7 +19,8 @@ bool fp8_fits(int64_t rows, int64_t n, int64_t k);
 /// run repeats.
 bool fp8_pays(int64_t rows, int64_t n, int64_t k);
 
-/// x [...,K], weight [N,K] -> [...,N]; all bf16, or f32 on the CPU. Arguments were checked by linear().
-Var linear_fp8(const Var& x, const Var& weight);
+/// x [...,K], weight [N,K] -> [...,N]; all bf16, or f32 on the CPU. `make_again` as in LinearOptions. Arguments were
+/// checked by linear().
+Var linear_fp8(const Var& x, const Var& weight, bool make_again = false);
 
 }  // namespace rw

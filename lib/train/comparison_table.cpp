@@ -1,4 +1,5 @@
-#include "compare_table.h"
+// What a comparison has measured, read back from its folders and laid out as tables.
+#include "train/comparison_table.h"
 
 #include <algorithm>
 #include <cmath>
@@ -10,10 +11,10 @@
 #include "tensor/error.h"
 #include "tensor/file.h"
 
-using namespace rw;
-namespace fs = std::filesystem;
-
+namespace rw {
 namespace {
+
+namespace fs = std::filesystem;
 
 struct Number {
   std::string name;
@@ -35,6 +36,8 @@ std::vector<Number> numbers_of(const std::string& name, const EvalResult& result
       put(cat("difference @", t.integer("context")), t.number("difference"), false);
     } else if (result.kind == "bins") {
       put(cat("@", t.integer("begin")), t.number("nll"), false);
+    } else if (result.kind == "longppl") {
+      put(cat("@", t.integer("window")), t.number("longppl"), true);
     } else if (result.kind == "tasks") {
       put(cat(t.text("task"), " @", t.integer("length"), ", %"), 100 * t.number("accuracy"), true);
     } else if (result.kind == "longbench") {
@@ -228,3 +231,5 @@ ReportRun report_run(const ArmRuns& arm) {
   out.recipe.emplace_back("seeds", cat(runs.size()));
   return out;
 }
+
+}  // namespace rw

@@ -6,6 +6,8 @@
 #include "eval/records.h"
 #include "eval/report.h"
 
+namespace rw {
+
 /// The folders of one arm, one per seed.
 struct ArmRuns {
   std::string name;
@@ -29,7 +31,9 @@ std::string to_markdown(const std::vector<ArmRuns>& arms, const std::vector<ArmM
 /// The same for a terminal.
 std::string to_terminal(const std::vector<ArmRuns>& arms, const std::vector<ArmMetric>& metrics);
 /// One record per arm and metric: mean, deviation, min, max, seeds, values.
-std::vector<rw::Record> to_records(const std::vector<ArmMetric>& metrics);
+std::vector<Record> to_records(const std::vector<ArmMetric>& metrics);
 
 /// One run for the report: the first seed's, with the curves of the evaluations averaged over seeds.
-rw::ReportRun report_run(const ArmRuns& arm);
+ReportRun report_run(const ArmRuns& arm);
+
+}  // namespace rw

@@ -1,0 +1,119 @@
+// From a recipe to the model, the positions and the windows that it trains with.
+#include "train/plan.h"
+
+#include <cmath>
+
+#include "nn/io/checkpoint.h"
+#include "nn/io/hf.h"
+#include "rope/method_options.h"
+#include "tensor/error.h"
+#include "train/toml.h"
+
+namespace rw {
+namespace {
+
+constexpr const char* kOp = "train";
+
+/// Before anything is computed from them: sizes that no sum or product of a few can overflow.
+void check_sizes(const Recipe& r, int64_t fewest_steps) {
+  const auto in = [](const char* option, int64_t value, int64_t low, int64_t high) {
+    check(value >= low && value <= high, kOp, option, " must be ", low, " to ", high, ", got ", value);
+  };
+  constexpr int64_t kLong = int64_t{1} << 40, kTokens = int64_t{1} << 30;
+  in("--steps", r.steps, fewest_steps, kLong);
+  in("--batch", r.batch, 1, kTokens);
+  in("--accumulate", r.accumulate, 1, kTokens);
+  in("--window", r.window, 0, kTokens);
+  in("--target", r.target, 0, kTokens);
+  if (!r.from.empty()) return;
+  in("--hidden", r.hidden, 1, 1 << 20);
+  in("--layers", r.layers, 1, 1 << 16);
+  in("--heads", r.heads, 1, 1 << 16);
+  in("--kv-heads", r.kv_heads, 0, 1 << 16);
+  in("--head-dim", r.head_dim, 0, kMostHeadDim);
+  in("--ffn", r.ffn, 0, 1 << 24);
+}
+
+ModelConfig new_model(const Recipe& r, const Tokenizer& tokenizer) {
+  ModelConfig m;
+  m.vocab_size = tokenizer.vocab_size();
+  m.hidden_size = r.hidden;
+  m.num_hidden_layers = r.layers;
+  m.num_attention_heads = r.heads;
+  m.num_key_value_heads = r.kv_heads;
+  m.head_dim = r.head_dim;
+  m.intermediate_size = r.ffn > 0 ? r.ffn : (r.hidden * 8 / 3 + 31) / 32 * 32;
+  m.norm_eps = r.norm_eps;
+  m.tie_word_embeddings = !r.untied;
+  m.initializer_range = r.init_std > 0 ? r.init_std : 1 / std::sqrt(static_cast<double>(r.hidden));
+  m.rope.rope_theta = r.theta;
+  m.rope.max_position_embeddings = r.window > 0 ? r.window : 256;
+  if (tokenizer.bos_id()) m.bos_token_id = {*tokenizer.bos_id()};
+  if (tokenizer.eos_id()) m.eos_token_id = {*tokenizer.eos_id()};
+  return m;
+}
+
+/// Training without extension.
+void plan_plain(const Recipe& r, RunPlan& plan) {
+  check(r.target == 0, kOp, "--target without a method: add --method pi, pose, randpos, e2, clex or full");
+  const std::string kind = r.scaling.empty() || r.scaling.front() == '{' ? r.scaling : rope_kind(r.scaling).name();
+  check(kind.empty() || kind == "default", kOp, "method plain trains without extension; with scaling '", kind,
+        "' use full, pose or randpos");
+  check(r.factor == 0, kOp, "--factor has no effect on method plain");
+  apply_options(r.method_options, plan.positions, plan.model.rope.kind);
+  plan.original_window = plan.model.rope.original_window();
+  plan.window = plan.target = r.window > 0 ? r.window : plan.original_window;
+  check(r.from.empty() || plan.window <= plan.model.rope.extended_window(), kOp, "--window ", plan.window,
+        " is longer than the window of '", r.from, "', ", plan.model.rope.extended_window(),
+        ": extend it with --method full --target ", plan.window);
+}
+
+void plan_extension(const Recipe& r, bool trained, RunPlan& plan) {
+  check(!r.from.empty(), kOp, "method '", r.method, "' extends a model: name it with --from");
+  const Method method = method_from_text(
+      {.name = r.method, .scaling = r.scaling, .factor = r.factor, .window = r.window, .options = r.method_options},
+      plan.model);
+  const Extension e = trained ? extend(plan.model, method, r.target) : extend_untrained(plan.model, method, r.target);
+  plan.model = e.config;
+  plan.positions = e.sampler;
+  plan.window = e.window, plan.target = e.target, plan.original_window = e.original_window, plan.region = e.region;
+}
+
+}  // namespace
+
+RunPlan make_plan(const Recipe& r, const Tokenizer& tokenizer, const ModelConfig* base) {
+  const bool trained = base == nullptr || r.steps != 0;
+  check_sizes(r, trained ? 1 : 0);
+  RunPlan plan;
+  plan.model = base ? *base : r.from.empty() ? new_model(r, tokenizer) : read_hf_config(model_folder(r.from));
+  plan.model.finish();
+  check(tokenizer.vocab_size() <= plan.model.vocab_size, kOp, "the tokenizer has ", tokenizer.vocab_size(),
+        " tokens, the model ", plan.model.vocab_size);
+  if (r.method == "plain") plan_plain(r, plan);
+  else plan_extension(r, trained, plan);
+  static_cast<void>(make_rope_scaling(plan.model.rope));  // refuses values out of range before anything is read
+
+  auto& d = plan.description;
+  d["method"] = r.method;
+  d["rope_scaling"] = rope_scaling_to_json(plan.model.rope);
+  d["window"] = cat(plan.window);
+  d["target"] = cat(plan.target);
+  d["original_window"] = cat(plan.original_window);
+  for (const auto& [key, value] : plan.positions.texts()) d[key] = value;
+  return plan;
+}
+
+void set_method(Recipe& recipe, const Method& method, int64_t target) {
+  const MethodText text = method_to_text(method);
+  recipe.method = text.name, recipe.scaling = text.scaling, recipe.factor = text.factor;
+  recipe.window = text.window, recipe.method_options = text.options;
+  recipe.target = target;
+}
+
+std::string to_toml(const std::map<std::string, std::string>& description) {
+  std::string text;
+  for (const auto& [key, value] : description) text += key + " = " + toml_quote(value) + "\n";
+  return text;
+}
+
+}  // namespace rw

@@ -1,0 +1,418 @@
+// The table of a run's settings, and what is derived from it.
+#include "train/recipe_fields.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+
+#include "tensor/error.h"
+#include "train/toml.h"
+
+namespace rw {
+namespace {
+
+constexpr const char* kOp = "train";
+constexpr double kLong = 1099511627776.0, kTokens = 1073741824.0, kHuge = 1e300;
+
+std::string new_model_only(const Recipe& c) { return c.from.empty() ? "" : "the shape of the model is that of --from"; }
+std::string with_mix(const Recipe& c) { return c.retrieval_share > 0 ? "" : "there is no --retrieval-share"; }
+std::string with_validation(const Recipe& c) { return c.validation.empty() ? "there is no --validation" : ""; }
+std::string with_seams(const Recipe& c) {
+  return c.method == "pose" || c.method == "clex" ? "" : "method '" + c.method + "' has no chunks";
+}
+std::string with_target(const Recipe& c) { return c.method == "plain" ? "method plain extends nothing" : ""; }
+std::string with_checkpoints(const Recipe& c) {
+  return c.save_every > 0 || c.save_minutes > 0 ? "" : "no checkpoint is written";
+}
+std::string with_whole_windows(const Recipe& c) {
+  const bool full = c.method == "full" || c.method == "pi";
+  return full && c.window != c.target ? "method '" + c.method + "' trains on windows of --target tokens" : "";
+}
+
+template <class M>
+auto at(M Recipe::*member) {
+  return [member](Recipe& c) -> RecipeField::Ref { return &(c.*member); };
+}
+
+void add_text_and_model(std::vector<RecipeField>& f) {
+  using enum FieldGroup;
+  const auto source = FieldRole::source, decides = FieldRole::decides;
+  f.push_back({"data", "text files, .jsonl files or folders, or one token file; demo: built-in stories", text, source,
+               at(&Recipe::data)});
+  f.push_back({"from", "model folder to start from", text, source, at(&Recipe::from)});
+  f.push_back({"tokenizer", "tokenizer folder or file (default: --from's; bytes for a new model)", text, source,
+               at(&Recipe::tokenizer)});
+  f.push_back({"packed", "join documents with end-of-text tokens (for corpora of short ones)", text, decides,
+               at(&Recipe::packed)});
+  f.push_back({"no-bos", "no beginning-of-text token in front of samples", text, decides, at(&Recipe::no_bos)});
+  f.push_back({"retrieval-share",
+               "share of samples in which a number is hidden in the text and asked for (5 to 10 % teach the task)",
+               text, decides, at(&Recipe::retrieval_share), 0, 1});
+  f.push_back({"retrieval-weight",
+               "how many times an answer's tokens count in the loss",
+               text,
+               decides,
+               at(&Recipe::retrieval_weight),
+               0,
+               kHuge,
+               true,
+               {},
+               with_mix});
+  f.push_back({"retrieval-template",
+               "wording of those: default, short, or a JSON file with task, filler, needle, question",
+               text,
+               decides,
+               at(&Recipe::retrieval_template),
+               0,
+               0,
+               false,
+               {},
+               with_mix});
+
+  const auto shape = [&](const char* name, const char* help, auto member, double low, double high, bool above = false) {
+    f.push_back({name, help, model, decides, at(member), low, high, above, {}, new_model_only});
+  };
+  shape("hidden", "new model: hidden size", &Recipe::hidden, 1, 1 << 20);
+  shape("layers", "new model: blocks", &Recipe::layers, 1, 1 << 16);
+  shape("heads", "new model: attention heads", &Recipe::heads, 1, 1 << 16);
+  shape("kv-heads", "new model: key/value heads (0: as many as heads)", &Recipe::kv_heads, 0, 1 << 16);
+  shape("head-dim", "new model: size of a head (0: hidden / heads)", &Recipe::head_dim, 0, 65536);
+  shape("ffn", "new model: feed-forward size (0: 8/3 hidden, to a multiple of 32)", &Recipe::ffn, 0, 1 << 24);
+  shape("theta", "new model: RoPE base", &Recipe::theta, 0, kHuge, true);
+  shape("init-std", "new model: standard deviation of weights (0: 1 / sqrt(hidden))", &Recipe::init_std, 0, 1e6);
+  shape("untied", "new model: an output head of its own", &Recipe::untied, 0, 1);
+}
+
+void add_method(std::vector<RecipeField>& f) {
+  using enum FieldGroup;
+  const auto decides = FieldRole::decides;
+  f.push_back({"method", "plain, full, pi, pose, randpos, e2 or clex", method, decides, at(&Recipe::method)});
+  f.push_back(
+      {"scaling",
+       "RoPE scaling: default, linear, ntk, yarn, llama3, longrope, abf, e2, clex, or a JSON object of its fields",
+       method, decides, at(&Recipe::scaling)});
+  f.push_back({"factor", "scaling factor (0: target / base window)", method, decides, at(&Recipe::factor), 0, 1e9});
+  f.push_back({"window",
+               "tokens of a sample (0: the base's window; for full and pi: the target)",
+               method,
+               decides,
+               at(&Recipe::window),
+               0,
+               kTokens,
+               false,
+               {},
+               with_whole_windows});
+  f.push_back({"target",
+               "context window to extend to",
+               method,
+               decides,
+               at(&Recipe::target),
+               0,
+               kTokens,
+               false,
+               {},
+               with_target});
+  f.push_back({"mask-seams",
+               "pose: no loss where one chunk ends and another begins",
+               method,
+               decides,
+               at(&Recipe::mask_seams),
+               0,
+               1,
+               false,
+               {},
+               with_seams});
+}
+
+void add_optimizer(std::vector<RecipeField>& f) {
+  using enum FieldGroup;
+  const auto decides = FieldRole::decides;
+  const auto schedule = [&](const char* name, const char* help, auto member, double low, double high,
+                            std::vector<std::string> choices = {}) {
+    f.push_back({name, help, optimizer, decides,
+                 [member](Recipe& c) -> RecipeField::Ref { return &(c.schedule.*member); }, low, high, false,
+                 std::move(choices)});
+  };
+  const auto adamw = [&](const char* name, const char* help, auto member, double low, double high, bool above = false) {
+    f.push_back({name, help, optimizer, decides, [member](Recipe& c) -> RecipeField::Ref { return &(c.adamw.*member); },
+                 low, high, above});
+  };
+  f.push_back({"steps", "optimizer steps", optimizer, decides, at(&Recipe::steps), 0, kLong});
+  f.push_back({"batch", "samples of a forward, over all ranks", optimizer, decides, at(&Recipe::batch), 1, kTokens});
+  f.push_back({"accumulate", "forwards of a step, weighted by scored tokens", optimizer, decides,
+               at(&Recipe::accumulate), 1, kTokens});
+  schedule("lr", "peak learning rate", &Schedule::lr, 0, kHuge);
+  schedule("schedule", "constant, linear or cosine", &Schedule::kind, 0, 0, {"constant", "linear", "cosine"});
+  schedule("warmup", "warm-up steps", &Schedule::warmup, 0, kLong);
+  schedule("warmup-start", "share of the peak where warm-up begins", &Schedule::warmup_start, 0, 1);
+  schedule("min-ratio", "share of the peak at the end", &Schedule::min_ratio, 0, 1);
+  adamw("beta1", "AdamW: decay of the mean of gradients", &AdamWConfig::beta1, 0, 0.999999999);
+  adamw("beta2", "AdamW: decay of the mean of their squares", &AdamWConfig::beta2, 0, 0.999999999);
+  adamw("eps", "AdamW: what is added to the divisor", &AdamWConfig::eps, 0, 1, true);
+  adamw("weight-decay", "AdamW: on matrices, not on norms", &AdamWConfig::weight_decay, 0, 1e6);
+  f.push_back({"clip", "largest global gradient norm (0: off)", optimizer, decides, at(&Recipe::clip), 0, kHuge});
+  f.push_back(
+      {"seed", "of weights, text and positions", optimizer, decides, at(&Recipe::seed), 0, 1.8446744073709552e19});
+}
+
+void add_computing(std::vector<RecipeField>& f) {
+  using enum FieldGroup;
+  const auto decides = FieldRole::decides, kept = FieldRole::kept;
+  f.push_back({"dtype",
+               "f32, bf16 or auto (bf16 on a GPU)",
+               computing,
+               kept,
+               at(&Recipe::dtype),
+               0,
+               0,
+               false,
+               {"auto", "f32", "bf16"}});  // what it comes to decides
+  f.push_back(
+      {"matmul",
+       "the blocks' linear layers: native, or fp8: 8-bit products where their sizes pay (bf16; a GPU of compute "
+       "capability 8.9 or later)",
+       computing,
+       decides,
+       at(&Recipe::matmul),
+       0,
+       0,
+       false,
+       {"native", "fp8"}});
+  f.push_back({"fp8-lean",
+               "with --matmul fp8: backward makes inputs of linear layers again instead of keeping 8-bit copies; the same "
+               "result, less memory, about 4 % more time",
+               computing, kept, at(&Recipe::fp8_lean)});
+  f.push_back({"recompute", "recompute each block in backward: less memory, about a third more time", computing, kept,
+               at(&Recipe::recompute)});
+  f.push_back(
+      {"lean",
+       "bf16, one process: 14 bytes for each parameter instead of 18. Master weights lose nothing; gradients are "
+       "kept in bf16, which is less exact with --accumulate",
+       computing, decides, at(&Recipe::lean)});
+  f.push_back({"eager", "GPU: launch every kernel from the host instead of replaying a CUDA graph", computing, kept,
+               at(&Recipe::eager)});
+  f.push_back({"fast-atomics",
+               "GPU: add up some gradients in whatever order they come: faster, but no two runs give the same bits",
+               computing, decides, at(&Recipe::fast_atomics)});
+}
+
+void add_keeping(std::vector<RecipeField>& f) {
+  using enum FieldGroup;
+  const auto kept = FieldRole::kept;
+  f.push_back(
+      {"save-every", "steps between checkpoints (0: by time alone)", keeping, kept, at(&Recipe::save_every), 0, kLong});
+  f.push_back({"save-minutes", "minutes of wall time between checkpoints (0: by steps alone)", keeping, kept,
+               at(&Recipe::save_minutes), 0, 1e6});
+  f.push_back({"keep",
+               "checkpoints to keep (0: all)",
+               keeping,
+               kept,
+               at(&Recipe::keep),
+               0,
+               kLong,
+               false,
+               {},
+               with_checkpoints});
+  f.push_back({"save-dtype",
+               "of the model's weights on disk: f32, bf16 or auto (--from's, f32 for a new model)",
+               keeping,
+               kept,
+               at(&Recipe::save_dtype),
+               0,
+               0,
+               false,
+               {"auto", "f32", "bf16"}});
+  f.push_back({"log-every", "steps between lines of metrics.jsonl", keeping, kept, at(&Recipe::log_every), 1, kLong});
+  f.push_back({"validation",
+               "text that is not trained on, as --data: its loss under the target window goes to "
+               "validation.jsonl",
+               validation, FieldRole::source, at(&Recipe::validation)});
+  f.push_back({"validate-every",
+               "steps between validations (0: only at the end)",
+               validation,
+               kept,
+               at(&Recipe::validate_every),
+               0,
+               kLong,
+               false,
+               {},
+               with_validation});
+  f.push_back({"validation-tokens",
+               "tokens of a validation: so many whole windows, and at least one",
+               validation,
+               FieldRole::decides,
+               at(&Recipe::validation_tokens),
+               1,
+               kLong,
+               false,
+               {},
+               with_validation});
+}
+
+std::string number(double x) {
+  char text[40];
+  const auto end = std::to_chars(text, text + sizeof text, x).ptr;
+  return {text, end};
+}
+
+RecipeField::Ref ref(const RecipeField& field, const Recipe& recipe) {
+  return field.at(const_cast<Recipe&>(recipe));  // only read
+}
+
+template <class... F>
+struct Overloaded : F... {
+  using F::operator()...;
+};
+
+std::string value_text(const RecipeField::Ref& value, bool quoted) {
+  const auto string = [quoted](const std::string& s) { return quoted ? toml_quote(s) : s; };
+  return std::visit(
+      Overloaded{[&](std::string* s) { return string(*s); },
+                 [&](std::vector<std::string>* list) {
+                   std::string out;
+                   for (const std::string& s : *list) out += (out.empty() ? "" : ", ") + string(s);
+                   return quoted ? "[" + out + "]" : out;
+                 },
+                 [](int64_t* n) { return std::to_string(*n); }, [](uint64_t* n) { return std::to_string(*n); },
+                 [](double* x) { return number(*x); }, [](bool* b) { return std::string(*b ? "true" : "false"); }},
+      value);
+}
+
+void check_range(const RecipeField& f, const Recipe& recipe) {
+  const RecipeField::Ref value = ref(f, recipe);
+  double x = 0;
+  if (const auto* n = std::get_if<int64_t*>(&value)) x = static_cast<double>(**n);
+  else if (const auto* d = std::get_if<double*>(&value)) x = **d;
+  else if (const auto* s = std::get_if<std::string*>(&value)) {
+    if (f.choices.empty() || std::find(f.choices.begin(), f.choices.end(), **s) != f.choices.end()) return;
+    std::string known;
+    for (const std::string& c : f.choices) known += (known.empty() ? "" : ", ") + c;
+    fail(kOp, "--", f.name, " must be one of ", known, ", got '", **s, "'");
+  } else {
+    return;
+  }
+  const bool good = std::isfinite(x) && (f.above ? x > f.low : x >= f.low) && x <= f.high;
+  if (good) return;
+  const std::string low = (f.above ? "above " : "at least ") + number(f.low);
+  fail(kOp, "--", f.name, " must be ", f.high >= kHuge ? low : low + " and at most " + number(f.high), ", got ",
+       value_text(value, false));
+}
+
+bool is_given(const RecipeField& f, const Recipe& recipe) {
+  static const Recipe defaults;
+  return recipe.given.count(f.name) > 0 || f.text(recipe) != f.text(defaults);
+}
+
+}  // namespace
+
+std::string RecipeField::key() const {
+  std::string out = name;
+  std::replace(out.begin(), out.end(), '-', '_');
+  return out;
+}
+std::string RecipeField::toml(const Recipe& recipe) const { return value_text(ref(*this, recipe), true); }
+std::string RecipeField::text(const Recipe& recipe) const { return value_text(ref(*this, recipe), false); }
+
+const std::vector<RecipeField>& recipe_fields() {
+  static const std::vector<RecipeField> all = [] {
+    std::vector<RecipeField> f;
+    add_text_and_model(f);
+    add_method(f);
+    add_optimizer(f);
+    add_computing(f);
+    add_keeping(f);
+    return f;
+  }();
+  return all;
+}
+
+const RecipeField* find_recipe_field(const std::string& name) {
+  std::string wanted = name;
+  std::replace(wanted.begin(), wanted.end(), '_', '-');
+  for (const RecipeField& f : recipe_fields()) {
+    if (f.name == wanted) return &f;
+  }
+  return nullptr;
+}
+
+void check_settings(const Recipe& recipe) {
+  for (const RecipeField& f : recipe_fields()) check_range(f, recipe);
+  for (const RecipeField& f : recipe_fields()) {
+    if (!f.idle || !is_given(f, recipe)) continue;
+    const std::string why = f.idle(recipe);
+    check(why.empty(), kOp, "--", f.name, " has no effect here: ", why);
+  }
+}
+
+std::string recipe_to_toml(const Recipe& recipe) {
+  std::string out =
+      "# A run of `ropewalk train`. This runs it again: ropewalk train --recipe THIS_FILE --out FOLDER\n[train]\n";
+  for (const RecipeField& f : recipe_fields()) {
+    const std::string text = f.text(recipe);
+    if (text.empty() || (f.idle && !f.idle(recipe).empty())) continue;
+    out += f.key() + " = " + f.toml(recipe) + "\n";
+  }
+  for (const auto& [key, text] : recipe.method_options) out += key + " = " + toml_quote(text) + "\n";
+  return out;
+}
+
+const MethodOption* find_method_option(const std::string& name) {
+  for (const MethodOption& o : method_options()) {
+    std::string key = name;
+    std::replace(key.begin(), key.end(), '-', '_');
+    if (o.key == key) return &o;
+  }
+  return nullptr;
+}
+
+void set_field(Recipe& recipe, const RecipeField& field, const std::string& text) {
+  const auto parse = [&](auto& number) {
+    const auto result = std::from_chars(text.data(), text.data() + text.size(), number);
+    check(result.ec == std::errc() && result.ptr == text.data() + text.size(), kOp, "--", field.name,
+          " must be a number, got '", text.substr(0, 40), "'");
+  };
+  std::visit(
+      Overloaded{[&](std::string* s) { *s = text; }, [&](std::vector<std::string>* list) { list->push_back(text); },
+                 [&](int64_t* n) { parse(*n); }, [&](uint64_t* n) { parse(*n); }, [&](double* x) { parse(*x); },
+                 [&](bool* b) {
+                   check(text == "true" || text == "false", kOp, "--", field.name, " must be true or false, got '",
+                         text.substr(0, 40), "'");
+                   *b = text == "true";
+                 }},
+      field.at(recipe));
+  recipe.given.insert(field.name);
+}
+
+Recipe recipe_from_toml(const std::string& text, const std::string& name) {
+  Recipe recipe;
+  for (const TomlSection& section : parse_toml(text, name, kOp)) {
+    check(section.name == "train" || section.items.empty(), kOp, "'", name, "' line ", section.line,
+          ": a run's settings stand in [train], found section [", section.name, "]");
+    for (const TomlItem& item : section.items) {
+      const RecipeField* field = find_recipe_field(item.key);
+      const MethodOption* option = find_method_option(item.key);
+      check(field || option, kOp, "'", name, "' line ", item.line, ": unknown key '", item.key, "'");
+      const bool list = field && std::holds_alternative<std::vector<std::string>*>(field->at(recipe));
+      check(list || item.values.size() == 1, kOp, "'", name, "' line ", item.line, ": '", item.key,
+            "' takes one value, got ", item.values.size());
+      for (const std::string& value : item.values) {
+        if (field) set_field(recipe, *field, value);
+        else recipe.method_options[option->key] = value;
+      }
+    }
+  }
+  for (const RecipeField& f : recipe_fields()) check_range(f, recipe);
+  return recipe;
+}
+
+std::map<std::string, std::string> deciding_settings(const Recipe& recipe) {
+  std::map<std::string, std::string> out;
+  for (const RecipeField& f : recipe_fields()) {
+    if (f.role != FieldRole::decides || (f.idle && !f.idle(recipe).empty())) continue;
+    out[f.key()] = f.text(recipe);
+  }
+  return out;
+}
+
+}  // namespace rw

@@ -1,0 +1,159 @@
+// Reading what a run needs, and telling what identifies it.
+#include "train/run_setup.h"
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "data/demo_corpus.h"
+#include "data/text.h"
+#include "eval/provenance.h"
+#include "nn/io/checkpoint.h"
+#include "nn/io/hf.h"
+#include "tensor/file.h"
+#include "tensor/hash.h"
+#include "train/recipe_fields.h"
+#include "train/text.h"
+
+namespace rw {
+namespace {
+
+constexpr const char* kOp = "train";
+
+void notice(const TrainCallbacks& callbacks, const std::string& line) {
+  if (callbacks.on_notice && !line.empty()) callbacks.on_notice(line);
+}
+
+std::unique_ptr<Tokenizer> choose_tokenizer(const Recipe& recipe) {
+  if (!recipe.tokenizer.empty()) return load_tokenizer(recipe.tokenizer);
+  if (!recipe.from.empty()) return load_tokenizer(model_folder(recipe.from));
+  return make_byte_tokenizer();
+}
+
+/// The built-in stories that a new user trains on: --data demo, or no --data.
+bool is_demo(const Recipe& recipe) {
+  return recipe.data.empty() || (recipe.data.size() == 1 && recipe.data[0] == "demo");
+}
+
+TokenCorpus text_of(const Recipe& recipe, const std::vector<Document>& given, const Tokenizer& tokenizer,
+                    const TrainCallbacks& callbacks) {
+  const bool demo = given.empty() && is_demo(recipe);
+  if (demo && recipe.data.empty())
+    notice(callbacks, "no --data: training on built-in stories (--data demo says so without this line)");
+  const TokenCorpus corpus =
+      demo            ? tokenize_corpus(make_demo_corpus(recipe.seed, 64, 20000), tokenizer, callbacks.on_tokenize)
+      : given.empty() ? load_tokens(recipe.data, tokenizer, callbacks.on_tokenize)
+                      : tokenize_corpus(given, tokenizer, callbacks.on_tokenize);
+  if (!recipe.packed) return corpus;
+  check(tokenizer.eos_id().has_value(), kOp, "--packed needs a tokenizer with an end-of-text token");
+  return corpus.packed(*tokenizer.eos_id(), tokenizer.bos_id());
+}
+
+/// Documents that no sample can come from.
+std::string unused_text(const TokenCorpus& corpus, int64_t window) {
+  int64_t documents = 0, tokens = 0;
+  for (int64_t d = 0; d < corpus.documents(); ++d) {
+    if (corpus.length(d) > window) continue;
+    ++documents;
+    tokens += corpus.length(d);
+  }
+  if (documents == 0) return "";
+  char share[32];
+  std::snprintf(share, sizeof share, "%.3g",
+                100.0 * static_cast<double>(tokens) / static_cast<double>(corpus.total_tokens()));
+  return cat(documents, " of ", corpus.documents(), " documents (", share,
+             " % of the text) are shorter than a window of ", window,
+             " tokens and its last target, and are not used; --packed joins documents");
+}
+
+/// The model that a run begins with: new, or --from's under the recipe's configuration.
+std::unique_ptr<CausalLm> make_model(const Recipe& recipe, const RunPlan& plan, DType dtype, Device device) {
+  const ArenaMemory memory = recipe.lean ? ArenaMemory::lean() : ArenaMemory{};
+  if (recipe.from.empty()) return std::make_unique<CausalLm>(plan.model, dtype, device, recipe.seed, memory);
+  return load_hf(model_folder(recipe.from), {.compute = dtype,
+                                             .device = device,
+                                             .adjust = [&](ModelConfig& c) { c = plan.model; },
+                                             .seed = recipe.seed,
+                                             .memory = memory});
+}
+
+BatchShare share_of(const Recipe& recipe, const Communicator* comm) {
+  const int64_t ranks = comm ? comm->size() : 1;
+  check(recipe.batch % ranks == 0, kOp, "--batch ", recipe.batch, " does not divide by ", ranks, " ranks");
+  check(!recipe.fp8_lean || recipe.matmul == "fp8", kOp, "--fp8-lean has no effect without --matmul fp8");
+  check(!recipe.lean || ranks == 1, kOp, "--lean is for one process, got ", ranks, " ranks");
+  const int64_t count = recipe.batch / ranks;
+  return {comm ? comm->rank() * count : 0, count};
+}
+
+/// Everything that decides the result: the settings, what the method comes to, the whole recipe of the model, and what
+/// the files hold that the run reads.
+Identity identify(const Recipe& recipe, const RunSetup& setup, const TokenCorpus* validation) {
+  Identity id = deciding_settings(recipe);
+  for (const auto& [key, value] : setup.plan.description) id[key] = value;
+  id.erase("from");
+  const auto model = nlohmann::json::parse(model_config_to_json(setup.plan.model, ""));
+  for (const auto& [key, value] : model.items()) id["config." + key] = value.dump();
+  id["dtype"] = setup.dtype == DType::bf16 ? "bf16" : "f32";
+  id["data"] = fingerprint(setup.corpus);
+  if (validation) id["validation"] = fingerprint(*validation);
+  if (!recipe.from.empty()) {
+    const std::string base = model_folder(recipe.from);
+    id["from"] =
+        cat("weights ", weights_checksum(base).value_or("none"), " config ", file_checksum(base + "/config.json"));
+  }
+  if (recipe.retrieval_share > 0) {
+    const RetrievalTemplate words = choose_retrieval_template(recipe.retrieval_template);
+    id["retrieval_template"] = cat(words.task, "|", words.filler, "|", words.needle, "|", words.question);
+  }
+  return id;
+}
+
+}  // namespace
+
+std::vector<std::string> sources_of(const Recipe& recipe) {
+  std::vector<std::string> out;
+  for (const std::string& path : {recipe.from, recipe.tokenizer}) {
+    if (!path.empty()) out.push_back(path);
+  }
+  return out;
+}
+
+RunSetup set_up_run(const Recipe& recipe, const TrainPlace& place, const TrainCallbacks& callbacks) {
+  const bool root = !place.ranks || place.ranks->root();
+  RunSetup s;
+  const BatchShare share = share_of(recipe, place.ranks);
+  s.tokenizer = choose_tokenizer(recipe);
+  s.plan = make_plan(recipe, *s.tokenizer);
+  s.dtype = recipe.dtype == "bf16" || (recipe.dtype == "auto" && place.device.is_cuda()) ? DType::bf16 : DType::f32;
+  check(!recipe.lean || s.dtype == DType::bf16, kOp, "--lean needs --dtype bf16, got ", s.dtype);
+  check(!recipe.lean || recipe.method != "clex", kOp,
+        "--lean: the frequencies that clex learns are f32, expected another --method");
+  s.bos = recipe.no_bos ? std::nullopt : s.tokenizer->bos_id();
+  s.corpus = text_of(recipe, place.documents, *s.tokenizer, callbacks);
+  s.loader = std::make_unique<Loader>(recipe, s.plan, *s.tokenizer, s.corpus, s.bos, share);
+  notice(callbacks, unused_text(s.corpus, s.plan.window));
+  std::optional<TokenCorpus> validation;
+  if (!recipe.validation.empty()) {
+    validation = load_tokens(recipe.validation, *s.tokenizer, callbacks.on_tokenize);
+    s.validation.emplace(*validation,
+                         ValidationOptions{.window = s.plan.target, .tokens = recipe.validation_tokens, .bos = s.bos});
+    notice(callbacks, s.validation->notice());
+  }
+  s.model = make_model(recipe, s.plan, s.dtype, place.device);
+  s.identity = identify(recipe, s, validation ? &*validation : nullptr);
+  if (!root) s.validation.reset();
+  return s;
+}
+
+DType saved_dtype(const Recipe& recipe) {
+  if (recipe.save_dtype != "auto") return recipe.save_dtype == "bf16" ? DType::bf16 : DType::f32;
+  if (recipe.from.empty()) return DType::f32;
+  const auto json =
+      nlohmann::json::parse(read_file(model_folder(recipe.from) + "/config.json"), nullptr, /*allow_exceptions=*/false);
+  for (const char* key : {"torch_dtype", "dtype"}) {
+    if (json.is_object() && json.contains(key) && json[key] == "bfloat16") return DType::bf16;
+  }
+  return DType::f32;
+}
+
+}  // namespace rw

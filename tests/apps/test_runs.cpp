@@ -1,0 +1,283 @@
+// Runs that lose nothing: what `ropewalk train` refuses, keeps, stops and goes on with.
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "cli.h"
+#include "tensor/threads.h"
+#include "train/trainer.h"
+
+namespace fs = std::filesystem;
+
+namespace {
+
+const std::string kShape = " --hidden 16 --layers 1 --heads 2 --batch 2 --window 16 ";
+
+/// Every file below a folder, with its bytes.
+std::map<std::string, std::string> contents(const std::string& folder) {
+  std::map<std::string, std::string> all;
+  if (!fs::exists(folder)) return all;
+  for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+    if (entry.is_regular_file()) all[entry.path().string()] = rw::read_file(entry.path().string());
+  }
+  return all;
+}
+
+std::vector<nlohmann::json> lines_of(const std::string& path) {
+  std::istringstream in(rw::read_file(path));
+  std::vector<nlohmann::json> all;
+  for (std::string line; std::getline(in, line);) all.push_back(nlohmann::json::parse(line));
+  return all;
+}
+
+/// A text, and a finished run on it.
+struct Finished {
+  Finished() {
+    write(dir.path("t.txt"), text_of(6000));
+    REQUIRE(ropewalk(train("base", "")).code == 0);
+  }
+  std::string data() const { return "--data '" + dir.path("t.txt") + "' "; }
+  std::string out(const std::string& name) const { return "--out '" + dir.path(name) + "' "; }
+  std::string train(const std::string& name, const std::string& more) const {
+    return "--quiet train " + data() + out(name) + kShape + "--steps 8 --save-every 4 --schedule constant " + more;
+  }
+  /// Refused with code 2 and `part` in the message; nothing has changed on disk.
+  void refuses(const std::string& arguments, const std::string& part) const {
+    const auto before = contents(dir.path());
+    const Answer a = ropewalk(arguments);
+    CAPTURE(arguments);
+    CAPTURE(a.err);
+    CHECK(a.code == 2);
+    CHECK(a.err.find(part) != std::string::npos);
+    CHECK(contents(dir.path()) == before);
+  }
+  test::TempDir dir;
+};
+
+}  // namespace
+
+TEST_CASE("a refused start changes nothing: another run, a mistyped path, an option out of range, the base as --out") {
+  const Finished f;
+  f.refuses(f.train("base", ""), "--overwrite");
+  f.refuses(f.train("base", "--seed 9"), "holds a model");
+  f.refuses(f.train("base", "--overwrite --validation nope/"), "nope");
+  f.refuses(f.train("base", "--overwrite --schedule cosin"), "cosin");
+  f.refuses(f.train("base", "--overwrite --lr nan"), "--lr must be");
+  f.refuses(f.train("base", "--resume --seed 7"), "seed was 1, now 7");
+  f.refuses(f.train("base", "--resume --heads 4"), "was 2, now 4");
+  f.refuses(f.train("base", "--resume --theta 500"), "was 10000");
+  f.refuses(f.train("base", "--resume --overwrite"), "give one");
+  const std::string extend = "--quiet train " + f.data() + "--from '" + f.dir.path("base") + "' --steps 2 --batch 2 ";
+  f.refuses(extend + f.out("base") + "--method pi --target 64", "read by this run");
+  f.refuses(extend + f.out("base") + "--method pi --target 64 --overwrite", "read by this run");
+  f.refuses(extend + f.out("x") + "--method pi --target 64 --layers 3", "--layers has no effect");
+  f.refuses(extend + f.out("x") + "--method pi --target 64 --window 32", "--window has no effect");
+  f.refuses(extend + f.out("x") + "--method pose --target 64 --window 0 --mask-seams --validate-every 3",
+            "--validation");
+  CHECK_FALSE(fs::exists(f.dir.path("x")));
+}
+
+TEST_CASE("a base that was changed is another run, and so are another text and another stretch of it") {
+  const Finished f;
+  const std::string extend = "--quiet train " + f.data() + "--from '" + f.dir.path("base") + "' " + f.out("p") +
+                             "--method pose --target 64 --steps 6 --batch 2 --save-every 3 ";
+  REQUIRE(ropewalk(extend + "--content-windows 2").code == 0);
+  fs::remove_all(f.dir.path("p/checkpoint-000006"));
+  fs::remove(f.dir.path("p/model.safetensors"));
+  f.refuses(extend + "--content-windows 50 --resume", "content_windows was 2, now 50");
+  std::ofstream(f.dir.path("base/model.safetensors"), std::ios::app) << "x";
+  f.refuses(extend + "--content-windows 2 --resume", "from was weights");
+}
+
+TEST_CASE("a finished run says so and does nothing; more steps go on only with a constant schedule") {
+  const Finished f;
+  const auto before = contents(f.dir.path());
+  const Answer again = ropewalk(f.train("base", "--resume"));
+  CHECK(again.code == 0);
+  CHECK(again.out.find("is finished") != std::string::npos);
+  CHECK(contents(f.dir.path()) == before);
+  f.refuses(f.train("base", "--resume --steps 4"), "not made shorter");
+  REQUIRE(ropewalk(f.train("whole", "--steps 16")).code == 0);
+  const Answer more = ropewalk(f.train("base", "--resume --steps 16"));
+  CHECK(more.code == 0);
+  CHECK(more.err.find("going on to 16 steps") != std::string::npos);
+  CHECK(rw::read_file(f.dir.path("base/model.safetensors")) == rw::read_file(f.dir.path("whole/model.safetensors")));
+  const auto cost = nlohmann::json::parse(rw::read_file(f.dir.path("base/cost.json")));
+  CHECK(cost.at("steps") == 16);
+  CHECK(cost.at("tokens") == nlohmann::json::parse(rw::read_file(f.dir.path("whole/cost.json"))).at("tokens"));
+  REQUIRE(ropewalk(f.train("cosine", "--schedule cosine")).code == 0);
+  f.refuses(f.train("cosine", "--schedule cosine --resume --steps 16"), "--from");
+}
+
+TEST_CASE("--overwrite replaces a run, its records and its evaluations, and no file of anybody else") {
+  const Finished f;
+  write(f.dir.path("base/notes.txt"), "mine");
+  write(f.dir.path("base/eval-ppl.json"), "of the old weights");
+  const std::string old = rw::read_file(f.dir.path("base/model.safetensors"));
+  REQUIRE(ropewalk(f.train("base", "--overwrite --seed 9 --steps 2")).code == 0);
+  CHECK(rw::read_file(f.dir.path("base/model.safetensors")) != old);
+  CHECK(lines_of(f.dir.path("base/metrics.jsonl")).size() == 2);
+  CHECK_FALSE(fs::exists(f.dir.path("base/eval-ppl.json")));
+  CHECK_FALSE(fs::exists(f.dir.path("base/checkpoint-000008")));
+  CHECK(fs::exists(f.dir.path("base/notes.txt")));
+}
+
+TEST_CASE("a second trainer in one folder is refused at once") {
+  const Finished f;
+  const std::string command = std::string("OMP_NUM_THREADS=1 '") + ROPEWALK_BINARY_DIR + "/bin/ropewalk' " +
+                              f.train("o", "--steps 1000000 --save-every 0 --log-every 1000000") +
+                              " >/dev/null 2>&1 & echo $! > '" + f.dir.path("pid") + "'";
+  REQUIRE(std::system(command.c_str()) == 0);
+  for (int i = 0; i < 1000 && !fs::exists(f.dir.path("o/run.json")); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  const Answer second = ropewalk(f.train("o", "--resume"));
+  CHECK(second.code == 2);
+  CHECK(second.err.find("another process works in") != std::string::npos);
+  ::kill(std::stoi(rw::read_file(f.dir.path("pid"))), SIGKILL);
+}
+
+TEST_CASE("SIGINT and SIGTERM finish the step, save, say how to go on, and the run ends with the same bits") {
+  const Finished f;
+  const std::string more = "--steps 1500 --save-every 0 --clip 0.5 ";
+  REQUIRE(ropewalk(f.train("whole", more)).code == 0);
+  for (const auto& [name, code] : {std::pair{"INT", 130}, std::pair{"TERM", 143}}) {
+    CAPTURE(name);
+    const std::string out = std::string("o") + name;
+    // The shell waits until the run has begun, then sends the signal to it.
+    const std::string script = std::string("OMP_NUM_THREADS=2 '") + ROPEWALK_BINARY_DIR + "/bin/ropewalk' " +
+                               f.train(out, more) + " 2>'" + f.dir.path("err") + "' & p=$!; while ! [ -s '" +
+                               f.dir.path(out + "/metrics.jsonl") +
+                               "' ] && kill -0 $p 2>/dev/null; do sleep 0.01; done; kill -" + name + " $p; wait $p";
+    write(f.dir.path("s.sh"), script);
+    const int status = std::system(("bash '" + f.dir.path("s.sh") + "' >/dev/null").c_str());
+    CHECK(WEXITSTATUS(status) == code);
+    CHECK(rw::read_file(f.dir.path("err")).find("--resume") != std::string::npos);
+    CHECK_FALSE(fs::exists(f.dir.path(out + "/config.json")));
+    REQUIRE(ropewalk(f.train(out, more + "--resume")).code == 0);
+    CHECK(rw::read_file(f.dir.path(out + "/model.safetensors")) ==
+          rw::read_file(f.dir.path("whole/model.safetensors")));
+    CHECK(lines_of(f.dir.path(out + "/metrics.jsonl")).size() == 1500);
+  }
+}
+
+TEST_CASE("documents that are too short are named with their share, and a run without --data says what it reads") {
+  const test::TempDir dir;
+  std::string lines;
+  for (int i = 0; i < 9; ++i) lines += "{\"text\": \"short\"}\n";
+  lines += nlohmann::json{{"text", text_of(400)}}.dump() + "\n";
+  write(dir.path("d.jsonl"), lines);
+  const Answer a = ropewalk("--quiet train --data '" + dir.path("d.jsonl") + "' --out '" + dir.path("o") + "'" +
+                            kShape + "--steps 1");
+  CHECK(a.code == 0);
+  CHECK(a.err.find("9 of 10 documents") != std::string::npos);
+  CHECK(a.err.find("--packed") != std::string::npos);
+  const Answer b = ropewalk("--quiet train --out '" + dir.path("b") + "'" + kShape + "--steps 1");
+  CHECK(b.err.find("--data demo") != std::string::npos);
+  const Answer c = ropewalk("--quiet train --data demo --out '" + dir.path("c") + "'" + kShape + "--steps 1");
+  CHECK(c.err.empty());
+  CHECK(rw::read_file(dir.path("b/model.safetensors")) == rw::read_file(dir.path("c/model.safetensors")));
+}
+
+TEST_CASE("validation reads whole windows of the target, few if need be, and never loses a model") {
+  const test::TempDir dir;
+  write(dir.path("t.txt"), text_of(6000));
+  std::string lines;
+  for (int i = 0; i < 12; ++i) lines += nlohmann::json{{"text", text_of(i % 2 ? 500 : 60)}}.dump() + "\n";
+  write(dir.path("v.jsonl"), lines);
+  const std::string data = "--quiet train --data '" + dir.path("t.txt") + "' ";
+  REQUIRE(ropewalk(data + "--out '" + dir.path("base") + "'" + kShape + "--steps 4 --validation '" +
+                   dir.path("v.jsonl") + "' --validation-tokens 2")
+              .code == 0);
+  CHECK(lines_of(dir.path("base/validation.jsonl")).back().at("tokens") == 15);  // one window with its BOS
+  REQUIRE(ropewalk(data + "--from '" + dir.path("base") + "' --out '" + dir.path("o") +
+                   "' --method pi --target 256 --steps 2 " + "--batch 2 --validation '" + dir.path("v.jsonl") +
+                   "' --validation-tokens 600")
+              .code == 0);
+  const auto row = lines_of(dir.path("o/validation.jsonl")).back();
+  CHECK(row.at("documents") == 2);
+  CHECK(row.at("window") == 256);
+  CHECK(row.at("tokens") == 510);
+  REQUIRE(ropewalk("eval ppl --model '" + dir.path("o") + "' --data '" + dir.path("v.jsonl") +
+                   "' --window 256 --stride 256 --max-tokens 255 --min-tokens 255 --documents 2 --json '" +
+                   dir.path("e.json") + "'")
+              .code == 0);
+  const double nll = nlohmann::json::parse(rw::read_file(dir.path("e.json"))).at("totals").at(0).at("nll");
+  CHECK(row.at("loss").get<double>() == doctest::Approx(nll).epsilon(1e-6));
+}
+
+TEST_CASE("a run's recipe.toml runs it again, to the same weights") {
+  const Finished f;
+  const Answer again = ropewalk("--quiet train --config '" + f.dir.path("base/recipe.toml") + "' " + f.out("again"));
+  CAPTURE(again.err);
+  REQUIRE(again.code == 0);
+  CHECK(rw::read_file(f.dir.path("again/model.safetensors")) == rw::read_file(f.dir.path("base/model.safetensors")));
+  CHECK(rw::read_file(f.dir.path("again/recipe.toml")) == rw::read_file(f.dir.path("base/recipe.toml")));
+  const std::string pose =
+      "--from '" + f.dir.path("base") + "' --method pose --target 64 --chunks 3 --steps 3 --batch 2 ";
+  REQUIRE(ropewalk("--quiet train " + f.data() + f.out("p") + pose).code == 0);
+  REQUIRE(ropewalk("--quiet train --config '" + f.dir.path("p/recipe.toml") + "' " + f.out("q")).code == 0);
+  CHECK(rw::read_file(f.dir.path("p/model.safetensors")) == rw::read_file(f.dir.path("q/model.safetensors")));
+}
+
+TEST_CASE(
+    "the same run by the command line and by C++, its method given as a value, has the same weights bit for bit") {
+  const Finished f;
+  REQUIRE(ropewalk("--device cpu --quiet train " + f.data() + f.out("cli") + "--from '" + f.dir.path("base") +
+                   "' --method pose --scaling yarn --chunks 3 --target 64 --steps 5 --batch 2 --lr 2e-3")
+              .code == 0);
+  rw::set_thread_count(2);
+  rw::Recipe recipe;
+  recipe.data = {f.dir.path("t.txt")}, recipe.from = f.dir.path("base"), recipe.out = f.dir.path("cpp");
+  recipe.steps = 5, recipe.batch = 2, recipe.schedule.lr = 2e-3;
+  rw::set_method(recipe, {.sampler = rw::PosePositions{.chunks = 3}, .rope = rw::YarnRope{}}, 64);
+  std::vector<double> losses;
+  rw::Trainer trainer(recipe, {}, {.on_step = [&](const rw::StepReport& r) { losses.push_back(r.loss); }});
+  trainer.run();
+  CHECK(rw::read_file(f.dir.path("cpp/model.safetensors")) == rw::read_file(f.dir.path("cli/model.safetensors")));
+  CHECK(rw::read_file(f.dir.path("cpp/config.json")) == rw::read_file(f.dir.path("cli/config.json")));
+  const auto lines = lines_of(f.dir.path("cli/metrics.jsonl"));
+  REQUIRE(lines.size() == losses.size());
+  for (size_t i = 0; i < losses.size(); ++i) CHECK(lines[i].at("loss").get<double>() == losses[i]);
+  // Nothing is written where no folder is named.
+  recipe.out = "";
+  rw::Trainer unwritten(recipe, {});
+  unwritten.run();
+  CHECK(unwritten.model().arena().master().to_vector() == trainer.model().arena().master().to_vector());
+}
+
+TEST_CASE("a bf16 base stays bf16, and --save-dtype says otherwise") {
+  const Finished f;
+  const auto dtype = [&](const std::string& name) {
+    return nlohmann::json::parse(rw::read_file(f.dir.path(name + "/config.json"))).at("torch_dtype").get<std::string>();
+  };
+  REQUIRE(ropewalk(f.train("half", "--save-dtype bf16")).code == 0);
+  CHECK(dtype("base") == "float32");
+  CHECK(dtype("half") == "bfloat16");
+  const std::string extend =
+      "--quiet train " + f.data() + "--from '" + f.dir.path("half") + "' --method pi --target 64 --steps 1 --batch 1 ";
+  REQUIRE(ropewalk(extend + f.out("a")).code == 0);
+  CHECK(dtype("a") == "bfloat16");
+  REQUIRE(ropewalk(extend + f.out("b") + "--save-dtype f32").code == 0);
+  CHECK(dtype("b") == "float32");
+}
+
+TEST_CASE("--content-windows 0 takes text from the whole document") {
+  const Finished f;
+  const auto losses = [&](const std::string& name, const std::string& windows) {
+    REQUIRE(ropewalk("--quiet train " + f.data() + f.out(name) + "--from '" + f.dir.path("base") +
+                     "' --method pose --target 64 --steps 3 --batch 2 --content-windows " + windows)
+                .code == 0);
+    std::vector<double> all;
+    for (const auto& line : lines_of(f.dir.path(name + "/metrics.jsonl"))) all.push_back(line.at("loss"));
+    return all;
+  };
+  const auto whole = losses("c0", "0");
+  CHECK(whole != losses("c1", "1"));
+  CHECK(whole == losses("c9", "100000"));
+}
