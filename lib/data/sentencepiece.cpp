@@ -208,7 +208,8 @@ void SentencePieceBpe::encode_text(std::string_view text, bool at_start, std::ve
 
 void SentencePieceBpe::encode_word(std::string_view whole, WordCache& cache, std::vector<int32_t>& out) const {
   if (parts_.ignore_merges) {
-    if (const auto found = ids_.find(whole); found != ids_.end()) return out.push_back(found->second);
+    const auto found = ids_.find(whole);
+    if (found != ids_.end() && !is_special(found->second)) return out.push_back(found->second);
   }
   if (!cuts_at_spaces_) return encode_run(whole, out);
   for (size_t at = 0; at < whole.size();) {
