@@ -80,7 +80,7 @@ std::string model_config_to_json(const ModelConfig& c, const std::string& dtype)
   return out.text();
 }
 
-RopeConfig read_rope(const ConfigReader& in, const ModelConfig& c, const RopeDefaults& defaults) {
+RopeConfig read_rope(const ConfigReader& in, const ModelConfig& c, const RopeFieldDefaults& defaults) {
   const FamilyRecord& record = family_record(c.family);
   ConfigWriter recipe;
   recipe.set("head_dim", c.head_dim > 0 ? c.head_dim : c.hidden_size / std::max<int64_t>(1, c.num_attention_heads));
@@ -97,7 +97,7 @@ RopeConfig read_rope(const ConfigReader& in, const ModelConfig& c, const RopeDef
   return rope_config_from_json(recipe.text());
 }
 
-void write_rope(const ModelConfig& c, ConfigWriter& out, const RopeDefaults& defaults) {
+void write_rope(const ModelConfig& c, ConfigWriter& out, const RopeFieldDefaults& defaults) {
   const RopeConfig& rope = c.rope;
   if (rope.rope_type() != "default") out.drop("original_max_position_embeddings");
   out.set(defaults.theta_field, rope.rope_theta);

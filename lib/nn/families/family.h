@@ -65,7 +65,7 @@ void read_rms_sizes(const ConfigReader& in, ModelConfig& config, const SizeDefau
 void write_rms_sizes(const ModelConfig& config, ConfigWriter& out);
 
 /// What RoPE fields default to where config.json does not state them.
-struct RopeDefaults {
+struct RopeFieldDefaults {
   int64_t max_position_embeddings = 2048;
   double theta = 10000;
   double partial_rotary_factor = 1;
@@ -73,9 +73,9 @@ struct RopeDefaults {
   const char* partial_field = "partial_rotary_factor";
 };
 /// The recipe of "rope_scaling" or "rope_parameters" with the family's defaults; needs head_dim.
-RopeConfig read_rope(const ConfigReader& in, const ModelConfig& config, const RopeDefaults& defaults);
+RopeConfig read_rope(const ConfigReader& in, const ModelConfig& config, const RopeFieldDefaults& defaults);
 /// rope_theta and rope_scaling (and partial_rotary_factor where a part rotates).
-void write_rope(const ModelConfig& config, ConfigWriter& out, const RopeDefaults& defaults = {});
+void write_rope(const ModelConfig& config, ConfigWriter& out, const RopeFieldDefaults& defaults = {});
 
 /// "silu", "gelu", "gelu_new", ... Errors: an activation that is not supported, by its field.
 Activation read_activation(const ConfigReader& in, const char* field, const char* otherwise);

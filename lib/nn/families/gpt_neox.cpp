@@ -5,7 +5,7 @@
 namespace rw {
 namespace {
 
-constexpr RopeDefaults kRope{
+constexpr RopeFieldDefaults kRope{
     .partial_rotary_factor = 0.25, .theta_field = "rotary_emb_base", .partial_field = "rotary_pct"};
 
 void read(const ConfigReader& in, ModelConfig& c) {

@@ -5,7 +5,7 @@
 namespace rw {
 namespace {
 
-constexpr RopeDefaults kRope{.max_position_embeddings = 4096, .partial_rotary_factor = 0.25};
+constexpr RopeFieldDefaults kRope{.max_position_embeddings = 4096, .partial_rotary_factor = 0.25};
 
 void read(const ConfigReader& in, ModelConfig& c) {
   in.refuse_unless("qk_layernorm", "false", "LayerNorms of single heads are not supported");
