@@ -273,7 +273,7 @@ std::string ByteBpe::to_json() const {
 }
 
 void ByteBpe::save(const std::string& folder) const {
-  write_file_atomic(folder + "/tokenizer.json", parts_.json.empty() ? to_json() : parts_.json);
+  write_file_atomic(folder + "/tokenizer.json", with_post_processor(parts_.json.empty() ? to_json() : parts_.json));
   write_file_atomic(folder + "/tokenizer_config.json", config_json("PreTrainedTokenizerFast"));
 }
 

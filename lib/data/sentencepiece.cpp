@@ -293,12 +293,13 @@ std::optional<int32_t> SentencePieceBpe::token_id(std::string_view token) const 
 }
 
 void SentencePieceBpe::save(const std::string& folder) const {
+  const bool json = parts_.file_name == "tokenizer.json";
   if (parts_.file_name.empty()) {
     write_file_atomic(folder + "/tokenizer.model", serialize_sentencepiece(parts_));
   } else {
-    write_file_atomic(folder + "/" + parts_.file_name, parts_.file_bytes);
+    const std::string file = folder + "/" + parts_.file_name;
+    write_file_atomic(file, json ? with_post_processor(parts_.file_bytes) : parts_.file_bytes);
   }
-  const bool json = parts_.file_name == "tokenizer.json";
   write_file_atomic(folder + "/tokenizer_config.json",
                     config_json(json ? "PreTrainedTokenizerFast" : "LlamaTokenizer"));
 }
