@@ -9,6 +9,7 @@
 #include "data/tokenizer_json.hpp"
 #include "tensor/error.h"
 #include "tensor/file.h"
+#include "tensor/folder.h"
 
 namespace rw {
 namespace {
@@ -129,7 +130,7 @@ std::unique_ptr<Tokenizer> load_vocab(const std::string& folder) {
   refuse_other_kinds(text, path);
   std::string name = "GPT2Tokenizer";
   bool space = false;
-  if (fs::exists(config)) {
+  if (path_exists(config)) {
     const Json json = parse_json(read_file(config), config);
     const Node root(json, config);
     if (root.has("tokenizer_class")) name = root.at("tokenizer_class").text();
@@ -145,13 +146,13 @@ std::unique_ptr<Tokenizer> load_vocab(const std::string& folder) {
 
 std::unique_ptr<Tokenizer> load_folder(const std::string& path) {
   for (const char* name : {"tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer.bin"}) {
-    if (!fs::exists(path + "/" + name)) continue;
+    if (!path_exists(path + "/" + name)) continue;
     return std::string_view(name) == "vocab.json" ? load_vocab(path) : load_file(path + "/" + name);
   }
-  check(!fs::exists(path + "/tekken.json"), "tokenizer", path,
+  check(!path_exists(path + "/tekken.json"), "tokenizer", path,
         " holds Mistral's tekken.json, which is not supported: convert it to a tokenizer.json with transformers");
-  for (const fs::directory_entry& entry : fs::directory_iterator(path)) {
-    check(entry.path().extension() != ".tiktoken", "tokenizer", entry.path().string(),
+  for (const std::string& name : names_in(path)) {
+    check(!name.ends_with(".tiktoken"), "tokenizer", path, "/", name,
           " is a tiktoken vocabulary, which is not supported: convert it to a tokenizer.json with transformers");
   }
   fail("tokenizer", path, " holds no tokenizer.json, tokenizer.model, vocab.json or tokenizer.bin");
@@ -160,12 +161,12 @@ std::unique_ptr<Tokenizer> load_folder(const std::string& path) {
 }  // namespace
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
-  if (!fs::is_directory(path)) return load_file(path);
+  if (!is_folder(path)) return load_file(path);
   std::unique_ptr<Tokenizer> tokenizer = load_folder(path);
-  if (fs::exists(path + "/added_tokens.json")) apply_added_tokens(*tokenizer, path + "/added_tokens.json");
+  if (path_exists(path + "/added_tokens.json")) apply_added_tokens(*tokenizer, path + "/added_tokens.json");
   const std::string config = path + "/tokenizer_config.json";
-  if (fs::exists(config)) apply_config(*tokenizer, config);
-  if (fs::exists(path + "/chat_template.jinja")) {  // takes precedence over the one in tokenizer_config.json
+  if (path_exists(config)) apply_config(*tokenizer, config);
+  if (path_exists(path + "/chat_template.jinja")) {  // takes precedence over the one in tokenizer_config.json
     Json kept = tokenizer->kept_config().empty() ? Json::object() : Json::parse(tokenizer->kept_config());
     kept["chat_template"] = read_file(path + "/chat_template.jinja");
     tokenizer->set_kept_config(kept.dump(-1, ' ', false, Json::error_handler_t::replace));

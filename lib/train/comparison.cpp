@@ -15,6 +15,7 @@
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
 #include "tensor/file.h"
+#include "tensor/folder.h"
 #include "train/run_folder.h"
 #include "train/text.h"
 #include "train/toml.h"
@@ -49,7 +50,7 @@ std::string to_settings_toml(const Settings& settings) {
 /// True if the marker stands. Errors: it was left by other settings.
 bool is_done(const std::string& folder, const Settings& settings) {
   const std::string marker = folder + "/stage.toml";
-  if (!fs::exists(marker)) return false;
+  if (!path_exists(marker)) return false;
   const std::string differs = difference(read_settings(marker), settings);
   check(differs.empty(), kOp, "'", folder, "' was made with other settings: ", differs,
         "; remove it or choose another --out");
@@ -98,10 +99,10 @@ std::vector<const ComparisonArm*> Comparison::wanted() const {
 }
 
 StageState Comparison::state(const std::string& name) const {
-  if (!fs::exists(folder(name))) return StageState::waiting;
-  if (!fs::exists(folder(name) + "/stage.toml")) return StageState::under_way;
+  if (!path_exists(folder(name))) return StageState::waiting;
+  if (!path_exists(folder(name) + "/stage.toml")) return StageState::under_way;
   for (const ComparisonEval& e : recipe_.evals) {
-    if (!fs::exists(folder(name) + "/eval-" + e.name + ".json")) return StageState::trained;
+    if (!path_exists(folder(name) + "/eval-" + e.name + ".json")) return StageState::trained;
   }
   return StageState::done;
 }
@@ -279,7 +280,7 @@ void Comparison::evaluate(const std::string& name, const std::string& model, con
   for (const ComparisonEval& e : recipe_.evals) {
     const std::string path = folder(name) + "/eval-" + e.name + ".json";
     const std::string settings = to_toml(e.settings);
-    if (fs::exists(path) && eval_result_from_json(read_file(path), path).protocol.text("settings") == settings)
+    if (path_exists(path) && eval_result_from_json(read_file(path), path).protocol.text("settings") == settings)
       continue;
     if (!loaded) {
       loaded = load_hf(model_folder(model), {.compute = o_.device.is_cuda() ? DType::bf16 : DType::f32,
@@ -313,8 +314,8 @@ void Comparison::write_frequencies(const std::string& name, const CausalLm& mode
 }
 
 void Comparison::drop_weights(const std::string& name) const {
-  for (const auto& entry : fs::directory_iterator(folder(name))) {
-    if (entry.path().extension() == ".safetensors") fs::remove(entry.path());
+  for (const std::string& file : names_in(folder(name))) {
+    if (file.ends_with(".safetensors")) remove_tree(folder(name) + "/" + file);
   }
 }
 

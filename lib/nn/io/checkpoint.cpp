@@ -14,6 +14,7 @@
 
 #include "nn/io/hf.h"
 #include "tensor/file.h"
+#include "tensor/folder.h"
 #include "tensor/json_depth.h"
 
 namespace rw {
@@ -248,7 +249,7 @@ void remove_unfinished(const std::string& out) {
 }
 
 std::string model_folder(const std::string& path) {
-  if (fs::exists(path + "/config.json")) return path;
+  if (path_exists(path + "/config.json")) return path;
   if (const auto checkpoint = latest_checkpoint(path)) return *checkpoint;
   fail("model", "'", path, "' is not a model folder (no config.json and no whole checkpoint in it)");
 }
