@@ -41,7 +41,7 @@ void refuse_other_kinds(std::string_view text, const std::string& path) {
 }
 
 std::unique_ptr<Tokenizer> load_file(const std::string& path) {
-  const std::string text = read_file(path);
+  const std::string text = read_file(path, limits::tokenizer);
   const std::string extension = fs::path(path).extension().string();
   refuse_other_kinds(text, path);
   if (extension == ".model") return std::make_unique<SentencePieceBpe>(parse_sentencepiece(text, path));
@@ -59,7 +59,7 @@ std::unique_ptr<Tokenizer> load_file(const std::string& path) {
 
 /// added_tokens.json: an object of text: id.
 void apply_added_tokens(Tokenizer& tokenizer, const std::string& path) {
-  const Json json = parse_json(read_file(path), path);
+  const Json json = parse_json(read_file(path, limits::tokenizer), path);
   check(json.is_object(), "tokenizer", path, " must be an object of token: id");
   std::vector<AddedToken> added;
   for (const auto& [text, id] : json.items()) {
@@ -100,7 +100,7 @@ std::string named_token(const Node& root, const char* key) {
 }
 
 void apply_config(Tokenizer& tokenizer, const std::string& path) {
-  const Json json = parse_json(read_file(path), path);
+  const Json json = parse_json(read_file(path, limits::tokenizer), path);
   check(json.is_object(), "tokenizer", path, " must be an object");
   const Node root(json, path);
   apply_added_tokens_decoder(tokenizer, root);
@@ -126,12 +126,13 @@ void apply_config(Tokenizer& tokenizer, const std::string& path) {
 
 /// vocab.json and merges.txt cut words as the model's tokenizer class does. Errors: a class with other rules.
 std::unique_ptr<Tokenizer> load_vocab(const std::string& folder) {
-  const std::string path = folder + "/vocab.json", text = read_file(path), config = folder + "/tokenizer_config.json";
+  const std::string path = folder + "/vocab.json", text = read_file(path, limits::tokenizer),
+                    config = folder + "/tokenizer_config.json";
   refuse_other_kinds(text, path);
   std::string name = "GPT2Tokenizer";
   bool space = false;
   if (path_exists(config)) {
-    const Json json = parse_json(read_file(config), config);
+    const Json json = parse_json(read_file(config, limits::tokenizer), config);
     const Node root(json, config);
     if (root.has("tokenizer_class")) name = root.at("tokenizer_class").text();
     space = root.flag("add_prefix_space", false);
@@ -168,7 +169,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
   if (path_exists(config)) apply_config(*tokenizer, config);
   if (path_exists(path + "/chat_template.jinja")) {  // takes precedence over the one in tokenizer_config.json
     Json kept = tokenizer->kept_config().empty() ? Json::object() : Json::parse(tokenizer->kept_config());
-    kept["chat_template"] = read_file(path + "/chat_template.jinja");
+    kept["chat_template"] = read_file(path + "/chat_template.jinja", limits::config);
     tokenizer->set_kept_config(kept.dump(-1, ' ', false, Json::error_handler_t::replace));
   }
   return tokenizer;

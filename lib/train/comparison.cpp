@@ -35,7 +35,7 @@ std::string seconds_text(double seconds) {
 
 Settings read_settings(const std::string& path) {
   Settings out;
-  for (const TomlSection& s : parse_toml(read_file(path), path, kOp)) {
+  for (const TomlSection& s : parse_toml(read_file(path, limits::recipe), path, kOp)) {
     for (const TomlItem& item : s.items) out[item.key] = item.values.empty() ? "" : item.values[0];
   }
   return out;
@@ -205,7 +205,8 @@ bool Comparison::prepare_base() {
     config.tokenizer = recipe_.vocab > 0 ? folder("tokenizer") : recipe_.tokenizer;
     if (!train("base", config, recipe_.base_settings)) return false;
   } else if (!is_done(folder("base"), recipe_.base_settings)) {
-    write_file_atomic(folder("base") + "/config.json", read_file(model_folder(recipe_.model) + "/config.json"));
+    write_file_atomic(folder("base") + "/config.json",
+                      read_file(model_folder(recipe_.model) + "/config.json", limits::config));
     mark_done(folder("base"), recipe_.base_settings);
   }
   evaluate("base", base_folder(), "");
@@ -247,7 +248,7 @@ void Comparison::prepare_zero_shot(const ComparisonArm& arm) {
   if (is_done(folder(arm.name), arm.settings)) return;
   const ModelConfig base = read_hf_config(model_folder(base_folder()));
   const RunPlan plan = make_plan(arm.train, *make_byte_tokenizer(), &base);
-  auto config = nlohmann::json::parse(read_file(model_folder(base_folder()) + "/config.json"));
+  auto config = nlohmann::json::parse(read_file(model_folder(base_folder()) + "/config.json", limits::config));
   config.erase("rope_parameters");
   config["rope_scaling"] = nlohmann::json::parse(rope_scaling_to_json(plan.model.rope));
   config["max_position_embeddings"] = plan.model.rope.max_position_embeddings;
@@ -280,7 +281,8 @@ void Comparison::evaluate(const std::string& name, const std::string& model, con
   for (const ComparisonEval& e : recipe_.evals) {
     const std::string path = folder(name) + "/eval-" + e.name + ".json";
     const std::string settings = to_toml(e.settings);
-    if (path_exists(path) && eval_result_from_json(read_file(path), path).protocol.text("settings") == settings)
+    if (path_exists(path) &&
+        eval_result_from_json(read_file(path, limits::evaluation), path).protocol.text("settings") == settings)
       continue;
     if (!loaded) {
       loaded = load_hf(model_folder(model), {.compute = o_.device.is_cuda() ? DType::bf16 : DType::f32,

@@ -66,7 +66,7 @@ std::vector<Number> numbers_of(const std::string& name, const EvalResult& result
 }
 
 std::vector<Number> cost_of(const std::string& path) {
-  const auto json = nlohmann::json::parse(read_file(path), nullptr, false);
+  const auto json = nlohmann::json::parse(read_file(path, limits::config), nullptr, false);
   if (!json.is_object()) return {};
   const auto number = [&](const char* key) {
     return json.contains(key) && json[key].is_number() ? json[key].get<double>() : 0.0;
@@ -149,7 +149,9 @@ std::vector<ArmMetric> arm_metrics(const std::vector<ArmRuns>& arms) {
     for (const std::string& folder : arm.folders) {
       for (const fs::path& file : evaluations(folder)) {
         const std::string stem = file.stem().string().substr(5);
-        for (const Number& n : numbers_of(stem, eval_result_from_json(read_file(file.string()), file.string()))) put(n);
+        for (const Number& n :
+             numbers_of(stem, eval_result_from_json(read_file(file.string(), limits::evaluation), file.string())))
+          put(n);
       }
       if (path_exists(folder + "/cost.json")) {
         for (const Number& n : cost_of(folder + "/cost.json")) put(n);

@@ -34,7 +34,7 @@ std::optional<int64_t> step_of(const std::string& line) {
 MetricsFile::MetricsFile(const std::string& path, int64_t first_step) : path_(path) {
   std::string kept;
   if (first_step > 0 && path_exists(path)) {
-    std::istringstream in(read_file(path));
+    std::istringstream in(read_file(path, limits::metrics));
     for (std::string line; std::getline(in, line);) {
       const auto step = step_of(line);
       if (!step || *step >= first_step) continue;

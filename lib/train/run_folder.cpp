@@ -61,7 +61,7 @@ bool same_folder(const std::string& a, const std::string& b) {
 json read_mark(const std::string& path) {
   std::error_code error;
   if (!fs::exists(path, error)) return nullptr;
-  const std::string text = read_file(path);
+  const std::string text = read_file(path, limits::trainer_state);
   check_json_depth(text, kOp, path);
   json mark = json::parse(text, nullptr, false);
   check(mark.is_object() && mark.contains("identity") && mark["identity"].is_object(), kOp, "'", path,

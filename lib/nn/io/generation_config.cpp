@@ -27,7 +27,7 @@ GenerationConfig read_generation_config(const std::string& folder) {
   GenerationConfig out;
   const std::string path = folder + "/generation_config.json";
   if (!path_exists(path)) return out;
-  const std::string text = read_file(path);
+  const std::string text = read_file(path, limits::config);
   check_json_depth(text, kOp, path);
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   check(json.is_object(), kOp, path, " must be a JSON object");

@@ -33,7 +33,7 @@ ModelConfig read_hf_config(const std::string& folder) {
   const std::string path = folder + "/config.json";
   check(path_exists(path), "load", "'", folder, "' has no config.json");
   refuse_lfs_pointer(path);
-  return model_config_from_json(read_file(path));
+  return model_config_from_json(read_file(path, limits::config));
 }
 
 void assign_weights(CausalLm& model, const std::function<Tensor(const std::string&)>& find) {

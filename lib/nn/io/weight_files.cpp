@@ -66,7 +66,7 @@ WeightFiles::WeightFiles(const std::string& folder) {
 
 void WeightFiles::add_shards(const std::string& folder, const std::string& index) {
   refuse_lfs_pointer(index);
-  const std::string text = read_file(index);
+  const std::string text = read_file(index, limits::index);
   check_json_depth(text, "load", index);
   const json j = json::parse(text, nullptr, false);
   check(j.is_object() && j.contains("weight_map") && j["weight_map"].is_object(), "load", index, " has no weight_map");
