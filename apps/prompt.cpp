@@ -11,7 +11,8 @@ using namespace rw;
 
 void add_sampling(CLI::App& sub, SamplingChoice& choice) {
   SamplingOptions& s = choice.options;
-  choice.temperature = sub.add_option("--temperature", s.temperature, "0: the most likely token")->capture_default_str();
+  choice.temperature =
+      sub.add_option("--temperature", s.temperature, "0: the most likely token")->capture_default_str();
   choice.top_k = sub.add_option("--top-k", s.top_k, "choose among the k most likely (0: all)")->capture_default_str();
   choice.top_p = sub.add_option("--top-p", s.top_p, "choose among the most likely that reach this probability")
                      ->capture_default_str();
@@ -39,6 +40,11 @@ std::vector<int32_t> end_tokens(const LoadedModel& m, const std::string& model) 
   return out;
 }
 
+void add_chat_template(CLI::App& sub, std::string& name) {
+  sub.add_option("--chat-template", name,
+                 "plain, chatml, llama2, llama3, mistral or gemma (default: what the model folder states)");
+}
+
 ChatTemplate choose_chat_template(const std::string& name, const Tokenizer& tokenizer) {
   if (!name.empty()) return chat_template_named(name);
   const std::string stated = stated_chat_template(tokenizer);
@@ -50,5 +56,5 @@ std::string prompt_text(const std::string& text, const std::string& file) {
   check(text.empty() || file.empty(), "generate", "--prompt and --prompt-file exclude each other");
   if (file.empty()) return text;
   if (file == "-") return std::string(std::istreambuf_iterator<char>(std::cin), {});
-  return read_file(file);
+  return read_file(file, rw::limits::prompt);
 }

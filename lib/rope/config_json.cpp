@@ -179,8 +179,10 @@ void check_common(const RopeConfig& c, const std::string& path) {
         c.head_dim);
 }
 
-/// Reads one recipe over `c`, which holds what stands outside of it.
-void read_recipe(RopeConfig& c, const Json& object, const std::string& name, std::span<const RopeKind> kinds) {
+/// Reads one recipe over `c`, which holds what stands outside of it. `window`: the original window where neither states
+/// one, or 0.
+void read_recipe(RopeConfig& c, const Json& object, const std::string& name, std::span<const RopeKind> kinds,
+                 int64_t window = 0) {
   if (!object.is_object()) fail(kOp, name, " must be an object or null, got ", object.dump().substr(0, 60));
   const std::string path = name + ".";
   const Fields fields(object, path);
@@ -191,6 +193,7 @@ void read_recipe(RopeConfig& c, const Json& object, const std::string& name, std
   if (c.original_max_position_embeddings == 0) {
     fields.read("original_max_position_embeddings", c.original_max_position_embeddings);
   }
+  if (c.original_max_position_embeddings == 0) c.original_max_position_embeddings = window;
   check_common(c, path);
   GivenKeys given;
   read_fields(c.kind, fields, given);
@@ -212,12 +215,6 @@ RopeConfig read_common(const Fields& top, const RopeDefaults& defaults) {
   if (c.max_position_embeddings == 0) top.require("max_position_embeddings");
   top.read("max_position_embeddings", c.max_position_embeddings);
   top.read("original_max_position_embeddings", c.original_max_position_embeddings);
-  // Vicuna's way to say that max_position_embeddings is still the original window.
-  int64_t extended = 0;
-  top.read("max_sequence_length", extended);
-  if (c.original_max_position_embeddings == 0 && extended > c.max_position_embeddings) {
-    c.original_max_position_embeddings = c.max_position_embeddings;
-  }
   c.rope_theta = defaults.rope_theta;
   top.read("rotary_emb_base", c.rope_theta);  // GPT-NeoX
   top.read("rope_theta", c.rope_theta);
@@ -242,6 +239,13 @@ RopeConfig read_common(const Fields& top, const RopeDefaults& defaults) {
 
 constexpr const char* kFull = "full_attention";
 constexpr const char* kSliding = "sliding_attention";
+
+/// Vicuna's way to say that max_position_embeddings is still the original window: a longer one beside it.
+bool window_stays(const Fields& top, const RopeConfig& c) {
+  int64_t extended = 0;
+  top.read("max_sequence_length", extended);
+  return extended > c.max_position_embeddings;
+}
 
 /// True if the recipe has one part per type of layer. Errors: parts for other types than the two known ones.
 bool is_per_layer_type(const Json& recipe) {
@@ -272,6 +276,7 @@ RopeConfigs rope_configs_from_json(const std::string& config_json_text, const Ro
   RopeConfigs out{.full = read_common(top, defaults), .sliding = std::nullopt};
   check_common(out.full, "");
   const RopeConfig common = out.full;
+  const int64_t window = common.max_position_embeddings;
   const Json *v5 = top.find("rope_parameters"), *v4 = top.find("rope_scaling");
 
   // The base of windowed layers where it stands alone, as in Gemma 3's files of transformers 4.
@@ -292,9 +297,9 @@ RopeConfigs rope_configs_from_json(const std::string& config_json_text, const Ro
     if (!out.sliding) out.sliding = common;
     read_recipe(*out.sliding, sliding, cat("rope_parameters.", kSliding), defaults.kinds);
   } else if (states(v4)) {  // as transformers: it takes the place of rope_parameters, whatever is in there
-    read_recipe(out.full, *v4, "rope_scaling", defaults.kinds);
+    read_recipe(out.full, *v4, "rope_scaling", defaults.kinds, window_stays(top, common) ? window : 0);
   } else if (states(v5)) {
-    read_recipe(out.full, *v5, "rope_parameters", defaults.kinds);
+    read_recipe(out.full, *v5, "rope_parameters", defaults.kinds, window_stays(top, common) ? window : 0);
   }
   return out;
 }

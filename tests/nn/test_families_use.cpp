@@ -206,3 +206,56 @@ TEST_CASE("a parameter that is not trained stays as it is and counts for no norm
     CHECK(run(true) < run(false));
   }
 }
+
+namespace {
+
+/// PoSE with two chunks (Zhu et al. 2023): positions of `length` tokens that jump once, and stay below `target`.
+Tensor pose_positions(int64_t batch, int64_t length, int64_t target, uint64_t step) {
+  Random random(9, Purpose::test, step);
+  const Tensor positions = Tensor::empty({batch, length});
+  for (int64_t b = 0; b < batch; ++b) {
+    const int64_t first = 1 + random.below(length - 1), jump = random.below(target - length + 1);
+    for (int64_t t = 0; t < length; ++t)
+      positions.data<float>()[b * length + t] = static_cast<float>(t < first ? t : t + jump);
+  }
+  return positions;
+}
+
+/// Mean nll of the tokens from `window` on in stories of `length` bytes.
+double nll_beyond(const CausalLm& model, int64_t window, int64_t length) {
+  const StepInput in = input_of(story_bytes(model.config().vocab_size, 8, length, 1000),
+                                model.plain_positions(0, length), {.length = length});
+  const Tensor nll = model.token_nll(in.ids, in.targets, model.angles(in.positions, in.context));
+  double sum = 0;
+  for (int64_t b = 0; b < 8; ++b)
+    for (int64_t t = window; t < length; ++t) sum += static_cast<double>(nll.data<float>()[b * length + t]);
+  return sum / static_cast<double>(8 * (length - window));
+}
+
+}  // namespace
+
+TEST_CASE("PoSE with YaRN to four times the window lowers the perplexity of every family beyond it") {
+  constexpr int64_t kWindow = 24, kTarget = 96;
+  for (const std::string& folder : test::family_folders()) {
+    CAPTURE(test::name_of_folder(folder));
+    ModelConfig config = read_hf_config(folder);
+    config.rope.max_position_embeddings = kWindow;
+    CausalLm base(config, DType::f32, kCpu, 11);
+    AdamW base_optimizer(base.arena(), {.weight_decay = 0.1});
+    train(base, base_optimizer, 0, 100, kWindow);
+
+    set_recipe(config, cat(R"({"rope_type":"yarn","factor":4,"original_max_position_embeddings":)", kWindow, "}"));
+    CausalLm extended(config, DType::f32, kCpu, std::nullopt);
+    extended.arena().master().copy_from(base.arena().master());
+    extended.arena().refresh();
+    AdamW optimizer(extended.arena(), {.weight_decay = 0.1});
+    TrainStep step(extended, optimizer);
+    for (uint64_t i = 0; i < 40; ++i) {
+      step.add(input_of(story_bytes(config.vocab_size, 4, kWindow, 100 + i), pose_positions(4, kWindow, kTarget, i),
+                        {.length = kTarget, .training = true}));
+      step.update(2e-3, 1.0);
+      step.result();
+    }
+    CHECK(nll_beyond(extended, kWindow, kTarget) < nll_beyond(base, kWindow, kTarget));
+  }
+}

@@ -78,6 +78,11 @@ TEST_CASE(
       R"("max_position_embeddings": 64, "max_sequence_length": 256, "rope_scaling": {"type": "linear", "factor": 4.0})");
   CHECK(vicuna.original_window() == kWindow);
   CHECK(vicuna.extended_window() == kOnce);
+  // an original window that the recipe states goes before that
+  const RopeConfig again_stated = read(
+      R"("max_position_embeddings": 128, "max_sequence_length": 256,
+         "rope_scaling": {"type": "linear", "factor": 2.0, "original_max_position_embeddings": 64})");
+  CHECK(again_stated.original_window() == kWindow);
   for (const RopeConfig& base : {ours, published, vicuna}) {
     const RopeConfig again = extend_rope(base, LinearRope{}, kTwice);
     CHECK(again.kind == LinearRope{.factor = 8});

@@ -226,6 +226,22 @@ TEST_CASE("Only the rotary part of a head has frequencies") {
   CHECK(theta(c) == theta(basic("default", 32)));
 }
 
+TEST_CASE("Every kind's table is that of a head of the rotary size where only a part of the head rotates") {
+  for (const std::string& kind : kKinds) {
+    CAPTURE(kind);
+    RopeConfig whole = basic(kind, 32), part = whole;
+    part.head_dim = 128;
+    part.partial_rotary_factor = 0.25;
+    CHECK(part.rotary_dim() == 32);
+    const auto a = make_rope_scaling(whole), b = make_rope_scaling(part);
+    const int64_t length = kind == "clex" ? 200 : 700;  // clex beyond its window needs parameters
+    const RopeTable want = a->table({.length = length}), got = b->table({.length = length});
+    CHECK(got.inv_freq.value().to_vector() == want.inv_freq.value().to_vector());
+    CHECK(got.attention_scale == want.attention_scale);
+    CHECK(b->parameter_specs().size() == a->parameter_specs().size());
+  }
+}
+
 TEST_CASE("YaRN's attention scale can be overridden, or made of mscale and mscale_all_dim when both are there") {
   RopeConfig c = basic("yarn", 64, 40);
   YarnRope& yarn = *c.kind.get<YarnRope>();

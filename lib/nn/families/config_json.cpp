@@ -90,6 +90,7 @@ RopeConfig read_rope(const ConfigReader& in, const ModelConfig& c, const RopeFie
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
     if (in.has(key)) recipe.set_json(key, in.text_of(key));
   }
+  if (in.has("max_sequence_length")) recipe.set("max_sequence_length", in.integer("max_sequence_length"));
   const RopeConfig rope = rope_config_from_json(recipe.text());
   // Phi-3 states it of plain RoPE, too, where it means nothing.
   if (rope.rope_type() == "default" || !in.has("original_max_position_embeddings")) return rope;
