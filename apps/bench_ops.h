@@ -1,11 +1,13 @@
 // What the sections of `ropewalk bench ops` share: timing with a cold L2, the table, random inputs on the GPU.
 #pragma once
 #include <functional>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "autograd/var.h"
+#include "model_shapes.h"
 #include "tensor/tensor.h"
 
 struct OpsOptions {
@@ -56,6 +58,19 @@ class OpsBench {
   double copy_rate_ = 0, gemm_rate_ = 0;
   nlohmann::json rows_ = nlohmann::json::array();
 };
+
+/// The product of the numbers, as a double.
+double product(std::initializer_list<int64_t> factors);
+double bytes_of(const rw::Tensor& t);
+/// `parts` numbers joined by x: "12x64". Errors: anything else.
+std::vector<int64_t> sizes(const std::string& text, size_t parts);
+
+/// The shapes whose products and optimizer are timed, with the tokens of a step.
+struct TimedModel {
+  ModelShape shape;
+  int64_t tokens;
+};
+std::vector<TimedModel> timed_models();
 
 /// Forward (nothing recorded) and backward alone of one op, each as a row: "NAME fwd", "NAME bwd".
 struct OpWork {

@@ -129,16 +129,15 @@ void add_chat(CLI::App& app, Globals& globals) {
   auto options = std::make_shared<Options>();
   auto& o = *options;
   CLI::App* sub = app.add_subcommand("chat", "Talk with a model in its own chat template");
-  sub->add_option("--model", o.model, "model folder")->required();
-  sub->add_option("--system", o.system, "what the model is told before the conversation");
+  add_model(*sub, o.model);
+  sub->add_option("--system", o.system, "what the model is told before the conversation")->group(kCommonOptions);
   sub->add_option("--tokens", o.tokens, "at most so many tokens in an answer")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   sub->add_option("--context", o.context, "room for the conversation, in tokens (0: the model's window)")
       ->check(CLI::NonNegativeNumber);
-  sub->add_option("--chat-template", o.chat_template,
-                  "plain, chatml, llama2, llama3, mistral or gemma (default: what the model folder states)");
-  sub->add_option("--rope", o.rope, "another rope_scaling for this call, as a JSON object");
+  add_chat_template(*sub, o.chat_template);
+  add_rope(*sub, o.rope);
   add_sampling(*sub, o.sampling);
   sub->callback([options, &globals] { run(*options, globals); });
 }

@@ -26,20 +26,18 @@ class PlainHelp : public CLI::Formatter {
     return text;
   }
 
-  std::string make_group(std::string group, bool positional, std::vector<const CLI::Option*> options) const override {
-    return CLI::Formatter::make_group(group == "Options" ? "More options" : group, positional, options);
-  }
-
   std::string make_help(const CLI::App* app, std::string name, CLI::AppFormatMode mode) const override {
     std::string text = CLI::Formatter::make_help(app, name, mode);
+    for (size_t at; (at = text.find("\n\n\n")) != std::string::npos;) text.erase(at, 1);
     // Groups stand in the order in which options were declared, and --help is the first: the common ones go up.
-    const std::string more = "\nMore options:\n", common = std::string("\n") + kCommonOptions + ":\n";
-    const size_t first = text.find(more), second = text.find(common);
+    const std::string rest = "\nOptions:\n", common = std::string("\n") + kCommonOptions + ":\n";
+    const size_t first = text.find(rest), second = text.find(common);
     if (first == std::string::npos || second == std::string::npos || second < first) return text;
     size_t end = text.find("\n\n", second + 1);
     end = end == std::string::npos ? text.size() : end + 1;
     const std::string moved = text.substr(second, end - second);
     text.erase(second, end - second);
+    text.replace(first, rest.size(), "\nMore options:\n");
     return text.insert(first, moved);
   }
 };

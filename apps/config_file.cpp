@@ -17,9 +17,9 @@ class CheckedToml : public CLI::ConfigBase {
     const std::string text = rw::read_file(path_, rw::limits::recipe);
     rw::check_toml_depth(text, "config", path_);
     std::istringstream in(text);
-    std::vector<CLI::ConfigItem> items = ConfigBase::from_config(in);
-    for (CLI::ConfigItem& item : items) std::replace(item.name.begin(), item.name.end(), '_', '-');
-    return items;
+    std::vector<CLI::ConfigItem> found = ConfigBase::from_config(in);
+    for (CLI::ConfigItem& item : found) std::replace(item.name.begin(), item.name.end(), '_', '-');
+    return found;
   }
 
  private:

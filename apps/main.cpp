@@ -44,6 +44,7 @@ int main(int argc, char** argv) {
   add_train(app, globals);
   add_eval(app, globals);
   add_generate(app, globals);
+  add_chat(app, globals);
   add_convert(app, globals);
   add_compare(app, globals);
   add_report(app, globals);

@@ -11,7 +11,8 @@ using namespace rw;
 
 void add_sampling(CLI::App& sub, SamplingChoice& choice) {
   SamplingOptions& s = choice.options;
-  choice.temperature = sub.add_option("--temperature", s.temperature, "0: the most likely token")->capture_default_str();
+  choice.temperature =
+      sub.add_option("--temperature", s.temperature, "0: the most likely token")->capture_default_str();
   choice.top_k = sub.add_option("--top-k", s.top_k, "choose among the k most likely (0: all)")->capture_default_str();
   choice.top_p = sub.add_option("--top-p", s.top_p, "choose among the most likely that reach this probability")
                      ->capture_default_str();
@@ -37,6 +38,11 @@ std::vector<int32_t> end_tokens(const LoadedModel& m, const std::string& model) 
   }
   if (out.empty() && m.tokenizer->eos_id()) out.push_back(*m.tokenizer->eos_id());
   return out;
+}
+
+void add_chat_template(CLI::App& sub, std::string& name) {
+  sub.add_option("--chat-template", name,
+                 "plain, chatml, llama2, llama3, mistral or gemma (default: what the model folder states)");
 }
 
 ChatTemplate choose_chat_template(const std::string& name, const Tokenizer& tokenizer) {

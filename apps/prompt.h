@@ -23,5 +23,8 @@ std::vector<int32_t> end_tokens(const LoadedModel& m, const std::string& model);
 /// The form that --chat-template names, or the folder's own. Errors: no such form, none stated, one that is not known.
 rw::ChatTemplate choose_chat_template(const std::string& name, const rw::Tokenizer& tokenizer);
 
+/// Declares --chat-template.
+void add_chat_template(CLI::App& sub, std::string& name);
+
 /// `text`, or the bytes of `file`; "-" is standard input. Errors: both are given, a file that cannot be read.
 std::string prompt_text(const std::string& text, const std::string& file);

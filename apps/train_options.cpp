@@ -34,9 +34,23 @@ const char* title(FieldGroup group) {
   return "";
 }
 
+/// The names of an option: what other verbs call --model and --rope may be called so here too.
+std::string names_of(const std::string& name) {
+  const std::string other = name == "from" ? ",--model" : name == "scaling" ? ",--rope" : "";
+  return "--" + name + other;
+}
+
+/// What most calls name stands first in the help.
+std::string group_of(const RecipeField& f) {
+  for (const char* common : {"data", "from", "tokenizer", "method", "scaling", "target", "window", "steps"}) {
+    if (f.name == common) return kCommonOptions;
+  }
+  return title(f.group);
+}
+
 /// One option from its line of the table.
 void add_option_of(CLI::App& app, Recipe& c, const RecipeField& f) {
-  const std::string name = "--" + f.name;
+  const std::string name = names_of(f.name);
   const RecipeField::Ref ref = f.at(c);
   CLI::Option* option = nullptr;
   if (const auto* flag = std::get_if<bool*>(&ref)) {
@@ -50,7 +64,7 @@ void add_option_of(CLI::App& app, Recipe& c, const RecipeField& f) {
     option->default_str(f.text(c));
   }
   option->description(f.help);
-  option->group(title(f.group));
+  option->group(group_of(f));
 }
 
 /// The options of every method, from the tables of their records' fields.
@@ -92,9 +106,10 @@ void print_result(const Recipe& config, const TrainResult& r) {
 }  // namespace
 
 void add_train_options(CLI::App& app, Recipe& config) {
-  app.add_option("--out", config.out, "folder for the model, checkpoints and metrics.jsonl");
-  app.add_flag("--resume", config.resume, "go on with the same run in --out, from its newest whole checkpoint");
-  app.add_flag("--overwrite", config.overwrite, "replace the run or the model that is in --out");
+  app.add_option("--out", config.out, "folder for the model, checkpoints and metrics.jsonl")->group(kCommonOptions);
+  app.add_flag("--resume", config.resume, "go on with the same run in --out, from its newest whole checkpoint")
+      ->group(kCommonOptions);
+  app.add_flag("--overwrite", config.overwrite, "replace the run or the model that is in --out")->group(kCommonOptions);
   for (const RecipeField& f : recipe_fields()) add_option_of(app, config, f);
   add_method_options(app, config.method_options);
 }

@@ -22,6 +22,7 @@ std::shared_ptr<rw::Recipe> add_train(CLI::App& app, Globals& globals);
 void add_eval(CLI::App& app, Globals& globals);
 void add_eval_logits(CLI::App& eval, Globals& globals);
 void add_generate(CLI::App& app, Globals& globals);
+void add_chat(CLI::App& app, Globals& globals);
 void add_tokenizer(CLI::App& app, Globals& globals);
 void add_convert(CLI::App& app, Globals& globals);
 void add_bench(CLI::App& app, Globals& globals);

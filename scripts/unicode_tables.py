@@ -46,7 +46,7 @@ def braces(*numbers):
 
 def write(name, comment, body):
     with open(os.path.join(LIB, name), 'w') as f:
-        f.write(f'''// {comment}
+        f.write(f'''// Internal: {comment[0].lower()}{comment[1:]}
 // From the Unicode Character Database, version {VERSION}; written by scripts/unicode_tables.py.
 #pragma once
 #include <cstdint>

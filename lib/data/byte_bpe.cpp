@@ -131,7 +131,7 @@ void ByteBpe::encode_text(std::string_view text, bool at_start, std::vector<int3
     }
     constexpr size_t kLong = 1 << 14;
     const auto whole = parts_.ignore_merges ? ids_.find(word) : ids_.end();
-    if (whole != ids_.end()) {
+    if (whole != ids_.end() && !is_special(whole->second)) {
       out.push_back(whole->second);
       return;
     }
@@ -273,7 +273,7 @@ std::string ByteBpe::to_json() const {
 }
 
 void ByteBpe::save(const std::string& folder) const {
-  write_file_atomic(folder + "/tokenizer.json", parts_.json.empty() ? to_json() : parts_.json);
+  write_file_atomic(folder + "/tokenizer.json", with_post_processor(parts_.json.empty() ? to_json() : parts_.json));
   write_file_atomic(folder + "/tokenizer_config.json", config_json("PreTrainedTokenizerFast"));
 }
 

@@ -1,4 +1,4 @@
-// Compatibility mappings to one code point; included by normal_form.cpp alone.
+// Internal: compatibility mappings to one code point; included by normal_form.cpp alone.
 // From the Unicode Character Database, version 18.0.0; written by scripts/unicode_tables.py.
 #pragma once
 #include <cstdint>

@@ -208,7 +208,8 @@ void SentencePieceBpe::encode_text(std::string_view text, bool at_start, std::ve
 
 void SentencePieceBpe::encode_word(std::string_view whole, WordCache& cache, std::vector<int32_t>& out) const {
   if (parts_.ignore_merges) {
-    if (const auto found = ids_.find(whole); found != ids_.end()) return out.push_back(found->second);
+    const auto found = ids_.find(whole);
+    if (found != ids_.end() && !is_special(found->second)) return out.push_back(found->second);
   }
   if (!cuts_at_spaces_) return encode_run(whole, out);
   for (size_t at = 0; at < whole.size();) {
@@ -292,12 +293,13 @@ std::optional<int32_t> SentencePieceBpe::token_id(std::string_view token) const 
 }
 
 void SentencePieceBpe::save(const std::string& folder) const {
+  const bool json = parts_.file_name == "tokenizer.json";
   if (parts_.file_name.empty()) {
     write_file_atomic(folder + "/tokenizer.model", serialize_sentencepiece(parts_));
   } else {
-    write_file_atomic(folder + "/" + parts_.file_name, parts_.file_bytes);
+    const std::string file = folder + "/" + parts_.file_name;
+    write_file_atomic(file, json ? with_post_processor(parts_.file_bytes) : parts_.file_bytes);
   }
-  const bool json = parts_.file_name == "tokenizer.json";
   write_file_atomic(folder + "/tokenizer_config.json",
                     config_json(json ? "PreTrainedTokenizerFast" : "LlamaTokenizer"));
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "data/tokenizer_rules.hpp"
 #include "tensor/error.h"
 
 namespace rw {
@@ -143,6 +144,35 @@ void Tokenizer::guess_bos_eos() {
   // GPT-2 has one token for both ends.
   if (!bos_id_) bos_id_ = first_of({"<s>", "<|begin_of_text|>", "<bos>", "<|endoftext|>"});
   if (!eos_id_) eos_id_ = first_of({"</s>", "<|end_of_text|>", "<eos>", "<|endoftext|>"});
+}
+
+std::string Tokenizer::with_post_processor(const std::string& json) const {
+  using Json = nlohmann::ordered_json;
+  const tokenizer_files::Json read = tokenizer_files::parse_json(json, "tokenizer.json");
+  const tokenizer_files::PostProcessor stated =
+      tokenizer_files::read_post_processor(tokenizer_files::Node(read, "tokenizer.json"));
+  std::vector<std::string> before, after;
+  if (const auto bos = bos_id()) before.push_back(token(*bos));
+  if (const auto eos = appended_eos()) after.push_back(token(*eos));
+  if (stated.before == before && stated.after == after) return json;
+  Json single = Json::array(), pair = Json::array(), tokens = Json::object();
+  const auto add = [&](const std::vector<std::string>& names, int type) {
+    for (const std::string& name : names) {
+      pair.push_back({{"SpecialToken", {{"id", name}, {"type_id", type}}}});
+      if (type == 0) single.push_back(pair.back());
+      tokens[name] = {{"id", name}, {"ids", {*token_id(name)}}, {"tokens", {name}}};
+    }
+  };
+  for (const int type : {0, 1}) {
+    add(before, type);
+    pair.push_back({{"Sequence", {{"id", type == 0 ? "A" : "B"}, {"type_id", type}}}});
+    if (type == 0) single.push_back(pair.back());
+    add(after, type);
+  }
+  Json file = Json::parse(json);
+  file["post_processor"] = {
+      {"type", "TemplateProcessing"}, {"single", single}, {"pair", pair}, {"special_tokens", tokens}};
+  return file.dump(2) + "\n";
 }
 
 std::string Tokenizer::config_json(const std::string& hf_class) const {

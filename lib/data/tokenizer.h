@@ -127,6 +127,8 @@ class Tokenizer {
   bool is_padding(int32_t id) const { return id >= vocab_size() && id < padded_size(); }
   /// Takes the usual names (<s>, <|begin_of_text|>, <|endoftext|> ...).
   void guess_bos_eos();
+  /// A tokenizer.json whose post-processor puts BOS and EOS where this tokenizer does: `json` itself if it does so already.
+  std::string with_post_processor(const std::string& json) const;
   /// The text of tokenizer_config.json for HF's library.
   std::string config_json(const std::string& hf_class) const;
 

@@ -1,4 +1,4 @@
-// Classes of code points above ASCII, as sorted inclusive ranges; included by unicode.cpp alone.
+// Internal: classes of code points above ASCII, as sorted inclusive ranges; included by unicode.cpp alone.
 // From the Unicode Character Database, version 18.0.0; written by scripts/unicode_tables.py.
 #pragma once
 #include <cstdint>

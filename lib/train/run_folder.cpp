@@ -103,13 +103,17 @@ bool FolderLock::taken(const std::string& folder) {
 }
 
 std::string difference(const Identity& then, const Identity& now) {
-  for (const auto& [key, value] : then) {
-    const auto it = now.find(key);
-    if (it == now.end()) return key + " was " + value;
-    if (it->second != value) return key + " was " + value + ", now " + it->second;
+  std::vector<std::string> keys;
+  for (const Identity* side : {&then, &now}) {
+    for (const auto& [key, value] : *side) keys.push_back(key);
   }
-  for (const auto& [key, value] : now) {
-    if (!then.count(key)) return key + " is new: " + value;
+  // What the user set, before what follows from it.
+  std::stable_partition(keys.begin(), keys.end(), [](const std::string& key) { return !key.starts_with("config."); });
+  for (const std::string& key : keys) {
+    const auto was = then.find(key), is = now.find(key);
+    if (is == now.end()) return key + " was " + was->second;
+    if (was == then.end()) return key + " is new: " + is->second;
+    if (was->second != is->second) return key + " was " + was->second + ", now " + is->second;
   }
   return "";
 }

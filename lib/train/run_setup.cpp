@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "autograd/ops/detail/linear_fp8.h"
 #include "data/demo_corpus.h"
 #include "data/text.h"
 #include "eval/provenance.h"
@@ -76,6 +77,20 @@ std::unique_ptr<CausalLm> make_model(const Recipe& recipe, const RunPlan& plan, 
                                              .memory = memory});
 }
 
+/// Which of the blocks' linear layers multiply in 8 bits where a run asks for it.
+std::string fp8_layers(const CausalLm& model, int64_t tokens) {
+  int64_t all = 0, paying = 0;
+  for (const Block& block : model.blocks()) {
+    for (const Linear* layer :
+         {&block.attention().qkv(), &block.attention().output(), &block.mlp().up(), &block.mlp().down()}) {
+      ++all;
+      paying += fp8_pays(tokens, layer->weight().size(0), layer->weight().size(1));
+    }
+  }
+  return cat("--matmul fp8: ", paying, " of the blocks' ", all, " linear layers multiply in 8 bits at ", tokens,
+             " tokens a forward", paying < all ? "; the others would gain less than they cost" : "");
+}
+
 BatchShare share_of(const Recipe& recipe, const Communicator* comm) {
   const int64_t ranks = comm ? comm->size() : 1;
   check(recipe.batch % ranks == 0, kOp, "--batch ", recipe.batch, " does not divide by ", ranks, " ranks");
@@ -140,6 +155,7 @@ RunSetup set_up_run(const Recipe& recipe, const TrainPlace& place, const TrainCa
     notice(callbacks, s.validation->notice());
   }
   s.model = make_model(recipe, s.plan, s.dtype, place.device);
+  if (recipe.matmul == "fp8") notice(callbacks, fp8_layers(*s.model, share.count * s.plan.window));
   s.identity = identify(recipe, s, validation ? &*validation : nullptr);
   if (!root) s.validation.reset();
   return s;

@@ -130,14 +130,19 @@ class Trainer::Run {
   }
 
   TrainResult finished_before() {
+    name_damaged();
     result_.end = TrainEnd::was_finished;
     result_.steps = recipe_.steps;
     return result_;
   }
 
+  void name_damaged() const {
+    for (const std::string& damaged : stand_.damaged) notice(cat("'", damaged, "' is damaged and is passed over"));
+  }
+
   void resume() {
     if (!recipe_.resume || recipe_.out.empty()) return;
-    for (const std::string& damaged : stand_.damaged) notice(cat("'", damaged, "' is damaged and is passed over"));
+    name_damaged();
     if (const auto folder = latest_checkpoint(recipe_.out)) {
       state_ = load_checkpoint(*folder, model_, optimizer_);
       Identity then = state_.recipe, current = setup_.identity;

@@ -55,7 +55,7 @@ TEST_CASE("Ranges and types are said in words, with an upper bound for threads")
 }
 
 TEST_CASE("Help lists common options first and names no types") {
-  for (const std::string verb : {"eval ppl", "eval passkey", "generate", "report"}) {
+  for (const std::string verb : {"eval ppl", "eval passkey", "generate", "report", "train"}) {
     const std::string help = ropewalk(verb + " --help").out;
     CAPTURE(help);
     for (const char* noise : {"TEXT", "INT", "UINT", "FLOAT", "REQUIRED", "NONNEGATIVE", "Excludes"})
@@ -78,6 +78,9 @@ TEST_CASE("The same option means the same in every verb: --model and --from, --r
   CHECK(ropewalk("--quiet eval ppl --model " + model + data + " --rope " + rope).out ==
         ropewalk("--quiet eval ppl --model " + model + data + " --scaling " + rope).out);
   CHECK(ropewalk("--quiet generate --from " + model + " --prompt x --tokens 2").code == 0);
+  CHECK(ropewalk("--quiet train" + data.substr(0, data.find(" --documents")) + " --model " + model + " --out '" +
+                 dir.path("long") + "' --method full --rope linear --target 32 --batch 2 --steps 1")
+            .code == 0);
 }
 
 TEST_CASE("Generating beyond the model's window is said in one line") {

@@ -19,6 +19,16 @@ std::vector<std::string> fuzz_seeds() {
   };
   with("\"merges\": []", "\"merges\": [\"< s\"]");
   with("\"merges\": []", "\"merges\": [[\"<\", \"s\"]]");
+  with("\"normalizer\": null",
+       "\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFKC\"}, "
+       "{\"type\": \"Strip\"}, {\"type\": \"Replace\", \"pattern\": {\"String\": \"a\"}, \"content\": \"bb\"}]}");
+  with("\"post_processor\": null",
+       "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": "
+       "{\"id\": \"<s>\"}}, {\"Sequence\": {\"id\": \"A\"}}]}");
+  with("\"lstrip\": false", "\"lstrip\": true");
+  with("\"single_word\": false", "\"single_word\": true");
+  with("\"special\": true", "\"special\": false, \"normalized\": true");
+  with("\"ignore_merges\": false", "\"ignore_merges\": true");
   seeds.push_back(
       R"({"added_tokens":[{"id":0,"content":"<unk>","special":true},{"id":1,"content":"<s>","special":true}],)"
       R"("normalizer":{"type":"Sequence","normalizers":[{"type":"Prepend","prepend":"▁"},{"type":"Replace","pattern":{"String":" "},"content":"▁"}]},)"

@@ -1,5 +1,4 @@
-// Where ops leave the largest |x| of what they make, for the 8-bit products that read it. Internal: for the library's own
-// .cpp files.
+// Internal: where ops leave the largest |x| of what they make, for the 8-bit products that read it.
 #pragma once
 #include <initializer_list>
 

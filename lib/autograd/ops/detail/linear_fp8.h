@@ -1,4 +1,4 @@
-// y = x W^T in 8-bit products: what linear() does with Matmul::fp8.
+// Internal: y = x W^T in 8-bit products, which is what linear() does with Matmul::fp8.
 //
 //   y  = e4m3(x) e4m3(W)^T        dx = e5m2(dy) e4m3(W)        dW = e5m2(dy)^T e4m3(x)
 //
