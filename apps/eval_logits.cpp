@@ -4,6 +4,7 @@
 
 #include "autograd/tape.h"
 #include "common.h"
+#include "tensor/folder.h"
 #include "tensor/safetensors.h"
 #include "verbs.h"
 
@@ -18,7 +19,7 @@ struct Options {
 
 void run(const Options& o, const Globals& globals) {
   const std::string folder = std::filesystem::path(o.out).parent_path().string();
-  check(folder.empty() || std::filesystem::is_directory(folder), "eval", "there is no folder '", folder, "' for --out");
+  check(folder.empty() || is_folder(folder), "eval", "there is no folder '", folder, "' for --out");
   const DType dtype = o.dtype == "bf16" ? DType::bf16 : o.dtype == "f64" ? DType::f64 : DType::f32;
   const std::unique_ptr<CausalLm> model = load_model(o.model, globals, o.rope, dtype);
   const int64_t count = static_cast<int64_t>(o.tokens.size()), vocab = model->config().vocab_size;

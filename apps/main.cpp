@@ -16,9 +16,8 @@ int failed(int code, const std::string& why) {
   return code;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+/// Declares the options of all verbs and runs the one that is asked for.
+int run(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);  // a write beyond the file size limit fails with a message instead
   CLI::App app{
       "ropewalk trains small LLaMA models, extends their context window by the RoPE methods of PI, PoSE, CLEX, E2-LLM "
@@ -57,8 +56,18 @@ int main(int argc, char** argv) {
     flush_standard_output();
     return 0;
   } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
-    return failed(2, argument_error(app, e));
+    if (e.get_exit_code() != 0) return failed(2, argument_error(app, e));
+    app.exit(e);  // --help, --version
+    flush_standard_output();
+    return 0;
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
   } catch (const Interrupted& e) {
     return 128 + e.signal;
   } catch (const std::exception& e) {

@@ -56,5 +56,5 @@ std::string prompt_text(const std::string& text, const std::string& file) {
   check(text.empty() || file.empty(), "generate", "--prompt and --prompt-file exclude each other");
   if (file.empty()) return text;
   if (file == "-") return std::string(std::istreambuf_iterator<char>(std::cin), {});
-  return read_file(file);
+  return read_file(file, rw::limits::prompt);
 }

@@ -40,8 +40,8 @@ def verbs():
     train = ["--quiet", "train", "--data", "text.txt", *TINY, "--steps", "6", "--save-every", "2", "--keep", "2"]
     return {
         "train": ([*train, "--out", "new"], ["new"]),
-        "train over a model": ([*train, "--out", "again", "--seed", "2"], []),
-        "resume": ([*train, "--out", "run", "--resume"], ["run"]),
+        "train over a model": ([*train, "--out", "again", "--seed", "2", "--overwrite"], []),
+        "resume": ([*train, "--schedule", "constant", "--out", "run", "--resume"], ["run"]),
         "extend": (["--quiet", "train", "--data", "text.txt", "--from", "model", "--method", "pose", "--scaling", "yarn",
                     "--target", "64", "--batch", "2", "--steps", "2", "--out", "long"], ["long"]),
         "tokenizer train": (["tokenizer", "train", "--data", "text.txt", "--vocab", "280", "--out", "tok2"], ["tok2"]),
@@ -96,7 +96,7 @@ def problem_after(before, after, name):
     for path, data in before.items():
         if path not in after:
             # Older checkpoints make room for newer ones, and a finished run's are replaced.
-            if re.match(r"(run|again)/checkpoint-\d+/", path):
+            if re.match(r"(run|again)/", path) and "notes" not in path:
                 continue
             return f"{path} is lost"
         if after[path] == data:
@@ -130,15 +130,9 @@ class Loop:
         (self.start / "old.json").write_text("{}\n")
         base = ["--quiet", "train", "--data", "text.txt", *TINY]
         for words in (["--steps", "2", "--out", "model"], ["--steps", "2", "--out", "again"],
-                      ["--steps", "4", "--save-every", "2", "--keep", "2", "--out", "run"]):
+                      ["--steps", "4", "--save-every", "2", "--keep", "2", "--schedule", "constant", "--out", "run"]):
             code, _, err = run([self.rw, *base, *words], self.start, seconds=300)
             assert code == 0, err
-        # The third one again, as if it had been stopped after step 4 of 6.
-        shutil.rmtree(self.start / "run")
-        code, _, err = run([self.rw, *base, "--steps", "6", "--save-every", "2", "--keep", "2", "--out", "run"], self.start,
-                           seconds=300)
-        assert code == 0, err
-        shutil.rmtree(self.start / "run/checkpoint-000006", ignore_errors=True)
         run([self.rw, "tokenizer", "train", "--data", "text.txt", "--vocab", "270", "--out", "tok"], self.start, seconds=300)
 
     def fresh(self):
@@ -207,7 +201,8 @@ class Loop:
             if any(path == o or path.startswith(o + "/") for o in outputs):
                 if path not in after:
                     return f"exit code 0 without {path}"
-                if path.endswith((".json", ".jsonl", ".safetensors")) and not same_results(after[path], want[path]):
+                timed = path.endswith(("trainer_state.json", "run.json", "cost.json"))  # times, and checksums of times
+                if path.endswith((".json", ".jsonl", ".safetensors")) and not timed and not same_results(after[path], want[path]):
                     return f"exit code 0 with another {path}"
         return None if len(out) == len(want_out) or name not in ("tokenizer encode", "generate") else "output lost with exit code 0"
 

@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 echo "== 1/3 dependencies"
 bash scripts/setup.sh
 echo "== 2/3 build (build/test)"
-cmake -S . -B build/test -DCMAKE_BUILD_TYPE=Release -DROPEWALK_NATIVE=ON >/dev/null
+cmake -S . -B build/test -DCMAKE_BUILD_TYPE=Release -DROPEWALK_NATIVE=ON -DROPEWALK_ASSERTIONS=ON >/dev/null
 cmake --build build/test -j "$(nproc)" >build/test/build.log 2>&1 || { tail -n 40 build/test/build.log; exit 1; }
 echo "== 3/3 tests"
 ctest --test-dir build/test --output-on-failure "$@"

@@ -10,6 +10,7 @@
 #include "data/text_file.h"
 #include "tensor/error.h"
 #include "tensor/file.h"
+#include "tensor/folder.h"
 #include "tensor/json_depth.h"
 #include "tensor/parallel_for.h"
 
@@ -129,8 +130,8 @@ std::vector<Document> load_corpus(const std::vector<std::string>& paths) {
   check(!paths.empty(), "corpus", "no path given");
   std::vector<Document> documents;
   for (const std::string& path : paths) {
-    check(fs::exists(path), "corpus", "'", path, "' does not exist");
-    if (!fs::is_directory(path)) {
+    check(path_exists(path), "corpus", "'", path, "' does not exist");
+    if (!is_folder(path)) {
       load_one(path, fs::path(path).filename(), documents);
       continue;
     }

@@ -9,6 +9,7 @@
 #include "data/tokenizer_json.hpp"
 #include "tensor/error.h"
 #include "tensor/file.h"
+#include "tensor/folder.h"
 
 namespace rw {
 namespace {
@@ -40,7 +41,7 @@ void refuse_other_kinds(std::string_view text, const std::string& path) {
 }
 
 std::unique_ptr<Tokenizer> load_file(const std::string& path) {
-  const std::string text = read_file(path);
+  const std::string text = read_file(path, limits::tokenizer);
   const std::string extension = fs::path(path).extension().string();
   refuse_other_kinds(text, path);
   if (extension == ".model") return std::make_unique<SentencePieceBpe>(parse_sentencepiece(text, path));
@@ -58,7 +59,7 @@ std::unique_ptr<Tokenizer> load_file(const std::string& path) {
 
 /// added_tokens.json: an object of text: id.
 void apply_added_tokens(Tokenizer& tokenizer, const std::string& path) {
-  const Json json = parse_json(read_file(path), path);
+  const Json json = parse_json(read_file(path, limits::tokenizer), path);
   check(json.is_object(), "tokenizer", path, " must be an object of token: id");
   std::vector<AddedToken> added;
   for (const auto& [text, id] : json.items()) {
@@ -99,7 +100,7 @@ std::string named_token(const Node& root, const char* key) {
 }
 
 void apply_config(Tokenizer& tokenizer, const std::string& path) {
-  const Json json = parse_json(read_file(path), path);
+  const Json json = parse_json(read_file(path, limits::tokenizer), path);
   check(json.is_object(), "tokenizer", path, " must be an object");
   const Node root(json, path);
   apply_added_tokens_decoder(tokenizer, root);
@@ -125,12 +126,13 @@ void apply_config(Tokenizer& tokenizer, const std::string& path) {
 
 /// vocab.json and merges.txt cut words as the model's tokenizer class does. Errors: a class with other rules.
 std::unique_ptr<Tokenizer> load_vocab(const std::string& folder) {
-  const std::string path = folder + "/vocab.json", text = read_file(path), config = folder + "/tokenizer_config.json";
+  const std::string path = folder + "/vocab.json", text = read_file(path, limits::tokenizer),
+                    config = folder + "/tokenizer_config.json";
   refuse_other_kinds(text, path);
   std::string name = "GPT2Tokenizer";
   bool space = false;
-  if (fs::exists(config)) {
-    const Json json = parse_json(read_file(config), config);
+  if (path_exists(config)) {
+    const Json json = parse_json(read_file(config, limits::tokenizer), config);
     const Node root(json, config);
     if (root.has("tokenizer_class")) name = root.at("tokenizer_class").text();
     space = root.flag("add_prefix_space", false);
@@ -145,13 +147,13 @@ std::unique_ptr<Tokenizer> load_vocab(const std::string& folder) {
 
 std::unique_ptr<Tokenizer> load_folder(const std::string& path) {
   for (const char* name : {"tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer.bin"}) {
-    if (!fs::exists(path + "/" + name)) continue;
+    if (!path_exists(path + "/" + name)) continue;
     return std::string_view(name) == "vocab.json" ? load_vocab(path) : load_file(path + "/" + name);
   }
-  check(!fs::exists(path + "/tekken.json"), "tokenizer", path,
+  check(!path_exists(path + "/tekken.json"), "tokenizer", path,
         " holds Mistral's tekken.json, which is not supported: convert it to a tokenizer.json with transformers");
-  for (const fs::directory_entry& entry : fs::directory_iterator(path)) {
-    check(entry.path().extension() != ".tiktoken", "tokenizer", entry.path().string(),
+  for (const std::string& name : names_in(path)) {
+    check(!name.ends_with(".tiktoken"), "tokenizer", path, "/", name,
           " is a tiktoken vocabulary, which is not supported: convert it to a tokenizer.json with transformers");
   }
   fail("tokenizer", path, " holds no tokenizer.json, tokenizer.model, vocab.json or tokenizer.bin");
@@ -160,14 +162,14 @@ std::unique_ptr<Tokenizer> load_folder(const std::string& path) {
 }  // namespace
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
-  if (!fs::is_directory(path)) return load_file(path);
+  if (!is_folder(path)) return load_file(path);
   std::unique_ptr<Tokenizer> tokenizer = load_folder(path);
-  if (fs::exists(path + "/added_tokens.json")) apply_added_tokens(*tokenizer, path + "/added_tokens.json");
+  if (path_exists(path + "/added_tokens.json")) apply_added_tokens(*tokenizer, path + "/added_tokens.json");
   const std::string config = path + "/tokenizer_config.json";
-  if (fs::exists(config)) apply_config(*tokenizer, config);
-  if (fs::exists(path + "/chat_template.jinja")) {  // takes precedence over the one in tokenizer_config.json
+  if (path_exists(config)) apply_config(*tokenizer, config);
+  if (path_exists(path + "/chat_template.jinja")) {  // takes precedence over the one in tokenizer_config.json
     Json kept = tokenizer->kept_config().empty() ? Json::object() : Json::parse(tokenizer->kept_config());
-    kept["chat_template"] = read_file(path + "/chat_template.jinja");
+    kept["chat_template"] = read_file(path + "/chat_template.jinja", limits::config);
     tokenizer->set_kept_config(kept.dump(-1, ' ', false, Json::error_handler_t::replace));
   }
   return tokenizer;

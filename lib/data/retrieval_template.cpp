@@ -66,7 +66,7 @@ RetrievalTemplate retrieval_template_from_json(const std::string& text, const st
 RetrievalTemplate choose_retrieval_template(const std::string& name) {
   if (name == "default") return default_retrieval_template();
   if (name == "short") return short_retrieval_template();
-  return retrieval_template_from_json(read_file(name), name);
+  return retrieval_template_from_json(read_file(name, limits::config), name);
 }
 
 }  // namespace rw

@@ -1,20 +1,21 @@
 // Reading text as tokens, and the fingerprint that tells texts apart.
 #include "data/text.h"
 
+#include <algorithm>
 #include <cstdio>
-#include <filesystem>
-#include <fstream>
 
 #include "tensor/error.h"
+#include "tensor/file.h"
+#include "tensor/folder.h"
 #include "tensor/hash.h"
 
 namespace rw {
 
 bool is_token_file(const std::string& path) {
-  std::error_code error;
-  if (!std::filesystem::is_regular_file(path, error)) return false;
+  if (!is_file(path)) return false;
+  const FileReader file(path);
   char head[8] = {};
-  std::ifstream(path, std::ios::binary).read(head, sizeof head);
+  file.read(0, head, std::min<int64_t>(file.size(), sizeof head));
   return std::string(head, sizeof head) == "RWTOKENS";
 }
 

@@ -179,7 +179,7 @@ std::string task_of(const Json& json) {
 }  // namespace
 
 std::vector<ChoiceItem> load_choices(const std::string& path, const std::string& wanted) {
-  std::istringstream in(read_file(path));
+  std::istringstream in(read_file(path, limits::text));
   std::vector<ChoiceItem> out;
   std::string text, task = wanted == "auto" ? "" : wanted;
   for (int64_t number = 1; std::getline(in, text); ++number) {

@@ -240,7 +240,7 @@ class LongBench : public EvalProtocol {
     if (options.documents > 0 && static_cast<int64_t>(items.size()) > options.documents)
       items.resize(static_cast<size_t>(options.documents));
     LongBenchOptions o = own_;
-    if (!prompt_file_.empty()) o.prompt = read_file(prompt_file_);
+    if (!prompt_file_.empty()) o.prompt = read_file(prompt_file_, limits::prompt);
     o.window = window_ > 0 ? window_ : s.window();
     o.bos = s.bos;
     o.eos = s.tokenizer.eos_id();

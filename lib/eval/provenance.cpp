@@ -6,10 +6,10 @@
 #include <cstring>
 #include <ctime>
 #include <filesystem>
-#include <fstream>
 #include <vector>
 
 #include "tensor/error.h"
+#include "tensor/file.h"
 #include "tensor/hash.h"
 #include "tensor/threads.h"
 
@@ -26,16 +26,15 @@ std::string hex(uint64_t value) {
 
 /// Eight bytes at a time: weights are large. The last word is filled up with zeros.
 uint64_t hash_file(const std::string& path, uint64_t hash) {
-  std::ifstream file(path, std::ios::binary);
-  check(file.good(), "eval", "cannot read '", path, "'");
+  const FileReader file(path);
   std::vector<uint64_t> words(size_t{1} << 17);
-  while (file) {
-    file.read(reinterpret_cast<char*>(words.data()), static_cast<std::streamsize>(words.size() * sizeof(uint64_t)));
-    const size_t bytes = static_cast<size_t>(file.gcount()), whole = (bytes + 7) / 8;
-    std::memset(reinterpret_cast<char*>(words.data()) + bytes, 0, whole * 8 - bytes);
-    hash = fnv1a<uint64_t>(std::span(words).first(whole), hash);
+  const int64_t most = static_cast<int64_t>(words.size() * sizeof(uint64_t));
+  for (int64_t at = 0; at < file.size(); at += most) {
+    const int64_t bytes = std::min(most, file.size() - at), whole = (bytes + 7) / 8;
+    words[static_cast<size_t>(whole - 1)] = 0;
+    file.read(at, words.data(), bytes);
+    hash = fnv1a<uint64_t>(std::span(words).first(static_cast<size_t>(whole)), hash);
   }
-  check(file.eof(), "eval", "cannot read '", path, "'");
   return hash;
 }
 

@@ -64,7 +64,7 @@ std::string text_of(const Json& json, const char* key) {
 /// Each line of a file of steps as JSON. A last line without an end may be half written and is left out.
 template <class Take>
 void read_steps(const std::string& path, Take take) {
-  std::istringstream in(read_file(path));
+  std::istringstream in(read_file(path, limits::metrics));
   std::string line;
   for (int64_t number = 1; std::getline(in, line); ++number) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
@@ -111,7 +111,7 @@ void read_validation(const std::string& path, ReportRun& run) {
 
 /// The flat recipe.toml that `ropewalk train` writes: key = "value" with \" and \\ escaped.
 void read_recipe(const std::string& path, ReportRun& run) {
-  std::istringstream in(read_file(path));
+  std::istringstream in(read_file(path, limits::metrics));
   std::string line;
   for (int64_t number = 1; std::getline(in, line); ++number) {
     const size_t equals = line.find('=');
@@ -172,7 +172,7 @@ void read_architecture(const Json& json, const fs::path& folder, const std::stri
 }
 
 void read_config(const fs::path& folder, ReportRun& run) {
-  const std::string path = (folder / "config.json").string(), text = read_file(path);
+  const std::string path = (folder / "config.json").string(), text = read_file(path, limits::config);
   read_architecture(parse_object(text, path), folder, path, run.facts);
   const RopeConfig rope = rope_configs_from_json(text).full;
   check(rope.original_window() >= 1 && rope.original_window() <= kMost, kOp, path,
@@ -189,7 +189,7 @@ void read_config(const fs::path& folder, ReportRun& run) {
 
 /// frequencies.json, as `ropewalk compare` leaves it: the frequencies at the target window, learned ones too.
 void read_frequencies(const std::string& path, ReportRun& run) {
-  const Json json = parse_object(read_file(path), path);
+  const Json json = parse_object(read_file(path, limits::evaluation), path);
   check(json.contains("inv_freq") && json["inv_freq"].is_array() && json["inv_freq"].size() <= kMostPairs, kOp, path,
         ": expected {\"inv_freq\": [...]} with at most ", kMostPairs, " numbers");
   run.inv_freq.clear();
@@ -203,7 +203,7 @@ void read_frequencies(const std::string& path, ReportRun& run) {
 
 /// CLEX without a frequencies.json: its two matrices are in the weights.
 void solve_clex(const fs::path& folder, ReportRun& run) {
-  const RopeConfig rope = rope_configs_from_json(read_file((folder / "config.json").string())).full;
+  const RopeConfig rope = rope_configs_from_json(read_file((folder / "config.json").string(), limits::config)).full;
   if (rope.rope_type() != "clex" || !is_file(folder / "model.safetensors")) return;
   if (const ClexRope* clex = rope.kind.get<ClexRope>(); clex && clex->max_factor > kMostFactor) return;
   const SafetensorsFile file((folder / "model.safetensors").string());
@@ -220,7 +220,7 @@ void solve_clex(const fs::path& folder, ReportRun& run) {
 
 /// cost.json, as `ropewalk train` leaves it.
 void read_cost(const std::string& path, ReportRun& run) {
-  const Json json = parse_object(read_file(path), path);
+  const Json json = parse_object(read_file(path, limits::evaluation), path);
   run.cost.seconds = std::max(run.cost.seconds, number_of(json, "seconds", path));
   run.cost.tokens = std::max(run.cost.tokens, count_of(json, "tokens", path));
   run.cost.peak_memory_bytes = count_of(json, "peak_memory_bytes", path);
@@ -323,7 +323,7 @@ void read_mark(const fs::path& folder, ReportRun& run) {
     f.state = model ? RunState::finished : RunState::stopped;
     return;
   }
-  const Json json = parse_object(read_file(path), path);
+  const Json json = parse_object(read_file(path, limits::evaluation), path);
   if (f.state != RunState::training)
     f.state = json.contains("model") && !json["model"].empty() ? RunState::finished : RunState::stopped;
   if (!json.contains("facts") || !json["facts"].is_object()) return;
@@ -349,7 +349,7 @@ int64_t read_evaluations(const fs::path& folder, const fs::path& model, ReportRu
   std::sort(files.begin(), files.end());
   std::optional<std::string> weights;
   for (const fs::path& file : files) {
-    const EvalResult result = eval_result_from_json(read_file(file.string()), file.string());
+    const EvalResult result = eval_result_from_json(read_file(file.string(), limits::evaluation), file.string());
     const std::string measured = result.protocol.text("weights");
     if (!measured.empty() && !weights && !model.empty()) weights = weights_checksum(model.string()).value_or("");
     if (!measured.empty() && !weights.value_or("").empty() && measured != *weights) {
@@ -375,7 +375,7 @@ bool same_folder(const std::string& a, const std::string& b) {
 
 /// An evaluation that stands anywhere, and the run it belongs to.
 void place_evaluation(const std::string& path, const std::vector<std::string>& folders, std::vector<ReportRun>& runs) {
-  const EvalResult result = eval_result_from_json(read_file(path), path);
+  const EvalResult result = eval_result_from_json(read_file(path, limits::evaluation), path);
   const std::string model = result.protocol.text("model"), weights = result.protocol.text("weights");
   for (size_t i = 0; i < folders.size(); ++i) {
     if (folders[i].empty()) continue;

@@ -34,16 +34,6 @@ bool is_control(uint32_t code) {
 
 }  // namespace
 
-bool is_utf8(std::string_view text) {
-  uint32_t code = 0;
-  for (size_t at = 0; at < text.size();) {
-    const size_t n = utf8_length(text, at, code);
-    if (n == 0) return false;
-    at += n;
-  }
-  return true;
-}
-
 std::string printable(std::string_view text) {
   constexpr char kDigits[] = "0123456789abcdef";
   std::string out;

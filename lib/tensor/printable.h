@@ -5,8 +5,6 @@
 
 namespace rw {
 
-/// Whether the bytes are well-formed UTF-8.
-bool is_utf8(std::string_view text);
 /// One line that is safe to show: control characters, marks that turn the direction of a line, and bytes that are not
 /// UTF-8 become escapes such as \n and \x1b. A path may hold any of them.
 std::string printable(std::string_view text);

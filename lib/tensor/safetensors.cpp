@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tensor/file.h"
+#include "tensor/half.h"
 #include "tensor/json_depth.h"
 
 namespace rw {
@@ -20,19 +21,6 @@ int64_t element_size(const std::string& dtype) {
   if (dtype == "F16" || dtype == "BF16" || dtype == "I16" || dtype == "U16") return 2;
   if (dtype == "BOOL" || dtype == "U8" || dtype == "I8" || dtype == "F8_E4M3" || dtype == "F8_E5M2") return 1;
   return 0;
-}
-
-float from_half(uint16_t h) {
-  const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16;
-  const uint32_t exponent = (h >> 10) & 31u, mantissa = h & 1023u;
-  if (exponent == 0) {  // zero and subnormals: mantissa * 2^-24
-    const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
-    return sign ? -magnitude : magnitude;
-  }
-  const uint32_t bits = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112u) << 23) | (mantissa << 13);
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
 }
 
 int64_t read_offset(const json& value, const std::string& path, const std::string& name) {
@@ -122,7 +110,7 @@ Tensor SafetensorsFile::load(const std::string& name) const {
       if (e.dtype == "F16") {
         uint16_t h;
         std::memcpy(&h, from, 2);
-        t.data<float>()[begin + i] = from_half(h);
+        t.data<float>()[begin + i] = half_to_float(h);
         continue;
       }
       int64_t value = *from;

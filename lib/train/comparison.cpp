@@ -15,6 +15,7 @@
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
 #include "tensor/file.h"
+#include "tensor/folder.h"
 #include "train/run_folder.h"
 #include "train/text.h"
 #include "train/toml.h"
@@ -34,7 +35,7 @@ std::string seconds_text(double seconds) {
 
 Settings read_settings(const std::string& path) {
   Settings out;
-  for (const TomlSection& s : parse_toml(read_file(path), path, kOp)) {
+  for (const TomlSection& s : parse_toml(read_file(path, limits::recipe), path, kOp)) {
     for (const TomlItem& item : s.items) out[item.key] = item.values.empty() ? "" : item.values[0];
   }
   return out;
@@ -49,7 +50,7 @@ std::string to_settings_toml(const Settings& settings) {
 /// True if the marker stands. Errors: it was left by other settings.
 bool is_done(const std::string& folder, const Settings& settings) {
   const std::string marker = folder + "/stage.toml";
-  if (!fs::exists(marker)) return false;
+  if (!path_exists(marker)) return false;
   const std::string differs = difference(read_settings(marker), settings);
   check(differs.empty(), kOp, "'", folder, "' was made with other settings: ", differs,
         "; remove it or choose another --out");
@@ -98,10 +99,10 @@ std::vector<const ComparisonArm*> Comparison::wanted() const {
 }
 
 StageState Comparison::state(const std::string& name) const {
-  if (!fs::exists(folder(name))) return StageState::waiting;
-  if (!fs::exists(folder(name) + "/stage.toml")) return StageState::under_way;
+  if (!path_exists(folder(name))) return StageState::waiting;
+  if (!path_exists(folder(name) + "/stage.toml")) return StageState::under_way;
   for (const ComparisonEval& e : recipe_.evals) {
-    if (!fs::exists(folder(name) + "/eval-" + e.name + ".json")) return StageState::trained;
+    if (!path_exists(folder(name) + "/eval-" + e.name + ".json")) return StageState::trained;
   }
   return StageState::done;
 }
@@ -204,7 +205,8 @@ bool Comparison::prepare_base() {
     config.tokenizer = recipe_.vocab > 0 ? folder("tokenizer") : recipe_.tokenizer;
     if (!train("base", config, recipe_.base_settings)) return false;
   } else if (!is_done(folder("base"), recipe_.base_settings)) {
-    write_file_atomic(folder("base") + "/config.json", read_file(model_folder(recipe_.model) + "/config.json"));
+    write_file_atomic(folder("base") + "/config.json",
+                      read_file(model_folder(recipe_.model) + "/config.json", limits::config));
     mark_done(folder("base"), recipe_.base_settings);
   }
   evaluate("base", base_folder(), "");
@@ -246,7 +248,7 @@ void Comparison::prepare_zero_shot(const ComparisonArm& arm) {
   if (is_done(folder(arm.name), arm.settings)) return;
   const ModelConfig base = read_hf_config(model_folder(base_folder()));
   const RunPlan plan = make_plan(arm.train, *make_byte_tokenizer(), &base);
-  auto config = nlohmann::json::parse(read_file(model_folder(base_folder()) + "/config.json"));
+  auto config = nlohmann::json::parse(read_file(model_folder(base_folder()) + "/config.json", limits::config));
   config.erase("rope_parameters");
   config["rope_scaling"] = nlohmann::json::parse(rope_scaling_to_json(plan.model.rope));
   config["max_position_embeddings"] = plan.model.rope.max_position_embeddings;
@@ -279,7 +281,8 @@ void Comparison::evaluate(const std::string& name, const std::string& model, con
   for (const ComparisonEval& e : recipe_.evals) {
     const std::string path = folder(name) + "/eval-" + e.name + ".json";
     const std::string settings = to_toml(e.settings);
-    if (fs::exists(path) && eval_result_from_json(read_file(path), path).protocol.text("settings") == settings)
+    if (path_exists(path) &&
+        eval_result_from_json(read_file(path, limits::evaluation), path).protocol.text("settings") == settings)
       continue;
     if (!loaded) {
       loaded = load_hf(model_folder(model), {.compute = o_.device.is_cuda() ? DType::bf16 : DType::f32,
@@ -313,8 +316,8 @@ void Comparison::write_frequencies(const std::string& name, const CausalLm& mode
 }
 
 void Comparison::drop_weights(const std::string& name) const {
-  for (const auto& entry : fs::directory_iterator(folder(name))) {
-    if (entry.path().extension() == ".safetensors") fs::remove(entry.path());
+  for (const std::string& file : names_in(folder(name))) {
+    if (file.ends_with(".safetensors")) remove_tree(folder(name) + "/" + file);
   }
 }
 

@@ -8,6 +8,7 @@
 
 #include "nn/io/checkpoint.h"
 #include "tensor/file.h"
+#include "tensor/folder.h"
 #include "train/recipe_fields.h"
 #include "train/toml.h"
 
@@ -202,7 +203,7 @@ class Reader {
 
   /// A model folder, or the folder of another comparison, whose base and text are then taken.
   void take_base(const std::string& path) {
-    const bool comparison = std::filesystem::exists(path + "/base/config.json");
+    const bool comparison = path_exists(path + "/base/config.json");
     out_.model = comparison ? path + "/base" : path;
     base_text_ = comparison ? path + "/text/train.tokens" : "";
     static_cast<void>(model_folder(out_.model));
@@ -242,7 +243,7 @@ class Reader {
     out_.base_settings = settings_of(merged(mix_, base_));
     if (!out_.model.empty()) {
       const std::string folder = model_folder(out_.model), stage = folder + "/stage.toml";
-      const bool made_here = std::filesystem::exists(stage);
+      const bool made_here = path_exists(stage);
       out_.base_settings = {{"model", file_checksum(made_here ? stage : folder + "/config.json")}};
     }
     out_.base_settings["data"] = text;

@@ -10,6 +10,7 @@
 
 #include "tensor/error.h"
 #include "tensor/file.h"
+#include "tensor/folder.h"
 
 namespace rw {
 namespace {
@@ -65,7 +66,7 @@ std::vector<Number> numbers_of(const std::string& name, const EvalResult& result
 }
 
 std::vector<Number> cost_of(const std::string& path) {
-  const auto json = nlohmann::json::parse(read_file(path), nullptr, false);
+  const auto json = nlohmann::json::parse(read_file(path, limits::config), nullptr, false);
   if (!json.is_object()) return {};
   const auto number = [&](const char* key) {
     return json.contains(key) && json[key].is_number() ? json[key].get<double>() : 0.0;
@@ -79,10 +80,9 @@ std::vector<Number> cost_of(const std::string& path) {
 /// Files eval-*.json of a folder, by name.
 std::vector<fs::path> evaluations(const std::string& folder) {
   std::vector<fs::path> files;
-  if (!fs::is_directory(folder)) return files;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("eval-") && name.ends_with(".json")) files.push_back(entry.path());
+  if (!is_folder(folder)) return files;
+  for (const std::string& name : names_in(folder)) {
+    if (name.starts_with("eval-") && name.ends_with(".json")) files.push_back(fs::path(folder) / name);
   }
   std::sort(files.begin(), files.end());
   return files;
@@ -149,9 +149,11 @@ std::vector<ArmMetric> arm_metrics(const std::vector<ArmRuns>& arms) {
     for (const std::string& folder : arm.folders) {
       for (const fs::path& file : evaluations(folder)) {
         const std::string stem = file.stem().string().substr(5);
-        for (const Number& n : numbers_of(stem, eval_result_from_json(read_file(file.string()), file.string()))) put(n);
+        for (const Number& n :
+             numbers_of(stem, eval_result_from_json(read_file(file.string(), limits::evaluation), file.string())))
+          put(n);
       }
-      if (fs::exists(folder + "/cost.json")) {
+      if (path_exists(folder + "/cost.json")) {
         for (const Number& n : cost_of(folder + "/cost.json")) put(n);
       }
     }

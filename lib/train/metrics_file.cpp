@@ -11,6 +11,7 @@
 
 #include "tensor/error.h"
 #include "tensor/file.h"
+#include "tensor/folder.h"
 #include "tensor/json_depth.h"
 
 namespace rw {
@@ -32,8 +33,8 @@ std::optional<int64_t> step_of(const std::string& line) {
 
 MetricsFile::MetricsFile(const std::string& path, int64_t first_step) : path_(path) {
   std::string kept;
-  if (first_step > 0 && std::filesystem::exists(path)) {
-    std::istringstream in(read_file(path));
+  if (first_step > 0 && path_exists(path)) {
+    std::istringstream in(read_file(path, limits::metrics));
     for (std::string line; std::getline(in, line);) {
       const auto step = step_of(line);
       if (!step || *step >= first_step) continue;

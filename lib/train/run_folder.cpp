@@ -15,6 +15,7 @@
 #include "nn/io/checkpoint.h"
 #include "tensor/error.h"
 #include "tensor/file.h"
+#include "tensor/folder.h"
 #include "tensor/json_depth.h"
 #include "train/text.h"
 
@@ -60,7 +61,7 @@ bool same_folder(const std::string& a, const std::string& b) {
 json read_mark(const std::string& path) {
   std::error_code error;
   if (!fs::exists(path, error)) return nullptr;
-  const std::string text = read_file(path);
+  const std::string text = read_file(path, limits::trainer_state);
   check_json_depth(text, kOp, path);
   json mark = json::parse(text, nullptr, false);
   check(mark.is_object() && mark.contains("identity") && mark["identity"].is_object(), kOp, "'", path,
@@ -205,7 +206,7 @@ void RunFolder::begin(const std::vector<std::string>& sources, const Identity& i
   }
   check_place(sources);
   remove_unfinished(path_);
-  if (use_ == FolderUse::resume && fs::exists(mark_path())) {
+  if (use_ == FolderUse::resume && path_exists(mark_path())) {
     json mark = read_mark(mark_path());
     if (identity_of(mark["identity"]) != identity) mark.erase("model");  // of fewer steps: no longer the finished one
     mark["identity"] = identity;
@@ -224,7 +225,7 @@ void RunFolder::put_model(const std::function<void(const std::string& folder)>& 
   make_folder(kOp, beside);
   write(beside);
   std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(beside)) names.push_back(entry.path().filename().string());
+  names = rw::names_in(beside);
   const std::string config = path_ + "/config.json";
   if (fs::exists(config, error)) {
     fs::remove(config, error);

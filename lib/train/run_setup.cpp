@@ -164,8 +164,8 @@ RunSetup set_up_run(const Recipe& recipe, const TrainPlace& place, const TrainCa
 DType saved_dtype(const Recipe& recipe) {
   if (recipe.save_dtype != "auto") return recipe.save_dtype == "bf16" ? DType::bf16 : DType::f32;
   if (recipe.from.empty()) return DType::f32;
-  const auto json =
-      nlohmann::json::parse(read_file(model_folder(recipe.from) + "/config.json"), nullptr, /*allow_exceptions=*/false);
+  const auto json = nlohmann::json::parse(read_file(model_folder(recipe.from) + "/config.json", limits::config),
+                                          nullptr, /*allow_exceptions=*/false);
   for (const char* key : {"torch_dtype", "dtype"}) {
     if (json.is_object() && json.contains(key) && json[key] == "bfloat16") return DType::bf16;
   }

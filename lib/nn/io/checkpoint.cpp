@@ -14,7 +14,9 @@
 
 #include "nn/io/hf.h"
 #include "tensor/file.h"
+#include "tensor/folder.h"
 #include "tensor/json_depth.h"
+#include "tensor/system_error.h"
 
 namespace rw {
 namespace {
@@ -85,7 +87,7 @@ bool is_ours(const std::string& folder) {
   std::error_code error;
   if (fs::exists(folder + "/optimizer.safetensors", error)) return true;
   try {
-    const std::string text = read_file(folder + "/trainer_state.json");
+    const std::string text = read_file(folder + "/trainer_state.json", limits::trainer_state);
     check_json_depth(text, "checkpoint", folder);
     const json state = json::parse(text, nullptr, false);
     return state.is_object() && state.contains("fnv1a");
@@ -99,11 +101,16 @@ bool whole(const std::string& folder, bool checksums = true) {
   try {
     const json state = read_state(folder);
     for (const auto& [name, file] : state.at("files").items()) {
+      if (name.find('/') != std::string::npos || name == "..") return false;
       const std::string path = folder + "/" + name;
       if (static_cast<int64_t>(fs::file_size(path)) != file.at("bytes").get<int64_t>()) return false;
       if (checksums && file_checksum(path) != file.at("fnv1a").get<std::string>()) return false;
     }
     return true;
+  } catch (const SystemError&) {  // says nothing about the files
+    throw;
+  } catch (const std::bad_alloc&) {
+    throw;
   } catch (const std::exception&) {
     return false;
   }
@@ -248,7 +255,7 @@ void remove_unfinished(const std::string& out) {
 }
 
 std::string model_folder(const std::string& path) {
-  if (fs::exists(path + "/config.json")) return path;
+  if (path_exists(path + "/config.json")) return path;
   if (const auto checkpoint = latest_checkpoint(path)) return *checkpoint;
   fail("model", "'", path, "' is not a model folder (no config.json and no whole checkpoint in it)");
 }

@@ -2,11 +2,11 @@
 #include "nn/io/generation_config.h"
 
 #include <cmath>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "tensor/error.h"
 #include "tensor/file.h"
+#include "tensor/folder.h"
 #include "tensor/json_depth.h"
 
 namespace rw {
@@ -26,8 +26,8 @@ int32_t token_of(const Json& value, const std::string& path) {
 GenerationConfig read_generation_config(const std::string& folder) {
   GenerationConfig out;
   const std::string path = folder + "/generation_config.json";
-  if (!std::filesystem::exists(path)) return out;
-  const std::string text = read_file(path);
+  if (!path_exists(path)) return out;
+  const std::string text = read_file(path, limits::config);
   check_json_depth(text, kOp, path);
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   check(json.is_object(), kOp, path, " must be a JSON object");

@@ -12,6 +12,7 @@
 #include "nn/families/family.h"
 #include "nn/io/weight_files.h"
 #include "tensor/file.h"
+#include "tensor/folder.h"
 
 namespace rw {
 namespace {
@@ -28,11 +29,11 @@ std::string shard_name(size_t i, size_t n) {
 }  // namespace
 
 ModelConfig read_hf_config(const std::string& folder) {
-  check(fs::is_directory(folder), "load", "there is no model folder '", folder, "'");
+  check(is_folder(folder), "load", "there is no model folder '", folder, "'");
   const std::string path = folder + "/config.json";
-  check(fs::exists(path), "load", "'", folder, "' has no config.json");
+  check(path_exists(path), "load", "'", folder, "' has no config.json");
   refuse_lfs_pointer(path);
-  return model_config_from_json(read_file(path));
+  return model_config_from_json(read_file(path, limits::config));
 }
 
 void assign_weights(CausalLm& model, const std::function<Tensor(const std::string&)>& find) {

@@ -2,12 +2,12 @@
 #include "nn/io/weight_files.h"
 
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "tensor/error.h"
 #include "tensor/file.h"
+#include "tensor/folder.h"
 #include "tensor/json_depth.h"
 
 namespace rw {
@@ -19,12 +19,12 @@ using nlohmann::json;
 /// What a folder without safetensors may hold instead.
 [[noreturn]] void refuse_other_formats(const std::string& folder) {
   for (const char* name : {"pytorch_model.bin", "pytorch_model.bin.index.json"}) {
-    if (!fs::exists(folder + "/" + name)) continue;
+    if (!path_exists(folder + "/" + name)) continue;
     fail("load", "'", folder, "' has its weights in ", name,
          ", PyTorch's pickle format, which is not read. Convert them with transformers: "
          "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)");
   }
-  if (fs::exists(folder + "/adapter_model.safetensors")) {
+  if (path_exists(folder + "/adapter_model.safetensors")) {
     fail("load", "'", folder,
          "' holds an adapter (adapter_model.safetensors) without its base model. Merge the two with peft: "
          "model.merge_and_unload().save_pretrained(NEW_FOLDER)");
@@ -44,20 +44,20 @@ using nlohmann::json;
 }  // namespace
 
 void refuse_lfs_pointer(const std::string& path) {
-  std::error_code error;
-  if (!fs::is_regular_file(path, error) || fs::file_size(path, error) > 1024 || error) return;
-  std::ifstream in(path, std::ios::binary);
-  std::string line;
-  std::getline(in, line);
-  check(!line.starts_with("version https://git-lfs"), "load", "'", path,
+  if (!is_file(path)) return;
+  const FileReader file(path);
+  if (file.size() > 1024) return;
+  std::string text(static_cast<size_t>(file.size()), '\0');
+  file.read(0, text.data(), file.size());
+  check(!text.starts_with("version https://git-lfs"), "load", "'", path,
         "' is a git-lfs pointer: the file itself was not downloaded. Run `git lfs pull` in its folder");
 }
 
 WeightFiles::WeightFiles(const std::string& folder) {
   const std::string single = folder + "/model.safetensors", index = folder + "/model.safetensors.index.json";
-  if (fs::exists(single)) {
+  if (path_exists(single)) {
     add(single);
-  } else if (fs::exists(index)) {
+  } else if (path_exists(index)) {
     add_shards(folder, index);
   } else {
     refuse_other_formats(folder);
@@ -66,7 +66,7 @@ WeightFiles::WeightFiles(const std::string& folder) {
 
 void WeightFiles::add_shards(const std::string& folder, const std::string& index) {
   refuse_lfs_pointer(index);
-  const std::string text = read_file(index);
+  const std::string text = read_file(index, limits::index);
   check_json_depth(text, "load", index);
   const json j = json::parse(text, nullptr, false);
   check(j.is_object() && j.contains("weight_map") && j["weight_map"].is_object(), "load", index, " has no weight_map");
@@ -79,7 +79,7 @@ void WeightFiles::add_shards(const std::string& folder, const std::string& index
     files.insert(name);
   }
   for (const std::string& name : files) {
-    check(fs::exists(folder + "/" + name), "load", "'", folder, "' lacks '", name, "', which ",
+    check(path_exists(folder + "/" + name), "load", "'", folder, "' lacks '", name, "', which ",
           "model.safetensors.index.json names");
     add(folder + "/" + name);
   }
