@@ -18,6 +18,7 @@ constexpr int64_t kAlignment = 32;
 constexpr int64_t kBlock = 32;               // elements of a Q8_0 block
 constexpr int64_t kBlockBytes = 2 + kBlock;  // an f16 scale and 32 int8
 constexpr uint32_t kMostDims = 4;
+constexpr int64_t kElements = 1 << 20;  // converted at a time; a multiple of kBlock
 
 /// Bytes of a number; 0 for strings and arrays.
 int64_t size_of_type(GgufType type) {
@@ -84,23 +85,19 @@ double number_at(GgufType type, const std::string& bytes, uint64_t index) {
   return static_cast<double>(integer_at(type, bytes, index));
 }
 
-/// Walks through the header of a mapped file. Nothing is believed before it was checked against what is left.
+/// Walks through the header of a file. Nothing is believed before it was checked against what is left.
 class Reader {
  public:
-  Reader(const unsigned char* data, int64_t size, const std::string& path) : data_(data), size_(size), path_(path) {}
+  Reader(const FileReader& file, const std::string& path) : file_(file), size_(file.size()), path_(path) {}
 
   int64_t position() const { return at_; }
   template <class T>
   T number() {
     T value;
-    std::memcpy(&value, take(sizeof(T)), sizeof(T));
+    take(&value, sizeof(T));
     return value;
   }
-  std::string string() {
-    const uint64_t length = number<uint64_t>();
-    const auto* p = reinterpret_cast<const char*>(take(length));
-    return std::string(p, p + length);
-  }
+  std::string string() { return bytes(number<uint64_t>()); }
   GgufType type() {
     const uint32_t t = number<uint32_t>();
     check(t <= 12, kOp, path_, ": unknown type ", t, " of a metadata value at byte ", at_ - 4);
@@ -126,21 +123,40 @@ class Reader {
     const auto width = static_cast<uint64_t>(size_of_type(v.element));
     check(v.count <= static_cast<uint64_t>(size_ - at_) / width, kOp, path_, ": a list of ", v.count,
           " numbers does not fit into the file");
-    const auto* p = reinterpret_cast<const char*>(take(v.count * width));
-    v.bytes.assign(p, v.count * width);
+    v.bytes = bytes(v.count * width);
     return v;
   }
 
  private:
-  const unsigned char* take(uint64_t n) {
+  void expect(uint64_t n) const {
     check(n <= static_cast<uint64_t>(size_ - at_), kOp, path_, ": the file ends within its header, ", size_ - at_,
           " bytes left, ", n, " expected");
-    const unsigned char* p = data_ + at_;
-    at_ += static_cast<int64_t>(n);
-    return p;
   }
-  const unsigned char* data_;
-  int64_t size_, at_ = 0;
+  std::string bytes(uint64_t n) {
+    expect(n);
+    std::string out(n, '\0');
+    take(out.data(), n);
+    return out;
+  }
+  void take(void* to, uint64_t n) {
+    expect(n);
+    if (n > kPart) {
+      file_.read(at_, to, static_cast<int64_t>(n));
+    } else {
+      if (at_ < begin_ || at_ + static_cast<int64_t>(n) > begin_ + static_cast<int64_t>(part_.size())) {
+        begin_ = at_;
+        part_.resize(static_cast<size_t>(std::min<int64_t>(kPart, size_ - at_)));
+        file_.read(begin_, part_.data(), static_cast<int64_t>(part_.size()));
+      }
+      std::memcpy(to, part_.data() + (at_ - begin_), n);
+    }
+    at_ += static_cast<int64_t>(n);
+  }
+
+  static constexpr int64_t kPart = 1 << 16;
+  const FileReader& file_;
+  int64_t size_, at_ = 0, begin_ = 0;
+  std::string part_;  // bytes [begin_, begin_ + size) of the file
   const std::string& path_;
 };
 
@@ -180,6 +196,26 @@ GgufFile::Entry read_entry(Reader& in, const std::string& name, const std::strin
   return entry;
 }
 
+float half_at(const unsigned char* p) {
+  uint16_t h;
+  std::memcpy(&h, p, 2);
+  return half_to_float(h);
+}
+
+/// `count` elements of F16 or Q8_0 as f32.
+void widen(uint32_t type, const unsigned char* from, int64_t count, float* to) {
+  if (type == static_cast<uint32_t>(GgmlType::f16)) {
+    for (int64_t i = 0; i < count; ++i) to[i] = half_at(from + 2 * i);
+    return;
+  }
+  for (int64_t block = 0; block < count / kBlock; ++block) {
+    const unsigned char* p = from + block * kBlockBytes;
+    const float scale = half_at(p);
+    for (int64_t i = 0; i < kBlock; ++i)
+      to[block * kBlock + i] = scale * static_cast<float>(static_cast<int8_t>(p[2 + i]));
+  }
+}
+
 const GgufValue* find(const std::map<std::string, GgufValue>& metadata, const std::string& key) {
   const auto it = metadata.find(key);
   return it == metadata.end() ? nullptr : &it->second;
@@ -198,18 +234,16 @@ std::string ggml_type_name(uint32_t type) {
   return it == names.end() ? cat("type ", type) : it->second;
 }
 
-GgufFile::GgufFile(const std::string& path) : path_(path) {
-  const MappedFile map = map_file(path);
-  mapping_ = map.owner;
-  check(map.size >= 24, kOp, path, ": ", map.size, " bytes is too short for a GGUF file");
-  Reader in(map.data, map.size, path_);
+GgufFile::GgufFile(const std::string& path) : path_(path), file_(path) {
+  check(file_.size() >= 24, kOp, path, ": ", file_.size(), " bytes is too short for a GGUF file");
+  Reader in(file_, path_);
   check(in.number<uint32_t>() == 0x46554747u, kOp, path, ": is not a GGUF file (it does not begin with \"GGUF\")");
   const uint32_t version = in.number<uint32_t>();
   check(version == 2 || version == 3, kOp, path, ": version must be 2 or 3, got ", version);
   const uint64_t tensors = in.number<uint64_t>(), keys = in.number<uint64_t>();
-  const auto most = static_cast<uint64_t>(map.size) / 13;  // the shortest key and the shortest tensor take more
+  const auto most = static_cast<uint64_t>(file_.size()) / 13;  // the shortest key and the shortest tensor take more
   check(tensors <= most && keys <= most, kOp, path, ": ", tensors, " tensors and ", keys, " keys do not fit into ",
-        map.size, " bytes");
+        file_.size(), " bytes");
   for (uint64_t i = 0; i < keys; ++i) {
     const std::string key = in.string();
     check(metadata_.emplace(key, in.value()).second, kOp, path, ": the key '", key, "' stands there twice");
@@ -221,13 +255,12 @@ GgufFile::GgufFile(const std::string& path) : path_(path) {
   const int64_t alignment = find_integer("general.alignment").value_or(kAlignment);
   check(alignment >= 8 && alignment <= 1 << 20 && alignment % 8 == 0, kOp, path,
         ": general.alignment must be a multiple of 8 up to 1048576, got ", alignment);
-  const int64_t begin = (in.position() + alignment - 1) / alignment * alignment;
-  data_size_ = std::max<int64_t>(0, map.size - begin);
-  data_ = map.data + std::min(begin, map.size);
+  data_begin_ = (in.position() + alignment - 1) / alignment * alignment;
+  const int64_t data_size = std::max<int64_t>(0, file_.size() - data_begin_);
   for (const auto& [name, entry] : entries_) {
     check(entry.begin % alignment == 0, kOp, path, ": tensor '", name, "' is not aligned to ", alignment, " bytes");
     const int64_t bytes = bytes_of(entry.type, entry.shape.numel());
-    check(entry.begin <= data_size_ && bytes <= data_size_ - entry.begin, kOp, path, ": tensor '", name,
+    check(entry.begin <= data_size && bytes <= data_size - entry.begin, kOp, path, ": tensor '", name,
           "' reaches beyond the end of the file");
   }
 }
@@ -304,34 +337,23 @@ Tensor GgufFile::load(const std::string& name) const {
   const int64_t n = e.shape.numel();
   check(bytes_of(e.type, n) >= 0, kOp, path_, ": tensor '", name, "' is stored as ", ggml_type_name(e.type),
         "; expected F32, F16, BF16 or Q8_0");
-  const unsigned char* from = data_ + e.begin;
-  if (e.type == static_cast<uint32_t>(GgmlType::bf16)) {
-    Tensor t = Tensor::empty(e.shape, DType::bf16);
-    if (n > 0) std::memcpy(t.raw(), from, static_cast<size_t>(n) * 2);
+  check(e.type != static_cast<uint32_t>(GgmlType::q8_0) ||
+            (e.shape.rank() > 0 && e.shape[e.shape.rank() - 1] % kBlock == 0),
+        kOp, path_, ": tensor '", name, "' of shape ", e.shape, " cannot be Q8_0: its rows must be a multiple of ",
+        kBlock);
+  const int64_t begin = data_begin_ + e.begin;
+  if (e.type == static_cast<uint32_t>(GgmlType::bf16) || e.type == static_cast<uint32_t>(GgmlType::f32)) {
+    Tensor t = Tensor::empty(e.shape, e.type == static_cast<uint32_t>(GgmlType::bf16) ? DType::bf16 : DType::f32);
+    if (n > 0) file_.read(begin, t.raw(), t.bytes());
     return t;
   }
   Tensor t = Tensor::empty(e.shape, DType::f32);
-  float* to = t.data<float>();
-  if (e.type == static_cast<uint32_t>(GgmlType::f32)) {
-    if (n > 0) std::memcpy(to, from, static_cast<size_t>(n) * 4);
-    return t;
-  }
-  const auto half = [](const unsigned char* p) {
-    uint16_t h;
-    std::memcpy(&h, p, 2);
-    return half_to_float(h);
-  };
-  if (e.type == static_cast<uint32_t>(GgmlType::f16)) {
-    for (int64_t i = 0; i < n; ++i) to[i] = half(from + 2 * i);
-    return t;
-  }
-  check(e.shape.rank() > 0 && e.shape[e.shape.rank() - 1] % kBlock == 0, kOp, path_, ": tensor '", name, "' of shape ",
-        e.shape, " cannot be Q8_0: its rows must be a multiple of ", kBlock);
-  for (int64_t block = 0; block < n / kBlock; ++block) {
-    const unsigned char* p = from + block * kBlockBytes;
-    const float scale = half(p);
-    for (int64_t i = 0; i < kBlock; ++i)
-      to[block * kBlock + i] = scale * static_cast<float>(static_cast<int8_t>(p[2 + i]));
+  std::vector<unsigned char> part;
+  for (int64_t first = 0; first < n; first += kElements) {
+    const int64_t count = std::min(kElements, n - first);
+    part.resize(static_cast<size_t>(bytes_of(e.type, count)));
+    file_.read(begin + bytes_of(e.type, first), part.data(), static_cast<int64_t>(part.size()));
+    widen(e.type, part.data(), count, t.data<float>() + first);
   }
   return t;
 }

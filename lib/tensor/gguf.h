@@ -7,13 +7,13 @@
 #pragma once
 #include <cstdint>
 #include <map>
-#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "tensor/file.h"
 #include "tensor/tensor.h"
 
 namespace rw {
@@ -59,7 +59,7 @@ struct GgufValue {
   static GgufValue string_list(std::vector<std::string> values);
 };
 
-/// A memory-mapped GGUF file. The header is checked whole when the file is opened: counts, sizes, types, alignment and
+/// A GGUF file. The header is checked whole when the file is opened: counts, sizes, types, alignment and
 /// bounds. Reading a file of n bytes takes at most 8n bytes of memory and time linear in n.
 /// Thread safety: const functions may be called from many threads at once.
 class GgufFile {
@@ -96,9 +96,8 @@ class GgufFile {
 
  private:
   std::string path_;
-  std::shared_ptr<void> mapping_;
-  const unsigned char* data_ = nullptr;
-  int64_t data_size_ = 0;
+  FileReader file_;
+  int64_t data_begin_ = 0;  // of the data part, in the file
   std::map<std::string, GgufValue> metadata_;
   std::map<std::string, Entry> entries_;
 };
