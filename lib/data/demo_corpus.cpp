@@ -1,3 +1,4 @@
+// The built-in stories: small sentences with names, numbers and promises that are kept later, from a seed.
 #include "data/demo_corpus.h"
 
 #include <array>
