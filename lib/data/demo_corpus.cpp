@@ -1,4 +1,4 @@
-// The built-in stories: small sentences with names, numbers and promises that are kept later, from a seed.
+// The built-in stories: people meet, and what is said of one early is needed again later. Made from a seed.
 #include "data/demo_corpus.h"
 
 #include <array>
