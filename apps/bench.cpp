@@ -27,6 +27,8 @@ using namespace rw;
 
 namespace {
 
+constexpr double kPeakFlops = 989e12;  // dense bf16 of an H100 or H200 by its datasheet
+
 /// A row of `bench cuda`: a shape, or M at its usual batch with blocks recomputed or its samples in several forwards,
 /// or X with whole masters and f32 gradients, or L with split masters.
 struct TrainingRow {

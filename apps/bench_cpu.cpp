@@ -157,8 +157,6 @@ void bench_clex(Table& table) {
       }));
 }
 
-constexpr double kPeakFlops = 989e12;  // dense bf16 of an H100 or H200 by its datasheet
-
 }  // namespace
 
 void bench_cpu(const BenchOptions& o, const Globals& globals) {
