@@ -9,39 +9,79 @@
 namespace rw {
 namespace {
 
+cuda::DecoderLayer layer_of(const Block& block, const LayerDescription& description, const KvCache::Layer& cache) {
+  const auto weight = [](const Norm* norm) { return norm ? norm->weight().value() : Tensor(); };
+  const auto bias = [](const Norm* norm) { return norm ? norm->bias().value() : Tensor(); };
+  // Side by side, attention and MLP may share a norm.
+  const Norm *before = block.attention_norm(),
+             *between = block.mlp_norm() || block.mlp_out_norm() ? block.mlp_norm() : before;
+  const Attention& attention = block.attention();
+  const Mlp& mlp = block.mlp();
+  return {.input_norm = weight(before),
+          .qkv = attention.qkv().weight().value(),
+          .o = attention.output().weight().value(),
+          .post_norm = weight(between),
+          .gate_up = mlp.up().weight().value(),
+          .down = mlp.down().weight().value(),
+          .k = cache.k,
+          .v = cache.v,
+          .qkv_bias = attention.qkv().bias().value(),
+          .o_bias = attention.output().bias().value(),
+          .gate_up_bias = mlp.up().bias().value(),
+          .down_bias = mlp.down().bias().value(),
+          .input_norm_bias = bias(before),
+          .post_norm_bias = bias(between),
+          .q_norm = attention.q_norm().value(),
+          .k_norm = attention.k_norm().value(),
+          .attention_norm = weight(block.attention_out_norm()),
+          .attention_norm_bias = bias(block.attention_out_norm()),
+          .mlp_norm = weight(block.mlp_out_norm()),
+          .mlp_norm_bias = bias(block.mlp_out_norm()),
+          .window = description.window,
+          .rope = description.rope,
+          .local_rope = description.local_rope};
+}
+
 class CudaDecoder final : public Decoder {
  public:
   CudaDecoder(const CausalLm& model, KvCache& cache) : Decoder(model, cache) {
     const ModelConfig& c = model.config();
     const RopeTable table = model.scaling().table({.length = cache.capacity});
     const std::vector<float> factors = model.scaling().query_scale(0, cache.capacity);
-    cuda::DecoderModel m{.hidden = c.hidden_size,
-                         .ffn = c.intermediate_size,
-                         .n_heads = c.num_attention_heads,
-                         .n_kv_heads = c.num_key_value_heads,
-                         .head_dim = c.head_dim,
-                         .vocab = c.vocab_size,
-                         .capacity = cache.capacity,
-                         .eps = static_cast<float>(c.norm_eps),
-                         .layout = c.rope_layout,
-                         .attention_scale = table.attention_scale,
-                         .inv_freq = table.inv_freq.value().to(model.device()),
-                         .query_scale = factors.empty() ? Tensor() : Tensor::from(factors).to(model.device()),
-                         .embedding = model.embedding().value(),
-                         .norm = model.final_norm().weight().value(),
-                         .head = model.head().value(),
-                         .layers = {}};
-    for (size_t i = 0; i < model.blocks().size(); ++i) {
-      const Block& block = model.blocks()[i];
-      m.layers.push_back({.input_norm = block.attention_norm()->weight().value(),
-                          .qkv = block.attention().qkv().weight().value(),
-                          .o = block.attention().output().weight().value(),
-                          .post_norm = block.mlp_norm()->weight().value(),
-                          .gate_up = block.mlp().up().weight().value(),
-                          .down = block.mlp().down().weight().value(),
-                          .k = cache.layers[i].k,
-                          .v = cache.layers[i].v});
-    }
+    const RopeTable& local = model.local_table();
+    cuda::DecoderModel m{
+        .hidden = c.hidden_size,
+        .ffn = c.intermediate_size,
+        .n_heads = c.num_attention_heads,
+        .n_kv_heads = c.num_key_value_heads,
+        .head_dim = c.head_dim,
+        .vocab = c.vocab_size,
+        .capacity = cache.capacity,
+        .eps = static_cast<float>(c.norm_eps),
+        .layout = c.rope_layout,
+        .attention_scale = table.attention_scale,
+        .inv_freq = table.inv_freq.value().to(model.device()),
+        .query_scale = factors.empty() ? Tensor() : Tensor::from(factors).to(model.device()),
+        .embedding = model.embedding().value(),
+        .norm = model.final_norm().weight().value(),
+        .head = model.head().value(),
+        .layers = {},
+        .layer_norm = c.block.norm == NormKind::layer,
+        .gated = c.block.gated,
+        .parallel = c.block.parallel,
+        .activation = c.block.activation,
+        .norm_weight_offset = c.block.norm_weight_offset,
+        .embedding_scale = c.embedding_scale,
+        .score_scale = c.block.attention_scale,
+        .soft_cap = c.block.soft_cap,
+        .logit_soft_cap = c.logit_soft_cap,
+        .norm_bias = model.final_norm().bias().value(),
+        .head_bias = model.head_bias().value(),
+        .qk_norm_across = c.block.qk_norm == QkNorm::across,
+        .local_inv_freq = local.inv_freq.defined() ? local.inv_freq.value().to(model.device()) : Tensor(),
+        .local_attention_scale = local.attention_scale};
+    for (size_t i = 0; i < model.blocks().size(); ++i)
+      m.layers.push_back(layer_of(model.blocks()[i], c.layer(static_cast<int64_t>(i)), cache.layers[i]));
     device_ = cuda::make_decoder(m);
   }
 
@@ -63,16 +103,6 @@ Decoder::Decoder(const CausalLm& model, KvCache& cache) : model_(model), cache_(
   check(supports(model, cache), "decoder", "this model or cache needs CausalLm::extend");
 }
 
-bool Decoder::has_kernel(const ModelConfig& c) {
-  const BlockDescription& b = c.block;
-  const bool plain_norms = b.norm == NormKind::rms && b.norm_weight_offset == 0 && b.norm_place == NormPlace::before &&
-                           b.qk_norm == QkNorm::none && !b.parallel;
-  const bool plain_products =
-      b.gated && b.activation == Activation::silu && !b.qkv_bias && !b.o_bias && !b.mlp_bias && !c.head_bias;
-  const bool plain_scores = b.attention_scale == 0 && b.soft_cap == 0 && c.logit_soft_cap == 0 && c.uniform();
-  return plain_norms && plain_products && plain_scores && c.embedding_scale == 1;
-}
-
 namespace {
 bool has_adapters(const CausalLm& model) {
   return std::any_of(model.blocks().begin(), model.blocks().end(), [](const Block& block) {
@@ -88,7 +118,6 @@ bool Decoder::supports(const CausalLm& model, const KvCache& cache) {
   const DType t = model.dtype();
   if (cache.raw_keys || cache.layers.empty() || cache.layers[0].k.size(0) != 1) return false;
   if (!model.device().is_cuda()) return t == DType::f32;
-  if (!has_kernel(c)) return false;
   const bool whole = c.hidden_size % 8 == 0 && c.intermediate_size % 8 == 0 && c.head_dim % 8 == 0;
   const int64_t widest = std::max({c.hidden_size, c.intermediate_size, c.num_attention_heads * c.head_dim});
   return (t == DType::bf16 || t == DType::f32) && whole && c.head_dim <= 256 &&

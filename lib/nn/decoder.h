@@ -4,8 +4,9 @@
 //
 //   qkv = W_qkv norm(x) | o = attention(rope(q), cache + rope(k), v) | x += W_o o | h = swiglu(W_gu norm(x)) | x += W_d h
 //
-// On the CPU all threads walk through the passes together and meet after each (cpu_decoder.cpp), for every family; on a
-// GPU all blocks of one kernel do (decoder.cu), for models with LLaMA's block. generate() uses it by itself.
+// On the CPU all threads walk through the passes together, with a barrier after each (cpu_decoder.cpp); on a GPU all
+// blocks of one kernel do (decoder.cu for LLaMA's block, decoder_families.cu for the others). generate() uses it by
+// itself.
 #pragma once
 #include <memory>
 #include <vector>
@@ -18,12 +19,8 @@ namespace rw {
 class Decoder {
  public:
   /// What a Decoder can do: batch 1, f32 or bf16 on a GPU, f32 on the CPU (with compact weights or without), a cache of
-  /// rotated keys, no adapters; on a GPU LLaMA's block, and sizes that are multiples of 8 and small enough for its shared
-  /// memory. Anything else goes through CausalLm::extend.
+  /// rotated keys, no adapters; on a GPU sizes that are multiples of 8 and small enough for its shared memory. Anything else goes through CausalLm::extend.
   static bool supports(const CausalLm& model, const KvCache& cache);
-
-  /// Whether the GPU's one kernel has all that the description asks for: LLaMA's block, whatever the family is called.
-  static bool has_kernel(const ModelConfig& config);
 
   /// Goes on behind what `cache` holds. Both must outlive the decoder. Errors: not supported.
   Decoder(const CausalLm& model, KvCache& cache);

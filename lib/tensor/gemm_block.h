@@ -1,4 +1,4 @@
-// Internal: matrix products on one thread, by Eigen.
+// Matrix products on one thread, by Eigen.
 #pragma once
 #include <cstdint>
 

@@ -135,13 +135,6 @@ void prune(const std::string& out, int64_t keep) {
   for (size_t i = 0; i + static_cast<size_t>(keep) < good.size(); ++i) discard(good[i]);
 }
 
-void sync_folder(const std::string& path) {
-  if (const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); fd >= 0) {
-    ::fsync(fd);
-    ::close(fd);
-  }
-}
-
 }  // namespace
 
 std::string file_checksum(const std::string& path) {
