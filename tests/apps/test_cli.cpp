@@ -264,7 +264,7 @@ TEST_CASE("what a run is made of stands in its checkpoints: other data, other op
   refuses(train("t.txt", ""), "holds a model");
   refuses(train("u.txt", "--resume"), "data was");
   refuses(train("t.txt", "--resume --beta2 0.9"), "beta2 was 0.95, now 0.9");
-  refuses(train("t.txt", "--resume --no-bos"), "bos was 1, now 0");
+  refuses(train("t.txt", "--resume --no-bos"), "no_bos was false, now true");
   refuses(train("t.txt", "--resume --dtype bf16"), "dtype was f32, now bf16");
   const std::string unfinished = "o/" + rw::temporary_name();
   write(dir.path(unfinished), "left by a killed process");
@@ -371,7 +371,7 @@ TEST_CASE("options may stand in a TOML recipe, and the command line wins") {
   CHECK(a.code == 0);
   CHECK(a.out.find("steps 3") != std::string::npos);
   write(dir.path("r.toml"), "[train]\nno_such_key = 1\n");
-  refuses("train --config '" + dir.path("r.toml") + "' --out '" + dir.path("o") + "'", "no_such_key");
+  refuses("train --config '" + dir.path("r.toml") + "' --out '" + dir.path("o") + "'", "no-such-key");
 }
 
 TEST_CASE("llama2.c's stories260K gives the text of its own program") {

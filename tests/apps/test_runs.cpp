@@ -45,7 +45,11 @@ struct Finished {
   std::string data() const { return "--data '" + dir.path("t.txt") + "' "; }
   std::string out(const std::string& name) const { return "--out '" + dir.path(name) + "' "; }
   std::string train(const std::string& name, const std::string& more) const {
-    return "--quiet train " + data() + out(name) + kShape + "--steps 8 --save-every 4 --schedule constant " + more;
+    std::string all = "--quiet train " + data() + out(name) + "--hidden 16 --layers 1 --batch 2 --window 16 " + more;
+    for (const std::string option : {"--heads 2", "--steps 8", "--save-every 4", "--schedule constant"}) {
+      if (more.find(option.substr(0, option.find(' '))) == std::string::npos) all += " " + option;
+    }
+    return all;
   }
   /// Refused with code 2 and `part` in the message; nothing has changed on disk.
   void refuses(const std::string& arguments, const std::string& part) const {

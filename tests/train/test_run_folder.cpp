@@ -156,13 +156,13 @@ TEST_CASE("checkpoints and files of other programs are never removed, counted or
   const std::string o = dir.path("o");
   put(o + "/checkpoint-500/pytorch_model.bin", "precious");
   put(o + "/checkpoint-000700/trainer_state.json", "{\"global_step\": 700}");
-  for (const char* name :
-       {"data.tmp-2024-01/f", "model.safetensors.tmp-1-1", "notes.tmp-1-1", ".tmp-checkpoint-000003/x"})
-    put(o + "/" + name, "x");
+  for (const char* name : {"data.tmp-2024-01/f", "notes.tmp-1-1", ".tmp-checkpoint-000003/x"}) put(o + "/" + name, "x");
+  const std::string unfinished = o + "/" + temporary_name();
+  put(unfinished, "x");
   remove_unfinished(o);
   CHECK(fs::exists(o + "/data.tmp-2024-01/f"));
   CHECK(fs::exists(o + "/notes.tmp-1-1"));
-  CHECK_FALSE(fs::exists(o + "/model.safetensors.tmp-1-1"));
+  CHECK_FALSE(fs::exists(unfinished));
   CHECK_FALSE(fs::exists(o + "/.tmp-checkpoint-000003"));
   for (int64_t step = 1; step <= 4; ++step) save(o, step, 2);
   CHECK(fs::exists(o + "/checkpoint-500/pytorch_model.bin"));
