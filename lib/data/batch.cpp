@@ -1,3 +1,4 @@
+// Draws which text each sample sees, and puts it into batches of ids and targets.
 #include "data/batch.h"
 
 #include <algorithm>

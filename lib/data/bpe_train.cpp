@@ -1,3 +1,4 @@
+// Byte-pair encoding learned from text: words are counted once, pairs are kept with their counts while words merge.
 #include "data/bpe_train.h"
 
 #include <algorithm>

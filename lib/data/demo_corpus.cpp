@@ -1,3 +1,4 @@
+// The built-in stories: people meet, and what is said of one early is needed again later. Made from a seed.
 #include "data/demo_corpus.h"
 
 #include <array>

@@ -1,5 +1,5 @@
-// Reads normalizer, pre-tokenizer, post-processor and decoder of a tokenizer.json. Whatever changes ids is taken over or
-// refused by its name.
+// Reads normalizer, pre-tokenizer, post-processor and decoder of a tokenizer.json. Whatever changes ids is taken over
+// or refused by its name.
 #include "data/tokenizer_rules.hpp"
 
 #include <algorithm>

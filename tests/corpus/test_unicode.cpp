@@ -6,6 +6,7 @@
 #include "data/unicode.h"
 #include "support.h"
 #include "tensor/file.h"
+#include "tensor/printable.h"
 
 using namespace rw;
 using Codes = std::vector<uint32_t>;
