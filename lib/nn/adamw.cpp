@@ -1,3 +1,4 @@
+// AdamW on the CPU, and what it hands to the GPU.
 #include "nn/adamw.h"
 
 #include <cmath>

@@ -1,3 +1,4 @@
+// The three crossings of learned frequencies between the host and a GPU.
 #include "nn/learned_frequencies.h"
 
 #include <cstring>

@@ -1,3 +1,4 @@
+// Choosing the next token from its logits.
 #include "nn/sampling.h"
 
 #include <algorithm>

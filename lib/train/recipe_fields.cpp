@@ -347,7 +347,7 @@ void check_settings(const Recipe& recipe) {
 
 std::string recipe_to_toml(const Recipe& recipe) {
   std::string out =
-      "# A run of `ropewalk train`. This runs it again: ropewalk train --recipe THIS_FILE --out FOLDER\n[train]\n";
+      "# A run of `ropewalk train`. This runs it again: ropewalk train --config THIS_FILE --out FOLDER\n[train]\n";
   for (const RecipeField& f : recipe_fields()) {
     const std::string text = f.text(recipe);
     if (text.empty() || (f.idle && !f.idle(recipe).empty())) continue;

@@ -56,7 +56,7 @@ const MethodOption* find_method_option(const std::string& name);
 /// recipe.given. Errors: the first that does not, by the name of its option.
 void check_settings(const Recipe& recipe);
 
-/// The settings that have an effect, as a recipe that `ropewalk train --recipe` runs: a [train] section.
+/// The settings that have an effect, as a recipe that `ropewalk train --config` runs: a [train] section.
 std::string recipe_to_toml(const Recipe& recipe);
 /// Errors: not TOML, unknown keys, values of another type, or out of range.
 Recipe recipe_from_toml(const std::string& text, const std::string& name);

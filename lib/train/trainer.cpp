@@ -151,8 +151,8 @@ class Trainer::Run {
             "' was trained with: ", difference(then, current));
       state_.recipe = setup_.identity;
       result_.checkpoint = *folder;
-    } else {
-      notice(cat("no checkpoint in '", recipe_.out, "': starting with the first step"));
+    } else if (stand_.exists) {
+      notice(cat("no checkpoint in '", recipe_.out, "': starting with the first step again"));
     }
     check(state_.step <= recipe_.steps, kOp, "'", result_.checkpoint, "' is beyond --steps ", recipe_.steps);
     if (state_.step > 0) report_progress(result_.checkpoint);

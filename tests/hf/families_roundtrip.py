@@ -7,7 +7,6 @@ For each FAMILIES/NAME: ropewalk's logits of the folder (`eval logits`), ropewal
 transformers makes of both. Prints a table; exit 1 if a difference is above 2e-5 of the largest logit or a tensor differs.
 """
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -34,10 +33,10 @@ def logits_by_transformers(folder, ids):
         return model.eval()(ids[None], use_cache=False).logits[0]
 
 
-def tokenizer_of(vocabulary, folder):
-    """A tokenizer of as many tokens, because a model folder has one."""
+def add_tokenizer(folder):
+    """A tokenizer of bytes, because a model folder has one. It may have more tokens than the model."""
     from tokenizers import Tokenizer, models, pre_tokenizers, decoders
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())[:vocabulary]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -47,8 +46,7 @@ def tokenizer_of(vocabulary, folder):
 def check(name, source, ropewalk, work):
     folder, saved = work + "/" + name, work + "/" + name + "-saved"
     shutil.copytree(source, folder)
-    with open(folder + "/config.json") as f:
-        tokenizer_of(json.load(f)["vocab_size"], folder)
+    add_tokenizer(folder)
     ids = load_file(source + "/expect.safetensors")["ids"][0]
     run([ropewalk, "--quiet", "eval", "logits", "--model", folder, "--tokens", ",".join(str(i) for i in ids.tolist()),
          "--out", work + "/logits.safetensors"])

@@ -69,7 +69,8 @@ TEST_CASE("lists of first and end tokens are kept whole") {
 
 TEST_CASE("absent fields are transformers' defaults of the family") {
   CHECK(read("llama").rope.max_position_embeddings == 2048);
-  CHECK(read("mistral").rope.max_position_embeddings == 131072);
+  CHECK(read("mistral", R"(,"num_key_value_heads":2)").rope.max_position_embeddings == 131072);
+  CHECK(says(refused("mistral", ""), "num_key_value_heads 8"));
   CHECK(read("qwen2", R"(,"num_key_value_heads":2)").rope.max_position_embeddings == 32768);
   CHECK(read("gemma2", R"(,"num_key_value_heads":2)").rope.max_position_embeddings == 8192);
   CHECK(!read("llama").tie_word_embeddings);

@@ -92,6 +92,7 @@ StepInput input_of(const Tensor& bytes, const Tensor& positions, const RopeConte
 
 /// Trains steps [from, to) on contiguous windows; the loss of the last one.
 double train(CausalLm& model, AdamW& optimizer, int64_t from, int64_t to, int64_t length = 24) {
+  model.enable_grad();
   TrainStep step(model, optimizer);
   double loss = 0;
   for (int64_t i = from; i < to; ++i) {
@@ -196,6 +197,7 @@ TEST_CASE("a parameter that is not trained stays as it is and counts for no norm
       if (frozen) model->arena().set_trainable(embedding, false);
       const std::vector<double> before = model->arena().master_of(embedding).to_vector();
       AdamW optimizer(model->arena(), {.weight_decay = 0.1});
+      model->enable_grad();
       TrainStep step(*model, optimizer);
       step.add(input_of(story_bytes(config.vocab_size, 2, 16, 0), model->plain_positions(0, 16),
                         {.length = 16, .training = true}));
@@ -249,6 +251,7 @@ TEST_CASE("PoSE with YaRN to four times the window lowers the perplexity of ever
     extended.arena().master().copy_from(base.arena().master());
     extended.arena().refresh();
     AdamW optimizer(extended.arena(), {.weight_decay = 0.1});
+    extended.enable_grad();
     TrainStep step(extended, optimizer);
     for (uint64_t i = 0; i < 40; ++i) {
       step.add(input_of(story_bytes(config.vocab_size, 4, kWindow, 100 + i), pose_positions(4, kWindow, kTarget, i),
