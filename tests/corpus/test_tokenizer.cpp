@@ -227,7 +227,8 @@ TEST_CASE("Added tokens that are not special are always matched, the longest fir
 TEST_CASE("tokenizer_config.json names BOS and EOS") {
   test::TempDir folder;
   make_byte_tokenizer()->save(folder.path());
-  write_file_atomic(folder.path("tokenizer_config.json"), R"({"bos_token": {"content": "</s>"}, "eos_token": "<s>"})");
+  write_file_atomic(folder.path("tokenizer_config.json"),
+                    R"({"bos_token": {"content": "</s>"}, "eos_token": "<s>", "add_bos_token": true})");
   const auto tokenizer = load_tokenizer(folder.path());
   CHECK(tokenizer->bos_id() == 1);
   CHECK(tokenizer->eos_id() == 0);
