@@ -73,7 +73,7 @@ void check_cost(const std::string& what, int factor, int64_t fixed, const std::f
   CAPTURE(what);
   const int64_t n = 4 * kMiB;
   const std::string small = input(n / 4), large = input(n);
-  f(input(1000));  // whatever is made once
+  cost_of([&] { f(input(1000)); });  // whatever is made once
   const Cost a = cost_of([&] { f(small); }), b = cost_of([&] { f(large); });
   CAPTURE(b.bytes);
   CAPTURE(large.size());
