@@ -68,6 +68,8 @@ Options read_options(const Options* given, Options options, const char* function
   constexpr size_t kLargest = 4096;  // a size that was never set must not walk through memory
   require(given->size > sizeof given->size && given->size <= kLargest, function, "options.size is ", given->size,
           "; set it to sizeof the struct");
+  require(given->size % alignof(Options) == 0, function, "options.size is ", given->size,
+          ", which ends within a field; set it to sizeof the struct");
   const auto* bytes = reinterpret_cast<const char*>(given);
   for (size_t i = sizeof options; i < given->size; ++i)
     require(bytes[i] == 0, function, "options of ", given->size, " bytes ask for what this version does not know");

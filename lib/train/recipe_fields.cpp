@@ -21,7 +21,7 @@ std::string with_validation(const Recipe& c) { return c.validation.empty() ? "th
 std::string with_seams(const Recipe& c) {
   return c.method == "pose" || c.method == "clex" ? "" : "method '" + c.method + "' has no chunks";
 }
-std::string with_target(const Recipe& c) { return c.method == "plain" ? "method plain extends nothing" : ""; }
+std::string with_target(const Recipe& c) { return c.method == "plain" ? "method plain extends nothing; add --method pi, pose, randpos, e2, clex or full" : ""; }
 std::string with_checkpoints(const Recipe& c) {
   return c.save_every > 0 || c.save_minutes > 0 ? "" : "no checkpoint is written";
 }

@@ -144,6 +144,16 @@ TEST_CASE("sampling repeats with the seed, and a callback can stop it") {
   CHECK(made == 3);
 }
 
+TEST_CASE("options whose size ends within a field are refused before a half pointer is followed") {
+  ropewalk_load_options o{sizeof o, nullptr, "cpu"};
+  ropewalk_model* model = nullptr;
+  for (size_t size = sizeof o.size + 1; size < sizeof o; ++size) {
+    if (size % sizeof(void*) == 0) continue;
+    o.size = size;
+    CHECK(ropewalk_load("/nowhere", &o, &model) == ROPEWALK_ERROR_ARGUMENT);
+  }
+}
+
 TEST_CASE("options of an older caller keep the new defaults, those of a newer one must be zero where unknown") {
   const Folder folder;
   const Loaded m(folder.path());

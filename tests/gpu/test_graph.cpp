@@ -220,7 +220,7 @@ TEST_CASE("the GPU decoder gives the logits of the whole forward for every head 
   for (const Case& k :
        std::vector<Case>{{4, 4, 16, R"({"rope_type":"default"})", RopeLayout::half},
                          {8, 1, 48, R"({"rope_type":"yarn","factor":4.0})", RopeLayout::half},
-                         {6, 2, 64, R"({"rope_type":"default","logn":"position"})", RopeLayout::half},
+                         {6, 2, 64, R"({"rope_type":"default","logn_scaling":"position"})", RopeLayout::half},
                          {10, 2, 128, R"({"rope_type":"linear","factor":4.0})", RopeLayout::interleaved},
                          {3, 3, 256, R"({"rope_type":"default"})", RopeLayout::half},
                          // So many heads that a stretch of the cache is several turns of its block.
