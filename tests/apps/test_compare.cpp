@@ -90,7 +90,11 @@ TEST_CASE("compare, killed and called again, ends with what an undisturbed run g
   CHECK(compare(tiny(dir, "[eval.lastk]\nwindow = [64, 128]\nlast = 32\n"), out).code == 0);
   CHECK(fs::exists(out + "/pi/eval-lastk.json"));
   CHECK(fs::last_write_time(out + "/clex/model.safetensors") == written);
-  const Answer changed = compare(tiny(dir, "[arms.pi]\nlr = 2e-3\n"), out);
+  std::string other = rw::read_file(tiny(dir));
+  other.insert(other.find("[arms.pi]\n") + 10, "lr = 2e-3\n");
+  write(dir.path("tiny.toml"), other);
+  const Answer changed = compare(dir.path("tiny.toml"), out);
+  INFO(changed.err);
   CHECK(changed.code == 2);
   CHECK(changed.err.find("lr was 1e-3, now 2e-3") != std::string::npos);
 }
