@@ -140,3 +140,21 @@ TEST_CASE("the program draws the pictures of docs/methods.md as they are committ
     CHECK(drawn.substr(0, 300) == committed.substr(0, 300));
   }
 }
+
+TEST_CASE("the reading walk names files that exist and counts their lines truthfully") {
+  const std::string root = ROPEWALK_SOURCE_DIR, guide = rw::read_file(root + "/docs/reading-guide.md");
+  std::istringstream lines(guide);
+  int64_t files = 0, total = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const size_t open = line.find(" | `"), close = line.find("` | ", open + 4);
+    if (line.empty() || line[0] != '|' || open == std::string::npos || close == std::string::npos) continue;
+    const std::string path = line.substr(open + 4, close - open - 4), text = rw::read_file(root + "/" + path);
+    CAPTURE(path);
+    const int64_t counted = std::count(text.begin(), text.end(), '\n');
+    CHECK(std::stoll(line.substr(close + 4)) == counted);
+    ++files;
+    total += counted;
+  }
+  CHECK(files > 0);
+  CHECK(guide.find(rw::cat(files, " files, ", total, " lines")) != std::string::npos);
+}
