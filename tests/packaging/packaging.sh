@@ -23,9 +23,9 @@ check_run() {
   awk '/^step/ { loss = $4; if (!first) first = loss } END { exit !(loss < first) }' "$work/out" || die "the loss did not fall"
   [ "$(tail -n 1 "$work/out" | wc -w)" = 10 ] || die "expected ten tokens: $(tail -n 1 "$work/out")"
 }
-# What a program needs at run time: C and C++ runtime and OpenMP, with CUDA its runtime and cuBLAS, and nothing else.
+# What a program needs at run time: C and C++ runtime, OpenMP and zlib, with CUDA its runtime and cuBLAS, and nothing else.
 check_links() {
-  local allowed='linux-vdso|ld-linux[^ ]*|libstdc\+\+|libm|libgomp|libc|libgcc_s|libpthread|libdl|librt'
+  local allowed='linux-vdso|ld-linux[^ ]*|libstdc\+\+|libm|libgomp|libz|libc|libgcc_s|libpthread|libdl|librt'
   [ -n "$with_cuda" ] && allowed+='|libcudart|libcublas|libcublasLt'
   [ "${2:-}" = shared ] && allowed+='|libropewalk'
   local others
@@ -34,11 +34,11 @@ check_links() {
 }
 # What the link line put into a program, apart from the C and C++ runtime.
 linked_with() { readelf -d "$1" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | grep -vE '^(libstdc\+\+|libm|libc|libgcc_s|ld-linux.*)\.so' | sort | tr '\n' ' '; }
-# Every external symbol is ours (namespace rw, the C API), the C++ standard library's or the compiler's own; with CUDA also
+# Every external symbol is ours (namespace rw, the C API, the types of functions over our types), the C++ standard library's or the compiler's own; with CUDA also
 # its C++ library's (namespace cuda, inline functions of a version of their own), nvcc's stubs of our kernels, and NVTX's
 # hooks, which every program that includes its header shares by design.
 check_symbols() {
-  local ours='^_Z(GV|GR|TV|TI|TS|TC|TT|TW|TH|Z|Th[n0-9]+_|Tv[n0-9]+_[n0-9]+_|L)*N?[VKRO]*2rw' c_api='^_ZN?K?14ropewalk_model|^ropewalk_'
+  local ours='^_Z(GV|GR|TV|TI|TS|TC|TT|TW|TH|Z|Th[n0-9]+_|Tv[n0-9]+_[n0-9]+_|L)*N?[VKRO]*2rw|^_ZT[IS]P?F.*N2rw' c_api='^_ZN?K?14ropewalk_model|^ropewalk_'
   local standard='^_Z(GV|GR|TV|TI|TS|TC|TT|Z|L)*P?N?[VKRO]*(S[tabsiod]|9__gnu_cxx|10__cxxabiv1)|^_Zn[wa]|^_Zd[la]'
   local compiler='^DW\.ref\.(__gxx_personality_v0$|_ZTI)|^_init$|^_fini$|^__bss_start$|^_edata$|^_end$'
   [ -n "$with_cuda" ] && compiler+='|^__fatbinwrap|^__cudaRegister|^fatbinData|^__nv_|^_Z[0-9]+__device_stub__ZN2rw'
