@@ -1,7 +1,9 @@
 // `ropewalk convert llama2c|hf`: other people's checkpoints into model folders.
 #include <cstdio>
+#include <filesystem>
 
 #include "common.h"
+#include "nn/freeze.h"
 #include "nn/io/hf.h"
 #include "nn/io/llama2c.h"
 
@@ -11,7 +13,7 @@ namespace {
 
 struct Options {
   std::string input, tokenizer, out, dtype = "keep";
-  int64_t shard_mb = 4096;
+  int64_t shard_mb = 4096, length = 0;
 };
 
 void save(const CausalLm& model, const Tokenizer& tokenizer, const Options& o) {
@@ -55,5 +57,20 @@ void add_convert(CLI::App& app, Globals& globals) {
     use(globals);
     const auto tokenizer = load_tokenizer(options->tokenizer.empty() ? options->input : options->tokenizer);
     save(*load_hf(options->input), *tokenizer, *options);
+  });
+  CLI::App* f = sub->add_subcommand(
+      "freeze",
+      "Turn the RoPE recipe into constant factors for one length, which transformers and vLLM read (longrope)");
+  f->add_option("--model,--from", o.input, "the model folder")->required();
+  f->add_option("--length", o.length, "tokens at which the model gives the same logits")
+      ->required()
+      ->check(CLI::PositiveNumber);
+  common(f);
+  f->callback([options, &globals] {
+    use(globals);
+    check(!std::filesystem::exists(options->out + "/config.json"), "convert", "'", options->out,
+          "' holds a model: name another --out");
+    const auto model = load_hf(model_folder(options->input));
+    save(*freeze_model(*model, options->length), *load_tokenizer(model_folder(options->input)), *options);
   });
 }

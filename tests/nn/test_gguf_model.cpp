@@ -4,6 +4,7 @@
 
 #include "autograd/tape.h"
 #include "families.h"
+#include "nn/freeze.h"
 #include "nn/io/gguf.h"
 #include "rope/freeze.h"
 #include "rope/kinds.h"
@@ -101,4 +102,18 @@ TEST_CASE("a frozen recipe has at every length the table that the original has a
   RopeConfig logn{.head_dim = 16, .max_position_embeddings = 64, .logn = LogN::position};
   const auto scaling = make_rope_scaling(logn);
   CHECK_THROWS_WITH_AS(freeze_rope(*scaling, 200), doctest::Contains("log-n"), Error);
+}
+
+TEST_CASE("a frozen model gives the original's logits at its length, also what CLEX has learned") {
+  ModelConfig config;
+  config.vocab_size = 96, config.hidden_size = 32, config.intermediate_size = 64, config.num_hidden_layers = 2;
+  config.num_attention_heads = 2, config.rope.max_position_embeddings = 8;
+  for (const char* name : {"clex", "e2", "dynamic"}) {
+    CAPTURE(name);
+    config.rope.kind = rope_kind(name);
+    const CausalLm model(config, DType::f32, kCpu, 1);
+    const auto frozen = freeze_model(model, 20);
+    CHECK(frozen->config().rope.rope_type() == "longrope");
+    CHECK(largest_difference(logits_of(model), logits_of(*frozen)) < 1e-6);
+  }
 }
