@@ -11,7 +11,8 @@ using namespace rw;
 namespace {
 
 /// A reader's dark page: the ground, the words and each colour of a light plot in its place.
-constexpr const char* kDarkStyle = R"(<style>@media (prefers-color-scheme: dark) { [fill="#fff"] { fill: #16181c } text:not([fill]) { fill: #e6e4df } [stroke="#ddd"] { stroke: #34373c } [stroke="#1f6fb2"] { stroke: #6cabf7 } [fill="#1f6fb2"] { fill: #6cabf7 } [stroke="#c03d3d"] { stroke: #f2788f } [fill="#c03d3d"] { fill: #f2788f } [stroke="#2f8f4e"] { stroke: #55c98b } [fill="#2f8f4e"] { fill: #55c98b } [stroke="#8a4fb0"] { stroke: #c58bec } [fill="#8a4fb0"] { fill: #c58bec } [stroke="#444"] { stroke: #b9b6ae } [fill="#444"] { fill: #b9b6ae } }</style>)";
+constexpr const char* kDarkStyle =
+    R"(<style>@media (prefers-color-scheme: dark) { [fill="#fff"] { fill: #16181c } text:not([fill]) { fill: #e6e4df } [stroke="#ddd"] { stroke: #34373c } [stroke="#1f6fb2"] { stroke: #6cabf7 } [fill="#1f6fb2"] { fill: #6cabf7 } [stroke="#c03d3d"] { stroke: #f2788f } [fill="#c03d3d"] { fill: #f2788f } [stroke="#2f8f4e"] { stroke: #55c98b } [fill="#2f8f4e"] { fill: #55c98b } [stroke="#8a4fb0"] { stroke: #c58bec } [fill="#8a4fb0"] { fill: #c58bec } [stroke="#444"] { stroke: #b9b6ae } [fill="#444"] { fill: #b9b6ae } }</style>)";
 
 }  // namespace
 

@@ -3,7 +3,6 @@
 #include <cstdio>
 
 #include "autograd/tape.h"
-#include "autograd/tape.h"
 #include "common.h"
 #include "eval/profile_report.h"
 #include "model_shapes.h"

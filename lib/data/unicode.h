@@ -37,5 +37,4 @@ uint8_t combining_class(uint32_t code);
 /// Appends the UTF-8 of `code` (at most 0x10FFFF).
 void append_utf8(std::string& out, uint32_t code);
 
-
 }  // namespace rw

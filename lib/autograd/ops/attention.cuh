@@ -165,8 +165,8 @@ void general_backward(const AttentionShape& s, const HeadView& q, const HeadView
                       const HeadView& dk, const HeadView& dv);
 
 bool split_kv_takes(const AttentionShape& s, std::initializer_list<const HeadView*> views);
-void split_kv_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v, const HeadView& o,
-                 float* lse);
+void split_kv_forward(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v,
+                      const HeadView& o, float* lse);
 
 /// Whether there are kernels for the head dim.
 bool mma_has(int64_t head_dim);
