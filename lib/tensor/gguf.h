@@ -60,7 +60,7 @@ struct GgufValue {
 };
 
 /// A GGUF file. The header is checked whole when the file is opened: counts, sizes, types, alignment and
-/// bounds. Reading a file of n bytes takes at most 8n bytes of memory and time linear in n.
+/// bounds.
 /// Thread safety: const functions may be called from many threads at once.
 class GgufFile {
  public:
