@@ -33,27 +33,32 @@ void say(const std::string& text) {
   std::fflush(stdout);
 }
 
-Recipe base_config(const Options& o) {
+/// What the base and its extensions share.
+Recipe common_config(const Options& o, const std::string& name) {
   Recipe c;
-  c.out = o.out + "/base";
+  c.out = o.out + "/" + name;
   c.tokenizer = o.out + "/tokenizer";
-  c.hidden = 128, c.layers = 2, c.heads = 4, c.ffn = 256;
-  c.window = kWindow, c.batch = 16, c.steps = o.steps;
-  c.schedule = {.kind = "cosine", .lr = 3e-3, .warmup = 30, .min_ratio = 0.1};
+  c.batch = 16;
   c.seed = o.seed;
+  return c;
+}
+
+Recipe base_config(const Options& o) {
+  Recipe c = common_config(o, "base");
+  c.hidden = 128, c.layers = 2, c.heads = 4, c.ffn = 256;
+  c.window = kWindow, c.steps = o.steps;
+  c.schedule = {.kind = "cosine", .lr = 3e-3, .warmup = 30, .min_ratio = 0.1};
   return c;
 }
 
 /// An extension of the base: the same number of tokens a step, a sixth of the base's steps.
 Recipe extension(const Options& o, const std::string& name, const std::string& method) {
-  Recipe c = base_config(o);
-  c.out = o.out + "/" + name;
+  Recipe c = common_config(o, name);
   c.from = o.out + "/base";
   c.method = method;
-  c.window = 0;
   c.target = kTarget;
   c.steps = std::max<int64_t>(o.steps / 6, 1);
-  c.batch = method == "pi" ? 16 * kWindow / kTarget : 16;
+  if (method == "pi") c.batch = 16 * kWindow / kTarget;
   c.schedule = {.kind = "cosine", .lr = 1.5e-3, .warmup = 10, .min_ratio = 0.1};
   return c;
 }
