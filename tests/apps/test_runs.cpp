@@ -285,3 +285,11 @@ TEST_CASE("--content-windows 0 takes text from the whole document") {
   CHECK(whole != losses("c1", "1"));
   CHECK(whole == losses("c9", "100000"));
 }
+
+TEST_CASE("the demo trains, extends, evaluates and reports") {
+  const test::TempDir dir;
+  const Answer a = ropewalk("--quiet demo --steps 6 --out '" + dir.path("demo") + "'");
+  INFO(a.err);
+  CHECK(a.code == 0);
+  CHECK(std::filesystem::exists(dir.path("demo") + "/report.html"));
+}
