@@ -30,7 +30,7 @@ namespace {
 constexpr double kPeakFlops = 989e12;  // dense bf16 of an H100 or H200 by its datasheet
 
 /// A row of `bench cuda`: a shape, or M at its usual batch with blocks recomputed or its samples in several forwards,
-/// or X with whole masters and f32 gradients, or L with split masters.
+/// or X with whole masters and f32 gradients, or L with split masters, or another family of M's size.
 struct TrainingRow {
   std::string name;
   ModelShape shape;
@@ -54,6 +54,11 @@ std::vector<TrainingRow> training_rows() {
     rows.push_back({"M-recompute", recomputed});
     rows.push_back({"M-accumulate", s, 4});
     rows.push_back({"M-both", recomputed, 4});
+    for (const char* family : {"qwen3", "gpt_neox"}) {
+      ModelShape other = s;
+      other.family = family;
+      rows.push_back({cat("M-", family), other, 1, true});
+    }
   }
   return rows;
 }

@@ -22,6 +22,15 @@ int64_t ModelShape::parameters(int64_t vocab) const {
 }
 
 ModelConfig ModelShape::config(int64_t vocab) const {
+  const std::string of = family;
+  if (of != "llama") {
+    return model_config_from_json(
+        cat(R"({"model_type":")", of, R"(","vocab_size":)", vocab, R"(,"hidden_size":)", hidden,
+            R"(,"intermediate_size":)", of == "gpt_neox" ? ffn * 3 / 2 : ffn, R"(,"num_hidden_layers":)", layers,
+            R"(,"num_attention_heads":)", heads, of == "gpt_neox" ? "" : cat(R"(,"num_key_value_heads":)", kv_heads),
+            of == "gpt_neox" ? "" : cat(R"(,"head_dim":)", head_dim()), R"(,"tie_word_embeddings":)",
+            tied ? "true" : "false", R"(,"max_position_embeddings":)", window, "}"));
+  }
   ModelConfig c;
   c.vocab_size = vocab, c.hidden_size = hidden, c.intermediate_size = ffn, c.num_hidden_layers = layers;
   c.num_attention_heads = heads, c.num_key_value_heads = kv_heads, c.tie_word_embeddings = tied;

@@ -12,11 +12,13 @@ struct ModelShape {
   int64_t window, batch;  // tokens of a sample, and the samples that fill a large GPU
   bool recompute = false;
   bool lean = false;  // does not fit beside its activations otherwise: split masters and bf16 gradients
+  const char* family = "llama";
 
   int64_t head_dim() const { return hidden / heads; }
   /// Weights of the model: projections and norms of every block, the last norm, the embedding and, if untied, the head.
   int64_t parameters(int64_t vocab) const;
-  /// The model's configuration; its window is the shape's.
+  /// The model's configuration; its window is the shape's. Families: llama, qwen3, and gpt_neox, whose MLP of two
+  /// matrices has 3/2 of the rows, so that every family has the same weights but for norms and biases.
   rw::ModelConfig config(int64_t vocab) const;
   /// FLOPs of forward and backward for one token: 6 for each weight (not for the embedding's lookup), and attention
   /// with its causal half.

@@ -27,6 +27,22 @@ TokenCorpus load_tokens(const std::vector<std::string>& paths, const Tokenizer& 
   return corpus;
 }
 
+void check_vocabulary(const TokenCorpus& corpus, int64_t vocabulary) {
+  if (corpus.documents() == 0 || corpus.vocab_size() <= vocabulary) return;
+  std::vector<int32_t> part;
+  for (int64_t d = 0; d < corpus.documents(); ++d) {
+    for (int64_t at = 0; at < corpus.length(d); at += static_cast<int64_t>(part.size())) {
+      part.resize(static_cast<size_t>(std::min<int64_t>(corpus.length(d) - at, 1 << 16)));
+      corpus.read(d, at, part);
+      const auto beyond = std::find_if(part.begin(), part.end(), [&](int32_t id) { return id >= vocabulary; });
+      if (beyond == part.end()) continue;
+      fail("text", "document '", corpus.name(d), "' has token id ", *beyond, " at position ",
+           at + (beyond - part.begin()), ", the model a vocabulary of ", vocabulary,
+           ": do model and tokenizer belong together?");
+    }
+  }
+}
+
 std::string fingerprint(const TokenCorpus& corpus) {
   uint64_t hash = kFnvBegin;
   std::vector<int32_t> part;

@@ -15,6 +15,10 @@ bool is_token_file(const std::string& path);
 TokenCorpus load_tokens(const std::vector<std::string>& paths, const Tokenizer& tokenizer,
                         const Progress& progress = {});
 
+/// Scans the corpus for ids that a model of `vocabulary` tokens does not have. A corpus that states a vocabulary of at
+/// most that many is not read. Errors: such an id, with its document and position.
+void check_vocabulary(const TokenCorpus& corpus, int64_t vocabulary);
+
 /// Which text: "TOKENS tokens in DOCUMENTS documents, fnv1a HASH". Another text, or another tokenizer, has another one.
 std::string fingerprint(const TokenCorpus& corpus);
 

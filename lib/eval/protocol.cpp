@@ -17,9 +17,9 @@ int64_t serving_window(const RopeConfig& rope) { return std::max(rope.extended_w
 EvalSubject::EvalSubject(const CausalLm& m, const Tokenizer& t, TokenCorpus text, const EvalOptions& o)
     : model(m), tokenizer(t), corpus(std::move(text)), scorer(m, ScorerOptions{.batch_tokens = o.batch_tokens}) {
   if (!o.no_bos) bos = tokenizer.bos_id();
-  check(corpus.documents() == 0 || corpus.vocab_size() <= model.config().vocab_size, "eval",
-        "the corpus has token ids up to ", corpus.documents() == 0 ? 0 : corpus.vocab_size() - 1,
-        ", the model a vocabulary of ", model.config().vocab_size, ": do they belong together?");
+  check_vocabulary(corpus, model.config().vocab_size);
+  check(!bos || *bos < model.config().vocab_size, "eval", "the tokenizer's BOS has id ", bos.value_or(0),
+        ", the model a vocabulary of ", model.config().vocab_size, ": expected another tokenizer, or --no-bos");
 }
 
 EvalResult EvalProtocol::run(EvalSubject& subject, const Progress& progress) const {

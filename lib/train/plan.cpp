@@ -87,8 +87,6 @@ RunPlan make_plan(const Recipe& r, const Tokenizer& tokenizer, const ModelConfig
   RunPlan plan;
   plan.model = base ? *base : r.from.empty() ? new_model(r, tokenizer) : read_hf_config(model_folder(r.from));
   plan.model.finish();
-  check(tokenizer.vocab_size() <= plan.model.vocab_size, kOp, "the tokenizer has ", tokenizer.vocab_size(),
-        " tokens, the model ", plan.model.vocab_size);
   if (r.method == "plain") plan_plain(r, plan);
   else plan_extension(r, trained, plan);
   static_cast<void>(make_rope_scaling(plan.model.rope));  // refuses values out of range before anything is read

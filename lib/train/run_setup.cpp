@@ -139,17 +139,23 @@ RunSetup set_up_run(const Recipe& recipe, const TrainPlace& place, const TrainCa
   const BatchShare share = share_of(recipe, place.ranks);
   s.tokenizer = choose_tokenizer(recipe);
   s.plan = make_plan(recipe, *s.tokenizer);
+  const int64_t vocabulary = s.plan.model.vocab_size;
+  s.tokenizer->fit_model(vocabulary);
   s.dtype = recipe.dtype == "bf16" || (recipe.dtype == "auto" && place.device.is_cuda()) ? DType::bf16 : DType::f32;
   check(!recipe.lean || s.dtype == DType::bf16, kOp, "--lean needs --dtype bf16, got ", s.dtype);
   check(!recipe.lean || recipe.method != "clex", kOp,
         "--lean: the frequencies that clex learns are f32, expected another --method");
   s.bos = recipe.no_bos ? std::nullopt : s.tokenizer->bos_id();
+  check(!s.bos || *s.bos < vocabulary, kOp, "the tokenizer's BOS has id ", s.bos.value_or(0),
+        ", the model a vocabulary of ", vocabulary, ": expected another tokenizer, or --no-bos");
   s.corpus = text_of(recipe, place.documents, *s.tokenizer, callbacks);
+  check_vocabulary(s.corpus, vocabulary);
   s.loader = std::make_unique<Loader>(recipe, s.plan, *s.tokenizer, s.corpus, s.bos, share);
   notice(callbacks, unused_text(s.corpus, s.plan.window));
   std::optional<TokenCorpus> validation;
   if (!recipe.validation.empty()) {
     validation = load_tokens(recipe.validation, *s.tokenizer, callbacks.on_tokenize);
+    check_vocabulary(*validation, vocabulary);
     s.validation.emplace(*validation,
                          ValidationOptions{.window = s.plan.target, .tokens = recipe.validation_tokens, .bos = s.bos});
     notice(callbacks, s.validation->notice());

@@ -100,4 +100,33 @@ inline void check_op(const std::string& name, const std::vector<rw::Tensor>& inp
   }
 }
 
+/// The same rule for the mean error of eight draws, inputs(0) to inputs(7). It is for results of few elements or sums
+/// that cancel, where one draw of the plain formula can be right by luck.
+inline void check_op_by_draws(const std::string& name, const std::function<std::vector<rw::Tensor>(uint64_t)>& inputs,
+                              const Op& op) {
+  constexpr int kDraws = 8;
+  for (const rw::DType dtype : {rw::DType::f32, rw::DType::bf16}) {
+    std::vector<double> error, allowed, floor;
+    for (uint64_t draw = 0; draw < kDraws; ++draw) {
+      std::vector<rw::Tensor> rounded;
+      for (const rw::Tensor& t : inputs(draw)) rounded.push_back(t.to(dtype).to(rw::DType::f64));
+      const Result reference = run_op(op, rounded, {rw::kCpu, rw::DType::f64});
+      const Result plain = run_op(op, rounded, {rw::kCpu, dtype});
+      const Result got = run_op(op, rounded, {kGpu, dtype}), again = run_op(op, rounded, {kGpu, dtype});
+      error.resize(got.values.size()), allowed.resize(error.size()), floor.resize(error.size());
+      for (size_t i = 0; i < got.values.size(); ++i) {
+        error[i] += relative_error(got.values[i], reference.values[i]) / kDraws;
+        allowed[i] += 2 * relative_error(plain.values[i], reference.values[i]) / kDraws;
+        floor[i] = rounding(got.values[i].dtype());
+        CHECK(same_bits(got.values[i], again.values[i]));
+      }
+    }
+    for (size_t i = 0; i < error.size(); ++i) {
+      INFO(name << ", " << std::string(rw::name_of(dtype)) << ", value " << i << ": mean error " << error[i]
+                << ", allowed " << allowed[i]);
+      CHECK(error[i] <= std::max(allowed[i], floor[i]));
+    }
+  }
+}
+
 }  // namespace test
