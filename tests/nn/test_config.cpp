@@ -137,6 +137,19 @@ TEST_CASE("fields that would change the computation are refused by name") {
   CHECK(says(test::error_of([] { model_config_from_json("[1]"); }), "not a JSON object"));
 }
 
+TEST_CASE("a part that the family does not have is refused by name, and its absence is kept") {
+  CHECK(says(refused("llama", R"(,"sliding_window":8)"), "'sliding_window' is 8, but a llama model has no such part"));
+  CHECK(says(refused("llama", R"(,"layer_types":["full_attention","sliding_attention"])"), "'layer_types'"));
+  CHECK(says(refused("llama", R"(,"final_logit_softcapping":30.0)"), "'final_logit_softcapping'"));
+  CHECK(says(refused("llama", R"(,"use_qk_norm":true)"), "'use_qk_norm'"));
+  CHECK(says(refused("gpt_neox", R"(,"mlp_bias":true)"), "'mlp_bias'"));
+  const ModelConfig c = read("llama", R"(,"sliding_window":8,"use_sliding_window":false,"use_qk_norm":false,)"
+                                      R"("layer_types":["full_attention","full_attention"],"rotary_pct":null)");
+  const std::string saved = model_config_to_json(c, "float32");
+  for (const char* part : {R"("sliding_window": 8)", R"("use_sliding_window": false)", R"("use_qk_norm": false)"})
+    CHECK(saved.find(part) != std::string::npos);
+}
+
 TEST_CASE("fields that change nothing are kept, in value and in name") {
   const ModelConfig c = read("llama", R"(,"attention_dropout":0.1,"auto_map":{"a":"b"},"pad_token_id":0)");
   const std::string saved = model_config_to_json(c, "float32");

@@ -26,6 +26,25 @@ void refuse_foreign_fields(const ConfigReader& in) {
   in.refuse_unless("position_embedding_type", "\"rotary\"", kOther);
 }
 
+/// Fields that change the computation in families that have them, in a family that does not read them: another program
+/// may have meant them, and this one would drop them. Values that change nothing are let through.
+void refuse_unread_structure(const ConfigReader& in, const FamilyRecord& record) {
+  const auto refuse_unless = [&](const char* key, auto neutral) {
+    const std::optional<std::string> value = in.unread(key);
+    check(!value || neutral(*value), "config", "'", key, "' is ", value.value_or("").substr(0, 120), ", but a ",
+          record.model_type, " model has no such part; remove the field if the model was trained without it");
+  };
+  const auto is_false = [](const std::string& value) { return value == "false"; };
+  for (const char* key :
+       {"attention_bias", "qkv_bias", "use_qkv_bias", "mlp_bias", "use_qk_norm", "qk_layernorm", "qk_norm",
+        "parallel_residual", "use_parallel_residual", "use_parallel_attn", "no_rope_layers", "final_logit_softcapping",
+        "attn_logit_softcapping", "query_pre_attn_scalar", "rope_local_base_freq", "rotary_dim", "rotary_pct"})
+    refuse_unless(key, is_false);
+  if (in.unread("use_sliding_window").value_or("true") == "true") refuse_unless("sliding_window", is_false);
+  refuse_unless("layer_types",
+                [](const std::string& v) { return v.find("sliding") == v.npos && v.find("chunk") == v.npos; });
+}
+
 /// Sizes, token ids and what is written anew.
 void read_common(const ConfigReader& in, const FamilyRecord& record, ModelConfig& c) {
   c.family = record.family;
@@ -51,6 +70,7 @@ ModelConfig model_config_from_json(const std::string& text) {
   ModelConfig c;
   read_common(in, record, c);
   record.read(in, c);
+  refuse_unread_structure(in, record);
   check(c.intermediate_size > 0, "config", "config.json has no '", record.intermediate_size, "'");
   const std::string dtype = in.string("dtype", in.string("torch_dtype", "float32"));
   if (dtype == "bfloat16") c.file_dtype = DType::bf16;

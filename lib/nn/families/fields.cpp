@@ -105,6 +105,12 @@ void ConfigReader::refuse_unless(const char* key, const char* neutral, const cha
         value ? shown(*value) : "", ": ", why);
 }
 
+std::optional<std::string> ConfigReader::unread(const char* key) const {
+  const auto at = parts_->object.find(key);
+  if (at == parts_->object.end() || at->is_null() || parts_->asked.count(key)) return std::nullopt;
+  return at->dump(-1, ' ', true, json::error_handler_t::replace);
+}
+
 void ConfigReader::known(const char* key) const { parts_->asked.insert(key); }
 
 std::string ConfigReader::rest() const {

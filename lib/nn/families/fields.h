@@ -34,6 +34,9 @@ class ConfigReader {
   std::string text_of(const char* key) const;
   /// Errors: the field is there with another value than `neutral` (JSON text) or null; `why` ends the message.
   void refuse_unless(const char* key, const char* neutral, const char* why) const;
+  /// The JSON text of a field that nobody has asked for; nothing if it was asked for, is absent or null. It stays in
+  /// rest().
+  std::optional<std::string> unread(const char* key) const;
   /// Marks a field as known without reading it.
   void known(const char* key) const;
   /// The fields that were not asked for, as a JSON object.
