@@ -129,8 +129,8 @@ void bench_attention(Table& table) {
   table.rows.back()["peak_mib"] = peak;
 }
 
-/// What CLEX adds to a training step: its frequencies at every t up to 16 from the neural ODE, and the gradients of its
-/// weights.
+/// What CLEX adds to a training step: its frequencies at every t up to 16 from the
+/// neural ODE, and the gradients of its weights.
 void bench_clex(Table& table) {
   const ClexRope record;
   ClexScaling scaling({.head_dim = 64, .max_position_embeddings = 512, .kind = record});

@@ -1,4 +1,5 @@
-// Errors of the command line in words: what CLI11 and the libraries throw becomes one line that names what was expected.
+// Errors of the command line in words: what CLI11 and the libraries throw becomes
+// one line that names what was expected.
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>

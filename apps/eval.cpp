@@ -1,5 +1,5 @@
-// ropewalk eval ...: what a model makes of text. One subcommand per protocol; lib/eval has their settings, defaults and
-// what they do.
+// ropewalk eval ...: what a model makes of text. One subcommand per protocol; lib/eval has
+// their settings, defaults and what they do.
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
@@ -21,7 +21,8 @@ struct Call {
   std::string model, rope, json;
 };
 
-/// Before the work, not after it. Errors: the file's folder does not exist; something is there that is not an evaluation.
+/// Before the work, not after it. Errors: the file's folder does not exist;
+/// something is there that is not an evaluation.
 void check_json_path(const std::string& path) {
   namespace fs = std::filesystem;
   if (path.empty()) return;

@@ -1,4 +1,4 @@
-// ropewalk: train small LLaMAs, stretch their context window, and look at what comes out.
+// ropewalk: train small LLaMAs, extend their context window, and evaluate them.
 #include <csignal>
 #include <cstdio>
 

@@ -7,10 +7,10 @@
 #include "nn/parallel/communicator.h"
 #include "verbs.h"
 
-/// Joins the ranks that the environment names (nn/parallel/world.h); nullptr if this process is alone. Sets in
-/// `globals` what a rank needs: the GPU of its number on this host unless --device names one, its share of the CPU's
-/// threads unless they are given, and silence on all but rank 0. Errors: ranks that do not come; fewer GPUs than ranks
-/// of this host.
+/// Joins the ranks that the environment names (nn/parallel/world.h); nullptr if this process is alone.
+/// Sets in `globals` what a rank needs: the GPU of its number on this host unless --device names one, its
+/// share of the CPU's threads unless they are given, and silence on all but rank 0. Errors: ranks that do
+/// not come; fewer GPUs than ranks of this host.
 std::unique_ptr<rw::Communicator> join_ranks(Globals& globals);
 
 /// How far a run is, for the message with which it ends when another rank is lost.

@@ -8,8 +8,8 @@
 #include "train/trainer.h"
 #include "verbs.h"
 
-/// The bars of one run: one while text is read, one while it trains. From the first step on, Ctrl-C and SIGTERM end the
-/// run in order.
+/// The bars of one run: one while text is read, one while it trains. From the first step
+/// on, Ctrl-C and SIGTERM end the run in order.
 class TrainingDisplay {
  public:
   explicit TrainingDisplay(const Globals& globals) : globals_(globals) {}
@@ -33,9 +33,9 @@ class TrainingDisplay {
   rw::StepReport last_;
 };
 
-/// Trains, and leaves a model folder at recipe.out. `place` says for whom; its device and ranks are set here: `comm` makes
-/// this process one of several ranks, which all make this call, and losing a rank ends the process. Ctrl-C and SIGTERM
-/// end the run early, with a checkpoint. Errors: Trainer's.
+/// Trains, and leaves a model folder at recipe.out. `place` says for whom; its device and ranks are set here: `comm`
+/// makes this process one of several ranks, which all make this call, and losing a rank ends the process. Ctrl-C and
+/// SIGTERM end the run early, with a checkpoint. Errors: Trainer's.
 rw::TrainResult run_training(const rw::Recipe& recipe, const Globals& globals, rw::TrainPlace place = {},
                              rw::Communicator* comm = nullptr);
 

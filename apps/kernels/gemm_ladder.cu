@@ -118,9 +118,8 @@ __global__ void __launch_bounds__(256, 2) wide_and_buffered(int n, int k, const 
   }
 }
 
-// 5. Tensor cores: mma.sync does 16 x 8 x 16 multiply-adds in one instruction of a warp, fed by ldmatrix from tiles
-// that
-//    cp.async brings in three stages deep, past the registers. A warp owns 64 x 32 of C.
+// 5. Tensor cores: mma.sync does 16 x 8 x 16 multiply-adds in one instruction of a warp. ldmatrix feeds it from tiles
+//    that cp.async brings in, three stages deep, past the registers. A warp owns 64 x 32 of C.
 constexpr int kStages = 3, kDepth = 64;
 constexpr int kStageElements = 2 * kTile * kDepth;
 

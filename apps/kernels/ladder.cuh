@@ -68,9 +68,9 @@ __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], uint3
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/// A tile in shared memory with rows of 64 bf16 = 128 bytes = 8 chunks of 16 bytes. Chunk c of row r lies at c ^ (r %
-/// 8): then the 8 rows that ldmatrix reads at a time lie in 8 different groups of banks, though they are 128 bytes
-/// apart.
+/// A tile in shared memory with rows of 64 bf16 = 128 bytes = 8 chunks of 16 bytes. Chunk c of
+/// row r lies at c ^ (r % 8): then the 8 rows that ldmatrix reads at a time lie in 8 different
+/// groups of banks, though they are 128 bytes apart.
 __device__ __forceinline__ b16* chunk_of(b16* tile, int row, int chunk) {
   return tile + row * 64 + (chunk ^ (row % 8)) * 8;
 }

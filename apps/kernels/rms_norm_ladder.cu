@@ -29,8 +29,8 @@ __device__ __forceinline__ float warp_sum(float v) {
   return v;
 }
 
-// 2. A warp per row: lanes read neighbours, so a warp's access is 64 contiguous bytes; the sum of squares is put
-//    together by shuffles.
+// 2. A warp per row: lanes read neighbours, so a warp's access is 64 contiguous bytes. Shuffles add up the sum of
+//    squares over its lanes.
 __global__ void warp_per_row(int64_t rows, int columns, float eps, const b16* x, const b16* weight, b16* y) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * (kThreads / kWarp) + threadIdx.x / kWarp;
   const int lane = threadIdx.x % kWarp;

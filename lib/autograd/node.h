@@ -46,8 +46,8 @@ class Node {
     own(slot);
     accumulate(slot.grad, g);
   }
-  /// A tensor to write input i's gradient into, as C = product + beta * C: the existing gradient (beta 1) or a new one
-  /// (beta 0).
+  /// A tensor to write input i's gradient into, as C = product + beta * C: the existing
+  /// gradient (beta 1) or a new one (beta 0).
   struct Target {
     Tensor tensor;
     double beta;
@@ -65,7 +65,8 @@ class Node {
  private:
   bool fast_atomics_ = false;
 
-  /// Before a slot is written to: add() hands one tensor to two slots, so it gets its own copy, and its maximum changes.
+  /// Before a slot is written to: add() hands one tensor to two slots, so it gets
+  /// its own copy, and its maximum changes.
   static void own(GradSlot& slot) {
     slot.largest = Tensor();
     if (!slot.fixed_buffer && !slot.grad.unique()) slot.grad = slot.grad.clone();

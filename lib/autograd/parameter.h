@@ -1,5 +1,5 @@
-// What a module says of a trainable tensor before memory for it exists. The arena (nn/param_arena.h) allocates all at
-// once.
+// What a module says of a trainable tensor before memory for it exists. The arena
+// (nn/param_arena.h) allocates all at once.
 #pragma once
 #include <functional>
 #include <string>

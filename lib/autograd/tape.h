@@ -1,5 +1,5 @@
-// The tape: recorded ops in the order they ran. Backward walks it from the end; nothing recurses, so depth is no
-// danger.
+// The tape: recorded ops in the order they ran. Backward walks it from the end;
+// nothing recurses, so depth is no danger.
 #pragma once
 #include <functional>
 #include <memory>

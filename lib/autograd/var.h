@@ -21,8 +21,8 @@ struct GradSlot {
 };
 using GradSlotPtr = std::shared_ptr<GradSlot>;
 
-/// A handle, cheap to copy: copies share value and gradient. Thread safety: as Tensor; a Var's graph belongs to one
-/// thread.
+/// A handle, cheap to copy: copies share value and gradient. Thread safety: as
+/// Tensor; a Var's graph belongs to one thread.
 class Var {
  public:
   Var() = default;
@@ -51,7 +51,8 @@ class Var {
   void clear_grad() const {
     if (slot_) slot_->grad = slot_->largest = Tensor();
   }
-  /// A bf16 copy of the value, for products of one row that are bound by reading it (see CausalLm::use_compact_weights).
+  /// A bf16 copy of the value, for products of one row that are bound by
+  /// reading it (see CausalLm::use_compact_weights).
   const Tensor& compact() const { return compact_; }
   void set_compact(Tensor bf16_copy) { compact_ = std::move(bf16_copy); }
   /// absolute_max() of the value (tensor/quantize.h), where the op that made it found it on the way; else undefined.

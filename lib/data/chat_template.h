@@ -2,7 +2,7 @@
 // forms, which are recognised by their marks instead of being run.
 //
 //   const ChatTemplate form = recognise_chat_template(text_of_template);
-//   std::vector<int32_t> ids = encode_chat(*tokenizer, form, {{ChatRole::user, "Hello!"}});    // ends where the answer begins
+//   std::vector<int32_t> ids = encode_chat(*tokenizer, form, {{ChatRole::user, "Hello!"}});  // up to the answer
 #pragma once
 #include <cstdint>
 #include <string>
@@ -39,8 +39,8 @@ struct ChatMessage {
   std::string text;
 };
 
-/// Errors: a template that is none of the forms, or does more than they do (dates, tools that are always there), with
-/// what was found.
+/// Errors: a template that is none of the forms, or does more than they do (dates, tools
+/// that are always there), with what was found.
 ChatTemplate recognise_chat_template(const std::string& jinja);
 /// By name: plain, chatml, llama2, llama3, mistral, gemma. Errors: another name.
 ChatTemplate chat_template_named(const std::string& name);

@@ -27,15 +27,16 @@ struct Document {
 ///   .jsonl, .ndjson  one object a line with "text" and optionally "name", "id" or "title"
 ///   .json            a list of such objects, one object, or one a line
 ///   .txt             one document of plain text, as is any other file that is named itself
-/// Empty documents are dropped. Errors: missing or unreadable path, invalid JSON (named by line or item), text that is in
-/// truth JSON, UTF-16, compressed or binary (text_file.h), no text at all.
+/// Empty documents are dropped. Errors: missing or unreadable path, invalid JSON (named by line or item), text that is
+/// in truth JSON, UTF-16, compressed or binary (text_file.h), no text at all.
 std::vector<Document> load_corpus(const std::vector<std::string>& paths);
 
 /// (items done, items in all): called from one thread at a time.
 using Progress = std::function<void(int64_t done, int64_t total)>;
 
-/// Documents as token ids, in memory, in a token file that is read as needed, or a packed view of either. A value handle: copies
-/// share the tokens. Reading copies the ids asked for and touches nothing else. Safe to read from many threads.
+/// Documents as token ids, in memory, in a token file that is read as needed, or a packed view of
+/// either. A value handle: copies share the tokens. Reading copies the ids asked for and touches
+/// nothing else. Safe to read from many threads.
 class TokenCorpus {
  public:
   TokenCorpus() = default;
@@ -55,8 +56,8 @@ class TokenCorpus {
   void read(int64_t document, int64_t begin, std::span<int32_t> out) const;
   std::vector<int32_t> tokens(int64_t document) const;
 
-  /// The whole corpus as one document, for corpora of short ones: [bos] doc0 eos [bos] doc1 eos ... A view, nothing is
-  /// copied.
+  /// The whole corpus as one document, for corpora of short ones: [bos] doc0 eos
+  /// [bos] doc1 eos ... A view, nothing is copied.
   TokenCorpus packed(int32_t eos, std::optional<int32_t> bos = std::nullopt) const;
 
   struct Source;  // where the ids come from: memory, a file, or a packed view of another
@@ -71,8 +72,8 @@ class TokenCorpus {
 TokenCorpus tokenize_corpus(const std::vector<Document>& documents, const Tokenizer& tokenizer,
                             const Progress& progress = {});
 
-/// Writes a token file atomically: a header with a checksum, u16 ids (u32 when the vocabulary needs it), document
-/// table.
+/// Writes a token file atomically: a header with a checksum, u16 ids (u32 when
+/// the vocabulary needs it), document table.
 void write_token_file(const std::string& path, const TokenCorpus& corpus);
 
 }  // namespace rw

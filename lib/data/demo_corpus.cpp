@@ -14,8 +14,8 @@ constexpr std::array kFirstNames = {"Anna", "Tom",  "Ruth", "Paul", "Ella",  "Ja
                                     "Nora", "Carl", "Ida",  "Sam",  "Vera",  "Otto", "Lucy", "Ben",  "Kate", "Finn",
                                     "Rosa", "Adam", "June", "Owen", "Clara", "Leo",  "Emma", "Karl", "Dora", "Hans",
                                     "Lily", "Mark", "Eva",  "Rolf", "Jane",  "Noah", "Olga", "Pete", "Tess", "Will"};
-// The surname of person i is stem i with one of the endings: the stem names the bearer, the ending is the story's
-// choice.
+// The surname of person i is stem i with one of the endings: the stem names the
+// bearer, the ending is the story's choice.
 constexpr std::array kStems = {"Ash",   "Birch", "Clay",  "Dale",   "East",  "Fern",  "Grove", "Hill", "Iron",  "Jay",
                                "Kirk",  "Lark",  "Marsh", "North",  "Oak",   "Pine",  "Quill", "Reed", "Stone", "Thorn",
                                "Under", "Vale",  "Wood",  "Yew",    "Bell",  "Cross", "Drift", "Elm",  "Frost", "Glen",

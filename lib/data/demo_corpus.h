@@ -6,9 +6,9 @@
 //
 //   Anna Ashford met Tom Birchman. Ruth Clayson helped Anna Ashford. The key of Tom Birchman is silver. ...
 //
-// Why so plain: looking up "who is Anna here" takes one attention step, because a surname names its bearer; a small
-// model learns it in some 300 steps. The keys take two steps (first the person, then what follows), which takes much
-// longer.
+// Why so plain: looking up "who is Anna here" takes one attention step, because a surname names
+// its bearer; a small model learns it in some 300 steps. The keys take two steps (first the
+// person, then what follows), which takes much longer.
 #pragma once
 #include <cstdint>
 #include <vector>

@@ -1,5 +1,5 @@
-// load_tokenizer: finds out what a path holds, and applies the files that lie beside a tokenizer: added_tokens.json and
-// tokenizer_config.json.
+// load_tokenizer: finds out what a path holds, and applies the files that lie beside a
+// tokenizer: added_tokens.json and tokenizer_config.json.
 #include <algorithm>
 #include <charconv>
 #include <filesystem>

@@ -1,5 +1,5 @@
 // Normalization as UAX #15 describes it: decompose every character, sort combining marks by their class, and for the
-// composed forms put pairs together again. Text is handled in stretches that end where nothing can reach across.
+// composed forms put pairs together again. Text is handled in segments that end where nothing can reach across.
 #include "data/normal_form.h"
 
 #include <algorithm>

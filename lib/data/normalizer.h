@@ -20,8 +20,8 @@ struct NormalizerStep {
 /// Rules applied one after the other. Thread safety: const functions from many threads at once.
 class TextNormalizer {
  public:
-  /// Errors: nothing to replace; more than 16 rules; rules that together could make a text more than 8 times as long
-  /// (normalization forms aside).
+  /// Errors: nothing to replace; more than 16 rules; rules that together could make a text more
+  /// than 8 times as long (normalization forms aside).
   void add(NormalizerStep step);
   bool empty() const { return steps_.empty(); }
   const std::vector<NormalizerStep>& steps() const { return steps_; }

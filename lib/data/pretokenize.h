@@ -37,7 +37,7 @@ std::string_view regex_of(SplitRule rule);
 enum class SpacePrefix {
   never,
   first,   // where a text begins, not after an added token
-  always,  // every stretch between added tokens
+  always,  // every span between added tokens
 };
 
 /// Rules applied one inside the other: each cuts the words of the one before. Thread safety: split() from many

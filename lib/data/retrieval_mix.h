@@ -1,4 +1,4 @@
-// Key-retrieval sequences in training text: a number is written into a stretch of a document and asked for later, so
+// Key-retrieval sequences in training text: a number is written into a span of a document and asked for later, so
 // that a small model learns the task that passkey and needle tests set (METHODS.md 7.3).
 //
 //   RetrievalMix mix(*tokenizer, {.share = 0.07, .window = 512, .seed = 1});
@@ -46,8 +46,8 @@ struct RetrievalRow {
 /// const and stateless. The tokenizer must outlive the object.
 class RetrievalMix {
  public:
-  /// Errors: a share outside [0, 1]; a window that needle and question alone do not fit, judged by the longest of some
-  /// hundred keys.
+  /// Errors: a share outside [0, 1]; a window that needle and question alone do not fit,
+  /// judged by the longest of some hundred keys.
   RetrievalMix(const Tokenizer& tokenizer, const RetrievalMixOptions& options);
 
   /// True if sample k of a step is a retrieval sequence.

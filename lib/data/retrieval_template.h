@@ -1,5 +1,5 @@
-// The wording of key-retrieval text: what training mixes in (retrieval_mix.h) and what the evaluator asks
-// (eval/retrieval.h).
+// The wording of key-retrieval text: what training mixes in (retrieval_mix.h) and
+// what the evaluator asks (eval/retrieval.h).
 #pragma once
 #include <cstdint>
 #include <string>

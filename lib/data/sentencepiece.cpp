@@ -169,8 +169,8 @@ void SentencePieceBpe::index_merges() {
     const Piece& piece = parts_.pieces[id];
     if (piece.type != Piece::Type::normal) continue;
     const std::string_view text = piece.text;
-    // Every cut of a piece is looked up, so a piece of megabytes would take hours. Published ones have at most 64
-    // bytes.
+    // Every cut of a piece is looked up, so a piece of megabytes would take
+    // hours. Published ones have at most 64 bytes.
     check(text.size() <= 1024, "tokenizer", "piece ", id, " has ", text.size(), " bytes, more than 1024");
     const int32_t rank = ranks.at(piece.score);
     for (size_t at = char_at(text, 0).length; at < text.size(); at += char_at(text, at).length) {

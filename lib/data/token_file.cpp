@@ -5,8 +5,8 @@
 //   names               u32 length and bytes, each; zeros up to a multiple of 8
 //   u16 or u32 [tokens] the ids, little-endian
 //
-// The checksum covers header and tables. Ids are checked when they are read, so opening a large file touches none of
-// them.
+// The checksum covers header and tables. Ids are checked when they are read, so
+// opening a large file touches none of them.
 #include <algorithm>
 #include <cstring>
 

@@ -49,12 +49,12 @@ class Tokenizer {
   /// and EOS stand where the files say that they do.
   std::vector<int32_t> encode_template(std::string_view text) const;
 
-  /// Text of `ids`; special tokens and padding give nothing. Errors: an id outside [0, padded_size()), named with its
-  /// position.
+  /// Text of `ids`; special tokens and padding give nothing. Errors: an id outside [0,
+  /// padded_size()), named with its position.
   std::string decode(std::span<const int32_t> ids) const;
-  /// The bytes that `id` adds after `previous` (-1 at the start), for printing while generating: the pieces of a
-  /// sequence concatenate to decode(). A character may be spread over several pieces. Errors: id outside the
-  /// vocabulary.
+  /// The bytes that `id` adds after `previous` (-1 at the start), for printing while
+  /// generating: the pieces of a sequence concatenate to decode(). A character may be spread
+  /// over several pieces. Errors: id outside the vocabulary.
   virtual std::string piece(int32_t previous, int32_t id) const = 0;
   /// The vocabulary's own spelling of `id`, as in its file ("Ġthe", "▁the", "<0x0A>", "<s>").
   virtual std::string token(int32_t id) const = 0;
@@ -127,7 +127,8 @@ class Tokenizer {
   bool is_padding(int32_t id) const { return id >= vocab_size() && id < padded_size(); }
   /// Takes the usual names (<s>, <|begin_of_text|>, <|endoftext|> ...).
   void guess_bos_eos();
-  /// A tokenizer.json whose post-processor puts BOS and EOS where this tokenizer does: `json` itself if it does so already.
+  /// A tokenizer.json whose post-processor puts BOS and EOS where this tokenizer
+  /// does: `json` itself if it does so already.
   std::string with_post_processor(const std::string& json) const;
   /// The text of tokenizer_config.json for HF's library.
   std::string config_json(const std::string& hf_class) const;
@@ -149,13 +150,13 @@ class Tokenizer {
 };
 
 /// Reads a HF folder (tokenizer.json, tokenizer.model, or vocab.json with merges.txt; added_tokens.json adds tokens,
-/// tokenizer_config.json names BOS and EOS and says whether texts have them) or one file: *.json (tokenizer.json or a GPT-2 vocab with its merges beside it), *.model (SentencePiece),
-/// *.bin (llama2.c). Errors: missing, unreadable, truncated or garbled files, and kinds that are not supported, by
-/// name.
+/// tokenizer_config.json names BOS and EOS and says whether texts have them) or one file: *.json (tokenizer.json or a
+/// GPT-2 vocab with its merges beside it), *.model (SentencePiece), *.bin (llama2.c). Errors: missing, unreadable,
+/// truncated or garbled files, and kinds that are not supported, by name.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path);
 
-/// The 256 bytes and <s>=0, </s>=1: a byte-level BPE without merges, vocabulary 258. Its tokenizer.json loads in HF's
-/// library.
+/// The 256 bytes and <s>=0, </s>=1: a byte-level BPE without merges, vocabulary 258.
+/// Its tokenizer.json loads in HF's library.
 std::unique_ptr<Tokenizer> make_byte_tokenizer();
 
 }  // namespace rw

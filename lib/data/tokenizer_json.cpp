@@ -12,8 +12,8 @@
 namespace rw::tokenizer_files {
 namespace {
 
-/// A garbled id must not ask for all memory: vocabularies are dense but for a few holes. Errors: an id far beyond
-/// `entries`.
+/// A garbled id must not ask for all memory: vocabularies are dense but for a few
+/// holes. Errors: an id far beyond `entries`.
 void check_dense(int64_t id, size_t entries, const std::string& where) {
   const int64_t most = 2 * static_cast<int64_t>(entries) + 1024;
   check(id < most, "tokenizer", where, " is token id ", id, " in a vocabulary of ", entries, " entries");

@@ -8,8 +8,8 @@
 
 namespace rw::tokenizer_files {
 
-/// HF's tokenizer.json; `text` is the file, which is saved unchanged. Errors: what is missing, garbled or not supported,
-/// by its place in the file.
+/// HF's tokenizer.json; `text` is the file, which is saved unchanged. Errors: what is missing,
+/// garbled or not supported, by its place in the file.
 std::unique_ptr<Tokenizer> read_tokenizer_json(const Json& json, const std::string& text, const std::string& path);
 
 /// How the words of a vocab.json are cut: GPT-2's pattern; the same after NFC; or Qwen 2's after NFC.

@@ -10,8 +10,8 @@ namespace rw {
 
 enum class CharClass : uint8_t { other, letter, number, space };
 
-/// One character of a text. A byte that is not part of valid UTF-8 is a character of its own: length 1, code
-/// kInvalidChar.
+/// One character of a text. A byte that is not part of valid UTF-8 is a character
+/// of its own: length 1, code kInvalidChar.
 struct Char {
   uint32_t code = 0;
   uint32_t length = 0;  // bytes

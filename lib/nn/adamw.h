@@ -14,8 +14,8 @@ struct AdamWConfig {
   double weight_decay = 0.0;  // on parameters whose spec says decay
 };
 
-/// Keeps the step count; moments are in the arena, of which the owned elements are updated. Thread safety: none; one
-/// thread per arena.
+/// Keeps the step count; moments are in the arena, of which the owned elements are updated.
+/// Thread safety: none; one thread per arena.
 class AdamW {
  public:
   AdamW(ParamArena& arena, AdamWConfig config) : arena_(arena), config_(config) { arena.enable_grad(); }
@@ -33,9 +33,9 @@ class AdamW {
   /// owners' gradients. Undone by an empty function.
   void set_norm_sum(std::function<void(const Tensor& square)> sum) { norm_sum_ = std::move(sum); }
 
-  /// For a GPU: enqueue() updates the elements from `begin` on before the others and then calls f, which may enqueue
-  /// what needs only them. Undone by an empty function. Errors in enqueue(): split masters, an arena that is owned in
-  /// part.
+  /// For a GPU: enqueue() updates the elements from `begin` on before the others and then calls f,
+  /// which may enqueue what needs only them. Undone by an empty function. Errors in enqueue():
+  /// split masters, an arena that is owned in part.
   void set_early(int64_t begin, std::function<void()> f);
 
   int64_t steps() const { return steps_; }

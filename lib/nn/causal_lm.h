@@ -1,5 +1,5 @@
-// A causal language model of any family: embedding, blocks, final norm, output head, put together as ModelConfig
-// describes them.
+// A causal language model of any family: embedding, blocks, final norm, output head,
+// put together as ModelConfig describes them.
 //
 //   CausalLm model(config, DType::f32, kCpu, /*seed=*/1);
 //   Var loss = model.loss(ids, targets, model.angles(positions, {}));    // sum of nll over scored targets
@@ -18,12 +18,12 @@ namespace rw {
 
 class CausalLm {
  public:
-  /// A new model with random weights, or zeros without a seed. `compute`: f32, f64, or bf16 (the master weights are f32
-  /// then). `memory`: how its arena keeps them. Errors: a config that does not fit together; ParamArena::allocate's;
-  /// memory.
+  /// A new model with random weights, or zeros without a seed. `compute`: f32, f64, or bf16 (the
+  /// master weights are f32 then). `memory`: how its arena keeps them. Errors: a config that does not
+  /// fit together; ParamArena::allocate's; memory.
   CausalLm(ModelConfig config, DType compute, Device device, std::optional<uint64_t> seed, ArenaMemory memory = {});
-  /// What a model of this config holds, in the arena's order; allocates no weights. Errors: a config that does not fit
-  /// together.
+  /// What a model of this config holds, in the arena's order; allocates no weights.
+  /// Errors: a config that does not fit together.
   static std::vector<ParameterSpec> parameter_specs(const ModelConfig& config);
   CausalLm(const CausalLm&) = delete;
   CausalLm& operator=(const CausalLm&) = delete;
@@ -36,8 +36,8 @@ class CausalLm {
 
   /// ids i32 [B,T] -> normed hidden states [B,T,C].
   Var forward(const Tensor& ids, const RopeAngles& angles) const;
-  /// Sum of -log p(target) over targets i32 [B,T] that are not kIgnoreIndex: [1]. `weights` f32 [B,T]: each term times
-  /// its own.
+  /// Sum of -log p(target) over targets i32 [B,T] that are not kIgnoreIndex: [1].
+  /// `weights` f32 [B,T]: each term times its own.
   Var loss(const Tensor& ids, const Tensor& targets, const RopeAngles& angles, const Tensor& weights = {}) const;
   /// -log p(target) per token, f32 [B,T]; no gradients.
   Tensor token_nll(const Tensor& ids, const Tensor& targets, const RopeAngles& angles) const;
@@ -75,8 +75,8 @@ class CausalLm {
   bool use_compact_weights(bool lossy = false);
   /// Recompute each block in backward instead of keeping its activations.
   void set_recompute(bool on) { recompute_ = on; }
-  /// How the blocks' linear layers multiply; embedding, norms, attention and head stay as they are. Errors: 8-bit products
-  /// of a model that does not compute in bf16, or on a GPU that has none.
+  /// How the blocks' linear layers multiply; embedding, norms, attention and head stay as they are. Errors: 8-bit
+  /// products of a model that does not compute in bf16, or on a GPU that has none.
   void set_linear(const LinearOptions& options);
   /// Calls f in the backward pass of what is recorded from now on, when parameters [first, last) of the arena have
   /// their whole gradient: norm and head first, then block after block down to the first. The embedding and what RoPE

@@ -51,8 +51,8 @@ class DeviceDecoder {
   /// The most likely next token. The step after it is started at once with that token, if `ahead`.
   virtual int32_t greedy(int32_t id, int64_t position, bool ahead) = 0;
 };
-/// Whether a block's shared memory holds what a model of these sizes needs. widest: the longest vector that a product
-/// reads.
+/// Whether a block's shared memory holds what a model of these sizes needs. widest:
+/// the longest vector that a product reads.
 bool decoder_fits(DType dtype, int64_t widest, int64_t head_dim, int64_t n_layers);
 /// Errors: decoder_fits() is false.
 std::unique_ptr<DeviceDecoder> make_decoder(const DecoderModel& model);

@@ -37,9 +37,9 @@ void set_adamw_scalars(const AdamWScalars& values, const Tensor& scalars);
 /// result f64 [1] = sum of grad^2, in two deterministic stages. grad f32 or bf16 [N].
 void squared_norm(const Tensor& grad, const Tensor& result);
 
-/// The update of nn/adamw.h in one pass; grad, f32 or bf16 [N], becomes zero. master, m, v f32 [N]; compute bf16 [N]
-/// gets the rounded master, or is undefined. squared_norm f64 [1] is that of grad, not scaled. If it is not finite,
-/// only grad changes.
+/// The update of nn/adamw.h in one pass; grad, f32 or bf16 [N], becomes zero. master, m, v f32 [N];
+/// compute bf16 [N] gets the rounded master, or is undefined. squared_norm f64 [1] is that of grad, not
+/// scaled. If it is not finite, only grad changes.
 void adamw(const Tensor& master, const Tensor& grad, const Tensor& m, const Tensor& v, const Tensor& compute,
            const AdamWTable& table, const Tensor& scalars, const Tensor& squared_norm);
 

@@ -1,5 +1,5 @@
-// The optimizer's GPU passes in a build without CUDA. No arena can live on a GPU there, so none of these is ever
-// reached.
+// The optimizer's GPU passes in a build without CUDA. No arena can live on a GPU
+// there, so none of these is ever reached.
 #include "nn/cuda_optim.h"
 
 namespace rw::cuda {

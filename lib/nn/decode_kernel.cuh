@@ -84,8 +84,8 @@ __device__ __forceinline__ void multiply(WeightStream<T, SLOTS>& weights, const 
   items_before += share.end - share.begin;
 }
 
-/// Gives the grid's best token to m.grid->best and to `result`. Every thread calls it with what it found. The last block
-/// leaves the state as the next launch expects it.
+/// Gives the grid's best token to m.grid->best and to `result`. Every thread calls it with what it found. The last
+/// block leaves the state as the next launch expects it.
 template <class T>
 __device__ __forceinline__ void finish_token(const Model<T>& m, unsigned long long best, bool bad, int32_t* result) {
   __shared__ unsigned long long best_of[kWarps];

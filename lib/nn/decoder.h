@@ -1,12 +1,13 @@
-// Decoding: one text, one token at a time. The same model as CausalLm::extend, arranged for what bounds it here, which is
-// reading every weight once: five passes per block, each a matrix-vector product with what surrounds it, over buffers
-// that are made once.
+// Decoding: one text, one token at a time. The same model as CausalLm::extend, arranged for what bounds it
+// here, which is reading every weight once: five passes per block, each a matrix-vector product with what
+// surrounds it, over buffers that are made once.
 //
-//   qkv = W_qkv norm(x) | o = attention(rope(q), cache + rope(k), v) | x += W_o o | h = swiglu(W_gu norm(x)) | x += W_d h
+//   qkv = W_qkv norm(x) | o = attention(rope(q), cache + rope(k), v) | x += W_o o
+//   h = swiglu(W_gu norm(x)) | x += W_d h
 //
-// On the CPU all threads walk through the passes together, with a barrier after each (cpu_decoder.cpp); on a GPU all
-// blocks of one kernel do (decoder.cu for LLaMA's block, decoder_families.cu for the others). generate() uses it by
-// itself.
+// On the CPU all threads walk through the passes together, with a barrier after each
+// (cpu_decoder.cpp); on a GPU all blocks of one kernel do (decoder.cu for LLaMA's block,
+// decoder_families.cu for the others). generate() uses it by itself.
 #pragma once
 #include <memory>
 #include <vector>
@@ -18,8 +19,9 @@ namespace rw {
 /// Thread safety: none; the model's weights must not change meanwhile.
 class Decoder {
  public:
-  /// What a Decoder can do: batch 1, f32 or bf16 on a GPU, f32 on the CPU (with compact weights or without), a cache of
-  /// rotated keys, no adapters; on a GPU sizes that are multiples of 8 and small enough for its shared memory. Anything else goes through CausalLm::extend.
+  /// What a Decoder can do: batch 1, f32 or bf16 on a GPU, f32 on the CPU (with compact weights or without), a
+  /// cache of rotated keys, no adapters; on a GPU sizes that are multiples of 8 and small enough for its shared
+  /// memory. Anything else goes through CausalLm::extend.
   static bool supports(const CausalLm& model, const KvCache& cache);
 
   /// Goes on behind what `cache` holds. Both must outlive the decoder. Errors: not supported.

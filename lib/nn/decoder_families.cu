@@ -1,6 +1,6 @@
-// Decoding a token of other families than LLaMA: the kernel of decoder.cu, with biases, LayerNorm, norms of what is added
-// to the residual stream, norms of q and k, other activations, parallel blocks, windows, soft caps and layers with
-// another RoPE table or none. The description is data, read by every block alike.
+// Decoding a token of other families than LLaMA: the kernel of decoder.cu, with biases, LayerNorm, norms of what is
+// added to the residual stream, norms of q and k, other activations, parallel blocks, windows, soft caps and layers
+// with another RoPE table or none. The description is data, read by every block alike.
 #include <algorithm>
 #include <cmath>
 #include <cstring>

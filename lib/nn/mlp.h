@@ -8,8 +8,8 @@ namespace rw {
 /// Thread safety: as the model that it is a part of.
 class Mlp {
  public:
-  /// Declares gate_proj and up_proj (joined) and down_proj, or what the family calls them, under `prefix`, e.g.
-  /// "model.layers.0.".
+  /// Declares gate_proj and up_proj (joined) and down_proj, or what the family calls
+  /// them, under `prefix`, e.g. "model.layers.0.".
   Mlp(const ModelConfig& config, const std::string& prefix, ParamArena& arena);
   /// x [B,T,C] -> [B,T,C]
   Var forward(const Var& x) const;

@@ -1,5 +1,5 @@
-// AdamW over the flat arena (the formula is in adamw.h): the norm in one read of the gradient, then everything else in
-// one pass.
+// AdamW over the flat arena (the formula is in adamw.h): the norm in one read of the
+// gradient, then everything else in one pass.
 #include <cstring>
 
 #include "nn/cuda_optim.h"

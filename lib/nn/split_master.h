@@ -1,5 +1,5 @@
-// An f32 as a bf16 and 16 further bits: 4 bytes that hold both a master weight and the copy that the model computes
-// with.
+// An f32 as a bf16 and 16 further bits: 4 bytes that hold both a master weight and
+// the copy that the model computes with.
 //
 //   bits of the f32 = high * 2^16 + low,   high = the bits of the bf16 nearest to it,   -2^15 <= low < 2^15
 //

@@ -22,10 +22,9 @@ double extrapolation_bound(int64_t d, double base, double s);
 /// Theorem 2.1 as printed: |a(s) - a_lin(s)| <= max|h| d (s - s1)(s2 - s) / (8 ln c), here without max|h|.
 double printed_interpolation_bound(int64_t d, double base, double s1, double s2, double s);
 
-/// The bound that holds. Step (14) of the proof uses c^x <= 1 + x ln c for x < 0, where the opposite is true. With the
-/// sum itself,
+/// The bound that holds, without max|h|. Step (14) of the proof uses c^x <= 1 + x ln c for x < 0, where the opposite is
+/// true. With the sum itself,
 ///   Sigma = sum_j theta_j^2 = (1 - c^-2) / (1 - c^{-4/d}),   |a(s) - a_lin(s)| <= max|h| Sigma (s - s1)(s2 - s) / 2
-/// here without max|h|.
 double corrected_interpolation_bound(int64_t d, double base, double s1, double s2, double s);
 
 /// a(s) - a_lin(s): what interpolating linearly between the grid points s1 and s2 misses.
@@ -54,8 +53,8 @@ ScoreFit fit_random_scores(int64_t d, double base, int64_t window, uint64_t seed
 /// Errors: window below 2, target below window, l0_most outside 1 .. window-1.
 std::vector<double> pose_coverage(int64_t window, int64_t target, int64_t l0_most);
 
-/// The share of `draws` samples of `sampler` in which each of `distances` occurs between two tokens. Integer positions
-/// only.
+/// The share of `draws` samples of `sampler` in which each of `distances` occurs
+/// between two tokens. Integer positions only.
 std::vector<double> simulate_coverage(const PositionSampler& sampler, int64_t window, int64_t target,
                                       const std::vector<int64_t>& distances, int64_t draws, uint64_t seed);
 

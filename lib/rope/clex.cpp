@@ -18,8 +18,8 @@ namespace {
 
 constexpr const char* kUnset = "set_parameters has not been called: there is nothing to solve with";
 
-/// U, W -> inv_freq. Backward: dL/dz(t_k) = theta(t_k) * sum of dL/dtheta over the samples of t_k, then one ODE
-/// gradient.
+/// U, W -> inv_freq. Backward: dL/dz(t_k) = theta(t_k) * sum of dL/dtheta over the
+/// samples of t_k, then one ODE gradient.
 class ClexNode : public Node {
  public:
   const char* name() const override { return "clex"; }

@@ -29,8 +29,8 @@ std::vector<T> transposed(const std::vector<T>& m, int64_t rows, int64_t columns
   return t;
 }
 
-/// to [columns] += x [rows] m [rows, columns]. Along rows of m: every sum is in order, and vectors of them stay in
-/// registers.
+/// to [columns] += x [rows] m [rows, columns]. Along rows of m: every sum is in
+/// order, and vectors of them stay in registers.
 template <class T>
 void add_product(const T* x, const std::vector<T>& m, int64_t rows, int64_t columns, T* to) {
   Vector<T>(to, columns).matrix().noalias() += ConstColumns<T>(m.data(), columns, rows) * ConstVector<T>(x, rows);

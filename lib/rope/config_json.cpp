@@ -179,8 +179,8 @@ void check_common(const RopeConfig& c, const std::string& path) {
         c.head_dim);
 }
 
-/// Reads one recipe over `c`, which holds what stands outside of it. `window`: the original window where neither states
-/// one, or 0.
+/// Reads one recipe over `c`, which holds what stands outside of it. `window`: the
+/// original window where neither states one, or 0.
 void read_recipe(RopeConfig& c, const Json& object, const std::string& name, std::span<const RopeKind> kinds,
                  int64_t window = 0) {
   if (!object.is_object()) fail(kOp, name, " must be an object or null, got ", object.dump().substr(0, 60));

@@ -31,8 +31,10 @@ RopeOrigin rope_origin(const RopeConfig& base);
 /// CLEX, whose learned frequencies it would drop.
 RopeConfig extend_rope(const RopeConfig& base, const RopeKind& kind, int64_t target, double factor = 0);
 
-/// The same by a recipe in JSON, as config.json's "rope_scaling". What it states is taken as it is, also
-/// "original_max_position_embeddings" and "rope_theta". Errors: as extend_rope and rope_recipe_from_json.
+/// The same by a recipe in JSON, as config.json's "rope_scaling". What it states is taken as it is,
+/// also "original_max_position_embeddings" and "rope_theta". With `target` 0 the model is not trained:
+/// the recipe takes the place of any other, and its window is the one it states, or the model's own.
+/// Errors: as extend_rope and rope_recipe_from_json.
 RopeConfig extend_rope(const RopeConfig& base, const std::string& recipe_json, int64_t target);
 
 }  // namespace rw

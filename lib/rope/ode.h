@@ -36,8 +36,8 @@ class Dynamics {
     (void)t, (void)y, (void)a, (void)a_dfdy, (void)a_dfdp;
     fail("odeint", "these dynamics have no vjp, so no gradient");
   }
-  /// a^T df/dt, where f depends on t itself. Only an adaptive adjoint calls it, because it controls the error of that
-  /// integral as well.
+  /// a^T df/dt, where f depends on t itself. Only an adaptive adjoint calls it, because it
+  /// controls the error of that integral as well.
   virtual T vjp_t(double t, const T* y, const T* a) const {
     (void)t, (void)y, (void)a;
     return 0;
@@ -89,8 +89,8 @@ const Tableau& tableau(const std::string& name);
 
 struct OdeOptions {
   std::string method = "rk4_38";
-  // Fixed steps: the points are t_0, t_0 + step, ..., and the last one is moved to t_K. 0: the output times are the
-  // points.
+  // Fixed steps: the points are t_0, t_0 + step, ..., and the last one is moved to
+  // t_K. 0: the output times are the points.
   double step = 0;
   // Outputs between points are interpolated linearly, with an error of O(h^2). true: every output is a point instead,
   // and each interval between outputs is cut into equal steps of at most `step`.

@@ -25,8 +25,8 @@ concept MethodRecord = requires {
 }
 &&std::copyable<R>&& std::equality_comparable<R>;
 
-/// A value that holds one record: copied with it, equal if type and fields are. RopeKind and PositionConfig are made of
-/// it.
+/// A value that holds one record: copied with it, equal if type and fields are.
+/// RopeKind and PositionConfig are made of it.
 class AnyRecord {
  public:
   AnyRecord(const AnyRecord& other) : held_(other.held_->clone()) {}

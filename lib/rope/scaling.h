@@ -43,9 +43,9 @@ class RopeScaling;
 ///   make(config)           the kind's source of tables; config.kind holds this record.
 ///   window_factor()        s = L'/L that the record states; 1 where it states none.
 /// It may also have
-///   complete(config, given, path)   called when JSON was read: fills in what the JSON leaves out, in the record or in the
-///                          config, or refuses. `given`: the keys of the record that the JSON states; `path` begins the
-///                          name of a field in messages
+///   complete(config, given, path)   called when JSON was read: fills in what the JSON leaves out, in the record or in
+///                          the config, or refuses. `given`: the keys of the record that the JSON states; `path`
+///                          begins the name of a field in messages
 ///   kSampler               the one sampler that trains this kind; without it, every sampler but those with a kind of
 ///                          their own does
 ///   kTrained = false       the kind is for use only: frequencies that follow the length are not trained
@@ -144,8 +144,8 @@ std::vector<double> base_inv_freq(const RopeConfig& config);
 
 /// The kinds that are known by name, each with its defaults.
 const std::vector<RopeKind>& rope_kinds();
-/// The kind of that name with its defaults, of `kinds` or, where that is empty, of rope_kinds(). Errors: unknown name; the
-/// message lists the known ones.
+/// The kind of that name with its defaults, of `kinds` or, where that is empty, of rope_kinds(). Errors:
+/// unknown name; the message lists the known ones.
 RopeKind rope_kind(std::string_view name, std::span<const RopeKind> kinds = {});
 
 /// What a family of models means where its config.json is silent. 0: config.json must state it.
@@ -167,31 +167,32 @@ struct RopeConfigs {
 };
 
 /// Reads the RoPE part of a whole config.json, as transformers 5 does:
-///   - "rope_scaling" goes before "rope_parameters" unless it is null or {}, and then nothing of "rope_parameters" counts;
+///   - "rope_scaling" goes before "rope_parameters" unless it is null or {}; nothing of "rope_parameters" counts then;
 ///   - "rope_type" goes before "type"; without both the recipe is plain RoPE; Phi-3's "su" is longrope;
-///   - rope_theta and partial_rotary_factor inside of a recipe go before those beside it. GPT-NeoX's rotary_emb_base and
-///     rotary_pct are read as well;
+///   - rope_theta and partial_rotary_factor inside of a recipe go before those beside it. GPT-NeoX's rotary_emb_base
+///     and rotary_pct are read as well;
 ///   - original_max_position_embeddings beside a recipe goes before one inside;
-///   - {"full_attention": {..}, "sliding_attention": {..}} are two recipes, as is rope_local_base_freq beside rope_theta.
+///   - {"full_attention": {..}, "sliding_attention": {..}} are two recipes, and so is rope_local_base_freq beside
+///     rope_theta.
 /// head_dim is read, or hidden_size / num_attention_heads. A linear recipe that states no original window was written
-/// after max_position_embeddings had been extended, as published models are; L is then max_position_embeddings / factor,
-/// unless max_sequence_length says that the window was left as it was.
-/// Errors: not JSON, unknown rope_type, missing or wrong-typed fields, numbers out of range, keys that are no fields of the
-/// kind. All are named.
+/// after max_position_embeddings had been extended, as published models are; L is then max_position_embeddings /
+/// factor, unless max_sequence_length says that the window was left as it was.
+/// Errors: not JSON, unknown rope_type, missing or wrong-typed fields, numbers out of range, keys
+/// that are no fields of the kind. All are named.
 RopeConfigs rope_configs_from_json(const std::string& config_json_text, const RopeDefaults& defaults = {});
 /// The same for models with one recipe. Errors: there are two.
 RopeConfig rope_config_from_json(const std::string& config_json_text, const RopeDefaults& defaults = {});
 
-/// `base` under another recipe, given as the JSON object that stands in "rope_scaling", or null for plain RoPE. What the
-/// recipe leaves out stays as in `base`: rope_theta, the original window. Errors: as above.
+/// `base` under another recipe, given as the JSON object that stands in "rope_scaling", or null for plain RoPE. What
+/// the recipe leaves out stays as in `base`: rope_theta, the original window. Errors: as above.
 RopeConfig rope_recipe_from_json(const RopeConfig& base, const std::string& recipe,
                                  std::span<const RopeKind> kinds = {});
 
 /// The "rope_scaling" object that reads back as the same recipe; "null" for plain RoPE. rope_theta, head_dim,
 /// partial_rotary_factor and max_position_embeddings are top-level keys of config.json: the caller writes them.
 std::string rope_scaling_to_json(const RopeConfig& config);
-/// The "rope_parameters" object of transformers 5 that reads back as the same, with rope_theta inside; one part per type
-/// of layer if there are two recipes.
+/// The "rope_parameters" object of transformers 5 that reads back as the same, with rope_theta inside; one
+/// part per type of layer if there are two recipes.
 std::string rope_parameters_to_json(const RopeConfigs& configs);
 
 /// What a table may depend on.
@@ -201,8 +202,8 @@ struct RopeContext {
   bool training = false;  // positions come from a sampler; learned frequencies record gradients
 };
 
-/// theta and A. inv_freq is f64 on the CPU, [D/2], or [B, D/2] with one row per sample; it has history for CLEX in
-/// training.
+/// theta and A. inv_freq is f64 on the CPU, [D/2], or [B, D/2] with one row per
+/// sample; it has history for CLEX in training.
 struct RopeTable {
   Var inv_freq;
   double attention_scale = 1.0;

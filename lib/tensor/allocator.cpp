@@ -1,5 +1,5 @@
-// A caching allocator per device: sizes are rounded up to a bin (at most 12.5 % waste) and freed blocks wait in their
-// bin.
+// A caching allocator per device: sizes are rounded up to a bin (at most 12.5 %
+// waste) and freed blocks wait in their bin.
 //
 // Why also on the CPU: a training step allocates the same few hundred large arrays every time, and giving them back to
 // the system means a page fault per 4 KiB at the next step.

@@ -1,5 +1,5 @@
-// Internal: the inner loop of everything that is bound by reading a matrix once: w . x with f32 or bf16 weights. For the
-// library's own .cpp files (GCC's and clang's vector types: narrower machines get several registers).
+// Internal: the inner loop of everything that is bound by reading a matrix once: w . x with f32 or bf16 weights. For
+// the library's own .cpp files (GCC's and clang's vector types: narrower machines get several registers).
 #pragma once
 #include <cstdint>
 #include <cstring>

@@ -1,5 +1,5 @@
-// Element types. f32 and bf16 carry the work, f64 checks it, i32 holds token ids; e4m3 and e5m2 are factors of 8-bit
-// matrix products.
+// Element types. f32 and bf16 carry the work, f64 checks it, i32 holds token ids; e4m3 and
+// e5m2 are factors of 8-bit matrix products.
 #pragma once
 #include <cstdint>
 #include <cstring>

@@ -1,5 +1,5 @@
-// Questions about paths, and folders that are replaced as one. Unlike std::filesystem, every failure is an rw::Error that
-// names the path, and "I may not look" is never taken for "it is not there".
+// Questions about paths, and folders that are replaced as one. Unlike std::filesystem, every failure is an rw::Error
+// that names the path, and "I may not look" is never taken for "it is not there".
 #pragma once
 #include <functional>
 #include <string>
@@ -19,15 +19,15 @@ inline bool is_folder(const std::string& path) { return path_kind(path) == PathK
 std::vector<std::string> names_in(const std::string& folder);
 /// Makes a folder and those above it; one that is there already is fine. Errors: it cannot be made.
 void make_folder(const std::string& path);
-/// Removes a file, or a folder with all that is in it; links are removed and not followed. Missing is fine. Errors: what
-/// could not be removed.
+/// Removes a file, or a folder with all that is in it; links are removed and not followed.
+/// Missing is fine. Errors: what could not be removed.
 void remove_tree(const std::string& path);
 /// Makes the names in a folder durable. Errors: an input or output error.
 void sync_folder(const std::string& folder);
 
-/// Writes a folder beside `path`, under a temporary name, and puts it in the place of `path` as one: whoever opens `path`
-/// sees all of the old files or all of the new ones, also after a kill or a power failure at any moment. A writer
-/// destroyed without commit() leaves nothing behind.
+/// Writes a folder beside `path`, under a temporary name, and puts it in the place of `path` as one: whoever opens
+/// `path` sees all of the old files or all of the new ones, also after a kill or a power failure at any moment. A
+/// writer destroyed without commit() leaves nothing behind.
 ///
 ///   FolderWriter writer("model");
 ///   save_hf(writer.folder(), ...);
@@ -38,8 +38,8 @@ void sync_folder(const std::string& folder);
 /// Thread safety: none; one writer per folder at a time.
 class FolderWriter {
  public:
-  /// A link to a folder is followed. Errors: `path` is something else than a folder or nothing, it is the current folder
-  /// or one above it, the folder above cannot be written to.
+  /// A link to a folder is followed. Errors: `path` is something else than a folder or nothing, it is the current
+  /// folder or one above it, the folder above cannot be written to.
   explicit FolderWriter(const std::string& path);
   ~FolderWriter();
   FolderWriter(const FolderWriter&) = delete;

@@ -245,8 +245,8 @@ void point(const Plan& plan, const Operand& a, const Operand& b, const Tensor& b
 //
 //   y[n] = sum over k of W[n,k] x[k]
 //
-// Bytes: N K of W, read once; x stays in L1. `WARPS` warps share a row of W when rows are few, so that the whole card
-// reads.
+// Bytes: N K of W, read once; x stays in L1. `WARPS` warps share a row of W when
+// rows are few, so that the whole card reads.
 
 constexpr int kMatvecThreads = 256;
 

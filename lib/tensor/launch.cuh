@@ -1,5 +1,5 @@
-// What every kernel file shares: the compute stream, checked launches, 16-byte vectors, reductions. Only .cu files
-// include it.
+// What every kernel file shares: the compute stream, checked launches, 16-byte
+// vectors, reductions. Only .cu files include it.
 //
 // One stream per device carries all work of the library, so memory that the caching allocator hands out again is safe
 // to write without waiting, and a whole step can be captured as a CUDA graph: nothing here synchronises or allocates.
@@ -192,8 +192,7 @@ __device__ __forceinline__ void store_float(T* p, const Vec<float, N>& f) {
 }
 
 /// Eight elements as they lie in memory. bf16 pairs stay packed in 32-bit registers until one is used; an array of
-/// eight
-/// __nv_bfloat16 would take a register each.
+/// eight __nv_bfloat16 would take a register each.
 template <class T>
 struct Eight;
 template <>

@@ -6,8 +6,8 @@
 
 namespace rw {
 
-/// e^x for f32 within 2 ulp on [-87.3, 88.3]; 0 below, +inf above; NaN stays NaN. Branch-free, so that loops over it
-/// vectorise.
+/// e^x for f32 within 2 ulp on [-87.3, 88.3]; 0 below, +inf above; NaN stays NaN.
+/// Branch-free, so that loops over it vectorise.
 inline float fast_exp(float x) {
   // x = n ln2 + r with |r| <= ln2/2; e^r by a degree-6 polynomial, 2^n by building the exponent bits.
   const float n = std::nearbyint(x * 1.44269504088896341f);

@@ -1,5 +1,5 @@
-// Index ranges over a team of threads. How a range is split depends on the thread count that was asked for, and not on how
-// many threads there are: the same parts, the same bits.
+// Index ranges over a team of threads. How a range is split depends on the thread count that was asked for, and not on
+// how many threads there are: the same parts, the same bits.
 #include "tensor/parallel_for.h"
 
 #include <omp.h>

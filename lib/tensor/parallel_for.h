@@ -17,15 +17,15 @@ void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t beg
 void parallel_items(int64_t n, const std::function<void(int64_t i)>& f);
 }  // namespace detail
 
-/// Calls f(begin, end) on contiguous parts of [0, n), at least `grain` long, on several threads. The first exception is
-/// rethrown.
+/// Calls f(begin, end) on contiguous parts of [0, n), at least `grain` long, on several
+/// threads. The first exception is rethrown.
 template <class F>
 void parallel_for(int64_t n, int64_t grain, F&& f) {
   detail::parallel_for(n, grain, std::ref(f));
 }
 
-/// Calls f(i) for every i in [0, n), handing items out one by one: for items of uneven cost that write to separate
-/// places.
+/// Calls f(i) for every i in [0, n), handing items out one by one: for items of
+/// uneven cost that write to separate places.
 template <class F>
 void parallel_items(int64_t n, F&& f) {
   detail::parallel_items(n, std::ref(f));

@@ -1,5 +1,5 @@
-// 8-bit copies on the GPU (the rule is in quantize.h): the largest |x| in one read, then the copy, its transpose or both
-// in one more.
+// 8-bit copies on the GPU (the rule is in quantize.h): the largest |x| in one read, then
+// the copy, its transpose or both in one more.
 #include <cuda_fp8.h>
 
 #include "tensor/launch.cuh"

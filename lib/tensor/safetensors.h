@@ -21,9 +21,9 @@ class SafetensorsFile {
     int64_t begin = 0, end = 0;  // bytes within the data part
   };
 
-  /// A header of n bytes, of at most 100 MB, takes at most 8 n bytes of memory beside the entries, and time in proportion
-  /// to n. Errors: unreadable, truncated, garbled header, offsets out of range or overlapping, sizes that do not match the
-  /// shape.
+  /// A header of n bytes, of at most 100 MB, takes at most 8 n bytes of memory beside the entries, and time
+  /// in proportion to n. Errors: unreadable, truncated, garbled header, offsets out of range or
+  /// overlapping, sizes that do not match the shape.
   explicit SafetensorsFile(const std::string& path);
 
   const std::map<std::string, Entry>& entries() const { return entries_; }

@@ -1,5 +1,5 @@
-// Teams of threads that wait for work: a counter tells the workers that there is some, another one the caller that it is
-// done.
+// Teams of threads that wait for work: a counter tells the workers that there is
+// some, another one the caller that it is done.
 #include "tensor/thread_team.h"
 
 #include <pthread.h>
@@ -33,8 +33,8 @@ int available_cpus() {
   return ::sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
 }
 
-/// How often a waiting thread of a team looks before it sleeps: some 100 microseconds, and hardly at all where there are
-/// more threads than CPUs.
+/// How often a waiting thread of a team looks before it sleeps: some 100 microseconds, and hardly
+/// at all where there are more threads than CPUs.
 int spins(int team) {
   static const int most = [] {
     const char* policy = std::getenv("OMP_WAIT_POLICY");

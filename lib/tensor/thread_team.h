@@ -1,7 +1,7 @@
 // The threads behind parallel_for: a team of workers for each calling thread, made when they are first needed.
 //
-// Our own and not OpenMP's: libgomp ends the whole process when the system refuses it a thread, which a library must not
-// do. A team that cannot be as large as asked for is smaller, and the work is the same.
+// Our own and not OpenMP's: libgomp ends the whole process when the system refuses it a thread, which a library must
+// not do. A team that cannot be as large as asked for is smaller, and the work is the same.
 #pragma once
 #include <functional>
 
@@ -15,9 +15,9 @@ namespace detail {
 /// them; at least 1. Within a team: 1.
 int grow_team(int wanted);
 
-/// Calls f(0), ..., f(size - 1) at the same time, f(0) on the calling thread, and returns when all have returned; they may
-/// wait for each other. `size` is at most what grow_team() has given on this thread. f must not throw. Threads sleep
-/// between calls, after spinning for a moment unless OMP_WAIT_POLICY is "passive".
+/// Calls f(0), ..., f(size - 1) at the same time, f(0) on the calling thread, and returns when all have returned; they
+/// may wait for each other. `size` is at most what grow_team() has given on this thread. f must not throw. Threads
+/// sleep between calls, after spinning for a moment unless OMP_WAIT_POLICY is "passive".
 void run_team(int size, const std::function<void(int rank)>& f);
 
 /// Whether this thread is within run_team().

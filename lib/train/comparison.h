@@ -59,8 +59,8 @@ class Comparison {
 
   /// Does what is missing. Returns false if a training was stopped by its callbacks.
   bool run();
-  /// Tables and report of what is done so far; also run() writes them. The table for a terminal. Errors: the base is
-  /// not evaluated.
+  /// Tables and report of what is done so far; also run() writes them. The table for a
+  /// terminal. Errors: the base is not evaluated.
   std::string write_tables();
 
  private:

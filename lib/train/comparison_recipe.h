@@ -1,5 +1,5 @@
-// The recipe of a comparison: a TOML file that names a base model, the arms that extend it, and how all of them are
-// evaluated.
+// The recipe of a comparison: a TOML file that names a base model, the arms that
+// extend it, and how all of them are evaluated.
 //
 //   title = "PoSE at 8x"
 //   [base]                         the options of `ropewalk train`, and what becomes its text:

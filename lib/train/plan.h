@@ -15,18 +15,18 @@ struct RunPlan {
   int64_t window = 0;           // T: tokens of a sample
   int64_t target = 0;           // window after extension
   int64_t original_window = 0;  // L
-  int64_t region = 0;           // stretch of text that a sample may take its chunks from; 0: the whole document
+  int64_t region = 0;           // tokens of the region that a sample may take its chunks from; 0: the whole document
   /// The method with all its fields, and the windows, as text by key: for a run's identity and for reports.
   std::map<std::string, std::string> description;
 };
 
-/// `base` stands for the config in the folder recipe.from. With steps = 0 it must be given: the plan is then one to
-/// evaluate only, which dynamic kinds may be, too. Errors: combinations of method, scaling and windows without meaning,
-/// with the reason.
+/// `base` stands for the config in the folder recipe.from. With steps = 0 it must be given: the plan is
+/// then one to evaluate only, which dynamic kinds may be, too. Errors: combinations of method, scaling
+/// and windows without meaning, with the reason.
 RunPlan make_plan(const Recipe& recipe, const Tokenizer& tokenizer, const ModelConfig* base = nullptr);
 
-/// The model that a method, given as a value, extends: sets the recipe's method, scaling, window and target. Errors: a
-/// sampler or a kind that is not known by name.
+/// Sets the recipe's method, scaling, factor, window and target to a method given as a value. Any method will do: one
+/// that names and options cannot state (why_no_text() in extend.h) is kept as a value beside them.
 void set_method(Recipe& recipe, const Method& method, int64_t target);
 
 /// One line per entry: key = "value".

@@ -7,8 +7,8 @@
 
 namespace rw {
 
-/// Makes a folder and those above it; one that is there already is fine. Errors: it cannot be made, in the name of
-/// `op`.
+/// Makes a folder and those above it; one that is there already is fine. Errors:
+/// it cannot be made, in the name of `op`.
 void make_folder(const char* op, const std::string& path);
 
 }  // namespace rw

@@ -1,5 +1,5 @@
-// The part of TOML that recipes use: sections, keys, strings, numbers, booleans, and arrays of them, over several lines
-// if need be.
+// The part of TOML that recipes use: sections, keys, strings, numbers, booleans, and
+// arrays of them, over several lines if need be.
 #pragma once
 #include <cstdint>
 #include <string>

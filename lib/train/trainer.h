@@ -104,10 +104,10 @@ class Trainer {
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
-  /// Trains and leaves a model folder at recipe.out (run_folder.h says what is in it); with an empty recipe.out nothing
-  /// is written. With ranks, rank 0 writes, each has a part of every batch, and the result is that of one process but
-  /// for rounding. Errors: a loss that is not finite, with what is kept; unwritable files; RankLost; --resume of another
-  /// run.
+  /// Trains and leaves a model folder at recipe.out (run_folder.h says what is in it); with an empty
+  /// recipe.out nothing is written. With ranks, rank 0 writes, each has a part of every batch, and the result
+  /// is that of one process but for rounding. Errors: a loss that is not finite, with what is kept;
+  /// unwritable files; RankLost; --resume of another run.
   TrainResult run();
 
   /// The model as it is: before run() the one that the run begins with, afterwards the trained one.

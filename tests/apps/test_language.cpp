@@ -1,5 +1,5 @@
-// The command line as one language: the same words in every verb, errors in words, what shells complete, and output that
-// is lost.
+// The command line as one language: the same words in every verb, errors in words, what
+// shells complete, and output that is lost.
 #include <sys/stat.h>
 
 #include <algorithm>

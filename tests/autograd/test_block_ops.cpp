@@ -1,5 +1,6 @@
-// The ops that blocks beyond LLaMA's need, against plain loops in f64: biases, LayerNorm, norms of q and k, GELU,
-// attention with a window and a soft cap, the loss with a bias and a soft cap; their errors, and how NaN passes through.
+// The ops that blocks beyond LLaMA's need, against plain loops in f64: biases, LayerNorm, norms
+// of q and k, GELU, attention with a window and a soft cap, the loss with a bias and a soft
+// cap; their errors, and how NaN passes through.
 #include <cmath>
 #include <limits>
 

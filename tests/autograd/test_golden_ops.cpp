@@ -1,5 +1,5 @@
-// Reference values from PyTorch for every op: outputs and gradients in f64 (1e-10, gradients 1e-8) and in f32 (1e-5 of
-// the largest element).
+// Reference values from PyTorch for every op: outputs and gradients in f64 (1e-10, gradients
+// 1e-8) and in f32 (1e-5 of the largest element).
 #include <map>
 #include <nlohmann/json.hpp>
 

@@ -1,5 +1,5 @@
-// Everything that can be wrong with the files and numbers a user brings: the error says which, where and what was
-// expected.
+// Everything that can be wrong with the files and numbers a user brings: the error
+// says which, where and what was expected.
 #include <doctest/doctest.h>
 #include <unistd.h>
 
@@ -66,8 +66,9 @@ TEST_CASE("A garbled tokenizer.json says what is wrong and where") {
   CHECK(has(load_error("tokenizer.json", edited_json("\"merges\": []", "\"merges\": [\"ab\"]")), "two tokens"));
   CHECK(has(load_error("tokenizer.json", edited_json("\"merges\": []", "\"merges\": [[\"a\"]]")), "two tokens"));
   CHECK(has(load_error("tokenizer.json", edited_json("\"merges\": []", "\"merges\": 5")), "must be a list"));
-  CHECK(has(load_error("tokenizer.json", edited_json("\"normalizer\": null", "\"normalizer\": {\"type\": \"Lowercase\"}")),
-            "normalizer 'Lowercase'"));
+  CHECK(has(
+      load_error("tokenizer.json", edited_json("\"normalizer\": null", "\"normalizer\": {\"type\": \"Lowercase\"}")),
+      "normalizer 'Lowercase'"));
   CHECK(has(load_error("tokenizer.json", edited_json("\"type\": \"ByteLevel\"", "\"type\": \"Bert\"")), "Bert"));
   CHECK(has(load_error("tokenizer.json", edited_json("\"dropout\": null", "\"dropout\": 0.1")), "dropout = 0.1"));
 }

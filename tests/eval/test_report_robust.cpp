@@ -1,5 +1,5 @@
-// Reports of files that anyone may have written, of runs that were measured in different ways, and over files that are
-// not ours.
+// Reports of files that anyone may have written, of runs that were measured in
+// different ways, and over files that are not ours.
 #include <doctest/doctest.h>
 
 #include <filesystem>

@@ -2,8 +2,8 @@
 //
 //   reference  the CPU op in f64, on inputs that the kernel's dtype represents
 //   plain      the CPU op in the kernel's dtype
-//   right      error(kernel) <= 2 error(plain), with a floor of a rounding of the result; and bit for bit the same
-//   twice
+//   right      error(kernel) <= 2 error(plain), with a floor of a rounding of the result
+//   repeats    a second run gives the same bits
 #pragma once
 #include <array>
 #include <cmath>

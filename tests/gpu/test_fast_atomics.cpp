@@ -1,5 +1,5 @@
-// Gradients that Tape::set_fast_atomics lets blocks add up as they come: as exact as those in a fixed order, which come back,
-// bit for bit, when it is off again. Attention's are in test_attention_gpu.cpp, beside the other ways it has.
+// Gradients that Tape::set_fast_atomics lets blocks add up as they come: as exact as those in a fixed order, which come
+// back, bit for bit, when it is off again. Attention's are in test_attention_gpu.cpp, beside the other ways it has.
 #include "autograd/ops/embedding.h"
 #include "gpu.h"
 #include "nn/adamw.h"

@@ -223,7 +223,7 @@ TEST_CASE("the GPU decoder gives the logits of the whole forward for every head 
                          {6, 2, 64, R"({"rope_type":"default","logn_scaling":"position"})", RopeLayout::half},
                          {10, 2, 128, R"({"rope_type":"linear","factor":4.0})", RopeLayout::interleaved},
                          {3, 3, 256, R"({"rope_type":"default"})", RopeLayout::half},
-                         // So many heads that a stretch of the cache is several turns of its block.
+                         // So many heads that a split of the cache is several steps of its block.
                          {66, 66, 16, R"({"rope_type":"default"})", RopeLayout::half}}) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       ModelConfig c = small(k.heads, k.kv_heads, k.head_dim);
@@ -231,7 +231,7 @@ TEST_CASE("the GPU decoder gives the logits of the whole forward for every head 
       c.rope = rope_config_from_json(
           cat(R"({"max_position_embeddings":64,"head_dim":)", k.head_dim, R"(,"rope_scaling":)", k.scaling, "}"));
       CausalLm model(c, dtype, kGpu, 3);
-      const int64_t total = test::repetitions(330, 80);  // more than one stretch of the cache
+      const int64_t total = test::repetitions(330, 80);  // more than one split of the cache
       const int64_t first = test::repetitions(9, total - 4);
       const Tensor ids = input(1, total, 9).ids;
       const NoGrad no_grad;

@@ -13,8 +13,8 @@
 
 namespace test {
 
-/// The folders of `families/` in the golden set: <name>/{config.json, model.safetensors, expect.safetensors}. Prints why
-/// if there are none.
+/// The folders of `families/` in the golden set: <name>/{config.json, model.safetensors,
+/// expect.safetensors}. Prints why if there are none.
 inline std::vector<std::string> family_folders() {
   namespace fs = std::filesystem;
   std::vector<std::string> folders;

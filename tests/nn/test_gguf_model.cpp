@@ -1,4 +1,5 @@
-// Models through GGUF files: what is written reads back to the same logits, and what llama.cpp fixes is refused by name.
+// Models through GGUF files: what is written reads back to the same logits, and
+// what llama.cpp fixes is refused by name.
 #include <cmath>
 #include <set>
 

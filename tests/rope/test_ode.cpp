@@ -46,8 +46,8 @@ struct LinearSystem : Dynamics<T> {
   int64_t n;
 };
 
-/// act(x W1) W2, x = y; timed: x = y - ln(t) d and - d / t at the end: the reader's own dynamics, in the plainest
-/// loops.
+/// act(x W1) W2, x = y; timed: x = y - ln(t) d and - d / t at the end: the
+/// reader's own dynamics, in the plainest loops.
 template <class T>
 struct Mlp : Dynamics<T> {
   std::vector<T> w1, w2, d;  // [n, h], [h, n], [n]
@@ -136,9 +136,9 @@ std::vector<std::vector<double>> expected(const std::string& name) {
   return all;
 }
 
-/// All of one case: outputs, gradients, counts. f64: 1e-10, gradients 1e-8. f32: 1e-5, or, where torch's own f32 is
-/// worse (a first step chosen from a difference of nearly equal f32 numbers), no further from f64 than twice torch's
-/// distance.
+/// All of one case: outputs, gradients, counts. f64: 1e-10, gradients 1e-8. f32: 1e-5, or, where
+/// torch's own f32 is worse (a first step chosen from a difference of nearly equal f32 numbers), no
+/// further from f64 than twice torch's distance.
 template <class T>
 void golden_case(const std::string& name, const json& meta) {
   CAPTURE(name);

@@ -203,7 +203,7 @@ TEST_CASE("Text follows the content rule: contiguous, aligned with the positions
     const float* p = row(same, int64_t(b));
     CHECK(skip == int64_t(p[31]) - 31);
     spread += u[1].begin > u[0].begin + u[0].length;
-    CHECK(u[1].begin + u[1].length - u[0].begin <= 5 * 32);  // within the stretch
+    CHECK(u[1].begin + u[1].length - u[0].begin <= 5 * 32);  // within the region
   }
   CHECK(spread > 150);
 }

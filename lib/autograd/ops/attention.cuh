@@ -1,5 +1,5 @@
-// What the attention kernels share. Four implementations of one contract (cuda_ops.h), from plain to fast, between
-// which attention.cu chooses:
+// What the attention kernels share. Four implementations of one contract (cuda_ops.h), from
+// plain to fast, between which attention.cu chooses:
 //
 //   attention_general.cu    f32 and bf16, any head dim up to 256: f32 FMA on tiles in shared memory
 //   attention_mma*.cu       bf16, head dim 16, 32, 48, 64, 80, 96 or 128: mma.sync tensor cores, cp.async (sm_80 on)

@@ -3,8 +3,8 @@
 //   S = scale Q K^T,  S = cap tanh(S / cap) with a soft cap,  P = softmax(S) over the visible keys,  O = P V
 //
 // Query i has token index i + (Tk - Tq): the last query is at the last key. A causal query at index n sees the keys
-// j <= n, with a window only those of n - window < j <= n (Mistral). The mask goes by token index, never by position. Saved for
-// backward: q, k, v, o and the logsumexp of each row.
+// j <= n, with a window only those of n - window < j <= n (Mistral). The mask goes by token index, never by position.
+// Saved for backward: q, k, v, o and the logsumexp of each row.
 #pragma once
 #include "autograd/var.h"
 

@@ -16,8 +16,8 @@ namespace {
 
 constexpr int kThreads = 256;
 
-/// Row length of a tile in floats: the head dim in whole 8s plus 4, so that rows start in different banks for float4
-/// reads.
+/// Row length of a tile in floats: the head dim in whole 8s plus 4, so that rows
+/// start in different banks for float4 reads.
 __host__ __device__ constexpr int padded(int head_dim) { return (head_dim + 7) / 8 * 8 + 4; }
 
 /// tile[r][d] <- token `begin + r` of one head, as f32; 0 beyond `end` and beyond the head dim.
@@ -204,7 +204,8 @@ __global__ void __launch_bounds__(kThreads)
   write_rows(o.head(b, h, s.head_dim), o.row, q0, s.tq, s.head_dim, acc, ty, tx);
 }
 
-/// P and dS = P (dP - delta) (1 - tanh^2) of one tile, left in shared memory for the products that sum over one of their sides.
+/// P and dS = P (dP - delta) (1 - tanh^2) of one tile, left in shared memory for the
+/// products that sum over one of their sides.
 template <int BM, int BN>
 __device__ void backward_tile(const Shape& s, const float* q_tile, const float* k_tile, const float* v_tile,
                               const float* do_tile, const float* lse, const float* delta, int q0, int k0, float* p_tile,

@@ -5,11 +5,11 @@
 //   dot_rows   acc[m][n] += sum_k A[m][k] B[n][k]     A and B stored as rows of the head dim: S, dP and their
 //   transposes add_rows   acc[m][n] += sum_k W[m][k] B[k][n]     W in registers (P or dS just computed): O, dQ, dK, dV
 //
-// The accumulator of m16n8k16 has the layout of its A operand, so P goes from the first product into the second without
-// leaving its thread. That is why the kernel for dK and dV computes S transposed, keys as rows: both its sums then take
-// P^T and dS^T as the register operand. Tiles arrive by cp.async, one step ahead of their use; rows are padded by 16
-// bytes, which makes their length an odd number of 16-byte chunks, so the 8 rows that ldmatrix reads at once lie in
-// different banks.
+// The accumulator of m16n8k16 has the layout of its A operand, so P goes from the first product into the second
+// without leaving its thread. That is why the kernel for dK and dV computes S transposed, keys as rows: both its
+// sums then take P^T and dS^T as the register operand. Tiles arrive by cp.async, one step ahead of their use;
+// rows are padded by 16 bytes, which makes their length an odd number of 16-byte chunks, so the 8 rows that
+// ldmatrix reads at once lie in different banks.
 #pragma once
 #include "autograd/ops/attention.cuh"
 

@@ -1,5 +1,5 @@
-// Hopper's instructions as functions: barriers in shared memory, bulk tensor copies (TMA) and warpgroup matrix products
-// (wgmma).
+// Hopper's instructions as functions: barriers in shared memory, bulk tensor copies
+// (TMA) and warpgroup matrix products (wgmma).
 //
 // Vocabulary of the two files that use it:
 //   panel     [rows][64] bf16 in shared memory, 128 bytes a row, with TMA's 128-byte swizzle: the 16-byte chunk c of
@@ -60,8 +60,8 @@ inline TileOrder tile_order(int tiles, int heads, int heads_per_walk, int64_t wa
 
 __device__ inline unsigned shared_address(const void* p) { return static_cast<unsigned>(__cvta_generic_to_shared(p)); }
 
-/// Two neighbours in shared memory. Through a pointer that came by way of a struct the compiler would use generic
-/// loads.
+/// Two neighbours in shared memory. Through a pointer that came by way of a
+/// struct the compiler would use generic loads.
 __device__ inline float2 load_shared_pair(const float* p) {
   float2 x;
   asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "r"(shared_address(p)));
@@ -133,8 +133,8 @@ __device__ inline void named_arrive(int id, int threads) {
 
 // --- copies
 
-/// Box at (element d, head h, token t, sample b) into shared memory; all its bytes count towards `full`, those filled
-/// with zeros too.
+/// Box at (element d, head h, token t, sample b) into shared memory; all its bytes count
+/// towards `full`, those filled with zeros too.
 __device__ inline void tma_load(void* to, const CUtensorMap& map, int d, int h, int t, int b, Barrier* full) {
   asm volatile(
       "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], "
@@ -229,8 +229,8 @@ __device__ inline void arrived(T (&x)[n]) {
   "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%" \
   "60,%61,%62,%63}"
 
-/// D (+)= A B, 64 x N x 16, both operands in shared memory. across: B is read across its rows (stored [k][n] instead of
-/// [n][k]).
+/// D (+)= A B, 64 x N x 16, both operands in shared memory. across: B is read across
+/// its rows (stored [k][n] instead of [n][k]).
 template <int N, bool across>
 __device__ inline void wgmma(float (&d)[N / 2], uint64_t a, uint64_t b, int accumulate) {
   static_assert(N == 64 || N == 128);

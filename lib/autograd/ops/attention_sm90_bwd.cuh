@@ -13,8 +13,8 @@ __device__ __forceinline__ float probability(float score, float c, float lse2) {
   return exp2_fast(fminf(fmaf(score, c, -lse2), 0.f));
 }
 
-/// S -> P, in place and packed for the next product; lse2 in shared memory, a value for each column from the thread's
-/// first on.
+/// S -> P, in place and packed for the next product; lse2 in shared memory, a value
+/// for each column from the thread's first on.
 template <int n>
 __device__ __forceinline__ void probabilities_by_column(float (&scores)[n], unsigned (&packed)[n / 2], float c,
                                                         const float* lse2) {

@@ -8,9 +8,8 @@
 //
 //   tensor cores   S_n = Q K_n^T, then O += P_{n-1} V_{n-1}        (issued together, at this warpgroup's turn)
 //   this warpgroup softmax of S_n as soon as it is there, while P V still runs
-//   the others     do the same half a step later: turns are passed on with named barriers, so that one's exponentials
-//   run under
-//                  another's products
+//   the others     do the same half a step later: they alternate by named barriers, so that the exponentials of one
+//                  run under the products of another
 //
 // Exponentials are why this matters: a 64 x 128 tile has 8192 of them at 16 a cycle, 512 cycles, as long as its
 // products at D = 64.
@@ -98,8 +97,8 @@ struct Place {
   }
 };
 
-/// One thread: Q of each tile once, its K and V tiles through the rings, as far ahead of the consumers as there is
-/// room.
+/// One thread: Q of each tile once, its K and V tiles through the rings, as far
+/// ahead of the consumers as there is room.
 template <class C>
 __device__ void produce(const Arguments& a, const CUtensorMap& q_map, const CUtensorMap& k_map,
                         const CUtensorMap& v_map, const Shared<C>& shared) {
@@ -373,8 +372,8 @@ EncodeTiled encode_tiled() {
   return f;
 }
 
-/// True on compute capability 9.0 if this binary holds the sm_90a code: its kernel needs many registers, the empty one
-/// few.
+/// True on compute capability 9.0 if this binary holds the sm_90a code: its kernel
+/// needs many registers, the empty one few.
 bool hopper_ready() {
   static const bool ready = [] {
     int device = 0, major = 0, minor = 0;
@@ -405,10 +404,10 @@ CUtensorMap tensor_map(const HeadView& view, int64_t batch, int64_t length, int6
   return map;
 }
 
-/// Padding to 64 or 128 costs the kernels' products their share of zeros: a third more at 48 and 96, which the faster
-/// tensor cores' path returns several times over. At 16, 32 and 80 it would be 4, 2 and 1.6 times the products, so they
-/// stay where mma.sync has kernels of just that size. Where it has none (8, 24, 40, 56, 72, ...) all else is slower
-/// still.
+/// Padding to 64 or 128 costs the kernels' products their share of zeros: a third more at 48 and 96, which
+/// the faster tensor cores' path returns several times over. At 16, 32 and 80 it would be 4, 2 and 1.6
+/// times the products, so they stay where mma.sync has kernels of just that size. Where it has none (8,
+/// 24, 40, 56, 72, ...) all else is slower still.
 bool sm90_pads(int64_t head_dim) {
   if (head_dim < 8 || head_dim > 128 || head_dim % 8 != 0) return false;
   return 2 * kernel_head_dim(head_dim) <= 3 * head_dim || !mma_has(head_dim);

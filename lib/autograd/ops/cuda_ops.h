@@ -41,8 +41,8 @@ void sum_last(const Tensor& x, const Tensor& y);                           // x 
 void broadcast_scalar(const Tensor& dy, double factor, const Tensor& dx);  // dx[:] = factor * dy[0]
 void broadcast_last(const Tensor& dy, const Tensor& dx);                   // dx [N,C] = dy [N]
 
-// `largest`, here and below: f32 [kMaximumParts] of zeros on the GPU, for absolute_max() (tensor/quantize.h) of y, or in
-// a backward of dx; or undefined.
+// `largest`, here and below: f32 [kMaximumParts] of zeros on the GPU, for absolute_max()
+// (tensor/quantize.h) of y, or in a backward of dx; or undefined.
 
 // --- norm. x, residual, h, y [N,C]; rstd f32 [N]. residual and h may be undefined (plain RMSNorm of x).
 void rms_norm_forward(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps, double weight_offset,
@@ -130,8 +130,9 @@ void attention_backward(const AttentionShape& s, const HeadView& q, const HeadVi
 
 // --- loss. logits [N,V], targets i32 [N]; nll f32 [N]
 /// nll per row (0 where ignored); if `gradient`, logits become softmax - onehot (0 where ignored) in place.
-/// stats f32 [N,2], if given, gets each row's maximum and sum of exp(x - maximum); not together with `gradient`.
-/// soft_cap, if not 0: the loss is that of soft_cap tanh(logits / soft_cap), and the gradient is with respect to logits.
+/// stats f32 [N,2], if given, gets each row's maximum and sum of exp(x - maximum); not
+/// together with `gradient`. soft_cap, if not 0: the loss is that of soft_cap tanh(logits /
+/// soft_cap), and the gradient is with respect to logits.
 void cross_entropy_rows(const Tensor& logits, const Tensor& targets, bool gradient, const Tensor& nll,
                         const Tensor& stats = {}, double soft_cap = 0);
 /// dlogits [N,V] = factor * dnll * (softmax - onehot), 0 where ignored; dnll f32 [1] or [N], stats as above.

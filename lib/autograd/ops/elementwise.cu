@@ -261,8 +261,8 @@ void column_sums(const Tensor& x, const Tensor& out, bool add) {
     using X = decltype(zero);
     dispatch_width(columns % 8 == 0 && aligned16(x.raw()), [&](auto width) {
       const int64_t column_blocks = ceil_div(columns, kLanes * width());
-      // Slabs of at least 64 rows, and about 1024 blocks; from the shape alone, so that the order of additions is the
-      // shape's.
+      // Slabs of at least 64 rows, and about 1024 blocks; from the shape alone, so
+      // that the order of additions is the shape's.
       const int64_t slab = std::max<int64_t>(64, ceil_div(rows, ceil_div(1024, column_blocks)));
       const Tensor partial = Tensor::empty({ceil_div(rows, slab), columns}, DType::f32, x.device());
       launch({"column_partials", x.bytes()}, column_partials_kernel<width(), kRows, X>, partial.size(0) * column_blocks,

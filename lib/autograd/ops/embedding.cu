@@ -58,8 +58,8 @@ __global__ void __launch_bounds__(kThreads) keys_kernel(int n, int vocab, const 
   tokens[t] = t;
 }
 
-/// What a chunk of the sorted list looks like. `before` and `after` are its neighbours' keys (a key that cannot occur
-/// at the ends).
+/// What a chunk of the sorted list looks like. `before` and `after` are its neighbours'
+/// keys (a key that cannot occur at the ends).
 struct Chunk {
   int begin, end;
   uint32_t first, last, before, after;

@@ -55,8 +55,8 @@ bool fp8_fits(int64_t rows, int64_t n, int64_t k) {
 }
 
 bool fp8_pays(int64_t rows, int64_t n, int64_t k) {
-  // Forward and backward multiply 6 R N K FLOPs, and move 6 bytes for each element of x and dy and 8 for each of W that a
-  // bf16 product would not. On an H200 the products gain about 0.6 ps a FLOP and the copies cost 0.25 ps a byte.
+  // Forward and backward multiply 6 R N K FLOPs, and move 6 bytes for each element of x and dy and 8 for each of W that
+  // a bf16 product would not. On an H200 the products gain about 0.6 ps a FLOP and the copies cost 0.25 ps a byte.
   constexpr double kFlopsPerByte = 430;
   const double m = static_cast<double>(rows), flops = 6 * m * static_cast<double>(n) * static_cast<double>(k);
   const double bytes = 6 * m * static_cast<double>(n + k) + 8 * static_cast<double>(n) * static_cast<double>(k);

@@ -54,7 +54,8 @@ void rows_cpu(T* logits, const int32_t* targets, bool gradient, Acc<T>* nll, int
   });
 }
 
-/// The same for soft-capped logits s = cap tanh(z / cap): z is given, and with `gradient` becomes dz = ds (1 - (s/cap)^2).
+/// The same for soft-capped logits s = cap tanh(z / cap): z is given, and with
+/// `gradient` becomes dz = ds (1 - (s/cap)^2).
 template <class T>
 void capped_rows_cpu(T* logits, const int32_t* targets, bool gradient, double soft_cap, Acc<T>* nll, int64_t rows,
                      int64_t vocab) {

@@ -94,10 +94,10 @@ __device__ __forceinline__ void wait_for_copies() {
 
 // --- a row in registers, the next one on its way --------------------------------------------------------------------
 //
-// Bytes: logits read once and, with the gradient, written once. A row of 32000 is too long to have several in the
-// registers of one multiprocessor, and with one alone the memory bus would idle while it is reduced; so the next row
-// flows into shared memory meanwhile. Every thread copies, and later reads, its own pieces only: no barrier is needed
-// for them.
+// Bytes: logits read once and, with the gradient, written once. A row of 32000 is too long to have several
+// in the registers of one multiprocessor, and with one alone the memory bus would idle while it is
+// reduced; so the next row flows into shared memory meanwhile. Every thread copies, and later reads, its
+// own pieces only: no barrier is needed for them.
 
 template <int THREADS, int V, class T>
 __global__ void __launch_bounds__(THREADS, THREADS <= 512 ? 1024 / THREADS : 1)

@@ -16,8 +16,8 @@ enum class Matmul {
 
 struct LinearOptions {
   Matmul matmul = Matmul::native;
-  /// 8-bit products: backward makes x again from what others keep, where it can (Var::again), instead of keeping an 8-bit
-  /// copy. The same bits with less memory, and more time.
+  /// 8-bit products: backward makes x again from what others keep, where it can (Var::again), instead of keeping an
+  /// 8-bit copy. The same bits with less memory, and more time.
   bool make_again = false;
 };
 

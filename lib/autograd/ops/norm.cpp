@@ -12,7 +12,8 @@
 namespace rw {
 namespace {
 
-/// h = x (+ residual); y = h * rstd * (weight + plus), rstd = 1/sqrt(mean(h^2) + eps). h is written only if there is a residual.
+/// h = x (+ residual); y = h * rstd * (weight + plus), rstd = 1/sqrt(mean(h^2) + eps).
+/// h is written only if there is a residual.
 template <class T>
 void forward_rows(const T* x, const T* residual, const T* weight, Acc<T> eps, Acc<T> plus, T* h, T* y, Acc<T>* rstd,
                   int64_t rows, int64_t columns) {
@@ -43,7 +44,7 @@ void forward_rows(const T* x, const T* residual, const T* weight, Acc<T> eps, Ac
   });
 }
 
-/// With n = h * rstd and g = dy * (weight + plus):  dh = rstd * (g - n * mean(g n)),  dweight = sum over rows of dy * n.
+/// With n = h * rstd and g = dy * (weight + plus): dh = rstd * (g - n * mean(g n)), dweight = sum over rows of dy * n.
 template <class T>
 void backward_rows(const T* h, const T* weight, Acc<T> plus, const Acc<T>* rstd, const T* dy, const T* dh_more, T* dx,
                    Acc<T>* dweight_parts, int64_t parts, int64_t rows, int64_t columns) {

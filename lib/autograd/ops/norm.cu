@@ -113,9 +113,9 @@ __global__ void __launch_bounds__(kAnyThreads)
 
 // --- backward -------------------------------------------------------------------------------------------------------
 //
-// Bytes per element: h, dy, dx (and dh), once each, and one partial row of dweight per block. Blocks stay on the card
-// and walk over rows; the next row is on its way while this one is computed. The partial rows are added up in order by
-// another kernel.
+// Bytes per element: h, dy, dx (and dh), once each, and one partial row of dweight per block. Blocks
+// stay on the card and walk over rows; the next row is on its way while this one is computed. The
+// partial rows are added up in order by another kernel.
 
 /// A thread's part of a row.
 template <int V, bool RESIDUAL, class T>
@@ -124,8 +124,8 @@ struct Row {
   float rstd = 0;
 };
 
-/// Blocks that share a multiprocessor: some 512 threads with two rows each in flight are enough, and more would spill
-/// registers.
+/// Blocks that share a multiprocessor: some 512 threads with two rows each in flight
+/// are enough, and more would spill registers.
 template <int WARPS, int V, class T>
 constexpr int kResident = [] {
   const int wanted = sizeof(T) == 2 || V == 1 ? (V <= 2 ? 512 : 384) : 256, threads = WARPS * kWarp * kGroups<WARPS>;

@@ -46,8 +46,8 @@ void forward_part(const Tokens& s, const Part& part, const T* x, const T* weight
   });
 }
 
-/// With n = x rstd and g = dy (weight + weight_offset): dx = rstd (g - n mean(g n)), dweight = sum of dy n. dx may be dy.
-/// Sums over fixed slices of the tokens: their order does not depend on the number of threads.
+/// With n = x rstd and g = dy (weight + weight_offset): dx = rstd (g - n mean(g n)), dweight = sum of dy n. dx may be
+/// dy. Sums over fixed slices of the tokens: their order does not depend on the number of threads.
 template <class T>
 void backward_part(const Tokens& s, const Part& part, const T* x, const T* weight, const Acc<T>* rstd, const T* dy,
                    T* dx, Acc<T>* dweight /* [slices, width] */, int64_t slices) {

@@ -12,8 +12,8 @@ constexpr int kThreads = 256;
 
 // --- cos and sin: angles in f64, rounded once -----------------------------------------------------------------------
 //
-// An f32 product would be wrong by 3e-3 rad at position 131072. One table serves all layers, so its cost does not
-// count.
+// An f32 product would be wrong by 3e-3 rad at position 131072. One table serves
+// all layers, so its cost does not count.
 
 template <class F, class Out>
 __global__ void __launch_bounds__(kThreads)

@@ -1,5 +1,5 @@
-// Rotary position embedding (Su et al. 2021) over any positions and any frequencies, differentiable in both x and
-// inv_freq.
+// Rotary position embedding (Su et al. 2021) over any positions and any
+// frequencies, differentiable in both x and inv_freq.
 //
 //   angle[b,t,i] = positions[b,t] * inv_freq[b,i]
 //   y1 = A (x1 cos - x2 sin),  y2 = A (x2 cos + x1 sin)      for every pair (x1, x2) = pair i of a head

@@ -1,5 +1,5 @@
-// Checkpoints on disk: written beside and renamed, checked before they are used, and never confused with what other
-// programs wrote.
+// Checkpoints on disk: written beside and renamed, checked before they are used, and
+// never confused with what other programs wrote.
 #include "nn/io/checkpoint.h"
 
 #include <fcntl.h>

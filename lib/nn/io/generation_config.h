@@ -14,8 +14,8 @@ struct GenerationConfig {
   std::optional<int64_t> top_k;
 };
 
-/// Reads the file in a model folder; empty if there is none. Errors: not JSON, values of another type, a temperature that
-/// is not positive, top_p outside (0, 1], a negative top_k, each named by its key.
+/// Reads the file in a model folder; empty if there is none. Errors: not JSON, values of another type, a temperature
+/// that is not positive, top_p outside (0, 1], a negative top_k, each named by its key.
 GenerationConfig read_generation_config(const std::string& folder);
 
 }  // namespace rw

@@ -21,10 +21,10 @@ struct LoadOptions {
 /// The config of a model folder. Errors: no config.json, or one that model_config_from_json refuses.
 ModelConfig read_hf_config(const std::string& folder);
 
-/// Reads config.json and model.safetensors, or the shards that model.safetensors.index.json names. bf16, f16, f32 and f64
-/// files are accepted. An output head that differs from the embedding is used, whatever tie_word_embeddings says. Errors:
-/// missing files, tensors that are missing, left over or quantized (named), shapes that do not fit, weights in another
-/// format.
+/// Reads config.json and model.safetensors, or the shards that model.safetensors.index.json names. bf16, f16, f32
+/// and f64 files are accepted. An output head that differs from the embedding is used, whatever
+/// tie_word_embeddings says. Errors: missing files, tensors that are missing, left over or quantized (named),
+/// shapes that do not fit, weights in another format.
 std::unique_ptr<CausalLm> load_hf(const std::string& folder, const LoadOptions& options = {});
 
 struct SaveOptions {
@@ -32,8 +32,8 @@ struct SaveOptions {
   int64_t max_shard_bytes = int64_t{4} << 30;
 };
 
-/// Writes config.json and the weights into `folder` (made if needed); every file appears whole or not at all, and
-/// config.json last.
+/// Writes config.json and the weights into `folder` (made if needed); every file appears
+/// whole or not at all, and config.json last.
 void save_hf(const std::string& folder, const CausalLm& model, const SaveOptions& options = {});
 
 /// Sets the model's master weights by name, from tensors as the family's files have them; an undefined one leaves the

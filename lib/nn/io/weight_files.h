@@ -11,8 +11,8 @@ namespace rw {
 /// All tensors of a folder by name, over one or several files. Thread safety: as SafetensorsFile.
 class WeightFiles {
  public:
-  /// model.safetensors if it is there, as in transformers, otherwise the shards that model.safetensors.index.json names.
-  /// Errors: neither; weights in another format (named, with what to do); a git-lfs pointer in place of a file.
+  /// model.safetensors if it is there, as in transformers, otherwise the shards that model.safetensors.index.json
+  /// names. Errors: neither; weights in another format (named, with what to do); a git-lfs pointer in place of a file.
   explicit WeightFiles(const std::string& folder);
 
   bool contains(const std::string& name) const { return where_.count(name) > 0; }

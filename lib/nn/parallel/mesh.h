@@ -34,9 +34,9 @@ struct MeshOptions {
 /// Thread safety: one thread makes calls; lost() and check_alive() may be asked from any.
 class Mesh {
  public:
-  /// Waits for all ranks. Rank 0 listens at the address that world.master names, and the others at the address from which
-  /// they reach it; at all addresses only where the name of rank 0's host means a loopback address to itself. Errors: some
-  /// did not appear in time (named, with who was refused), this rank was refused.
+  /// Waits for all ranks. Rank 0 listens at the address that world.master names, and the others at the address from
+  /// which they reach it; at all addresses only where the name of rank 0's host means a loopback address to itself.
+  /// Errors: some did not appear in time (named, with who was refused), this rank was refused.
   explicit Mesh(World world, MeshOptions options = {});
   /// Without close(), the others are told that this rank failed.
   ~Mesh();

@@ -150,8 +150,8 @@ class Nccl final : public Collectives {
 
   void abort() noexcept override {
     if (aborted_.exchange(true)) return;
-    // In a thread of its own: NCCL ends its kernels at once, but returns only when no CUDA graph holds its work any
-    // more.
+    // In a thread of its own: NCCL ends its kernels at once, but returns only when
+    // no CUDA graph holds its work any more.
     aborter_ = std::thread([this] {
       cudaSetDevice(device_);
       // Later calls do nothing. One that is under way is waited for, unless it hangs, before NCCL takes all apart.

@@ -37,8 +37,8 @@ class Socket {
 using Address = uint32_t;
 std::string to_text(Address address);
 bool is_loopback(Address address);  // 127.x.x.x
-/// "localhost" or a loopback address in digits: the run stays on this host, and nobody else may connect. A host's own name
-/// may be a loopback address on that host, and still a real one elsewhere.
+/// "localhost" or a loopback address in digits: the run stays on this host, and nobody else may connect. A host's own
+/// name may be a loopback address on that host, and still a real one elsewhere.
 bool names_loopback(const std::string& host);
 /// Errors: the name has no IPv4 address.
 Address resolve(const std::string& host);
@@ -53,8 +53,8 @@ struct Listener {
   Socket socket;
   int port = 0;
 };
-/// Listens at one address of this host, or at all of them: 0, or an address that is not this host's own (one that a router
-/// translates). Port 0: any free one. Errors: the port is taken.
+/// Listens at one address of this host, or at all of them: 0, or an address that is not this host's own (one that a
+/// router translates). Port 0: any free one. Errors: the port is taken.
 Listener listen_on(Address address, int port);
 /// A connection that waits to be accepted; a closed Socket, and errno, if there is none.
 Socket accept_now(const Listener& listener);

@@ -1,5 +1,5 @@
-// CLEX's record: what config.json states of it. The method itself, a learned differential equation of the frequencies,
-// is in rope/clex.h.
+// CLEX's record: what config.json states of it. The method itself, a learned differential
+// equation of the frequencies, is in rope/clex.h.
 #pragma once
 #include "rope/scaling.h"
 

@@ -14,8 +14,8 @@ struct LinearRope {
   void check(const RopeConfig&) const {}
   std::unique_ptr<RopeScaling> make(const RopeConfig& config) const;
   double window_factor() const { return factor; }
-  /// Published recipes state no original window: max_position_embeddings is the extended one. L is then a factor-th of
-  /// it.
+  /// Published recipes state no original window: max_position_embeddings is the
+  /// extended one. L is then a factor-th of it.
   void complete(RopeConfig& config, const GivenKeys& given, const std::string& path) const;
   bool operator==(const LinearRope&) const = default;
 };

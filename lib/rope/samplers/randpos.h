@@ -1,5 +1,5 @@
-// RandPos (Ruoss et al. 2023, arXiv 2305.16843): a sorted subset of {0 .. L'-1} without replacement, over contiguous
-// text.
+// RandPos (Ruoss et al. 2023, arXiv 2305.16843): a sorted subset of {0 .. L'-1}
+// without replacement, over contiguous text.
 #pragma once
 #include "rope/positions.h"
 

@@ -15,12 +15,12 @@ namespace rw {
 
 /// Whether x [R,K] and W [N,K] can be multiplied in 8 bits: R, N and K are multiples of 16.
 bool fp8_fits(int64_t rows, int64_t n, int64_t k);
-/// Whether linear() multiplies x [R,K] by W [N,K] in 8 bits where it is asked to: they fit, and the product is large enough to gain more than the copies cost. It depends on the sizes alone, never on a clock, so that a
-/// run repeats.
+/// Whether linear() multiplies x [R,K] by W [N,K] in 8 bits where it is asked to: they fit, and the product is large
+/// enough to gain more than the copies cost. It depends on the sizes alone, never on a clock, so that a run repeats.
 bool fp8_pays(int64_t rows, int64_t n, int64_t k);
 
-/// x [...,K], weight [N,K] -> [...,N]; all bf16, or f32 on the CPU. `make_again` as in LinearOptions. Arguments were
-/// checked by linear().
+/// x [...,K], weight [N,K] -> [...,N]; all bf16, or f32 on the CPU. `make_again` as in
+/// LinearOptions. Arguments were checked by linear().
 Var linear_fp8(const Var& x, const Var& weight, bool make_again = false);
 
 }  // namespace rw
