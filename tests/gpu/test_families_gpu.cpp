@@ -1,8 +1,9 @@
-// Every family on the GPU: transformers' logits, loss and gradients in f32; bf16 no further off than twice the CPU's; and
-// decoding over a cache.
+// Every family on the GPU: transformers' logits, loss and gradients in f32; bf16 no further off
+// than twice the CPU's; and decoding over a cache.
 #include "autograd/ops/loss.h"
 #include "autograd/tape.h"
 #include "gpu.h"
+#include "models.h"
 #include "nn/causal_lm.h"
 #include "nn/decoder.h"
 #include "nn/families.h"
@@ -11,17 +12,6 @@ using namespace rw;
 using test::kGpu;
 
 namespace {
-
-/// targets[t] = ids[t+1].
-Tensor next_tokens(const Tensor& ids) {
-  Tensor targets = Tensor::full(ids.shape(), kIgnoreIndex, DType::i32);
-  const int64_t length = ids.size(1);
-  for (int64_t b = 0; b < ids.size(0); ++b) {
-    for (int64_t t = 0; t + 1 < length; ++t)
-      targets.data<int32_t>()[b * length + t] = ids.data<int32_t>()[b * length + t + 1];
-  }
-  return targets;
-}
 
 Tensor logits_of(const CausalLm& model, const SafetensorsFile& expect) {
   const NoGrad no_grad;
@@ -32,7 +22,7 @@ Tensor logits_of(const CausalLm& model, const SafetensorsFile& expect) {
 /// The mean loss, with its gradients in the arena.
 double loss_and_gradients(CausalLm& model, const SafetensorsFile& expect) {
   model.enable_grad();
-  const Tensor ids = expect.load("ids"), targets = next_tokens(ids);
+  const Tensor ids = expect.load("ids"), targets = test::next_tokens(ids);
   const double count = static_cast<double>(ids.size(0) * (ids.size(1) - 1));
   const RopeAngles angles = model.angles(expect.load("positions").to(DType::f32), {});
   const Var loss = model.loss(ids.to(model.device()), targets.to(model.device()), angles);
@@ -78,8 +68,8 @@ TEST_CASE("on the GPU every family in bf16 is at most twice as far off as the CP
     CHECK(loss == doctest::Approx(expect.load("loss").item()).epsilon(0.02));
     loss_and_gradients(*exact, expect);
     loss_and_gradients(*cpu, expect);
-    // Some gradients nearly cancel (a bias of the keys moves all scores of a query alike), and one rounding more or less
-    // shows: what is allowed is twice the CPU's worst over all parameters.
+    // Some gradients nearly cancel (a bias of the keys moves all scores of a query alike), and one rounding more or
+    // less shows: what is allowed is twice the CPU's worst over all parameters.
     double plain = test::rounding(DType::bf16);
     for (size_t i = 0; i < model->arena().size(); ++i)
       plain = std::max(plain, test::relative_error(cpu->arena()[i].grad(), exact->arena()[i].grad()));

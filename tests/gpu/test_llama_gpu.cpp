@@ -4,10 +4,11 @@
 #include "autograd/ops/loss.h"
 #include "autograd/tape.h"
 #include "gpu/gpu.h"
+#include "models.h"
 #include "nn/adamw.h"
+#include "nn/causal_lm.h"
 #include "nn/generate.h"
 #include "nn/io/hf.h"
-#include "nn/causal_lm.h"
 #include "support.h"
 
 using namespace rw;
@@ -15,24 +16,6 @@ using namespace rw;
 namespace {
 
 using test::kGpu;
-
-ModelConfig config() {
-  ModelConfig c;
-  c.vocab_size = 512, c.hidden_size = 64, c.intermediate_size = 172, c.num_hidden_layers = 2;
-  c.num_attention_heads = 4, c.num_key_value_heads = 2, c.head_dim = 16;
-  c.tie_word_embeddings = false;
-  c.rope.max_position_embeddings = 64;
-  return c;
-}
-
-Tensor shifted(const Tensor& labels) {
-  Tensor targets = Tensor::full(labels.shape(), kIgnoreIndex, DType::i32);
-  const int64_t length = labels.size(1);
-  for (int64_t b = 0; b < labels.size(0); ++b)
-    for (int64_t t = 0; t + 1 < length; ++t)
-      targets.data<int32_t>()[b * length + t] = labels.data<int32_t>()[b * length + t + 1];
-  return targets;
-}
 
 /// A text with something to learn: each id follows from the one before, now and then from chance.
 Tensor learnable(int64_t batch, int64_t length, uint64_t step) {
@@ -49,13 +32,13 @@ Tensor learnable(int64_t batch, int64_t length, uint64_t step) {
 }
 
 std::vector<double> train(DType dtype, Device device, int64_t steps, bool recompute = false, ArenaMemory memory = {}) {
-  CausalLm model(config(), dtype, device, 3, memory);
+  CausalLm model(test::golden_config(), dtype, device, 3, memory);
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
   model.enable_grad();
   model.set_recompute(recompute);
   std::vector<double> losses;
   for (int64_t step = 0; step < steps; ++step) {
-    const Tensor ids = learnable(4, 48, static_cast<uint64_t>(step)), targets = shifted(ids);
+    const Tensor ids = learnable(4, 48, static_cast<uint64_t>(step)), targets = test::next_tokens(ids);
     const double n = 4 * 47;
     const Var loss = model.loss(ids.to(device), targets.to(device), model.angles(model.plain_positions(0, 48), {}));
     losses.push_back(loss.item() / n);
@@ -70,10 +53,10 @@ std::vector<double> train(DType dtype, Device device, int64_t steps, bool recomp
 TEST_CASE("the reference LLaMA on the GPU in f32: logits, loss and all gradients") {
   if (!test::has_gpu()) return;
   const SafetensorsFile& g = test::golden("golden_llama");
-  CausalLm model(config(), DType::f32, kGpu, std::nullopt);
+  CausalLm model(test::golden_config(), DType::f32, kGpu, std::nullopt);
   assign_weights(model, [&](const std::string& name) { return g.load("weights/" + name); });
   model.enable_grad();
-  const Tensor ids = g.load("base/input_ids").to(kGpu), targets = shifted(g.load("base/labels")).to(kGpu);
+  const Tensor ids = g.load("base/input_ids").to(kGpu), targets = test::next_tokens(g.load("base/labels")).to(kGpu);
   const RopeAngles angles = model.angles(g.load("base/position_ids").to(DType::f32), {});
   {
     const NoGrad no_grad;
@@ -126,7 +109,7 @@ TEST_CASE("generation over a KV cache on the GPU equals the whole forward") {
   if (!test::has_gpu()) return;
   for (const std::string scaling : {R"(null)", R"({"rope_type":"dynamic","factor":2.0})",
                                     R"({"rope_type":"yarn","factor":4.0,"original_max_position_embeddings":16})"}) {
-    ModelConfig c = config();
+    ModelConfig c = test::golden_config();
     c.rope = rope_config_from_json(cat(R"({"head_dim":16,"max_position_embeddings":16,"rope_scaling":)", scaling, "}"));
     CausalLm model(c, DType::f32, kGpu, 3);
     const Tensor ids = learnable(1, 40, 1).to(kGpu);

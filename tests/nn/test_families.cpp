@@ -5,6 +5,7 @@
 #include "autograd/ops/loss.h"
 #include "autograd/tape.h"
 #include "families.h"
+#include "models.h"
 #include "nn/decoder.h"
 
 using namespace rw;
@@ -12,22 +13,12 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// The reference's gradient of a parameter, in the order of our rows; transformers has another name for GPT-NeoX's head.
+/// The reference's gradient of a parameter, in the order of our rows;
+/// transformers has another name for GPT-NeoX's head.
 Tensor expected_gradient(const SafetensorsFile& expect, const ModelConfig& config, const std::string& name) {
   std::string theirs = "grad." + name;
   if (!expect.contains(theirs) && name == "embed_out.weight") theirs = "grad.lm_head.weight";
   return from_file_rows(config, name, expect.load(theirs));
-}
-
-/// targets[t] = ids[t+1].
-Tensor next_tokens(const Tensor& ids) {
-  Tensor targets = Tensor::full(ids.shape(), kIgnoreIndex, DType::i32);
-  const int64_t length = ids.size(1);
-  for (int64_t b = 0; b < ids.size(0); ++b) {
-    for (int64_t t = 0; t + 1 < length; ++t)
-      targets.data<int32_t>()[b * length + t] = ids.data<int32_t>()[b * length + t + 1];
-  }
-  return targets;
 }
 
 Tensor logits_of(const CausalLm& model, const SafetensorsFile& expect) {
@@ -60,7 +51,7 @@ TEST_CASE("logits, loss and gradients of every family are transformers'") {
     model->enable_grad();
     CHECK(test::relative_error(logits_of(*model, expect), expect.load("logits")) < 2e-5);
 
-    const Tensor ids = expect.load("ids"), targets = next_tokens(ids);
+    const Tensor ids = expect.load("ids"), targets = test::next_tokens(ids);
     const double count = static_cast<double>(ids.size(0) * (ids.size(1) - 1));
     const RopeAngles angles = model->angles(expect.load("positions").to(DType::f32), {});
     const Var loss = model->loss(ids, targets, angles);

@@ -4,6 +4,7 @@
 
 #include "autograd/ops/loss.h"
 #include "autograd/tape.h"
+#include "models.h"
 #include "nn/adamw.h"
 #include "nn/causal_lm.h"
 #include "nn/decoder.h"
@@ -18,15 +19,6 @@
 using namespace rw;
 
 namespace {
-
-ModelConfig golden_config() {
-  ModelConfig c;
-  c.vocab_size = 512, c.hidden_size = 64, c.intermediate_size = 172, c.num_hidden_layers = 2;
-  c.num_attention_heads = 4, c.num_key_value_heads = 2, c.head_dim = 16;
-  c.tie_word_embeddings = false;
-  c.rope.max_position_embeddings = 64;
-  return c;
-}
 
 void load_golden(CausalLm& model) {
   assign_weights(model, [](const std::string& name) { return test::golden("golden_llama").load("weights/" + name); });
@@ -47,16 +39,6 @@ Tensor some_ids(int64_t batch, int64_t length, int64_t vocab, uint64_t seed) {
   return Tensor::from(ids, {batch, length});
 }
 
-/// HF's convention: labels are shifted by one inside the loss. targets[t] = labels[t+1].
-Tensor shifted(const Tensor& labels) {
-  Tensor targets = Tensor::full(labels.shape(), kIgnoreIndex, DType::i32);
-  const int64_t length = labels.size(1);
-  for (int64_t b = 0; b < labels.size(0); ++b)
-    for (int64_t t = 0; t + 1 < length; ++t)
-      targets.data<int32_t>()[b * length + t] = labels.data<int32_t>()[b * length + t + 1];
-  return targets;
-}
-
 int64_t scored(const Tensor& targets) {
   int64_t n = 0;
   for (double t : targets.to_vector()) n += t != kIgnoreIndex;
@@ -68,11 +50,11 @@ int64_t scored(const Tensor& targets) {
 TEST_CASE("logits, loss and all gradients of the reference LLaMA are met in f64 and f32") {
   const SafetensorsFile& g = test::golden("golden_llama");
   for (const DType dtype : {DType::f64, DType::f32}) {
-    CausalLm model(golden_config(), dtype, kCpu, std::nullopt);
+    CausalLm model(test::golden_config(), dtype, kCpu, std::nullopt);
     load_golden(model);
     model.enable_grad();
     const bool f64 = dtype == DType::f64;
-    const Tensor ids = g.load("base/input_ids"), targets = shifted(g.load("base/labels"));
+    const Tensor ids = g.load("base/input_ids"), targets = test::next_tokens(g.load("base/labels"));
     const RopeAngles angles = model.angles(g.load("base/position_ids").to(DType::f32), {});
     {
       const NoGrad no_grad;
@@ -93,7 +75,7 @@ TEST_CASE("logits, loss and all gradients of the reference LLaMA are met in f64 
 
 TEST_CASE("three AdamW steps follow the reference trajectory") {
   const SafetensorsFile& g = test::golden("golden_llama");
-  ModelConfig config = golden_config();
+  ModelConfig config = test::golden_config();
   CausalLm model(config, DType::f32, kCpu, std::nullopt);
   load_golden(model);
   // The reference decays every parameter, norms too.
@@ -105,7 +87,7 @@ TEST_CASE("three AdamW steps follow the reference trajectory") {
   const std::vector<double> losses = g.load("adamw/losses").to_vector(), norms = g.load("adamw/grad_norms").to_vector();
   for (int step = 0; step < 4; ++step) {
     const Tensor ids = g.load("adamw/input_ids." + std::to_string(step)),
-                 targets = shifted(g.load("adamw/labels." + std::to_string(step)));
+                 targets = test::next_tokens(g.load("adamw/labels." + std::to_string(step)));
     const double n = static_cast<double>(scored(targets));
     const Var loss = model.loss(ids, targets, angles);
     CHECK(loss.item() / n == doctest::Approx(losses[size_t(step)]).epsilon(1e-5));
@@ -169,7 +151,7 @@ TEST_CASE("the logits of every RoPE kind equal HF's") {
     if (!g.contains(kind.name + "/logits")) continue;
     CAPTURE(kind.name);
     const bool extended = kind.json.find("original") != std::string::npos;
-    ModelConfig config = golden_config();
+    ModelConfig config = test::golden_config();
     config.rope = rope_config_from_json(cat(R"({"rope_theta":10000.0,"head_dim":16,"max_position_embeddings":)",
                                             extended ? 256 : 64, R"(,"rope_scaling":)", kind.json, "}"));
     CausalLm model(config, DType::f32, kCpu, std::nullopt);
