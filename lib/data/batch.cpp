@@ -68,9 +68,9 @@ void fill_sample(const TokenCorpus& corpus, const SampleSource& source, const Ba
   std::copy(ids.begin() + 1, ids.end(), targets.begin());
   const int64_t after = source.spans.back().end();
   if (after < corpus.length(source.document)) corpus.read(source.document, after, targets.last(1));
-  else targets.back() = kNotScored;
+  else targets.back() = kIgnoreIndex;
   if (options.mask_seams) {
-    for (const size_t seam : seams) targets[seam] = kNotScored;
+    for (const size_t seam : seams) targets[seam] = kIgnoreIndex;
   }
 }
 
@@ -103,7 +103,7 @@ Batch make_batch(const TokenCorpus& corpus, std::span<const Region> where, std::
     const std::span<int32_t> ids(batch.ids.data<int32_t>() + b * window, static_cast<size_t>(window));
     const std::span<int32_t> targets(batch.targets.data<int32_t>() + b * window, static_cast<size_t>(window));
     fill_sample(corpus, batch.source[b], options, ids, targets);
-    batch.scored += window - std::count(targets.begin(), targets.end(), kNotScored);
+    batch.scored += window - std::count(targets.begin(), targets.end(), kIgnoreIndex);
   }
   batch.weight = static_cast<double>(batch.scored);
   return batch;

@@ -12,14 +12,13 @@
 #include <string>
 #include <vector>
 
+#include "autograd/ops/loss.h"
 #include "data/corpus.h"
 #include "tensor/random.h"
 #include "tensor/span.h"
 #include "tensor/tensor.h"
 
 namespace rw {
-
-inline constexpr int32_t kNotScored = -100;  // a target without loss (PyTorch's ignore_index)
 
 /// A piece of a document that a sample may take its spans from: tokens [begin, begin + available), and one more after
 /// them, which is the last target.
@@ -35,7 +34,7 @@ struct SampleSource {
 
 struct Batch {
   Tensor ids;                        // i32 [B,T]
-  Tensor targets;                    // i32 [B,T]; kNotScored where there is no loss
+  Tensor targets;                    // i32 [B,T]; kIgnoreIndex where there is no loss
   std::vector<SampleSource> source;  // of each sample
   int64_t scored = 0;                // targets that are scored
   Tensor weights;                    // f32 [B,T] of the targets' losses; undefined: all 1
@@ -44,8 +43,7 @@ struct Batch {
 
 /// Draws documents and starts. Sample k of step s depends on (seed, s, k) alone: the same after a resume and for any
 /// number of workers. A document is drawn in proportion to its number of window starts, so every start is equally
-/// likely.
-/// Thread safety: const and stateless after construction; one object serves all threads.
+/// likely. Thread safety: const and stateless after construction; one object serves all threads.
 class SampleChooser {
  public:
   struct Options {
@@ -73,10 +71,10 @@ struct BatchOptions {
   bool mask_seams = false;  // no loss where one span ends and another begins (the next token there is noise)
 };
 
-/// Sample b is the concatenation of content[b], whose spans count from where[b].begin; every sample has T tokens.
-/// Targets are the next tokens of the concatenation, seams included unless masked; the last one is the document's token
-/// after the last span, or kNotScored if the document ends there. Errors: counts or lengths differ, a span outside its
-/// document.
+/// Sample b is the concatenation of content[b], whose spans count from where[b].begin; every sample has T
+/// tokens. Targets are the next tokens of the concatenation, seams included unless masked; the last one
+/// is the document's token after the last span, or kIgnoreIndex if the document ends there. Errors:
+/// counts or lengths differ, a span outside its document.
 Batch make_batch(const TokenCorpus& corpus, std::span<const Region> where, std::span<const std::vector<Span>> content,
                  const BatchOptions& options = {});
 

@@ -133,7 +133,7 @@ std::vector<RetrievalRow> RetrievalMix::apply(const TokenCorpus& corpus, std::sp
     const int64_t row = static_cast<int64_t>(b);
     int32_t* ids = batch.ids.data<int32_t>() + row * window;
     int32_t* targets = batch.targets.data<int32_t>() + row * window;
-    const auto unscored = std::count(targets, targets + window, kNotScored);  // now they will be
+    const auto unscored = std::count(targets, targets + window, kIgnoreIndex);  // now they will be
     batch.scored += unscored;
     batch.weight += static_cast<double>(unscored);
     if (bos) *ids++ = *bos;

@@ -99,5 +99,18 @@ void add_text(std::vector<Setting>& settings, EvalOptions& o) {
   add_common(settings, o);
 }
 
+Setting items_file(const char* help, std::string& file) {
+  return {.name = "file", .help = help, .target = &file, .required = true, .positional = true};
+}
+
+Setting first_items(EvalOptions& o) {
+  return {.name = "documents",
+          .help = "only the first N items (0: all)",
+          .target = &o.documents,
+          .low = 0,
+          .high = kMostCount,
+          .common = true};
+}
+
 }  // namespace protocols
 }  // namespace rw

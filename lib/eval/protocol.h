@@ -99,6 +99,9 @@ std::unique_ptr<EvalProtocol> choice();
 /// Settings that every protocol has, and those of protocols that measure losses on text.
 void add_common(std::vector<Setting>& settings, EvalOptions& options);
 void add_text(std::vector<Setting>& settings, EvalOptions& options);
+/// Those of protocols that read their items from a file: its name, and `documents`.
+Setting items_file(const char* help, std::string& file);
+Setting first_items(EvalOptions& options);
 }  // namespace protocols
 
 }  // namespace rw

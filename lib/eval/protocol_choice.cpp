@@ -16,23 +16,15 @@ class Choice : public EvalProtocol {
   std::vector<Setting> settings() override {
     std::vector<Setting> s;
     protocols::add_common(s, options);
-    s.push_back({.name = "file",
-                 .help = "published JSON lines of a task, or lines of context, choices and answer",
-                 .target = &file_,
-                 .required = true,
-                 .positional = true});
+    s.push_back(
+        protocols::items_file("published JSON lines of a task, or lines of context, choices and answer", file_));
     s.push_back({.name = "task",
                  .help = "which task's fields the lines have; auto: by the first line",
                  .target = &task_,
                  .choices = {"auto", "own", "boolq", "piqa", "race", "winogrande", "arc", "hellaswag"},
                  .shows_default = true,
                  .common = true});
-    s.push_back({.name = "documents",
-                 .help = "only the first N items (0: all)",
-                 .target = &options.documents,
-                 .low = 0,
-                 .high = kMostCount,
-                 .common = true});
+    s.push_back(protocols::first_items(options));
     s.push_back({.name = "shots",
                  .help = "solved examples before every question: the first N of --shots-file",
                  .target = &shots_,

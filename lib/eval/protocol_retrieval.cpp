@@ -200,17 +200,8 @@ class LongBench : public EvalProtocol {
   std::vector<Setting> settings() override {
     std::vector<Setting> s;
     protocols::add_common(s, options);
-    s.push_back({.name = "file",
-                 .help = "LongBench .jsonl: context, input, answers",
-                 .target = &file_,
-                 .required = true,
-                 .positional = true});
-    s.push_back({.name = "documents",
-                 .help = "only the first N items (0: all)",
-                 .target = &options.documents,
-                 .low = 0,
-                 .high = kMostCount,
-                 .common = true});
+    s.push_back(protocols::items_file("LongBench .jsonl: context, input, answers", file_));
+    s.push_back(protocols::first_items(options));
     s.push_back(
         {.name = "prompt", .help = "file with the prompt: {context} and {input} are put in", .target = &prompt_file_});
     s.push_back({.name = "metric",

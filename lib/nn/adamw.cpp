@@ -64,7 +64,7 @@ void update(T* p, T* g, T* m, T* v, int64_t n, const Rates& r) {
 
 /// The same for elements [offset, offset + n) of an arena with split masters, bf16 gradients or both: in small parts
 /// that are widened to f32, updated and narrowed again.
-void update_lean(const ParamArena& a, int64_t offset, int64_t n, const Rates& r) {
+void update_split(const ParamArena& a, int64_t offset, int64_t n, const Rates& r) {
   constexpr int64_t kPart = 512;
   const bool split = a.memory().split_master, narrow = a.memory().bf16_gradients;
   bf16* high = split ? a.compute().data<bf16>() + offset : nullptr;
@@ -117,7 +117,7 @@ double AdamW::step_cpu(double lr, double grad_scale, double clip) {
   double norm = 0;
   const auto run = [&](auto zero) {
     using T = decltype(zero);
-    const bool lean = a.memory().split_master || a.memory().bf16_gradients;
+    const bool split = a.memory().split_master || a.memory().bf16_gradients;
     double square = a.memory().bf16_gradients ? squared_norm(a.grad().data<bf16>() + begin, end - begin)
                                               : squared_norm(a.grad().data<T>() + begin, end - begin);
     if (norm_sum_) {
@@ -140,8 +140,8 @@ double AdamW::step_cpu(double lr, double grad_scale, double clip) {
                         config_.eps};
       const int64_t o = std::max(s.offset, begin), n = std::min(s.offset + s.numel, end) - o;
       if (n <= 0 || !s.trainable) continue;
-      if (lean) {
-        update_lean(a, o, n, rates);
+      if (split) {
+        update_split(a, o, n, rates);
         continue;
       }
       update(a.master().data<T>() + o, a.grad().data<T>() + o, a.m().data<T>() + (o - begin),

@@ -1,5 +1,5 @@
-// Decoding on the CPU: all threads walk through the passes of nn/decoder.h together and meet after each. What a block
-// does in them is read from the same modules as in CausalLm::forward.
+// Decoding on the CPU: all threads walk through the passes of nn/decoder.h together, with a barrier after each. What a
+// block does in them is read from the same modules as in CausalLm::forward.
 #include "nn/cpu_decoder.h"
 
 #include <algorithm>
@@ -17,23 +17,24 @@
 namespace rw {
 namespace {
 
-/// Where the threads of a team meet. They are there within microseconds of each other, so waiting is spinning at first.
-class MeetingPoint {
+/// A barrier for the threads of a team. They reach it within microseconds of each
+/// other, so waiting is spinning at first.
+class SpinBarrier {
  public:
-  void meet(int team) {
-    const int turn = turn_.load(std::memory_order_acquire);
+  void wait(int team) {
+    const int phase = phase_.load(std::memory_order_acquire);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == team) {
       arrived_.store(0, std::memory_order_relaxed);
-      turn_.store(turn + 1, std::memory_order_release);
+      phase_.store(phase + 1, std::memory_order_release);
       return;
     }
-    for (int spins = 0; turn_.load(std::memory_order_acquire) == turn; ++spins) {
+    for (int spins = 0; phase_.load(std::memory_order_acquire) == phase; ++spins) {
       if (spins > 4000) std::this_thread::yield();  // more threads than cores
     }
   }
 
  private:
-  std::atomic<int> arrived_{0}, turn_{0};
+  std::atomic<int> arrived_{0}, phase_{0};
 };
 
 const float* floats(const Var& v) { return v.defined() ? v.value().data<float>() : nullptr; }
@@ -178,7 +179,7 @@ class CpuDecoder final : public Decoder {
     o_.resize(wide);
     qkv_.resize(static_cast<size_t>((c_.num_attention_heads + 2 * c_.num_key_value_heads) * c_.head_dim));
     h_.resize(static_cast<size_t>(c_.intermediate_size));
-    // A thread should read some 256 Ki weights per token, or meeting costs more than it brings.
+    // A thread should read some 256 Ki weights per token, or the barrier costs more than the thread brings.
     team_ = static_cast<int>(std::clamp<int64_t>(model.arena().parameter_count() >> 18, 1, thread_count()));
     own_.resize(static_cast<size_t>(team_));
     for (std::vector<float>& mine : own_) mine.resize(wide + static_cast<size_t>(cache.capacity + c_.head_dim));
@@ -232,36 +233,36 @@ class CpuDecoder final : public Decoder {
   struct Walker {
     int me, team;
     float* mine;  // scratch
-    MeetingPoint& meeting;
+    SpinBarrier& barrier;
 
     template <class F>
     void rows(int64_t n, const F& f) const {
       for (int64_t i = n * me / team, end = n * (me + 1) / team; i < end; ++i) f(i);
     }
-    void meet() const {
-      if (team > 1) meeting.meet(team);
+    void wait() const {
+      if (team > 1) barrier.wait(team);
     }
   };
 
   /// What thread `me` of `team` does for one token.
   RW_CPU_LEVELS void walk(int me, int team, int64_t position, float* logits) {
-    const Walker w{me, team, own_[static_cast<size_t>(me)].data(), meeting_};
+    const Walker w{me, team, own_[static_cast<size_t>(me)].data(), barrier_};
     for (const Layer<W>& l : layers_) {
-      // Every thread norms for itself: the row is short, and meeting is dearer.
+      // Every thread norms for itself: the row is short, and a barrier costs more.
       normalise(l.attention_norm, x_.data(), c_.hidden_size, w.mine);
       w.rows(static_cast<int64_t>(qkv_.size()), [&](int64_t i) { qkv_[i] = l.qkv.row(i, w.mine); });
       if (c_.block.parallel) widen(l, w);
-      w.meet();
+      w.wait();
       w.rows(c_.num_attention_heads, [&](int64_t h) { attend(l, h, position, w.mine); });
-      w.meet();
+      w.wait();
       if (c_.block.parallel) {
         w.rows(c_.hidden_size, [&](int64_t i) { x_[i] += l.o.row(i, o_.data()) + l.down.row(i, h_.data()); });
-        w.meet();
+        w.wait();
         continue;
       }
       add_to_stream(l.o, o_.data(), l.attention_out_norm, w);
       widen(l, w);
-      w.meet();
+      w.wait();
       add_to_stream(l.down, h_.data(), l.mlp_out_norm, w);
     }
     normalise(final_norm_, x_.data(), c_.hidden_size, w.mine);
@@ -285,17 +286,17 @@ class CpuDecoder final : public Decoder {
     const int64_t width = c_.hidden_size;
     if (!norm) {
       w.rows(width, [&](int64_t i) { x_[i] += product.row(i, in); });
-      return w.meet();
+      return w.wait();
     }
     w.rows(width, [&](int64_t i) { y_[i] = product.row(i, in); });
-    w.meet();
+    w.wait();
     normalise(norm, y_.data(), width, w.mine);
     w.rows(width, [&](int64_t i) { x_[i] += w.mine[i]; });
-    w.meet();
+    w.wait();
   }
 
-  /// out [D] = head `head` of `all` [heads, D], normed with `norm` if there is one, turned by this token's angles, times
-  /// `factor`.
+  /// out [D] = head `head` of `all` [heads, D], normed with `norm` if there is one,
+  /// turned by this token's angles, times `factor`.
   RW_CPU_LEVELS void prepare(const Layer<W>& l, const float* all, int64_t heads, int64_t head, const float* norm,
                              float factor, float* out) const {
     const int64_t dim = c_.head_dim;
@@ -384,7 +385,7 @@ class CpuDecoder final : public Decoder {
   std::vector<float> x_, y_, qkv_, o_, h_;  // [C], [C], [(H+2K)D], [HD], [F]
   std::vector<std::vector<float>> own_;     // scratch per thread
   int team_ = 1;
-  MeetingPoint meeting_;
+  SpinBarrier barrier_;
 };
 
 }  // namespace

@@ -14,8 +14,8 @@
 #include <vector>
 
 #include "autograd/tape.h"
-#include "nn/cuda_graph.h"
 #include "nn/causal_lm.h"
+#include "nn/cuda_graph.h"
 
 namespace rw {
 
@@ -30,8 +30,8 @@ class LearnedFrequencies {
   /// Enqueues the copy of the parameters. solve() does so itself if it finds that they have changed; called right after
   /// an update, it spares that wait.
   void fetch();
-  /// The table of every sample's t, made from the parameters as they are now; its history is kept for backward().
-  /// Errors: as RopeScaling::table.
+  /// The table of every sample's t, made from the parameters as they are now; its history is kept
+  /// for backward(). Errors: as RopeScaling::table.
   RopeTable solve(std::span<const double> t, const RopeContext& context);
   /// Makes room for the gradient of such tables. What was recorded with the former room must not be replayed any more.
   void resize(const Shape& shape);

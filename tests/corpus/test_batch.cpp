@@ -49,7 +49,7 @@ TEST_CASE("A contiguous sample's targets are its next tokens") {
 
 TEST_CASE("A sample that ends with its document has no last target") {
   const Batch batch = one(numbered({10}), {0, 6, 4}, {{0, 4}});
-  CHECK(row(batch.targets, 0) == Ids{7, 8, 9, kNotScored});
+  CHECK(row(batch.targets, 0) == Ids{7, 8, 9, kIgnoreIndex});
   CHECK(batch.scored == 3);
 }
 
@@ -59,7 +59,7 @@ TEST_CASE("Spans from different places are concatenated, and the seam is scored 
   CHECK(row(plain.ids, 0) == Ids{10, 11, 12, 30, 31, 40, 41, 42});
   CHECK(row(plain.targets, 0) == Ids{11, 12, 30, 31, 40, 41, 42, 43});
   const Batch masked = one(corpus, {0, 10, 39}, {{0, 3}, {20, 2}, {30, 3}}, {.bos = {}, .mask_seams = true});
-  CHECK(row(masked.targets, 0) == Ids{11, 12, kNotScored, 31, kNotScored, 41, 42, 43});
+  CHECK(row(masked.targets, 0) == Ids{11, 12, kIgnoreIndex, 31, kIgnoreIndex, 41, 42, 43});
   CHECK(masked.scored == 6);
 }
 
@@ -76,7 +76,7 @@ TEST_CASE("BOS takes the first place, and every token after it is scored") {
   SUBCASE("a first span of one token is BOS alone") {
     const Batch skipped = one(corpus, {0, 10, 30}, {{0, 1}, {21, 2}}, {.bos = 999, .mask_seams = true});
     CHECK(row(skipped.ids, 0) == Ids{999, 30, 31});
-    CHECK(row(skipped.targets, 0) == Ids{kNotScored, 31, 32});
+    CHECK(row(skipped.targets, 0) == Ids{kIgnoreIndex, 31, 32});
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include "autograd/ops/cuda_ops.h"
 #include "autograd/ops/detail/activation_math.h"
+#include "autograd/ops/detail/gated_output.h"
 #include "autograd/ops/detail/largest.h"
 #include "autograd/ops/elementwise.h"
 #include "autograd/ops/swiglu.h"
@@ -135,15 +136,11 @@ Var activate(const Var& x, Activation activation) {
 
 Var gated_packed(const Var& gate_up, Activation activation, const GatedOptions& options) {
   if (activation == Activation::silu) return swiglu_packed(gate_up, options);
-  check(gate_up.rank() >= 1 && gate_up.size(-1) % 2 == 0, "gated_packed", "gate_up must have shape [..., 2F], got ",
-        gate_up.shape());
-  const int64_t width = gate_up.size(-1) / 2;
-  Shape shape = gate_up.shape();
-  shape.set(-1, width);
-  const Tensor y = Tensor::empty(shape, gate_up.dtype(), gate_up.device());
-  const Tensor largest = options.feeds_fp8 ? detail::place_for_largest(y) : Tensor();
+  const detail::GatedOutput to = detail::gated_output("gated_packed", gate_up.value(), options.feeds_fp8);
+  const Tensor& y = to.y;
+  const int64_t width = to.width;
   if (gate_up.is_cuda()) {
-    cuda::gated_packed_forward(activation, gate_up.value(), y, largest);
+    cuda::gated_packed_forward(activation, gate_up.value(), y, to.largest);
   } else {
     with_math(activation, [&](auto math) {
       dispatch_float(gate_up.dtype(), "gated_packed", [&](auto zero) {
@@ -153,7 +150,7 @@ Var gated_packed(const Var& gate_up, Activation activation, const GatedOptions& 
     });
   }
   Var out(y);
-  out.set_largest(largest);
+  out.set_largest(to.largest);
   if (records(gate_up)) {
     if (options.feeds_fp8) {
       out.set_again([packed = gate_up.value(), activation] { return gated_packed(packed, activation).value(); });

@@ -19,10 +19,10 @@ namespace {
 
 __device__ Tickets tickets;
 
-/// Registers: sum0 (and sum1) D / 2 each, S and dP W / 2 each, P and dS W / 4 each. Where they allow it, S runs one
-/// tile ahead in a second buffer, and the resident pair is read from registers (which halves the traffic of S and dP in
-/// shared memory). The resident pair has two slots, so that an item's loads and the previous item's results do not wait
-/// for each other.
+/// Registers: sum0 (and sum1) D / 2 each, S and dP W / 2 each, P and dS W / 4 each. Where they allow it, S
+/// runs one tile ahead in a second buffer, and the resident pair is read from registers (which halves the
+/// traffic of S and dP in shared memory). The resident pair has two slots, so that an item's loads and the
+/// previous item's results do not wait for each other.
 template <int D_, bool keys_, int W_, int stages_, bool ahead_ = true, bool windowed_ = false>
 struct Config {
   static constexpr bool windowed = windowed_;  // an instance of its own: a window's mask costs registers
@@ -116,8 +116,8 @@ struct Place {
   }
 };
 
-/// One thread: the resident pair of each item, and its walked tiles through the ring, as far ahead of the consumers as
-/// there is room.
+/// One thread: the resident pair of each item, and its walked tiles through the ring, as
+/// far ahead of the consumers as there is room.
 template <class C>
 __device__ void produce(const Arguments& a, const Maps& maps, const Shared<C>& shared) {
   Ring<2> slots;
@@ -183,8 +183,8 @@ struct Walked {
   int stage = 0, parity = 0, t = 0;
 };
 
-/// The walk of one warpgroup over its item's tiles. Of each head's tiles it meets [low, high); the others it gives back
-/// unread.
+/// The walk of one warpgroup over its item's tiles. Of each head's tiles it meets
+/// [low, high); the others it gives back unread.
 template <class C>
 struct Walk {
   const Shared<C>& shared;
@@ -266,6 +266,14 @@ __device__ __forceinline__ void mask(float (&scores)[C::W / 2], const Shape& s, 
   }
 }
 
+/// Starts S or dP of this warpgroup's resident rows, in registers or at `rows`, and of the tile `walked`.
+template <class C, int N>
+__device__ __forceinline__ void start_dots(float (&out)[C::W / 2], const unsigned (&registers)[N], char* rows,
+                                           uint64_t walked) {
+  if constexpr (C::in_registers) dot_rows<C::D, C::W>(out, registers, walked, C::w_panel);
+  else dot_rows<C::D, C::W>(out, descriptor(rows, 0), C::r_panel, walked, C::w_panel);
+}
+
 template <class C>
 __device__ void consume(const Arguments& a, const Shared<C>& shared) {
   constexpr int D = C::D, W = C::W;
@@ -302,17 +310,12 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
     int unreleased = -1;  // stage that the sums in flight still read
     const auto start_scores = [&](float(&sc)[W / 2], const Walked& w) {
       barrier_wait(shared.w0_full + w.stage, w.parity);
-      const uint64_t w0 = advanced(walked, w.stage * C::stage_bytes);
-      if constexpr (C::in_registers) {
-        dot_rows<D, W>(sc, r0_registers, w0, C::w_panel);
-      } else {
-        dot_rows<D, W>(sc, descriptor(rows0, 0), C::r_panel, w0, C::w_panel);
-      }
+      start_dots<C>(sc, r0_registers, rows0, advanced(walked, w.stage * C::stage_bytes));
     };
 
-    /// Works on tile `now`. With S one tile ahead it is in flight in sc, and S of the next tile is started in sc_next:
-    /// after the last tile, of the same tile once more, because the compiler only keeps products in flight that every
-    /// path starts.
+    /// Works on tile `now`. With S one tile ahead it is in flight in sc, and S of the next tile is
+    /// started in sc_next: after the last tile, of the same tile once more, because the compiler only
+    /// keeps products in flight that every path starts.
     const auto step = [&](float(&sc)[W / 2], float(&sc_next)[W / 2]) {
       const uint64_t w0 = advanced(walked, now.stage * C::stage_bytes), w1 = advanced(w0, C::w_bytes);
       const float* vectors = shared.vectors + now.stage * 2 * W + lane % 4 * 2;
@@ -321,11 +324,7 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
         wgmma_commit();
       }
       barrier_wait(shared.w1_full + now.stage, now.parity);
-      if constexpr (C::in_registers) {
-        dot_rows<D, W>(dp, r1_registers, w1, C::w_panel);
-      } else {
-        dot_rows<D, W>(dp, descriptor(rows1, 0), C::r_panel, w1, C::w_panel);
-      }
+      start_dots<C>(dp, r1_registers, rows1, w1);
       wgmma_commit();
       wgmma_wait<1>();  // the sums of the tile before, and S
       if constexpr (!C::ahead) arrived(sc);
@@ -357,9 +356,9 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
       add_rows<D, W>(sum0, packed_ds, w0);
       wgmma_commit();
       if constexpr (!C::ahead && C::keys)
-        wgmma_wait<1>();         // sum1 is done, which frees P's registers before the next S needs them
-      if constexpr (C::ahead) {  // the next S, started long ago; waited for here, since the compiler follows it only
-                                 // within a step
+        wgmma_wait<1>();  // sum1 is done, which frees P's registers before the next S needs them
+      // The next S was started long ago. It is waited for here, because the compiler follows it only within a step.
+      if constexpr (C::ahead) {
         wgmma_wait<1 + int(C::keys)>();
         arrived(sc_next);
         now = next;

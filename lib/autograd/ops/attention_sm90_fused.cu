@@ -1,18 +1,17 @@
 // Attention backward on Hopper in one pass, for bf16 and head dims up to 64 (padded with zeros): dQ with dK and dV,
 // five products a tile instead of seven.
 //
-// The keys kernel of attention_sm90_bwd.cu has dS^T [128 keys x 64 queries] in registers; here it also goes to shared
+// The keys kernel of attention_sm90_bwd.cu has dS^T [128 keys x 64 queries] in registers. Here it also goes to shared
 // memory, and
 //
-//   dQ tile [64 queries x 64] = dS K        each warpgroup 32 columns, one tile late, when both warpgroups have written
-//   their dS
+//   dQ tile [64 queries x 64] = dS K        each warpgroup 32 columns, one tile late: both have written their dS then
 //
 // is added to an f32 workspace by the copy engine. The sum over key blocks is deterministic: block n adds to a tile
 // only when blocks 0 .. n - 1 have (a counter per tile). Items are taken in an order where block n - 1 of a head always
 // comes before block n, so nobody waits for work that has not started; and as block n starts its walk further down than
 // block n - 1, it follows without catching up. A last kernel turns the workspace into bf16.
 //
-// With fast_atomics the workspace starts at 0, nobody waits for a turn, and blocks add as they come.
+// With fast_atomics the workspace starts at 0, no block waits for another, and all add as they come.
 #include <algorithm>
 
 #include "autograd/ops/attention_sm90_bwd.cuh"
@@ -38,7 +37,7 @@ struct Arguments {
   TileOrder order;
   const float *lse2, *delta;  // [B*H, pitch]
   float* dq_sums;             // [B*H, pitch / 64][dq_tile]
-  unsigned* turns;            // [B*H, pitch / 64]: how many key blocks have added to the tile; null: any order
+  unsigned* added;            // [B*H, pitch / 64]: how many key blocks have added to the tile; null: any order
   int pitch;
 
   __host__ __device__ int64_t tile(int64_t bh, int t) const { return bh * (pitch / C::W) + t / C::W; }
@@ -107,8 +106,8 @@ struct Place {
   }
 };
 
-/// One thread: K and V of each item, and its walked tiles through the ring, as far ahead of the consumers as there is
-/// room.
+/// One thread: K and V of each item, and its walked tiles through the ring, as far
+/// ahead of the consumers as there is room.
 __device__ void produce(const Arguments& a, const Maps& maps, const Shared& shared) {
   Ring<2> slots;
   Ring<C::stages> ring;
@@ -159,7 +158,7 @@ __device__ void fence_all_proxies() { asm volatile("fence.proxy.async;" ::: "mem
 
 /// One thread per buffer of dQ: adds every third dQ tile to the workspace at its block's turn, and passes the turn on
 /// when the sum is in memory; that takes longer than a tile's arithmetic, hence three. The first also stores dK and dV
-/// of each item. ordered = false: without turns, on a workspace of zeros.
+/// of each item. ordered = false: in any order, on a workspace of zeros.
 template <bool ordered>
 __device__ void store_results(const Arguments& a, const Maps& maps, const Shared& shared, int storer) {
   Ring<C::storers> buffers;
@@ -183,7 +182,7 @@ __device__ void store_results(const Arguments& a, const Maps& maps, const Shared
           bulk_store(to, dq, C::dq_bytes);
         } else {
           if constexpr (ordered) {
-            while (load_acquire(a.turns + tile) < block) {
+            while (load_acquire(a.added + tile) < block) {
             }
             fence_all_proxies();
           }
@@ -194,7 +193,7 @@ __device__ void store_results(const Arguments& a, const Maps& maps, const Shared
         if constexpr (ordered) {
           asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
           fence_all_proxies();
-          store_release(a.turns + tile, block + 1);
+          store_release(a.added + tile, block + 1);
         }
       }
     if (storer == 0) {
@@ -261,8 +260,8 @@ __device__ void consume(const Arguments& a, const Shared& shared) {
       dq_buffers.next();
     };
 
-    /// One tile; dQ of the tile before runs under it, except in an item's first step. Returns whether there is another
-    /// tile.
+    /// One tile; dQ of the tile before runs under it, except in an item's first
+    /// step. Returns whether there is another tile.
     const auto step = [&](auto with_dq) -> bool {
       constexpr int pending_dq = decltype(with_dq)::value ? 1 : 0;
       const int stage = ring.stage, parity = ring.parity;
@@ -372,9 +371,9 @@ __global__ void __launch_bounds__(256) finish_kernel(Arguments a, Heads<bf> dq) 
 
 }  // namespace
 
-/// Waiting for turns costs a block about 64 tiles' time for each other block of its head at work; the pass must be much
-/// longer than that, unless blocks need not wait. Below 2048 queries the workspace's traffic outweighs the two products
-/// saved.
+/// Waiting for the order costs a block about 64 tiles' time for each other block of its head at work;
+/// the pass must be much longer than that, unless blocks need not wait. Below 2048 queries the
+/// workspace's traffic outweighs the two products saved.
 bool sm90_fuses(const AttentionShape& shape) {
   if (kernel_head_dim(shape.head_dim) != C::D || shape.window > 0) return false;
   if (shape.paths.fusion != Fusion::automatic) return shape.paths.fusion == Fusion::always;
@@ -395,16 +394,16 @@ void sm90_backward_fused(const AttentionShape& shape, const HeadView& q, const H
   const Device device = q.owner->device();
   const Tensor sums = Tensor::empty({tiles, C::W * C::D}, DType::f32, device);
   const bool ordered = !shape.paths.fast_atomics;
-  Tensor turns;
-  if (ordered) turns = Tensor::empty({tiles}, DType::i32, device);
-  (ordered ? turns : sums).zero();
+  Tensor added;
+  if (ordered) added = Tensor::empty({tiles}, DType::i32, device);
+  (ordered ? added : sums).zero();
   announce_write(sums.raw(), sums.bytes());
   for (const HeadView* sum : {&dk, &dv}) announce_view(*sum, b, tk, kv_heads, d);
 
   Arguments a{Shape(shape),        {},        rows.lse2.data<float>(), rows.delta.data<float>(), sums.data<float>(),
-              as<unsigned>(turns), rows.pitch};
-  // Blocks of one head that work at a time wait for each other: about three of each head, so sections of a third of the
-  // blocks.
+              as<unsigned>(added), rows.pitch};
+  // Blocks of one head that work at a time wait for each other: about three of each
+  // head, so sections of a third of the blocks.
   const int all = static_cast<int>(b * kv_heads), sections = std::max(1, all / (multiprocessors() / 3));
   a.order = {ceil_div(a.s.tk, C::R), all, ceil_div(all, sections)};
   const auto on_keys = [&](const HeadView& x) { return tensor_map(x, b, tk, kv_heads, d, 64); };

@@ -48,7 +48,8 @@ struct Range {
   int begin, end;
 };
 
-/// From q . k to a score in units of log 2: factor * (q . k), with a soft cap (also in units of log 2) cap * tanh of it.
+/// From q . k to a score in units of log 2: factor * (q . k), with a soft cap
+/// (also in units of log 2) cap * tanh of it.
 struct ScoreScale {
   float factor, cap = 0;
   __device__ __forceinline__ float operator()(float dot) const {
@@ -82,6 +83,82 @@ template <class T>
 __device__ __forceinline__ void load_words(uint32_t (&to)[4], const T* p, bool valid) {
   const uint4 x = valid ? __ldcg(reinterpret_cast<const uint4*>(p)) : uint4{};
   to[0] = x.x, to[1] = x.y, to[2] = x.z, to[3] = x.w;
+}
+
+/// S of one step; rows 8 to 15 of its tiles are empty.
+template <int TILES, int QUADS>
+__device__ __forceinline__ void multiply_scores(float (&s)[TILES][4], const uint32_t (&q)[QUADS][4],
+                                                const uint32_t (&k)[TILES][QUADS][4]) {
+#pragma unroll
+  for (int n = 0; n < TILES; ++n) {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) s[n][e] = 0.f;
+#pragma unroll
+    for (int j = 0; j < QUADS; ++j) {
+      mma_sync::mma(s[n], {q[j][0], 0, q[j][1], 0}, k[n][j][0], k[n][j][1]);
+      mma_sync::mma(s[n], {q[j][2], 0, q[j][3], 0}, k[n][j][2], k[n][j][3]);
+    }
+  }
+}
+
+/// S of the keys from `first` on becomes P = exp2(S - maximum), 0 outside of `seen`. `top` and `sum` are the row's
+/// maximum and the lane's part of its sum so far. Returns the factor for what was summed before.
+template <int TILES>
+__device__ __forceinline__ float exponentials(float (&p)[TILES][4], ScoreScale scale, int first, Range seen, float& top,
+                                              float& sum) {
+  const int quad = threadIdx.x % 4;
+  float higher = top;
+#pragma unroll
+  for (int n = 0; n < TILES; ++n)
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      const int t = first + 8 * n + 2 * quad + e;
+      p[n][e] = t >= seen.begin && t < seen.end ? scale(p[n][e]) : -INFINITY;
+      higher = fmaxf(higher, p[n][e]);
+    }
+  higher = fmaxf(higher, __shfl_xor_sync(kAllLanes, higher, 1));
+  higher = fmaxf(higher, __shfl_xor_sync(kAllLanes, higher, 2));
+  const float from = higher == -INFINITY ? 0.f : higher;  // a row that has seen no key yet
+  const float shrink = mma_sync::exp2_fast(top - from);
+  top = higher;
+  sum *= shrink;
+#pragma unroll
+  for (int n = 0; n < TILES; ++n)
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      p[n][e] = mma_sync::exp2_fast(p[n][e] - from);
+      sum += p[n][e];
+    }
+  return shrink;
+}
+
+/// O^T = O^T shrink + V^T P^T
+template <int TILES, int OCTS>
+__device__ __forceinline__ void add_values(float (&o)[OCTS][4][4], float shrink, const float (&p)[TILES][4],
+                                           const uint32_t (&v)[TILES][2][OCTS][4]) {
+  const int quad = threadIdx.x % 4;
+  const float shrink_even = __shfl_sync(kAllLanes, shrink, 8 * quad),
+              shrink_odd = __shfl_sync(kAllLanes, shrink, 8 * quad + 4);
+#pragma unroll
+  for (int j = 0; j < OCTS; ++j)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      o[j][i][0] *= shrink_even, o[j][i][2] *= shrink_even;
+      o[j][i][1] *= shrink_odd, o[j][i][3] *= shrink_odd;
+    }
+#pragma unroll
+  for (int n = 0; n < TILES; n += 2) {
+    const uint32_t low = mma_sync::pack(p[n][0], p[n][1]), high = mma_sync::pack(p[n + 1][0], p[n + 1][1]);
+#pragma unroll
+    for (int j = 0; j < OCTS; ++j)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {  // one dim of two tokens side by side, then the next dim
+        const auto dims = [&](int tile, unsigned halves) {
+          return __byte_perm(v[tile][0][j][i], v[tile][1][j][i], halves);
+        };
+        mma_sync::mma(o[j][i], {dims(n, 0x5410), dims(n, 0x7632), dims(n + 1, 0x5410), dims(n + 1, 0x7632)}, low, high);
+      }
+  }
 }
 
 /// The rows' results over a warp's keys of the split. query(row, column): eight elements of q; visible(row): the Range
@@ -126,8 +203,8 @@ __device__ __forceinline__ void walk_keys_mma(const Keys<b16>& keys, ScoreScale 
     for (int j = 0; j < OCTS; ++j) prefetch(row + 64 * j);
   };
   float o[OCTS][4][4] = {}, top = -INFINITY, sum = 0.f;
-  const Range seen = visible(g);
-  const int seen_end = min(keys.end, seen.end);
+  Range seen = visible(g);
+  seen.end = min(keys.end, seen.end);
   int first = keys.begin + warp * KEYS;
   fetch_k(first);
   fetch_v(first);
@@ -142,63 +219,9 @@ __device__ __forceinline__ void walk_keys_mma(const Keys<b16>& keys, ScoreScale 
   for (; first < keys.end; first += STEP) {
     prefetch_step(first + kStepsAhead * STEP);
     float p[TILES][4];
-#pragma unroll
-    for (int n = 0; n < TILES; ++n) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) p[n][e] = 0.f;
-#pragma unroll
-      for (int j = 0; j < QUADS; ++j) {
-        mma_sync::mma(p[n], {q[j][0], 0, q[j][1], 0}, k[n][j][0], k[n][j][1]);
-        mma_sync::mma(p[n], {q[j][2], 0, q[j][3], 0}, k[n][j][2], k[n][j][3]);
-      }
-    }
+    multiply_scores(p, q, k);
     fetch_k(first + STEP);
-
-    float higher = top;
-#pragma unroll
-    for (int n = 0; n < TILES; ++n)
-#pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        const int t = first + 8 * n + 2 * quad + e;
-        p[n][e] = t >= seen.begin && t < seen_end ? scale(p[n][e]) : -INFINITY;
-        higher = fmaxf(higher, p[n][e]);
-      }
-    higher = fmaxf(higher, __shfl_xor_sync(kAllLanes, higher, 1));
-    higher = fmaxf(higher, __shfl_xor_sync(kAllLanes, higher, 2));
-    const float from = higher == -INFINITY ? 0.f : higher;  // a row that has seen no key yet
-    const float shrink = mma_sync::exp2_fast(top - from);
-    top = higher;
-    sum *= shrink;
-#pragma unroll
-    for (int n = 0; n < TILES; ++n)
-#pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        p[n][e] = mma_sync::exp2_fast(p[n][e] - from);
-        sum += p[n][e];
-      }
-    const float shrink_even = __shfl_sync(kAllLanes, shrink, 8 * quad),
-                shrink_odd = __shfl_sync(kAllLanes, shrink, 8 * quad + 4);
-#pragma unroll
-    for (int j = 0; j < OCTS; ++j)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        o[j][i][0] *= shrink_even, o[j][i][2] *= shrink_even;
-        o[j][i][1] *= shrink_odd, o[j][i][3] *= shrink_odd;
-      }
-#pragma unroll
-    for (int n = 0; n < TILES; n += 2) {
-      const uint32_t low = mma_sync::pack(p[n][0], p[n][1]), high = mma_sync::pack(p[n + 1][0], p[n + 1][1]);
-#pragma unroll
-      for (int j = 0; j < OCTS; ++j)
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {  // one dim of two tokens side by side, then the next dim
-          const auto dims = [&](int tile, unsigned halves) {
-            return __byte_perm(v[tile][0][j][i], v[tile][1][j][i], halves);
-          };
-          mma_sync::mma(o[j][i], {dims(n, 0x5410), dims(n, 0x7632), dims(n + 1, 0x5410), dims(n + 1, 0x7632)}, low,
-                        high);
-        }
-    }
+    add_values(o, exponentials(p, scale, first, seen, top, sum), p, v);
     fetch_v(first + STEP);
   }
   sum += __shfl_xor_sync(kAllLanes, sum, 1);

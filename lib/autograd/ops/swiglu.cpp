@@ -2,6 +2,7 @@
 #include "autograd/ops/swiglu.h"
 
 #include "autograd/ops/cuda_ops.h"
+#include "autograd/ops/detail/gated_output.h"
 #include "autograd/ops/detail/largest.h"
 #include "autograd/tape.h"
 #include "tensor/cpu_levels.h"
@@ -110,15 +111,11 @@ Var swiglu(const Var& gate, const Var& up) {
 }
 
 Var swiglu_packed(const Var& gate_up, const GatedOptions& options) {
-  check(gate_up.rank() >= 1 && gate_up.size(-1) % 2 == 0, "swiglu_packed", "gate_up must have shape [..., 2F], got ",
-        gate_up.shape());
-  const int64_t width = gate_up.size(-1) / 2;
-  Shape shape = gate_up.shape();
-  shape.set(-1, width);
-  const Tensor y = Tensor::empty(shape, gate_up.dtype(), gate_up.device());
-  const Tensor largest = options.feeds_fp8 ? detail::place_for_largest(y) : Tensor();
+  const detail::GatedOutput to = detail::gated_output("swiglu_packed", gate_up.value(), options.feeds_fp8);
+  const Tensor& y = to.y;
+  const int64_t width = to.width;
   if (gate_up.is_cuda()) {
-    cuda::swiglu_packed_forward(gate_up.value(), y, largest);
+    cuda::swiglu_packed_forward(gate_up.value(), y, to.largest);
   } else {
     dispatch_float(gate_up.dtype(), "swiglu_packed", [&](auto zero) {
       using T = decltype(zero);
@@ -127,7 +124,7 @@ Var swiglu_packed(const Var& gate_up, const GatedOptions& options) {
     });
   }
   Var out(y);
-  out.set_largest(largest);
+  out.set_largest(to.largest);
   if (records(gate_up)) {
     if (options.feeds_fp8) out.set_again([packed = gate_up.value()] { return swiglu_packed(packed).value(); });
     auto node = std::make_unique<SwigluPackedNode>();

@@ -14,6 +14,11 @@ std::optional<int64_t> read_window(const ConfigReader& in, std::optional<int64_t
 /// 0 is null.
 void write_window(ConfigWriter& out, int64_t window);
 
+/// What Mistral and Phi-3 share: LLaMA's fields, and a window for every layer. Defaults: `window`, `positions`.
+void read_windowed_llama(const ConfigReader& in, ModelConfig& config, const SizeDefaults& sizes,
+                         std::optional<int64_t> window, int64_t positions);
+void write_windowed_llama(const ModelConfig& config, ConfigWriter& out);
+
 /// use_sliding_window, sliding_window, max_window_layers and layer_types of Qwen2 and Qwen3.
 void read_qwen_windows(const ConfigReader& in, ModelConfig& config);
 void write_qwen_windows(const ModelConfig& config, ConfigWriter& out);

@@ -5,20 +5,7 @@
 namespace rw {
 namespace {
 
-void read(const ConfigReader& in, ModelConfig& c) {
-  read_rms_sizes(in, c, {.eps = 1e-5});
-  c.block.activation = read_activation(in, "hidden_act", "silu");
-  if (const std::optional<int64_t> window = read_window(in, std::nullopt))
-    c.layers.assign(static_cast<size_t>(c.num_hidden_layers), {.window = *window});
-  c.rope = read_rope(in, c, {.max_position_embeddings = 4096});
-}
-
-void write(const ModelConfig& c, ConfigWriter& out) {
-  write_rms_sizes(c, out);
-  out.set("hidden_act", activation_name(c.block.activation));
-  write_window(out, c.layer(0).window);
-  write_rope(c, out);
-}
+void read(const ConfigReader& in, ModelConfig& c) { read_windowed_llama(in, c, {.eps = 1e-5}, std::nullopt, 4096); }
 
 }  // namespace
 
@@ -27,6 +14,6 @@ const FamilyRecord kPhi3{.family = Family::phi3,
                          .architecture = "Phi3ForCausalLM",
                          .names = {.qkv = {"self_attn.qkv_proj"}, .gate_up = {"mlp.gate_up_proj"}},
                          .read = read,
-                         .write = write};
+                         .write = write_windowed_llama};
 
 }  // namespace rw
