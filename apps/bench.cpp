@@ -42,9 +42,9 @@ std::vector<TrainingRow> training_rows() {
   std::vector<TrainingRow> rows;
   for (const ModelShape& s : model_shapes()) {
     rows.push_back({s.name, s});
-    if (s.lean) {
+    if (s.small_state) {
       ModelShape plain = s;
-      plain.lean = false;
+      plain.small_state = false;
       rows.push_back({cat(s.name, "-plain"), plain, 1, true});
     }
     if (std::string(s.name) == "L") rows.push_back({"L-split", s, 1, true, true});
@@ -69,17 +69,17 @@ std::string training_row_names() {
 }
 
 /// Training steps on the GPU in bf16 with f32 master weights: time, model FLOP utilisation, peak memory. What is
-/// recomputed does not count as work of the model. A lean shape has split masters and bf16 gradients, on one GPU. With
-/// `comm` each rank has the row's whole batch, and tokens of all are counted.
+/// recomputed does not count as work of the model. A shape with a small state has split masters and bf16 gradients, on
+/// one GPU. With `comm` each rank has the row's whole batch, and tokens of all are counted.
 void bench_training(const BenchOptions& o, const TrainingRow& row, Device device, Communicator* comm) {
   const ModelShape& s = row.shape;
   check(s.batch % row.micro_batches == 0, "bench", row.name, ": ", s.batch, " samples in ", row.micro_batches);
   const int64_t batch = s.batch / row.micro_batches;
   release_cached_memory(device);
   reset_peak_memory(device);
-  const bool lean = s.lean && !comm;
+  const bool small_state = s.small_state && !comm;
   CausalLm model(s.config(kVocab), DType::bf16, device, 1,
-                 lean        ? ArenaMemory::lean()
+                 small_state ? ArenaMemory::lean()
                  : row.split ? ArenaMemory{.split_master = true}
                              : ArenaMemory{});
   std::optional<DataParallel> parallel;
@@ -89,7 +89,7 @@ void bench_training(const BenchOptions& o, const TrainingRow& row, Device device
   const int ranks = comm ? comm->size() : 1;
   const double tokens = static_cast<double>(s.batch * s.window * ranks);
   model.set_recompute(s.recompute);
-  if (o.fp8) model.set_linear({.matmul = Matmul::fp8, .make_again = o.fp8_lean});
+  if (o.fp8) model.set_linear({.matmul = Matmul::fp8, .make_again = o.fp8_recompute});
   TrainStep step(model, optimizer, !o.eager, parallel ? &*parallel : nullptr);
   const StepInput input{random_ids(batch, s.window, kVocab, 1),
                         random_ids(batch, s.window, kVocab, 2),
@@ -117,10 +117,10 @@ void bench_training(const BenchOptions& o, const TrainingRow& row, Device device
   std::printf("%-12s T %6lld  B %4lld x %lld%s%s%s  %12s tok/s  MFU %5.1f %%  %9.2f ms (%.2f to %.2f)  peak %.1f GiB\n",
               row.name.c_str(), static_cast<long long>(s.window), static_cast<long long>(batch),
               static_cast<long long>(row.micro_batches), s.recompute ? " recomputed" : "           ",
-              lean ? " lean" : "     ",
-              !o.fp8       ? ""
-              : o.fp8_lean ? " fp8-lean"
-                           : " fp8",
+              small_state ? " small state" : "            ",
+              !o.fp8            ? ""
+              : o.fp8_recompute ? " fp8-recompute"
+                                : " fp8",
               with_commas(std::llround(tokens / t.median)).c_str(),
               100 * per_token * tokens / t.median / kPeakFlops / ranks, t.median * 1e3, t.fastest * 1e3,
               t.slowest * 1e3, static_cast<double>(memory_stats(device).peak_bytes) / (1 << 30));
@@ -190,7 +190,7 @@ void add_bench(CLI::App& app, Globals& globals) {
   cuda->add_flag("--eager", o.eager, "launch every kernel from the host instead of replaying a CUDA graph");
   add_fast_atomics(*cuda, o.fast_atomics);
   auto* fp8 = cuda->add_flag("--fp8", o.fp8, "the blocks' linear layers in 8-bit products, as train --matmul fp8");
-  cuda->add_flag("--fp8-lean", o.fp8_lean, "as train --fp8-lean")->needs(fp8);
+  cuda->add_flag("--fp8-recompute,--fp8-lean", o.fp8_recompute, "as train --fp8-recompute")->needs(fp8);
   cuda->add_option("--seconds", o.seconds, "time for each row")->capture_default_str();
   cuda->callback([options, &globals] { run_cuda(*options, globals); });
   add_bench_ops(*sub, globals);

@@ -11,7 +11,7 @@ struct BenchOptions {
   std::vector<int> threads;
   std::string json, only;
   double seconds = 3;
-  bool eager = false, fast_atomics = false, fp8 = false, fp8_lean = false;
+  bool eager = false, fast_atomics = false, fp8 = false, fp8_recompute = false;
 };
 
 struct BenchTiming {

@@ -10,6 +10,7 @@
 #include "nn/io/hf.h"
 #include "tensor/printable.h"
 #include "tensor/threads.h"
+#include "train/extend.h"
 
 using namespace rw;
 
@@ -152,7 +153,8 @@ void add_fast_atomics(CLI::App& app, bool& on) {
 std::unique_ptr<CausalLm> load_model(const std::string& path, const Globals& globals, const std::string& rope_json,
                                      DType dtype) {
   return load_hf(model_folder(path), {.compute = dtype, .device = use(globals), .adjust = [&](ModelConfig& c) {
-                                        apply_rope_json(c, rope_json);
+                                        if (!rope_json.empty())
+                                          c = extend_untrained(c, {.rope_json = rope_json}, 0).config;
                                       }});
 }
 

@@ -11,7 +11,7 @@ struct ModelShape {
   bool tied;
   int64_t window, batch;  // tokens of a sample, and the samples that fill a large GPU
   bool recompute = false;
-  bool lean = false;  // does not fit beside its activations otherwise: split masters and bf16 gradients
+  bool small_state = false;  // does not fit beside its activations otherwise: split masters and bf16 gradients
   const char* family = "llama";
 
   int64_t head_dim() const { return hidden / heads; }

@@ -19,7 +19,7 @@ struct Options {
   std::string shape, out, dtype = "auto";
   int64_t hidden = 0, layers = 0, heads = 0, kv_heads = 0, ffn = 0, vocab = 32000, window = 0, batch = 0;
   int warmup = 3, steps = 5, rows = 40;
-  bool recompute = false, lean = false, fp8 = false, untied = false, fast_atomics = false;
+  bool recompute = false, small_state = false, fp8 = false, untied = false, fast_atomics = false;
   double peak_tflops = 989, copy_gbs = 0, gemm_tflops = 0;
 };
 
@@ -40,7 +40,7 @@ ModelShape shape_of(const Options& o, Device device) {
   replace(p.batch, o.batch);
   p.tied = p.tied && !o.untied;
   p.recompute = p.recompute || o.recompute;
-  p.lean = o.lean;
+  p.small_state = o.small_state;
   return p;
 }
 
@@ -96,7 +96,7 @@ class Step {
  public:
   Step(const Options& o, const ModelShape& p, DType dtype, Device device)
       : device_(device),
-        model_(p.config(o.vocab), dtype, device, 1, p.lean ? ArenaMemory::lean() : ArenaMemory{}),
+        model_(p.config(o.vocab), dtype, device, 1, p.small_state ? ArenaMemory::lean() : ArenaMemory{}),
         optimizer_(model_.arena(), {.weight_decay = 0.1}) {
     model_.enable_grad();
     model_.set_recompute(p.recompute);
@@ -207,7 +207,7 @@ void add_profile(CLI::App& app, Globals& globals) {
   sub->add_flag("--untied", o.untied, "an output head of its own");
   sub->add_flag("--recompute", o.recompute, "recompute each block in backward");
   sub->add_flag("--fp8", o.fp8, "the blocks' linear layers in 8-bit products, as train --matmul fp8");
-  sub->add_flag("--lean", o.lean, "bf16: split master weights and bf16 gradients");
+  sub->add_flag("--small-state,--lean", o.small_state, "bf16: split master weights and bf16 gradients");
   add_fast_atomics(*sub, o.fast_atomics);
   sub->add_option("--dtype", o.dtype, "f32, bf16 or auto (bf16 on a GPU)")
       ->check(CLI::IsMember({"auto", "f32", "bf16"}))

@@ -16,7 +16,7 @@ void add_sampling(CLI::App& sub, SamplingChoice& choice) {
   choice.top_k = sub.add_option("--top-k", s.top_k, "choose among the k most likely (0: all)")->capture_default_str();
   choice.top_p = sub.add_option("--top-p", s.top_p, "choose among the most likely that reach this probability")
                      ->capture_default_str();
-  sub.add_option("--seed", s.seed, "repeats a text")->capture_default_str();
+  sub.add_option("--seed", s.seed, "seed of the choice: the same seed gives the same text")->capture_default_str();
 }
 
 SamplingOptions sampling_of(const SamplingChoice& choice, const std::string& model) {

@@ -35,9 +35,9 @@ const char* title(FieldGroup group) {
 }
 
 /// The names of an option: what other verbs call --model and --rope may be called so here too.
-std::string names_of(const std::string& name) {
-  const std::string other = name == "from" ? ",--model" : name == "scaling" ? ",--rope" : "";
-  return "--" + name + other;
+std::string names_of(const RecipeField& f) {
+  const std::string other = f.name == "from" ? "model" : f.name == "scaling" ? "rope" : f.old_name;
+  return "--" + f.name + (other.empty() ? "" : ",--" + other);
 }
 
 /// What most calls name stands first in the help.
@@ -50,7 +50,7 @@ std::string group_of(const RecipeField& f) {
 
 /// One option from its line of the table.
 void add_option_of(CLI::App& app, Recipe& c, const RecipeField& f) {
-  const std::string name = names_of(f.name);
+  const std::string name = names_of(f);
   const RecipeField::Ref ref = f.at(c);
   CLI::Option* option = nullptr;
   if (const auto* flag = std::get_if<bool*>(&ref)) {

@@ -62,8 +62,9 @@ RopeConfig extend_rope(const RopeConfig& base, const std::string& recipe_json, i
   RopeConfig from = base;
   from.rope_theta = origin.rope_theta;
   from.original_max_position_embeddings = origin.window;
-  from.max_position_embeddings = target;
+  if (target > 0) from.max_position_embeddings = target;
   RopeConfig out = rope_recipe_from_json(from, recipe_json);
+  if (target == 0) return out;
   check_replacement(base, out.kind);
   out.max_position_embeddings = target;
   if (out.kind.is<DefaultRope>()) out.original_max_position_embeddings = 0;

@@ -3,14 +3,10 @@
 
 #include <algorithm>
 
+#include "tensor/printable.h"
+
 namespace rw {
 namespace {
-
-std::string joined(const std::vector<std::string>& names) {
-  std::string all;
-  for (const std::string& name : names) all += (all.empty() ? "" : ", ") + name;
-  return all;
-}
 
 void gather(const AnyRecord& record, std::vector<MethodOption>& all) {
   for (const Field& f : record.fields()) {
@@ -57,7 +53,8 @@ void set_option(AnyRecord& record, const Field& field, const std::string& text) 
   }
 }
 
-/// Refuses an option that neither of the two has: for its value if that is none, otherwise with the methods that have it.
+/// Refuses an option that neither of the two has: for its value if that is none,
+/// otherwise with the methods that have it.
 [[noreturn]] void refuse_option(const std::string& key, const std::string& text, const PositionConfig& sampler,
                                 const RopeKind& kind) {
   for (const PositionConfig& known : position_samplers()) {

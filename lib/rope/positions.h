@@ -61,6 +61,7 @@ struct Draw {
 /// It may also have
 ///   kScaling         the RoPE kind that goes with it when none is named; "default" without it
 ///   kShort = true    it trains with windows shorter than the target
+///   kSeams = true    its text may be several spans of the document, with seams between them
 template <class R>
 concept PositionRecord = MethodRecord<R> && requires(const R& r, const SampleSpec& spec, Draw& sample) {
   r.check();
@@ -84,6 +85,8 @@ class PositionConfig : public AnyRecord {
   std::string scaling() const { return std::string(held().scaling()); }
   /// True if it imitates a long window with samples of a shorter one.
   bool trains_short() const { return held().trains_short(); }
+  /// True if a sample's text may be several spans of its document.
+  bool has_seams() const { return held().has_seams(); }
 
  private:
   struct Interface : Held {
@@ -92,6 +95,7 @@ class PositionConfig : public AnyRecord {
     virtual void draw(Draw& sample) const = 0;
     virtual std::string_view scaling() const = 0;
     virtual bool trains_short() const = 0;
+    virtual bool has_seams() const = 0;
   };
   template <PositionRecord R>
   struct Model final : Holder<R, Interface, Model<R>> {
@@ -105,6 +109,10 @@ class PositionConfig : public AnyRecord {
     }
     bool trains_short() const override {
       if constexpr (requires { R::kShort; }) return R::kShort;
+      return false;
+    }
+    bool has_seams() const override {
+      if constexpr (requires { R::kSeams; }) return R::kSeams;
       return false;
     }
   };

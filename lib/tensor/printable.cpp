@@ -58,4 +58,10 @@ std::string printable(std::string_view text) {
   return out;
 }
 
+std::string joined(const std::vector<std::string>& names, const char* separator) {
+  std::string all;
+  for (const std::string& name : names) all += (all.empty() ? "" : separator) + name;
+  return all;
+}
+
 }  // namespace rw

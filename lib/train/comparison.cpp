@@ -287,7 +287,10 @@ void Comparison::evaluate(const std::string& name, const std::string& model, con
     if (!loaded) {
       loaded = load_hf(model_folder(model), {.compute = o_.device.is_cuda() ? DType::bf16 : DType::f32,
                                              .device = o_.device,
-                                             .adjust = [&](ModelConfig& c) { apply_rope_json(c, rope); }});
+                                             .adjust = [&](ModelConfig& c) {
+                                               if (!rope.empty())
+                                                 c = extend_untrained(c, {.rope_json = rope}, 0).config;
+                                             }});
       tok = load_tokenizer(model_folder(model));
       weights = weights_checksum(model_folder(model)).value_or("");
       tok->fit_model(loaded->config().vocab_size);

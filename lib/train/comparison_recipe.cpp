@@ -9,6 +9,7 @@
 #include "nn/io/checkpoint.h"
 #include "tensor/file.h"
 #include "tensor/folder.h"
+#include "tensor/printable.h"
 #include "train/recipe_fields.h"
 #include "train/toml.h"
 
@@ -19,10 +20,12 @@ constexpr const char* kOp = "compare";
 
 using Items = std::vector<TomlItem>;
 
-std::string joined(const std::vector<std::string>& values, const char* separator = ", ") {
-  std::string out;
-  for (const std::string& v : values) out += (out.empty() ? "" : separator) + v;
-  return out;
+/// The method that trains a kind of scaling when none is named.
+std::string method_that_trains(const std::string& scaling) {
+  for (const RopeKind& kind : rope_kinds()) {
+    if (kind.name() == scaling && !kind.sampler().empty()) return kind.sampler();
+  }
+  return "full";
 }
 
 /// Sections in order of appearance; keys with hyphens, as the command line writes them.
@@ -366,7 +369,7 @@ class Reader {
     arm.zero_shot = train.steps == 0;
     train.from = "base";  // until its folder is known
     if (arm.zero_shot && train.method == "plain" && !train.scaling.empty())
-      train.method = train.scaling == "clex" || train.scaling == "e2" ? train.scaling : "full";
+      train.method = method_that_trains(train.scaling);
     require(!arm.zero_shot || train.method != "plain", section,
             "steps = 0 needs a scaling: it would be the base again");
     in_section(section, [&] {

@@ -1,6 +1,8 @@
 // From a method to a model's config, positions and windows.
 #include "train/extend.h"
 
+#include <optional>
+
 #include "rope/method_options.h"
 #include "tensor/error.h"
 
@@ -26,20 +28,13 @@ PositionConfig sampler_of(const std::string& method) {
 }
 
 void check_name(const std::string& method) {
-  bool known = method == "full" || method == "pi";
-  std::string names = "plain, full, pi";
-  for (const PositionConfig& sampler : position_samplers()) {
-    if (sampler.name() == "contiguous") continue;
-    known = known || sampler.name() == method;
-    names += ", " + sampler.name();
+  bool known = false;
+  std::string names = "plain";
+  for (const std::string& name : method_names()) {
+    known = known || name == method;
+    names += ", " + name;
   }
   check(known, kOp, "unknown method '", method, "', expected ", names);
-}
-
-/// The name by which a method is known.
-std::string name_of(const Method& method) {
-  if (method.sampler.name() != "contiguous") return method.sampler.name();
-  return method.rope.is<LinearRope>() ? "pi" : "full";
 }
 
 int64_t max_factor_of(const PositionConfig& sampler) {
@@ -48,17 +43,20 @@ int64_t max_factor_of(const PositionConfig& sampler) {
 
 /// Some samplers and kinds go together: the one makes what the other needs.
 void check_pair(const Method& method) {
-  const std::string sampler = name_of(method), kind = method.rope.name();
+  const std::string sampler = method.sampler.name(), kind = method.rope.name();
   check(
       method.rope.trained(), kOp, "scaling '", kind,
       "' chooses frequencies by length at inference and is not trained; train with another and set it in config.json");
-  check((sampler == "clex") == (kind == "clex"), kOp,
-        "method clex and scaling clex go together: the sampler draws the scale factor t that the learned frequencies "
-        "are solved for (method '",
-        sampler, "', scaling '", kind, "')");
-  check((sampler == "e2") == (kind == "e2"), kOp,
-        "method e2 and scaling e2 go together: its positions are divided by g in training already (method '", sampler,
-        "', scaling '", kind, "')");
+  const auto check_both = [&](bool same, const std::string& own_sampler, const std::string& own_kind) {
+    check(same, kOp, "method ", own_sampler, " and scaling ", own_kind,
+          " go together: that sampler alone trains that kind (method '", method_name(method), "', scaling '", kind,
+          "')");
+  };
+  const std::string own = method.rope.sampler();
+  check_both(own.empty() || own == sampler, own, kind);
+  for (const RopeKind& known : rope_kinds()) {
+    if (known.sampler() == sampler) check_both(known.name() == kind, sampler, known.name());
+  }
 }
 
 Extension extended(const ModelConfig& base, const Method& method, int64_t target, bool trained) {
@@ -68,18 +66,23 @@ Extension extended(const ModelConfig& base, const Method& method, int64_t target
   const RopeConfig from = e.config.rope;
   e.original_window = rope_origin(from).window;
   e.sampler = method.sampler;
-  const std::string name = name_of(method);
+  const std::string name = method_name(method);
   const bool whole = method.sampler.name() == "contiguous";
   if (trained) check_pair(method);
-  check(target > 0 || max_factor_of(method.sampler) > 1, kOp, "method '", name,
+  std::optional<RopeConfig> stated;  // the recipe, where it states the window, too
+  if (target == 0 && !trained && !method.rope_json.empty()) stated = extend_rope(from, method.rope_json, 0);
+  check(target > 0 || stated || max_factor_of(method.sampler) > 1, kOp, "method '", name,
         "' needs --target, the window to extend to");
-  e.target = target > 0 ? target : e.original_window * max_factor_of(method.sampler);
+  e.target = stated       ? stated->extended_window()
+             : target > 0 ? target
+                          : e.original_window * max_factor_of(method.sampler);
   e.window = method.window > 0 ? method.window : whole ? e.target : e.original_window;
   check(e.target >= e.window, kOp, "--target ", e.target, " is shorter than the training window ", e.window);
-  check((name != "pose" && name != "randpos") || e.target > e.window, kOp, "method '", name,
+  check(!e.sampler.trains_short() || e.target > e.window, kOp, "method '", name,
         "' trains with windows shorter than the target: --window ", e.window, ", --target ", e.target);
-  e.config.rope = method.rope_json.empty() ? extend_rope(from, method.rope, e.target, method.factor)
-                                           : extend_rope(from, method.rope_json, e.target);
+  e.config.rope = stated                     ? *stated
+                  : method.rope_json.empty() ? extend_rope(from, method.rope, e.target, method.factor)
+                                             : extend_rope(from, method.rope_json, e.target);
   e.original_window =
       e.config.rope.original_max_position_embeddings > 0 ? e.config.rope.original_window() : e.original_window;
   static_cast<void>(make_rope_scaling(e.config.rope));  // refuses values out of range before anything is read
@@ -95,17 +98,30 @@ Extension extend(const ModelConfig& base, const Method& method, int64_t target) 
   return extended(base, method, target, true);
 }
 Extension extend_untrained(const ModelConfig& base, const Method& method, int64_t target) {
-  return extended(base, method, target, method.rope.trained());
+  return extended(base, method, target, method.rope.trained() && (method.rope_json.empty() || target > 0));
 }
 
-Method method_from_text(const MethodText& text, const ModelConfig& base) {
+std::string method_name(const Method& method) {
+  if (!method.sampler.is<ContiguousPositions>()) return method.sampler.name();
+  return method.rope.is<LinearRope>() ? "pi" : "full";
+}
+
+std::vector<std::string> method_names() {
+  std::vector<std::string> names = {"full", "pi"};
+  for (const PositionConfig& sampler : position_samplers()) {
+    if (!sampler.is<ContiguousPositions>()) names.push_back(sampler.name());
+  }
+  return names;
+}
+
+Method method_from_text(const MethodText& text, const ModelConfig& base, int64_t target) {
   check_name(text.name);
   const std::string scaling = text.scaling.empty() ? default_scaling(text.name) : text.scaling;
   const bool is_json = scaling.front() == '{';
   Method method{.sampler = sampler_of(text.name), .factor = text.factor, .window = text.window};
   if (is_json) {
     method.rope_json = scaling;
-    method.rope = rope_recipe_from_json(base.rope, scaling).kind;
+    method.rope = extend_rope(base.rope, scaling, target).kind;
   } else {
     method.rope = rope_kind(scaling);
   }
@@ -126,33 +142,58 @@ Method method_from_text(const MethodText& text, const ModelConfig& base) {
   return method;
 }
 
-MethodText method_to_text(const Method& method) {
-  static_cast<void>(position_sampler(method.sampler.name()));
-  MethodText text{.name = name_of(method), .factor = method.factor, .window = method.window};
-  text.scaling = method.rope_json;
-  if (text.scaling.empty()) {
-    text.scaling = method.rope.name();
-    for (const auto& [key, value] : method.rope.texts()) {
-      const Field* field = method.rope.find(key);
-      if (value == rope_kind(method.rope.name()).text(key)) continue;
-      if (key == "factor") text.factor = method.factor > 0 ? method.factor : std::stod(value);
-      if (key == "factor") continue;
-      check(field->is_option(), kOp, "scaling ", text.scaling, " with ", key, " = ", value,
-            " has no name for a recipe; give it as rope_json");
-      text.options[key] = value;
-    }
+namespace {
+
+/// A field that differs from its default and is no option: "" if there is none.
+std::string unnamed_field(const AnyRecord& record, const AnyRecord& defaults) {
+  for (const auto& [key, value] : record.texts()) {
+    if (key != "factor" && value != defaults.text(key) && !record.find(key)->is_option())
+      return cat(record.name(), " with ", key, " = ", value, " has no name for a recipe");
   }
-  for (const auto& [key, value] : method.sampler.texts()) {
-    const Field* field = method.sampler.find(key);
-    if (value == position_sampler(method.sampler.name()).text(key)) continue;
-    check(field->is_option(), kOp, "sampler ", text.name, " with ", key, " = ", value, " has no name for a recipe");
-    text.options[key] = value;
-  }
-  return text;
+  return "";
 }
 
-void apply_rope_json(ModelConfig& config, const std::string& rope_json) {
-  if (!rope_json.empty()) config.rope = rope_recipe_from_json(config.rope, rope_json);
+template <class Record>
+const Record* find_known(const std::vector<Record>& all, const Record& wanted) {
+  for (const Record& known : all) {
+    if (known.name() == wanted.name()) return &known;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+std::string why_no_text(const Method& method) {
+  const PositionConfig* sampler = find_known(position_samplers(), method.sampler);
+  if (!sampler) return cat("sampler ", method.sampler.name(), " is not known by name");
+  const std::string of_sampler = unnamed_field(method.sampler, *sampler);
+  if (!of_sampler.empty()) return "sampler " + of_sampler;
+  if (!method.rope_json.empty()) return "";
+  const RopeKind* kind = find_known(rope_kinds(), method.rope);
+  if (!kind) return cat("scaling ", method.rope.name(), " is not known by name");
+  const std::string of_kind = unnamed_field(method.rope, *kind);
+  return of_kind.empty() ? "" : "scaling " + of_kind;
+}
+
+MethodText method_to_text(const Method& method) {
+  const std::string why = why_no_text(method);
+  check(why.empty(), kOp, why);
+  MethodText text{
+      .name = method_name(method), .scaling = method.rope_json, .factor = method.factor, .window = method.window};
+  const auto state = [&](const AnyRecord& record, const AnyRecord& defaults) {
+    for (const auto& [key, value] : record.texts()) {
+      if (value != defaults.text(key) && key != "factor") text.options[key] = value;
+    }
+  };
+  if (text.scaling.empty()) {
+    const RopeKind defaults = method.rope.defaults();
+    text.scaling = method.rope.name();
+    state(method.rope, defaults);
+    if (text.factor == 0 && method.rope.find("factor") && method.rope.text("factor") != defaults.text("factor"))
+      text.factor = std::stod(method.rope.text("factor"));
+  }
+  state(method.sampler, position_sampler(method.sampler.name()));
+  return text;
 }
 
 }  // namespace rw

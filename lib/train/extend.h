@@ -9,6 +9,7 @@
 #pragma once
 #include <map>
 #include <string>
+#include <vector>
 
 #include "nn/config.h"
 #include "rope/extend.h"
@@ -33,30 +34,37 @@ struct Extension {
   int64_t window = 0;           // T: tokens of a sample
   int64_t target = 0;           // L': the window after extension
   int64_t original_window = 0;  // L
-  int64_t region = 0;           // tokens of the stretch of a document that a sample comes from; 0: all of it
+  int64_t region = 0;           // tokens of the region of a document that a sample comes from; 0: all of it
 };
 
-/// `target` 0 leaves it to methods with a largest scale factor (E2-LLM, CLEX): L times that. The base may be an extended
-/// model (rope/extend.h). Errors: windows that do not fit together, a kind and a sampler that do not, a kind that is not
-/// trained; extend_rope's.
+/// `target` 0 leaves it to methods with a largest scale factor (E2-LLM, CLEX): L times that. The base may be an
+/// extended model (rope/extend.h). Errors: windows that do not fit together, a kind and a sampler that do not, a kind
+/// that is not trained; extend_rope's.
 Extension extend(const ModelConfig& base, const Method& method, int64_t target);
-/// The same for a model that is only evaluated: the kind may be one that is not trained, and its sampler does not count.
+/// The same for a model that is only evaluated: the kind may be one that is not trained, and its sampler does not
+/// count. With rope_json, `target` 0 is the window that the recipe states, or the model's own.
 Extension extend_untrained(const ModelConfig& base, const Method& method, int64_t target);
 
 /// A method by its names, as recipes and command lines state it.
 struct MethodText {
-  std::string name = "full";  // full, pi, pose, randpos, e2, clex
+  std::string name = "full";  // one of method_names()
   std::string scaling = {};   // "": the method's own; else the name of a RoPE kind, or a JSON object of its fields
   double factor = 0;          // 0: none
   int64_t window = 0;
   std::map<std::string, std::string> options = {};  // fields of sampler and kind, by key (rope/method_options.h)
 };
-/// Errors: unknown names, options that the method does not have, a factor beside a JSON object.
-Method method_from_text(const MethodText& text, const ModelConfig& base);
-/// Errors: a sampler or a kind that is not known by name.
+/// The methods that extend a model: full, pi, and every sampler but the contiguous one.
+std::vector<std::string> method_names();
+/// The one of them that a method is: its sampler's name, or pi or full.
+std::string method_name(const Method& method);
+/// `target` is what the model will be extended to, 0 where it is not known: a JSON object may leave out what
+/// follows from it. Errors: unknown names, options that the method does not have, a factor beside a JSON
+/// object, a field that the JSON object must state.
+Method method_from_text(const MethodText& text, const ModelConfig& base, int64_t target = 0);
+/// Why names and options cannot state the method: a record that is not known by name, or a field that is no option and
+/// differs from its default. "" if they can.
+std::string why_no_text(const Method& method);
+/// Errors: why_no_text(), where it says something.
 MethodText method_to_text(const Method& method);
-
-/// Replaces config.rope by a rope_scaling object; the window of pre-training is kept.
-void apply_rope_json(ModelConfig& config, const std::string& rope_json);
 
 }  // namespace rw

@@ -7,6 +7,7 @@
 #include "nn/io/hf.h"
 #include "rope/method_options.h"
 #include "tensor/error.h"
+#include "tensor/printable.h"
 #include "train/toml.h"
 
 namespace rw {
@@ -55,10 +56,10 @@ ModelConfig new_model(const Recipe& r, const Tokenizer& tokenizer) {
 
 /// Training without extension.
 void plan_plain(const Recipe& r, RunPlan& plan) {
-  check(r.target == 0, kOp, "--target without a method: add --method pi, pose, randpos, e2, clex or full");
+  check(r.target == 0, kOp, "--target without a method: add --method, one of ", joined(method_names()));
   const std::string kind = r.scaling.empty() || r.scaling.front() == '{' ? r.scaling : rope_kind(r.scaling).name();
   check(kind.empty() || kind == "default", kOp, "method plain trains without extension; with scaling '", kind,
-        "' use full, pose or randpos");
+        "' use full or another method");
   check(r.factor == 0, kOp, "--factor has no effect on method plain");
   apply_options(r.method_options, plan.positions, plan.model.rope.kind);
   plan.original_window = plan.model.rope.original_window();
@@ -68,11 +69,24 @@ void plan_plain(const Recipe& r, RunPlan& plan) {
         ": extend it with --method full --target ", plan.window);
 }
 
+/// The method that the recipe names, or the one that it holds as a value.
+Method method_of(const Recipe& r, const ModelConfig& base) {
+  if (!r.method_value) {
+    return method_from_text(
+        {.name = r.method, .scaling = r.scaling, .factor = r.factor, .window = r.window, .options = r.method_options},
+        base, r.target);
+  }
+  const Method& method = *r.method_value;
+  check(r.method == method_name(method) && r.scaling == method.rope.name() && r.factor == method.factor &&
+            r.window == method.window && r.method_options.empty(),
+        kOp,
+        "the recipe's method, scaling, factor, window or options were changed after its method was set as a value");
+  return method;
+}
+
 void plan_extension(const Recipe& r, bool trained, RunPlan& plan) {
   check(!r.from.empty(), kOp, "method '", r.method, "' extends a model: name it with --from");
-  const Method method = method_from_text(
-      {.name = r.method, .scaling = r.scaling, .factor = r.factor, .window = r.window, .options = r.method_options},
-      plan.model);
+  const Method method = method_of(r, plan.model);
   const Extension e = trained ? extend(plan.model, method, r.target) : extend_untrained(plan.model, method, r.target);
   plan.model = e.config;
   plan.positions = e.sampler;
@@ -102,7 +116,13 @@ RunPlan make_plan(const Recipe& r, const Tokenizer& tokenizer, const ModelConfig
 }
 
 void set_method(Recipe& recipe, const Method& method, int64_t target) {
-  const MethodText text = method_to_text(method);
+  const bool named = why_no_text(method).empty();
+  recipe.method_value = named ? std::nullopt : std::optional(method);
+  const MethodText text = named ? method_to_text(method)
+                                : MethodText{.name = method_name(method),
+                                             .scaling = method.rope.name(),
+                                             .factor = method.factor,
+                                             .window = method.window};
   recipe.method = text.name, recipe.scaling = text.scaling, recipe.factor = text.factor;
   recipe.window = text.window, recipe.method_options = text.options;
   recipe.target = target;

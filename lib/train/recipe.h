@@ -3,12 +3,14 @@
 // recipe_fields.h describes each in one table; a recipe.toml states them; plan.h says what they come to for a model.
 #pragma once
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "nn/adamw.h"
 #include "nn/schedule.h"
+#include "train/extend.h"
 
 namespace rw {
 
@@ -25,13 +27,15 @@ struct Recipe {
   bool untied = false;
 
   // the method
-  std::string method = "plain";  // plain full pi pose randpos e2 clex
+  std::string method = "plain";  // plain, or one of method_names() (extend.h)
   std::string scaling;           // "": the method's own; else a rope_type, or a JSON object for all its fields
   double factor = 0;             // 0: target / original window
   int64_t window = 0;            // tokens of a sample; 0: the model's window (full, pi: the target)
   int64_t target = 0;            // window after extension
   /// Fields of the method's sampler and scaling, by key, as text: {"chunks", "3"} (rope/method_options.h).
   std::map<std::string, std::string> method_options = {};
+  /// A method that those cannot state; set_method() (plan.h) sets it. A recipe.toml cannot hold it.
+  std::optional<Method> method_value = {};
 
   // key-retrieval sequences in the text (data/retrieval_mix.h)
   double retrieval_share = 0;
@@ -46,9 +50,9 @@ struct Recipe {
   uint64_t seed = 1;
   std::string dtype = "auto";     // f32, bf16; auto: bf16 on a GPU
   std::string matmul = "native";  // or fp8: the blocks' linear layers in 8-bit products
-  bool fp8_lean = false;          // fp8: backward makes inputs again instead of keeping 8-bit copies
+  bool fp8_recompute = false;     // fp8: backward makes inputs again instead of keeping 8-bit copies
   bool recompute = false, mask_seams = false, no_bos = false, packed = false;
-  bool lean = false;          // bf16: split masters and bf16 gradients
+  bool small_state = false;   // bf16: split masters and bf16 gradients, 14 bytes for each parameter instead of 18
   bool eager = false;         // GPU: no CUDA graph
   bool fast_atomics = false;  // GPU: gradients in any order
   int64_t save_every = 0;     // steps between checkpoints; 0: by time alone

@@ -7,6 +7,7 @@
 #include <cstdio>
 
 #include "tensor/error.h"
+#include "tensor/printable.h"
 #include "train/toml.h"
 
 namespace rw {
@@ -19,15 +20,29 @@ std::string new_model_only(const Recipe& c) { return c.from.empty() ? "" : "the 
 std::string with_mix(const Recipe& c) { return c.retrieval_share > 0 ? "" : "there is no --retrieval-share"; }
 std::string with_validation(const Recipe& c) { return c.validation.empty() ? "there is no --validation" : ""; }
 std::string with_seams(const Recipe& c) {
-  return c.method == "pose" || c.method == "clex" ? "" : "method '" + c.method + "' has no chunks";
+  if (c.method_value && c.method_value->sampler.has_seams()) return "";
+  for (const PositionConfig& sampler : position_samplers()) {
+    if (sampler.name() == c.method && sampler.has_seams()) return "";
+  }
+  return "method '" + c.method + "' has no chunks";
 }
-std::string with_target(const Recipe& c) { return c.method == "plain" ? "method plain extends nothing; add --method pi, pose, randpos, e2, clex or full" : ""; }
+std::string with_target(const Recipe& c) {
+  return c.method == "plain" ? "method plain extends nothing; add --method, one of " + joined(method_names()) : "";
+}
 std::string with_checkpoints(const Recipe& c) {
   return c.save_every > 0 || c.save_minutes > 0 ? "" : "no checkpoint is written";
 }
 std::string with_whole_windows(const Recipe& c) {
   const bool full = c.method == "full" || c.method == "pi";
   return full && c.window != c.target ? "method '" + c.method + "' trains on windows of --target tokens" : "";
+}
+
+std::vector<std::string> trained_kinds() {
+  std::vector<std::string> names;
+  for (const RopeKind& kind : rope_kinds()) {
+    if (kind.trained()) names.push_back(kind.name());
+  }
+  return names;
 }
 
 template <class M>
@@ -59,16 +74,17 @@ void add_text_and_model(std::vector<RecipeField>& f) {
                true,
                {},
                with_mix});
-  f.push_back({"retrieval-template",
-               "wording of those: default, short, or a JSON file with task, filler, needle, question",
-               text,
-               decides,
-               at(&Recipe::retrieval_template),
-               0,
-               0,
-               false,
-               {},
-               with_mix});
+  f.push_back(
+      {"retrieval-template",
+       "wording of the key-retrieval samples: default, short, or a JSON file with task, filler, needle, question",
+       text,
+       decides,
+       at(&Recipe::retrieval_template),
+       0,
+       0,
+       false,
+       {},
+       with_mix});
 
   const auto shape = [&](const char* name, const char* help, auto member, double low, double high, bool above = false) {
     f.push_back({name, help, model, decides, at(member), low, high, above, {}, new_model_only});
@@ -87,11 +103,9 @@ void add_text_and_model(std::vector<RecipeField>& f) {
 void add_method(std::vector<RecipeField>& f) {
   using enum FieldGroup;
   const auto decides = FieldRole::decides;
-  f.push_back({"method", "plain, full, pi, pose, randpos, e2 or clex", method, decides, at(&Recipe::method)});
-  f.push_back(
-      {"scaling",
-       "RoPE scaling: default, linear, ntk, yarn, llama3, longrope, abf, e2, clex, or a JSON object of its fields",
-       method, decides, at(&Recipe::scaling)});
+  f.push_back({"method", "plain, " + joined(method_names()), method, decides, at(&Recipe::method)});
+  f.push_back({"scaling", "RoPE scaling: " + joined(trained_kinds()) + ", or a JSON object of its fields", method,
+               decides, at(&Recipe::scaling)});
   f.push_back({"factor", "scaling factor (0: target / base window)", method, decides, at(&Recipe::factor), 0, 1e9});
   f.push_back({"window",
                "tokens of a sample (0: the base's window; for full and pi: the target)",
@@ -149,11 +163,11 @@ void add_optimizer(std::vector<RecipeField>& f) {
   schedule("min-ratio", "share of the peak at the end", &Schedule::min_ratio, 0, 1);
   adamw("beta1", "AdamW: decay of the mean of gradients", &AdamWConfig::beta1, 0, 0.999999999);
   adamw("beta2", "AdamW: decay of the mean of their squares", &AdamWConfig::beta2, 0, 0.999999999);
-  adamw("eps", "AdamW: what is added to the divisor", &AdamWConfig::eps, 0, 1, true);
+  adamw("eps", "AdamW: added to the divisor", &AdamWConfig::eps, 0, 1, true);
   adamw("weight-decay", "AdamW: on matrices, not on norms", &AdamWConfig::weight_decay, 0, 1e6);
   f.push_back({"clip", "largest global gradient norm (0: off)", optimizer, decides, at(&Recipe::clip), 0, kHuge});
   f.push_back(
-      {"seed", "of weights, text and positions", optimizer, decides, at(&Recipe::seed), 0, 1.8446744073709552e19});
+      {"seed", "seed of weights, text and positions", optimizer, decides, at(&Recipe::seed), 0, 1.8446744073709552e19});
 }
 
 void add_computing(std::vector<RecipeField>& f) {
@@ -179,17 +193,20 @@ void add_computing(std::vector<RecipeField>& f) {
        0,
        false,
        {"native", "fp8"}});
-  f.push_back({"fp8-lean",
-               "with --matmul fp8: backward makes inputs of linear layers again instead of keeping 8-bit copies; the same "
-               "result, less memory, about 4 % more time",
-               computing, kept, at(&Recipe::fp8_lean)});
+  f.push_back(
+      {"fp8-recompute",
+       "with --matmul fp8: backward computes inputs of linear layers again instead of keeping 8-bit copies. The "
+       "result is the same; it takes less memory and about 4 % more time",
+       computing, kept, at(&Recipe::fp8_recompute)});
+  f.back().old_name = "fp8-lean";
   f.push_back({"recompute", "recompute each block in backward: less memory, about a third more time", computing, kept,
                at(&Recipe::recompute)});
   f.push_back(
-      {"lean",
+      {"small-state",
        "bf16, one process: 14 bytes for each parameter instead of 18. Master weights lose nothing; gradients are "
        "kept in bf16, which is less exact with --accumulate",
-       computing, decides, at(&Recipe::lean)});
+       computing, decides, at(&Recipe::small_state)});
+  f.back().old_name = "lean";
   f.push_back({"eager", "GPU: launch every kernel from the host instead of replaying a CUDA graph", computing, kept,
                at(&Recipe::eager)});
   f.push_back({"fast-atomics",
@@ -215,7 +232,7 @@ void add_keeping(std::vector<RecipeField>& f) {
                {},
                with_checkpoints});
   f.push_back({"save-dtype",
-               "of the model's weights on disk: f32, bf16 or auto (--from's, f32 for a new model)",
+               "dtype of the model's weights on disk: f32, bf16 or auto (--from's, f32 for a new model)",
                keeping,
                kept,
                at(&Recipe::save_dtype),
@@ -239,7 +256,7 @@ void add_keeping(std::vector<RecipeField>& f) {
                {},
                with_validation});
   f.push_back({"validation-tokens",
-               "tokens of a validation: so many whole windows, and at least one",
+               "tokens of a validation, in whole windows (at least one)",
                validation,
                FieldRole::decides,
                at(&Recipe::validation_tokens),
@@ -331,7 +348,7 @@ const RecipeField* find_recipe_field(const std::string& name) {
   std::string wanted = name;
   std::replace(wanted.begin(), wanted.end(), '_', '-');
   for (const RecipeField& f : recipe_fields()) {
-    if (f.name == wanted) return &f;
+    if (f.name == wanted || f.old_name == wanted) return &f;
   }
   return nullptr;
 }
@@ -347,7 +364,11 @@ void check_settings(const Recipe& recipe) {
 
 std::string recipe_to_toml(const Recipe& recipe) {
   std::string out =
-      "# A run of `ropewalk train`. This runs it again: ropewalk train --config THIS_FILE --out FOLDER\n[train]\n";
+      recipe.method_value
+          ? "# A run whose method a program gave as a value. This file names the method and does not state its "
+            "fields.\n"
+          : "# A run of `ropewalk train`. This runs it again: ropewalk train --config THIS_FILE --out FOLDER\n";
+  out += "[train]\n";
   for (const RecipeField& f : recipe_fields()) {
     const std::string text = f.text(recipe);
     if (text.empty() || (f.idle && !f.idle(recipe).empty())) continue;

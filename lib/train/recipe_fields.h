@@ -37,6 +37,7 @@ struct RecipeField {
   std::vector<std::string> choices = {};  // of a text; empty: any
   /// Why the setting has no effect in a run; "" if it has one. Empty: it always has.
   std::function<std::string(const Recipe&)> idle = {};
+  std::string old_name = {};  // that published commands use; read, and never written
 
   std::string key() const;  // in files: "warmup_start"
   /// The value as TOML writes it: 0.1, true, "cosine", ["a.txt", "b.txt"].

@@ -68,7 +68,7 @@ std::string unused_text(const TokenCorpus& corpus, int64_t window) {
 
 /// The model that a run begins with: new, or --from's under the recipe's configuration.
 std::unique_ptr<CausalLm> make_model(const Recipe& recipe, const RunPlan& plan, DType dtype, Device device) {
-  const ArenaMemory memory = recipe.lean ? ArenaMemory::lean() : ArenaMemory{};
+  const ArenaMemory memory = recipe.small_state ? ArenaMemory::lean() : ArenaMemory{};
   if (recipe.from.empty()) return std::make_unique<CausalLm>(plan.model, dtype, device, recipe.seed, memory);
   return load_hf(model_folder(recipe.from), {.compute = dtype,
                                              .device = device,
@@ -94,8 +94,8 @@ std::string fp8_layers(const CausalLm& model, int64_t tokens) {
 BatchShare share_of(const Recipe& recipe, const Communicator* comm) {
   const int64_t ranks = comm ? comm->size() : 1;
   check(recipe.batch % ranks == 0, kOp, "--batch ", recipe.batch, " does not divide by ", ranks, " ranks");
-  check(!recipe.fp8_lean || recipe.matmul == "fp8", kOp, "--fp8-lean has no effect without --matmul fp8");
-  check(!recipe.lean || ranks == 1, kOp, "--lean is for one process, got ", ranks, " ranks");
+  check(!recipe.fp8_recompute || recipe.matmul == "fp8", kOp, "--fp8-recompute has no effect without --matmul fp8");
+  check(!recipe.small_state || ranks == 1, kOp, "--small-state is for one process, got ", ranks, " ranks");
   const int64_t count = recipe.batch / ranks;
   return {comm ? comm->rank() * count : 0, count};
 }
@@ -142,9 +142,10 @@ RunSetup set_up_run(const Recipe& recipe, const TrainPlace& place, const TrainCa
   const int64_t vocabulary = s.plan.model.vocab_size;
   s.tokenizer->fit_model(vocabulary);
   s.dtype = recipe.dtype == "bf16" || (recipe.dtype == "auto" && place.device.is_cuda()) ? DType::bf16 : DType::f32;
-  check(!recipe.lean || s.dtype == DType::bf16, kOp, "--lean needs --dtype bf16, got ", s.dtype);
-  check(!recipe.lean || recipe.method != "clex", kOp,
-        "--lean: the frequencies that clex learns are f32, expected another --method");
+  check(!recipe.small_state || s.dtype == DType::bf16, kOp, "--small-state needs --dtype bf16, got ", s.dtype);
+  check(!recipe.small_state || make_rope_scaling(s.plan.model.rope)->parameter_specs().empty(), kOp,
+        "--small-state: the frequencies that ", s.plan.model.rope.rope_type(),
+        " learns are f32, expected another --method");
   s.bos = recipe.no_bos ? std::nullopt : s.tokenizer->bos_id();
   check(!s.bos || *s.bos < vocabulary, kOp, "the tokenizer's BOS has id ", s.bos.value_or(0),
         ", the model a vocabulary of ", vocabulary, ": expected another tokenizer, or --no-bos");

@@ -77,7 +77,7 @@ class Trainer::Run {
     schedule_.steps = recipe.steps;
     model_.enable_grad();
     model_.set_recompute(recipe.recompute);
-    if (recipe.matmul == "fp8") model_.set_linear({.matmul = Matmul::fp8, .make_again = recipe.fp8_lean});
+    if (recipe.matmul == "fp8") model_.set_linear({.matmul = Matmul::fp8, .make_again = recipe.fp8_recompute});
     state_ = {.step = 0, .tokens = 0, .seed = recipe.seed, .recipe = setup_.identity};
     if (folder_) stand_ = folder_->stand(setup_.identity);
     check_steps();
@@ -169,13 +169,14 @@ class Trainer::Run {
   }
 
   void one_step() {
+    const bool learned = !model_.scaling().parameter_specs().empty();  // frequencies, of the t that a sample imitates
     for (int64_t micro = 0; micro < recipe_.accumulate; ++micro) {
       const Loader::Item item = ahead_ ? *std::exchange(ahead_, std::nullopt) : setup_.loader->next(state_.step, micro);
       step_->add({item.batch.ids,
                   item.batch.targets,
                   item.positions.positions,
                   {.length = setup_.plan.target, .training = true},
-                  setup_.plan.model.rope.rope_type() == "clex" ? item.positions.t : std::vector<double>{},
+                  learned ? item.positions.t : std::vector<double>{},
                   item.batch.scored,
                   item.batch.weights,
                   item.batch.weight},

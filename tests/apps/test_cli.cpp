@@ -48,8 +48,8 @@ TEST_CASE("unknown options, verbs and missing arguments are one line and code 2"
   refuses("train --out x --steps many", "many");
   refuses("--device cpu bench ops", "GPU");
   refuses("profile --model-shape Q", "'Q'");
-  refuses("--device cpu train --out x --lean --dtype f32", "bf16");
-  refuses("--device cpu train --out x --lean --dtype bf16 --method clex", "clex");
+  refuses("--device cpu train --out x --small-state --dtype f32", "bf16");
+  refuses("--device cpu train --out x --small-state --dtype bf16 --method clex", "clex");
   refuses("--device cpu bench window --model-shape S-small --targets 64", "64");
 }
 
@@ -90,18 +90,18 @@ TEST_CASE("bench window measures PoSE and E2-LLM with samples of the shape's win
   CHECK(names == "pose-512-b1 pose-2048-b1 e2-512-b1 e2-2048-b1 ");
 }
 
-TEST_CASE("the layout of memory is part of a run: a plain run does not go on from a lean one") {
+TEST_CASE("the layout of memory is part of a run: a plain run does not go on from one with a small state") {
   const test::TempDir dir;
   const std::string options =
       "--device cpu --quiet train --data demo --dtype bf16 --hidden 16 --layers 1 --heads 2 --batch 2 "
       "--window 16 --steps 4 --save-every 2 --out '" +
       dir.path("run") + "'";
-  REQUIRE(ropewalk(options + " --lean").code == 0);
+  REQUIRE(ropewalk(options + " --small-state").code == 0);
   std::filesystem::remove_all(dir.path("run/checkpoint-000004"));
   std::filesystem::remove(dir.path("run/model.safetensors"));
   const Answer plain = ropewalk(options + " --resume");
   CHECK(plain.code == 2);
-  CHECK(plain.err.find("lean was true, now false") != std::string::npos);
+  CHECK(plain.err.find("small_state was true, now false") != std::string::npos);
   CHECK(ropewalk(options + " --lean --resume").code == 0);
   CHECK(std::filesystem::exists(dir.path("run/checkpoint-000004")));
 }

@@ -87,7 +87,7 @@ TEST_CASE("a refused start changes nothing: another run, a mistyped path, an opt
   CHECK_FALSE(fs::exists(f.dir.path("x")));
 }
 
-TEST_CASE("a base that was changed is another run, and so are another text and another stretch of it") {
+TEST_CASE("a base that was changed is another run, and so are another text and another part of it") {
   const Finished f;
   const std::string extend = "--quiet train " + f.data() + "--from '" + f.dir.path("base") + "' " + f.out("p") +
                              "--method pose --target 64 --steps 6 --batch 2 --save-every 3 ";

@@ -16,10 +16,10 @@ class DynamicNtk : public RopeScaling {
   bool depends_on_length() const override { return true; }
 
   RopeTable table(const RopeContext& context) override {
-    const double stretch = factor_ * windows_of(config(), context.length) - (factor_ - 1);
+    const double growth = factor_ * windows_of(config(), context.length) - (factor_ - 1);
     const double d = static_cast<double>(config().rotary_dim());
     std::vector<double> theta = theta_;
-    for (size_t i = 0; i < theta.size(); ++i) theta[i] *= std::pow(stretch, -2.0 * static_cast<double>(i) / (d - 2));
+    for (size_t i = 0; i < theta.size(); ++i) theta[i] *= std::pow(growth, -2.0 * static_cast<double>(i) / (d - 2));
     return {Tensor::from(theta), 1.0};
   }
 

@@ -20,6 +20,7 @@ struct ClexPositions {
   static constexpr const char* kName = "clex";
   static constexpr const char* kSummary = "CLEX: positions spread over a window of random scale";
   static constexpr const char* kScaling = "clex";
+  static constexpr bool kSeams = true;
   static std::vector<Field> fields();
 
   int64_t max_factor = 16;    // largest t

@@ -36,8 +36,8 @@ std::vector<Field> PosePositions::fields() {
           .at_least(0)
           .at_most(1 << 30)
           .option()
-          .help("text comes from a stretch of so many windows (0: the whole document)"),
-      field("random_start", &PosePositions::random_start).help("the stretch lies anywhere in the document"),
+          .help("text comes from a region of so many windows (0: the whole document)"),
+      field("random_start", &PosePositions::random_start).help("the region lies anywhere in the document"),
       field("cream_mode", &PosePositions::cream_mode, {"both", "relativity", "continuity"})
           .option()
           .help("cream: head and tail are thirds, or short, or either by a coin"),
@@ -77,8 +77,8 @@ void PosePositions::draw(Draw& s) const {
   s.t = std::max(1.0, static_cast<double>(s.target) / static_cast<double>(s.original_window));
 }
 
-/// l_i: the paper's coverage code draws each from what the others leave. The official code's first chunk is at most
-/// half.
+/// l_i: the paper's coverage code draws each from what the others leave. The
+/// official code's first chunk is at most half.
 std::vector<int64_t> PosePositions::chunk_lengths(Draw& s) const {
   if (variant == PoseVariant::code) {
     const int64_t first = s.random.between(1, std::min((s.window + 1) / 2, s.window - 1));
@@ -106,14 +106,14 @@ void PosePositions::cream(Draw& s, std::vector<int64_t>& length, std::vector<int
   u = {0, std::llround(share * room), s.target - s.window};
 }
 
-/// Spans of the text, within a stretch of the document. A document shorter than the window is shown whole: its last
-/// chunks are cut.
+/// Spans of the text, within a region of the document. A document shorter than the
+/// window is shown whole: its last chunks are cut.
 std::vector<Span> PosePositions::text(Draw& s, const std::vector<int64_t>& length,
                                       const std::vector<int64_t>& u) const {
   const int64_t limit = content_windows * s.window;
-  const int64_t stretch = limit > 0 ? std::min(limit, s.document) : s.document;
-  const int64_t start = random_start ? s.random.between(0, s.document - stretch) : 0;
-  const int64_t room = std::max<int64_t>(0, stretch - s.window);
+  const int64_t region = limit > 0 ? std::min(limit, s.document) : s.document;
+  const int64_t start = random_start ? s.random.between(0, s.document - region) : 0;
+  const int64_t room = std::max<int64_t>(0, region - s.window);
   std::vector<int64_t> v(length.size(), 0);
   if (content == PoseContent::uniform) v = offsets(s.random, length.size(), room, false);
   if (content == PoseContent::same) {

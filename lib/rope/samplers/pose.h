@@ -36,15 +36,16 @@ struct PosePositions {
   static constexpr const char* kSummary = "PoSE: chunks of a long document, with jumps in position between them";
   static constexpr const char* kScaling = "linear";
   static constexpr bool kShort = true;
+  static constexpr bool kSeams = true;
   static std::vector<Field> fields();
 
   int64_t chunks = 2;  // N; cream has 3 whatever is said here
   PoseVariant variant = PoseVariant::paper;
   PoseContent content = PoseContent::uniform;
-  /// Text is taken from a stretch of this many windows (published code: the first 5), placed at random in the document;
+  /// Text is taken from a region of this many windows (published code: the first 5), placed at random in the document;
   /// 0: the whole document. The papers have ten times more documents than samples; books need the random place.
   int64_t content_windows = 5;
-  bool random_start = true;  // false: the stretch begins with the document (published code)
+  bool random_start = true;  // false: the region begins with the document (published code)
   CreamMode cream_mode = CreamMode::both;
   int64_t cream_edge = 32;
   double cream_sigma = 0.25;  // of the middle chunk's start, as a share of its range
