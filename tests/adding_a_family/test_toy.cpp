@@ -1,5 +1,6 @@
 // The worked example of docs/adding-a-family.md, built with the page's diff applied to the library's lists, and the page
 // compared with it.
+#include "autograd/tape.h"
 #include "nn/causal_lm.h"
 #include "nn/decoder.h"
 #include "nn/io/hf.h"

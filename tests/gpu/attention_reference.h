@@ -17,6 +17,8 @@
 namespace test::attention {
 
 using namespace rw;
+using test::kGpu;
+using test::same_bits;
 using cuda::AttentionShape;
 using cuda::HeadView;
 using cuda::attn::Fusion;
