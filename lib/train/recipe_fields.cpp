@@ -348,7 +348,7 @@ const RecipeField* find_recipe_field(const std::string& name) {
   std::string wanted = name;
   std::replace(wanted.begin(), wanted.end(), '_', '-');
   for (const RecipeField& f : recipe_fields()) {
-    if (f.name == wanted || f.old_name == wanted) return &f;
+    if (f.name == wanted || (!wanted.empty() && f.old_name == wanted)) return &f;
   }
   return nullptr;
 }
