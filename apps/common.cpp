@@ -7,6 +7,7 @@
 #include <cstdio>
 
 #include "cli.h"
+#include "nn/io/gguf.h"
 #include "nn/io/hf.h"
 #include "tensor/printable.h"
 #include "tensor/threads.h"
@@ -132,7 +133,9 @@ Device use(const Globals& globals) {
 }
 
 void add_model(CLI::App& app, std::string& path) {
-  app.add_option("--model,--from", path, "model folder (Hugging Face layout)")->required()->group(kCommonOptions);
+  app.add_option("--model,--from", path, "model folder (Hugging Face layout) or GGUF file")
+      ->required()
+      ->group(kCommonOptions);
 }
 
 void add_rope(CLI::App& app, std::string& rope) {
@@ -152,10 +155,10 @@ void add_fast_atomics(CLI::App& app, bool& on) {
 
 std::unique_ptr<CausalLm> load_model(const std::string& path, const Globals& globals, const std::string& rope_json,
                                      DType dtype) {
-  return load_hf(model_folder(path), {.compute = dtype, .device = use(globals), .adjust = [&](ModelConfig& c) {
-                                        if (!rope_json.empty())
-                                          c = extend_untrained(c, {.rope_json = rope_json}, 0).config;
-                                      }});
+  const LoadOptions options{.compute = dtype, .device = use(globals), .adjust = [&](ModelConfig& c) {
+                              if (!rope_json.empty()) c = extend_untrained(c, {.rope_json = rope_json}, 0).config;
+                            }};
+  return is_gguf_path(path) ? load_gguf_model(GgufFile(path), options) : load_hf(model_folder(path), options);
 }
 
 LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json) {
@@ -167,7 +170,7 @@ LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& glo
                                      DType dtype) {
   LoadedModel loaded;
   loaded.model = load_model(path, globals, rope_json, dtype);
-  loaded.tokenizer = load_tokenizer(model_folder(path));
+  loaded.tokenizer = load_tokenizer(is_gguf_path(path) ? path : model_folder(path));
   loaded.tokenizer->fit_model(loaded.model->config().vocab_size);
   return loaded;
 }

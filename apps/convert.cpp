@@ -1,18 +1,21 @@
-// `ropewalk convert llama2c|hf`: other people's checkpoints into model folders.
+// `ropewalk convert`: other people's checkpoints into model folders, and model folders for other programs.
 #include <cstdio>
 #include <filesystem>
 
 #include "common.h"
+#include "data/tokenizer_gguf.h"
 #include "nn/freeze.h"
+#include "nn/io/gguf.h"
 #include "nn/io/hf.h"
 #include "nn/io/llama2c.h"
+#include "tensor/folder.h"
 
 using namespace rw;
 
 namespace {
 
 struct Options {
-  std::string input, tokenizer, out, dtype = "keep";
+  std::string input, tokenizer, out, dtype = "keep", type = "f16";
   int64_t shard_mb = 4096, length = 0;
 };
 
@@ -24,12 +27,70 @@ void save(const CausalLm& model, const Tokenizer& tokenizer, const Options& o) {
   std::printf("model %s  parameters %s\n", o.out.c_str(), with_commas(model.arena().parameter_count()).c_str());
 }
 
+void refuse_model_in(const std::string& out) {
+  check(!std::filesystem::exists(out + "/config.json"), "convert", "'", out, "' holds a model: name another --out");
+}
+
+/// A model folder into a GGUF file.
+void write_gguf(const Options& o) {
+  check(!path_exists(o.out), "convert", "'", o.out, "' is there already: name another --out");
+  const std::string folder = model_folder(o.input);
+  const auto model = load_hf(folder);
+  const std::string tokenizer = o.tokenizer.empty() ? folder : o.tokenizer;
+  const GgufMetadata keys = tokenizer == "none"
+                                ? GgufMetadata{{"tokenizer.ggml.model", GgufValue::string("none")}}
+                                : gguf_tokenizer(*load_tokenizer(tokenizer), model->config().vocab_size);
+  const GgmlType type = o.type == "f32"    ? GgmlType::f32
+                        : o.type == "f16"  ? GgmlType::f16
+                        : o.type == "bf16" ? GgmlType::bf16
+                                           : GgmlType::q8_0;
+  save_gguf_model(o.out, *model, type, keys);
+  std::printf("file %s  type %s  parameters %s\n", o.out.c_str(), o.type.c_str(),
+              with_commas(model->arena().parameter_count()).c_str());
+}
+
+/// A GGUF file into a model folder.
+void read_gguf(const Options& o) {
+  refuse_model_in(o.out);
+  const auto tokenizer = load_tokenizer(o.tokenizer.empty() ? o.input : o.tokenizer);
+  save(*load_gguf_model(GgufFile(o.input)), *tokenizer, o);
+}
+
+void add_convert_gguf(CLI::App& sub, const std::shared_ptr<Options>& options, Globals& globals) {
+  Options& o = *options;
+  CLI::App* g = sub.add_subcommand(
+      "gguf", "A model folder into a GGUF file for llama.cpp, or a GGUF file (--model FILE.gguf) into a model folder");
+  g->add_option("--model,--from", o.input, "the model folder, or the .gguf file")->required();
+  g->add_option("--out", o.out, "the .gguf file to write, or the model folder")->required();
+  g->add_option("--tokenizer", o.tokenizer, "another tokenizer than the model's; \"none\" writes a file without one");
+  CLI::Option* type = g->add_option("--type", o.type, "of a file's matrices: f32, f16, bf16 or q8_0")
+                          ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0"}))
+                          ->capture_default_str();
+  CLI::Option* dtype =
+      g->add_option("--dtype", o.dtype, "of a folder's weights: f32, bf16, or keep: bf16 if the file's are")
+          ->check(CLI::IsMember({"keep", "f32", "bf16"}))
+          ->capture_default_str();
+  g->callback([options, &globals, type, dtype] {
+    use(globals);
+    const bool in = is_gguf_path(options->input);
+    check(!in || type->count() == 0, "convert", "--type is of a GGUF file that is written; '", options->input,
+          "' is read");
+    check(in || dtype->count() == 0, "convert",
+          "--dtype is of a model folder that is written; --type is of a GGUF file");
+    check(in != options->out.ends_with(".gguf"), "convert", "--out must be ",
+          in ? "a model folder, got a .gguf file" : "a file whose name ends in .gguf", ": '", options->out, "'");
+    in ? read_gguf(*options) : write_gguf(*options);
+  });
+}
+
 }  // namespace
 
 void add_convert(CLI::App& app, Globals& globals) {
   auto options = std::make_shared<Options>();
   auto& o = *options;
-  CLI::App* sub = app.add_subcommand("convert", "Turn other checkpoints into a model folder (Hugging Face layout)");
+  CLI::App* sub = app.add_subcommand(
+      "convert",
+      "Turn other checkpoints into a model folder (Hugging Face layout), or a model folder into what others read");
   sub->require_subcommand(1);
   const auto common = [&](CLI::App* s) {
     s->add_option("--out", o.out, "model folder to write")->required();
@@ -68,9 +129,9 @@ void add_convert(CLI::App& app, Globals& globals) {
   common(f);
   f->callback([options, &globals] {
     use(globals);
-    check(!std::filesystem::exists(options->out + "/config.json"), "convert", "'", options->out,
-          "' holds a model: name another --out");
+    refuse_model_in(options->out);
     const auto model = load_hf(model_folder(options->input));
     save(*freeze_model(*model, options->length), *load_tokenizer(model_folder(options->input)), *options);
   });
+  add_convert_gguf(*sub, options, globals);
 }

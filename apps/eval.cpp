@@ -10,6 +10,7 @@
 #include "eval/provenance.h"
 #include "options.h"
 #include "tensor/file.h"
+#include "tensor/gguf.h"
 #include "verbs.h"
 
 using namespace rw;
@@ -49,7 +50,9 @@ void run(const Call& call, const Globals& globals) {
   const LoadedModel loaded = load_model_and_tokenizer(call.model, globals, call.rope);
   const TokenCorpus corpus = o.data.empty() ? TokenCorpus() : load_text(o.data, *loaded.tokenizer, globals);
   o.model = call.model;
-  if (!call.json.empty()) o.weights = weights_checksum(model_folder(call.model)).value_or("");
+  if (!call.json.empty())
+    o.weights =
+        is_gguf_path(call.model) ? file_checksum(call.model) : weights_checksum(model_folder(call.model)).value_or("");
   EvalSubject subject(*loaded.model, *loaded.tokenizer, corpus, o);
   if (const std::string plan = protocol.plan(subject); !plan.empty()) notice(plan, globals);
   const EvalResult result = protocol.run(subject, progress_bar(protocol.kind(), globals));

@@ -6,8 +6,18 @@
 
 #include "nn/io/generation_config.h"
 #include "tensor/file.h"
+#include "tensor/gguf.h"
 
 using namespace rw;
+
+namespace {
+
+/// What generation_config.json states; a GGUF file has none.
+GenerationConfig stated_generation(const std::string& model) {
+  return is_gguf_path(model) ? GenerationConfig{} : read_generation_config(model_folder(model));
+}
+
+}  // namespace
 
 void add_sampling(CLI::App& sub, SamplingChoice& choice) {
   SamplingOptions& s = choice.options;
@@ -21,7 +31,7 @@ void add_sampling(CLI::App& sub, SamplingChoice& choice) {
 
 SamplingOptions sampling_of(const SamplingChoice& choice, const std::string& model) {
   SamplingOptions out = choice.options;
-  const GenerationConfig stated = read_generation_config(model_folder(model));
+  const GenerationConfig stated = stated_generation(model);
   if (choice.temperature->count() == 0) {
     if (stated.temperature) out.temperature = *stated.temperature;
     if (stated.do_sample == false) out.temperature = 0;
@@ -32,7 +42,7 @@ SamplingOptions sampling_of(const SamplingChoice& choice, const std::string& mod
 }
 
 std::vector<int32_t> end_tokens(const LoadedModel& m, const std::string& model) {
-  std::vector<int32_t> out = read_generation_config(model_folder(model)).eos;
+  std::vector<int32_t> out = stated_generation(model).eos;
   if (out.empty()) {
     for (const int64_t id : m.model->config().eos_token_id) out.push_back(static_cast<int32_t>(id));
   }

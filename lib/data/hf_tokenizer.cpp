@@ -6,6 +6,7 @@
 
 #include "data/byte_bpe.h"
 #include "data/sentencepiece.h"
+#include "data/tokenizer_gguf.h"
 #include "data/tokenizer_json.hpp"
 #include "tensor/error.h"
 #include "tensor/file.h"
@@ -162,6 +163,7 @@ std::unique_ptr<Tokenizer> load_folder(const std::string& path) {
 }  // namespace
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
+  if (is_gguf_path(path)) return load_gguf_tokenizer(GgufFile(path));
   if (!is_folder(path)) return load_file(path);
   std::unique_ptr<Tokenizer> tokenizer = load_folder(path);
   if (path_exists(path + "/added_tokens.json")) apply_added_tokens(*tokenizer, path + "/added_tokens.json");

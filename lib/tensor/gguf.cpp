@@ -8,6 +8,7 @@
 #include <set>
 
 #include "tensor/file.h"
+#include "tensor/folder.h"
 #include "tensor/half.h"
 
 namespace rw {
@@ -18,7 +19,8 @@ constexpr int64_t kAlignment = 32;
 constexpr int64_t kBlock = 32;               // elements of a Q8_0 block
 constexpr int64_t kBlockBytes = 2 + kBlock;  // an f16 scale and 32 int8
 constexpr uint32_t kMostDims = 4;
-constexpr int64_t kElements = 1 << 20;  // converted at a time; a multiple of kBlock
+constexpr uint64_t kMostEntries = 1 << 16;  // keys, and tensors; what an entry costs is many times its bytes
+constexpr int64_t kElements = 1 << 20;      // converted at a time; a multiple of kBlock
 
 /// Bytes of a number; 0 for strings and arrays.
 int64_t size_of_type(GgufType type) {
@@ -234,6 +236,8 @@ std::string ggml_type_name(uint32_t type) {
   return it == names.end() ? cat("type ", type) : it->second;
 }
 
+bool is_gguf_path(const std::string& path) { return path.ends_with(".gguf") && !is_folder(path); }
+
 GgufFile::GgufFile(const std::string& path) : path_(path), file_(path) {
   check(file_.size() >= 24, kOp, path, ": ", file_.size(), " bytes is too short for a GGUF file");
   Reader in(file_, path_);
@@ -244,6 +248,8 @@ GgufFile::GgufFile(const std::string& path) : path_(path), file_(path) {
   const auto most = static_cast<uint64_t>(file_.size()) / 13;  // the shortest key and the shortest tensor take more
   check(tensors <= most && keys <= most, kOp, path, ": ", tensors, " tensors and ", keys, " keys do not fit into ",
         file_.size(), " bytes");
+  check(tensors <= kMostEntries && keys <= kMostEntries, kOp, path, ": ", tensors, " tensors and ", keys,
+        " keys are more than ", kMostEntries);
   for (uint64_t i = 0; i < keys; ++i) {
     const std::string key = in.string();
     check(metadata_.emplace(key, in.value()).second, kOp, path, ": the key '", key, "' stands there twice");

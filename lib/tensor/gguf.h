@@ -59,8 +59,13 @@ struct GgufValue {
   static GgufValue string_list(std::vector<std::string> values);
 };
 
-/// A GGUF file. The header is checked whole when the file is opened: counts, sizes, types, alignment and
-/// bounds.
+using GgufMetadata = std::vector<std::pair<std::string, GgufValue>>;
+
+/// True if `path` names a GGUF file: it ends with ".gguf" and is no folder.
+bool is_gguf_path(const std::string& path);
+
+/// A GGUF file. The header is checked whole when the file is opened: counts (at most 65,536 keys and as many tensors),
+/// sizes, types, alignment and bounds.
 /// Thread safety: const functions may be called from many threads at once.
 class GgufFile {
  public:
@@ -110,7 +115,6 @@ struct GgufTensor {
 
 /// Writes version 3 with an alignment of 32 bytes, under a temporary name that is then renamed. Keys keep their order.
 /// Errors: a value beyond the range of f16; Q8_0 for a last dimension that is not a multiple of 32; two equal names.
-void save_gguf(const std::string& path, const std::vector<std::pair<std::string, GgufValue>>& metadata,
-               const std::vector<GgufTensor>& tensors);
+void save_gguf(const std::string& path, const GgufMetadata& metadata, const std::vector<GgufTensor>& tensors);
 
 }  // namespace rw

@@ -119,8 +119,7 @@ GgufValue GgufValue::string_list(std::vector<std::string> values) {
       .type = GgufType::array, .element = GgufType::string, .count = count, .bytes = {}, .strings = std::move(values)};
 }
 
-void save_gguf(const std::string& path, const std::vector<std::pair<std::string, GgufValue>>& metadata,
-               const std::vector<GgufTensor>& tensors) {
+void save_gguf(const std::string& path, const GgufMetadata& metadata, const std::vector<GgufTensor>& tensors) {
   std::string head = "GGUF";
   put<uint32_t>(head, 3);
   put<uint64_t>(head, tensors.size());

@@ -4,8 +4,10 @@
   python3 tests/hf/frozen_logits.py --ropewalk build/cpu/bin/ropewalk [--work DIR]
 
 Trains a small base on the built-in stories, extends it by CLEX and by E2-LLM, sets dynamic NTK in a third copy, freezes each at three
-lengths by `ropewalk convert freeze`, and compares transformers' logits with `ropewalk eval logits` of the original at that length. It ends
-with code 1 if a difference exceeds 1e-4. Needs torch and transformers.
+lengths by `ropewalk convert freeze`, and compares transformers' logits with `ropewalk eval logits` of the original at that length. Then it
+measures the perplexity of the frozen models by Hugging Face's sliding-window loop (hf_sliding_window.py) and by `ropewalk eval ppl`, windows of
+96 and 200 tokens, stride 50. It ends with code 1 if a logit differs by more than 1e-4 or a mean NLL by more than 1e-5 of it. Needs torch and
+transformers.
 """
 import argparse, json, os, shutil, subprocess, sys, tempfile
 
@@ -20,7 +22,7 @@ ap.add_argument("--work", default="")
 a = ap.parse_args()
 work = a.work or tempfile.mkdtemp()
 os.makedirs(work, exist_ok=True)
-program = os.path.abspath(a.ropewalk)
+program, start = os.path.abspath(a.ropewalk), os.getcwd()
 os.chdir(work)
 
 
@@ -52,4 +54,15 @@ for method in ("clex", "e2", "dynamic"):
         difference = (theirs - ours).abs().max().item()
         worst = max(worst, difference)
         print(f"{method:8s} {length:4d} tokens  largest difference {difference:.1e}  largest logit {ours.abs().max():.1f}", flush=True)
-sys.exit(worst > 1e-4)
+
+tools = os.path.dirname(os.path.abspath(__file__)) if os.path.isabs(__file__) else os.path.join(start, os.path.dirname(__file__))
+words = "the dog ran to the river and saw a bird in the old tree while Lily made a red boat for Tim".split()
+with open("text.txt", "w") as f:
+    for i in range(400):
+        f.write(words[i * i % len(words)] + (".\n" if i % 17 == 16 else " "))
+failed = worst > 1e-4
+for method in ("clex", "e2", "dynamic"):
+    print(f"{method} frozen at 200:", flush=True)
+    failed |= subprocess.run([sys.executable, os.path.join(tools, "hf_sliding_window.py"), "--model", f"{method}-200", "--data", "text.txt",
+                              "--window", "96,200", "--stride", "50", "--tolerance", "1e-5", "--ropewalk", program]).returncode != 0
+sys.exit(failed)

@@ -85,6 +85,84 @@ TEST_CASE("RoPE recipes go through a GGUF file: by name, as a base, or as factor
                        doctest::Contains("chooses its frequencies by the length"), Error);
 }
 
+TEST_CASE("weights that were written as F32 come back bit for bit, but for Gemma's norms") {
+  const test::TempDir dir;
+  const std::string path = dir.path("model.gguf");
+  for (const std::string& folder : test::family_folders()) {
+    CAPTURE(folder);
+    const auto model = load_hf(folder);
+    try {
+      save_gguf_model(path, *model, GgmlType::f32);
+    } catch (const Error&) {
+      continue;  // a family or a window that llama.cpp does not have
+    }
+    const auto again = load_gguf_model(GgufFile(path));
+    const ParamArena &a = model->arena(), &b = again->arena();
+    for (size_t i = 0; i < a.size(); ++i) {
+      const std::string& name = a.segments()[i].spec.name;
+      CAPTURE(name);
+      const bool offset = model->config().block.norm_weight_offset != 0 && name.find("norm") != std::string::npos;
+      for (size_t k = 0; k < b.size(); ++k) {
+        if (b.segments()[k].spec.name != name) continue;
+        const double difference = test::relative_error(b.values_of(k), a.values_of(i));
+        if (offset) CHECK(difference < 1e-6);
+        else CHECK(difference == 0);
+      }
+    }
+  }
+}
+
+TEST_CASE("LongRoPE with two lists, and YaRN with an attention factor of its own, are written by name") {
+  const test::TempDir dir;
+  const std::string path = dir.path("model.gguf");
+  ModelConfig config;
+  config.vocab_size = 96, config.hidden_size = 32, config.intermediate_size = 64, config.num_hidden_layers = 2;
+  config.num_attention_heads = 2, config.rope.max_position_embeddings = 64;
+  config.rope.original_max_position_embeddings = 16;
+  LongRope lists;
+  for (int i = 0; i < 8; ++i) lists.short_factor.push_back(1 + 0.1 * i), lists.long_factor.push_back(1 + 0.5 * i);
+  lists.factor = 4;
+  config.rope.kind = lists;
+  save_gguf_model(path, CausalLm(config, DType::f32, kCpu, 1), GgmlType::f32);
+  const GgufFile file(path);
+  CHECK(file.text("llama.rope.scaling.type") == "longrope");
+  CHECK(file.integer("llama.rope.scaling.original_context_length") == 16);
+  CHECK(file.load("rope_factors_long.weight").to_vector().back() == doctest::Approx(4.5));
+  const auto again = load_gguf_model(file);
+  CHECK(largest_difference(logits_of(CausalLm(config, DType::f32, kCpu, 1)), logits_of(*again)) < 1e-5);
+
+  config.family = Family::qwen2;
+  config.block.qkv_bias = true;
+  config.rope.kind = YarnRope{.factor = 4, .attention_factor = 1.5};
+  const CausalLm yarn(config, DType::f32, kCpu, 1);
+  save_gguf_model(path, yarn, GgmlType::f32);
+  CHECK(GgufFile(path).text("qwen2.rope.scaling.type") == "yarn");
+  CHECK(largest_difference(logits_of(yarn), logits_of(*load_gguf_model(GgufFile(path)))) < 1e-5);
+  config.rope.kind = YarnRope{.factor = 4, .beta_fast = 16};
+  CHECK_THROWS_WITH_AS(save_gguf_model(path, CausalLm(config, DType::f32, kCpu, 1), GgmlType::f32),
+                       doctest::Contains("no frequency factors for the architecture qwen2"), Error);
+}
+
+TEST_CASE("a GGUF file that states more than this library knows is refused by the key") {
+  const test::TempDir dir;
+  const std::string path = dir.path("model.gguf");
+  ModelConfig config;
+  config.vocab_size = 96, config.hidden_size = 32, config.intermediate_size = 64, config.num_hidden_layers = 1;
+  config.num_attention_heads = 2, config.rope.max_position_embeddings = 64;
+  const CausalLm model(config, DType::f32, kCpu, 1);
+  const auto refused = [&](const std::string& key, const GgufValue& value) {
+    save_gguf_model(path, model, GgmlType::f32, {{key, value}});
+    return test::error_of([&] { load_gguf_model(GgufFile(path)); });
+  };
+  CHECK(refused("llama.expert_count", GgufValue::u32(8)).find("'llama.expert_count' is not supported") !=
+        std::string::npos);
+  CHECK(refused("llama.rope.scaling.type", GgufValue::string("su")).find("\"su\", expected none") != std::string::npos);
+  save_gguf_model(path, model, GgmlType::bf16, {{"tokenizer.ggml.eos_token_id", GgufValue::u32(7)}});
+  const auto again = load_gguf_model(GgufFile(path));
+  CHECK(again->config().eos_token_id == std::vector<int64_t>{7});
+  CHECK(again->config().file_dtype == DType::bf16);
+}
+
 TEST_CASE("a frozen recipe has at every length the table that the original has at one") {
   for (const char* name : {"linear", "ntk", "dynamic", "dynamic_linear", "yarn", "llama3", "e2"}) {
     CAPTURE(name);

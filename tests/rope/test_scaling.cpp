@@ -202,6 +202,16 @@ TEST_CASE(
   CHECK(ratio_error(theta(basic("dynamic_linear"), 640), theta(basic("linear", 64, 2.5))) < 1e-14);
 }
 
+TEST_CASE("LongRoPE with two equal lists, as a frozen recipe has them, does not depend on length") {
+  RopeConfig c = basic("longrope");
+  LongRope record = *c.kind.get<LongRope>();
+  REQUIRE(record.short_factor != record.long_factor);
+  record.short_factor = record.long_factor;
+  c.kind = record;
+  CHECK(!make_rope_scaling(c)->depends_on_length());
+  CHECK(theta(c, 1) == theta(c, 100000));
+}
+
 TEST_CASE("E2 divides by the number of windows that cover the sequence, by a fixed factor if given, not in training") {
   RopeConfig c = basic("e2", 64, 0);
   CHECK(theta(c, 257) == theta(basic("linear", 64, 2)));

@@ -93,6 +93,47 @@ TEST_CASE("a GGUF file gives back its metadata and its tensors") {
   for (size_t i = 0; i < 7; ++i) CHECK(std::abs(whole[i] - half[i]) <= std::abs(whole[i]) * 0x1p-11);
 }
 
+TEST_CASE("Q8_0 is a block of 32: the largest magnitude / 127 as f16, then every value over it, rounded") {
+  const Folder folder;
+  const std::string path = folder.path + "/q.gguf";
+  Tensor x = normal({3, 32}, 2);
+  for (int i = 0; i < 32; ++i) x.data<float>()[32 + i] = 0;  // a block of zeros
+  x.data<float>()[64] = -300;                                // an outlier, negative
+  save_gguf(path, {}, {{"x", x, GgmlType::q8_0}});
+  const std::string bytes = read_file(path);
+  const auto* block = reinterpret_cast<const unsigned char*>(bytes.data()) + bytes.size() - 3 * 34 - (128 - 3 * 34);
+  const std::vector<double> read = GgufFile(path).load("x").to_vector();
+  for (int b = 0; b < 3; ++b, block += 34) {
+    const float* values = x.data<float>() + 32 * b;
+    float largest = 0;
+    for (int i = 0; i < 32; ++i) largest = std::max(largest, std::abs(values[i]));
+    uint16_t half;
+    std::memcpy(&half, block, 2);
+    CHECK(half == float_to_half(largest / 127));
+    const float inverse = largest > 0 ? 1 / (largest / 127) : 0;  // as ggml: the scale before it is rounded to f16
+    for (int i = 0; i < 32; ++i) {
+      const auto stored = static_cast<int8_t>(block[2 + i]);
+      CHECK(stored == static_cast<int8_t>(std::round(values[i] * inverse)));
+      CHECK(read[static_cast<size_t>(32 * b + i)] == static_cast<double>(half_to_float(half) * stored));
+    }
+  }
+}
+
+TEST_CASE("more keys or tensors than any model has are refused before they are read") {
+  const Folder folder;
+  const std::string path = folder.path + "/many.gguf";
+  const auto refused = [&](uint64_t tensors, uint64_t keys) {
+    std::string bytes("GGUF\3\0\0\0", 8);
+    bytes.append(reinterpret_cast<const char*>(&tensors), 8).append(reinterpret_cast<const char*>(&keys), 8);
+    bytes.resize(2'000'000);
+    write_file_atomic(path, bytes);
+    return test::error_of([&] { GgufFile{path}; });
+  };
+  CHECK(refused(65537, 0).find("65537 tensors and 0 keys are more than 65536") != std::string::npos);
+  CHECK(refused(0, 100000).find("are more than 65536") != std::string::npos);
+  CHECK(refused(uint64_t{1} << 60, 0).find("do not fit into") != std::string::npos);
+}
+
 TEST_CASE("a truncated or garbled GGUF file is refused and never read beyond its end") {
   const Folder folder;
   const std::string whole = read_file(sample_file(folder.path)), path = folder.path + "/damaged.gguf";

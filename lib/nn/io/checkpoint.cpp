@@ -15,6 +15,7 @@
 #include "nn/io/hf.h"
 #include "tensor/file.h"
 #include "tensor/folder.h"
+#include "tensor/gguf.h"
 #include "tensor/json_depth.h"
 #include "tensor/system_error.h"
 
@@ -248,6 +249,8 @@ void remove_unfinished(const std::string& out) {
 }
 
 std::string model_folder(const std::string& path) {
+  check(!is_gguf_path(path), "model", "'", path,
+        "' is a GGUF file; this needs a folder: ropewalk convert gguf --model FILE --out FOLDER");
   if (path_exists(path + "/config.json")) return path;
   if (const auto checkpoint = latest_checkpoint(path)) return *checkpoint;
   fail("model", "'", path, "' is not a model folder (no config.json and no whole checkpoint in it)");

@@ -1,10 +1,7 @@
-// Models in and out of GGUF files.
+// Models into GGUF files.
 #include "nn/io/gguf.h"
 
-#include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
-#include <set>
 
 #include "nn/families/family.h"
 #include "nn/io/gguf_names.h"
@@ -14,11 +11,8 @@ namespace rw {
 namespace {
 
 using gguf::Architecture;
-using nlohmann::json;
 constexpr const char* kOp = "gguf";
-constexpr const char* kFactors = "rope_freqs.weight";
-constexpr const char* kLongFactors = "rope_factors_long.weight";
-constexpr const char* kShortFactors = "rope_factors_short.weight";
+using gguf::kFactors, gguf::kLongFactors, gguf::kShortFactors;
 
 GgufValue count(int64_t n) { return GgufValue::u32(static_cast<uint32_t>(n)); }
 GgufValue real(double x) { return GgufValue::f32(static_cast<float>(x)); }
@@ -73,6 +67,15 @@ GgufTensor factors(const char* name, const std::vector<double>& values) {
   return {name, Tensor::from(std::vector<float>(values.begin(), values.end())), GgmlType::f32};
 }
 
+/// True if YaRN has nothing of its own but its factor and its attention scale.
+bool is_usual(const YarnRope& yarn) {
+  YarnRope plain = yarn, usual;
+  usual.factor = yarn.factor;
+  plain.attention_factor = usual.attention_factor;
+  plain.mscale = usual.mscale, plain.mscale_all_dim = usual.mscale_all_dim;
+  return plain == usual;
+}
+
 /// The recipe as keys, and as tensors where it needs factors per dimension.
 void put_rope(const ModelConfig& c, const Architecture& arch, GgufMetadata& out, std::vector<GgufTensor>& tensors) {
   const std::string a = std::string(arch.name) + ".rope.";
@@ -86,26 +89,32 @@ void put_rope(const ModelConfig& c, const Architecture& arch, GgufMetadata& out,
   }
   out.emplace_back(a + "freq_base", real(base));
   if (c.local_rope) out.emplace_back(a + "freq_base_swa", real(c.local_rope->rope_theta));
+  if (rope.original_max_position_embeddings > 0)
+    out.emplace_back(a + "scaling.original_context_length", count(rope.original_window()));
   if (rope.kind.is<DefaultRope>() || rope.kind.is<AbfRope>() || rope.kind.is<NtkRope>()) return;
   if (const LinearRope* linear = rope.kind.get<LinearRope>()) {
     out.emplace_back(a + "scaling.type", GgufValue::string("linear"));
     out.emplace_back(a + "scaling.factor", real(linear->factor));
     return;
   }
-  const YarnRope* yarn = rope.kind.get<YarnRope>();
-  YarnRope usual;
-  if (yarn) usual.factor = yarn->factor;
-  if (yarn && *yarn == usual) {
+  const auto source = make_rope_scaling(rope);
+  if (const YarnRope* yarn = rope.kind.get<YarnRope>(); yarn && is_usual(*yarn)) {
     out.emplace_back(a + "scaling.type", GgufValue::string("yarn"));
     out.emplace_back(a + "scaling.factor", real(yarn->factor));
-    out.emplace_back(a + "scaling.original_context_length", count(rope.original_window()));
+    if (rope.original_max_position_embeddings <= 0)
+      out.emplace_back(a + "scaling.original_context_length", count(rope.original_window()));
+    const double scale = source->table({.length = rope.extended_window()}).attention_scale;
+    const double usual_scale = 1 + 0.1 * std::log(yarn->factor);
+    if (std::abs(scale / usual_scale - 1) > 1e-6)
+      out.emplace_back(a + "scaling.attn_factor", real(scale / usual_scale));
     return;
   }
-  const auto source = make_rope_scaling(rope);
   const LongRope* longrope = rope.kind.get<LongRope>();
   const bool equal = longrope && longrope->short_factor == longrope->long_factor;
-  if (longrope && c.family == Family::phi3) {
-    out.emplace_back(a + "scaling.original_context_length", count(rope.original_window()));
+  if (longrope && (c.family == Family::phi3 || (arch.frequency_factors && !equal))) {
+    out.emplace_back(a + "scaling.type", GgufValue::string("longrope"));
+    if (rope.original_max_position_embeddings <= 0)
+      out.emplace_back(a + "scaling.original_context_length", count(rope.original_window()));
     out.emplace_back(a + "scaling.attn_factor",
                      real(source->table({.length = rope.extended_window()}).attention_scale));
     tensors.push_back(factors(kLongFactors, longrope->long_factor));
@@ -163,155 +172,10 @@ void save_gguf_model(const std::string& path, const CausalLm& model, GgmlType ty
     const std::string& name = arena.segments()[i].spec.name;
     const Tensor values = gguf::to_file(c, arch, name, arena.values_of(i));
     tensors.push_back({gguf::name_of(c, name), values, type_of(values.shape(), type)});
+    if (arch.own_head && c.tie_word_embeddings && tensors.back().name == "token_embd.weight")
+      tensors.push_back({"output.weight", values, tensors.back().type});
   }
   save_gguf(path, out, tensors);
-}
-
-namespace {
-
-/// The file's sizes as a config.json, which the family then reads and checks.
-class ConfigOfGguf {
- public:
-  explicit ConfigOfGguf(const GgufFile& file)
-      : file_(file),
-        arch_(gguf::architecture_named(file.text("general.architecture"))),
-        a_(arch_.name + std::string(".")) {}
-
-  ModelConfig read() {
-    const FamilyRecord& record = family_record(arch_.family);
-    j_["model_type"] = record.model_type;
-    set(record.hidden_size, "embedding_length");
-    set(record.intermediate_size, "feed_forward_length");
-    set(record.num_hidden_layers, "block_count");
-    set(record.num_attention_heads, "attention.head_count");
-    set(record.max_position_embeddings, "context_length");
-    j_["vocab_size"] = vocabulary();
-    j_["tie_word_embeddings"] = !file_.contains("output.weight");
-    if (arch_.family != Family::gpt_neox) {
-      j_["num_key_value_heads"] =
-          file_.find_integer(a_ + "attention.head_count_kv").value_or(file_.integer(a_ + "attention.head_count"));
-      if (const auto dim = file_.find_integer(a_ + "attention.key_length")) j_["head_dim"] = *dim;
-    }
-    family_fields();
-    rope_fields();
-    return model_config_from_json(j_.dump());
-  }
-
- private:
-  void set(const char* field, const char* key) { j_[field] = file_.integer(a_ + key); }
-  void set_number(const char* field, const char* key) {
-    if (const auto value = file_.find_number(a_ + key)) j_[field] = shortest(*value);
-  }
-  /// An f32 of the file as the decimal number that it was written for: 1e-05, not 9.99999974e-06.
-  static double shortest(double value) {
-    char text[40];
-    std::snprintf(text, sizeof text, "%.7g", value);
-    const double rounded = std::strtod(text, nullptr);
-    return static_cast<float>(rounded) == static_cast<float>(value) ? rounded : value;
-  }
-  int64_t vocabulary() const {
-    const auto it = file_.entries().find("token_embd.weight");
-    check(it != file_.entries().end() && it->second.shape.rank() == 2, kOp, file_.path(),
-          ": the tensor token_embd.weight is missing or has no two dimensions");
-    return it->second.shape[0];
-  }
-  bool biased(const char* tensor) const { return file_.contains(std::string("blk.0.") + tensor + ".bias"); }
-
-  void family_fields() {
-    const bool layer_norm = arch_.family == Family::gpt_neox || arch_.family == Family::stablelm;
-    set_number(layer_norm ? "layer_norm_eps" : "rms_norm_eps",
-               layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon");
-    if (arch_.family == Family::llama) {
-      j_["attention_bias"] = biased("attn_q");
-      j_["mlp_bias"] = biased("ffn_up");
-    }
-    if (arch_.family == Family::stablelm) j_["use_qkv_bias"] = biased("attn_q");
-    if (const auto parallel = file_.find_boolean(a_ + "use_parallel_residual")) j_["use_parallel_residual"] = *parallel;
-    if (const auto window = file_.find_integer(a_ + "attention.sliding_window")) {
-      j_["sliding_window"] = *window;
-    } else if (arch_.family == Family::phi3) {
-      j_["sliding_window"] = nullptr;
-    }
-    set_number("attn_logit_softcapping", "attn_logit_softcapping");
-    set_number("final_logit_softcapping", "final_logit_softcapping");
-    if (arch_.family == Family::gemma2 || arch_.family == Family::gemma3_text)
-      j_["query_pre_attn_scalar"] = file_.integer(a_ + "attention.key_length");
-  }
-
-  std::vector<double> list(const char* tensor) const { return file_.load(tensor).to_vector(); }
-
-  void rope_fields() {
-    const std::string r = a_ + "rope.";
-    const double base = shortest(file_.find_number(r + "freq_base").value_or(10000));
-    j_[arch_.family == Family::gpt_neox ? "rotary_emb_base" : "rope_theta"] = base;
-    if (const auto local = file_.find_number(r + "freq_base_swa")) j_["rope_local_base_freq"] = shortest(*local);
-    const int64_t head = file_.find_integer(a_ + "attention.key_length")
-                             .value_or(file_.integer(a_ + "embedding_length") /
-                                       std::max<int64_t>(1, file_.integer(a_ + "attention.head_count")));
-    const int64_t rotated = file_.find_integer(r + "dimension_count").value_or(head);
-    const bool partial =
-        arch_.family == Family::gpt_neox || arch_.family == Family::stablelm;  // their default is a quarter
-    if ((rotated != head || partial) && head > 0)
-      j_[arch_.family == Family::gpt_neox ? "rotary_pct" : "partial_rotary_factor"] =
-          static_cast<double>(rotated) / static_cast<double>(head);
-    const std::string type = file_.find_string(r + "scaling.type").value_or("none");
-    const auto original = file_.find_integer(r + "scaling.original_context_length");
-    const double attention = shortest(file_.find_number(r + "scaling.attn_factor").value_or(1));
-    json recipe;
-    if (file_.contains(kFactors) || file_.contains(kLongFactors)) {
-      const bool one = file_.contains(kFactors);
-      recipe = {{"rope_type", "longrope"},
-                {"long_factor", list(one ? kFactors : kLongFactors)},
-                {"short_factor", list(one ? kFactors : kShortFactors)},
-                {"factor", 1.0},
-                {"attention_factor", attention}};
-    } else if (type == "linear" || type == "yarn") {
-      recipe = {{"rope_type", type}, {"factor", shortest(file_.number(r + "scaling.factor"))}};
-      if (type == "yarn" && attention != 1)
-        recipe["attention_factor"] = attention * (1 + 0.1 * std::log(recipe["factor"].get<double>()));
-    } else {
-      check(type == "none", kOp, file_.path(), ": ", r, "scaling.type is \"", type,
-            "\", expected none, linear or yarn");
-    }
-    if (recipe.is_null()) return;
-    if (original) recipe["original_max_position_embeddings"] = *original;
-    j_["rope_scaling"] = recipe;
-  }
-
-  const GgufFile& file_;
-  const Architecture& arch_;
-  std::string a_;
-  json j_ = json::object();
-};
-
-}  // namespace
-
-ModelConfig read_gguf_config(const GgufFile& file) { return ConfigOfGguf(file).read(); }
-
-std::unique_ptr<CausalLm> load_gguf_model(const GgufFile& file, const GgufLoadOptions& options) {
-  const ModelConfig config = read_gguf_config(file);
-  const Architecture& arch = gguf::architecture_named(file.text("general.architecture"));
-  std::set<std::string> left;
-  for (const auto& [name, entry] : file.entries()) left.insert(name);
-  for (const char* name : {kFactors, kLongFactors, kShortFactors}) left.erase(name);
-  for (const ParameterSpec& spec : CausalLm::parameter_specs(config)) {  // before anything is allocated
-    const std::string name = gguf::name_of(config, spec.name);
-    const auto it = file.entries().find(name);
-    check(it != file.entries().end(), kOp, file.path(), ": the tensor '", name, "' is missing");
-    check(it->second.shape == spec.shape, kOp, file.path(), ": '", name, "' must have shape ", spec.shape, ", got ",
-          it->second.shape);
-    left.erase(name);
-  }
-  check(left.empty(), kOp, file.path(), ": ", left.size(), " tensors have no place in the model, among them '",
-        left.empty() ? "" : *left.begin(), "'");
-  auto model = std::make_unique<CausalLm>(config, options.compute, options.device, std::nullopt);
-  const ParamArena& arena = model->arena();
-  for (size_t i = 0; i < arena.size(); ++i) {
-    const std::string& name = arena.segments()[i].spec.name;
-    arena.set_values(i, gguf::from_file(config, arch, name, file.load(gguf::name_of(config, name))));
-  }
-  arena.refresh();
-  return model;
 }
 
 }  // namespace rw

@@ -5,36 +5,30 @@
 #pragma once
 #include <memory>
 #include <string>
-#include <utility>
-#include <vector>
 
 #include "nn/causal_lm.h"
+#include "nn/io/hf.h"
 #include "tensor/gguf.h"
 
 namespace rw {
 
-using GgufMetadata = std::vector<std::pair<std::string, GgufValue>>;
-
 /// Writes the model. Matrices are stored as `type`; norms, biases and RoPE factors as F32. A matrix whose rows are not a
 /// multiple of 32 stays F16 under Q8_0. `more` is written behind the model's own keys (the tokenizer's, see
-/// data/gguf_tokenizer.h).
+/// data/tokenizer_gguf.h).
 ///
 /// RoPE: linear and yarn are written by name. Other recipes with a fixed table become factors per dimension
-/// (`rope_freqs`, for the architectures "llama" and "smollm3"; longrope's two lists for phi3) or, where a new base says
-/// the same, rope.freq_base. Errors: a family or a recipe that the format cannot hold, with the reason; a recipe whose
+/// (`rope_freqs`, for the architecture "llama"; longrope's two lists for "llama" and "phi3") or, where a new base says the
+/// same, rope.freq_base. llama.cpp chooses between longrope's lists by the context that a program asks for. Errors: a family or a recipe that the format cannot hold, with the reason; a recipe whose
 /// table depends on the length ("freeze" it first).
 void save_gguf_model(const std::string& path, const CausalLm& model, GgmlType type, const GgufMetadata& more = {});
 
-struct GgufLoadOptions {
-  DType compute = DType::f32;
-  Device device = kCpu;
-};
-
-/// The config that the file's keys state. Errors: an architecture that is not known, keys that are missing.
+/// The config that the file's keys state. Errors: an architecture that is not known, keys that are missing, keys of the
+/// architecture that are not known.
 ModelConfig read_gguf_config(const GgufFile& file);
 
-/// Reads a model: F32, F16, BF16 or Q8_0 weights. Factors per dimension become a `longrope` recipe with equal lists.
+/// Reads a model: F32, F16, BF16 or Q8_0 weights. Weights that were written as F32 come back bit for bit, but for Gemma's
+/// norms, which files hold with 1 added. Factors per dimension become a `longrope` recipe with equal lists.
 /// Errors: as read_gguf_config; tensors that are missing, left over or of another shape or type (named).
-std::unique_ptr<CausalLm> load_gguf_model(const GgufFile& file, const GgufLoadOptions& options = {});
+std::unique_ptr<CausalLm> load_gguf_model(const GgufFile& file, const LoadOptions& options = {});
 
 }  // namespace rw

@@ -11,12 +11,12 @@ namespace {
 constexpr const char* kOp = "gguf";
 
 constexpr Architecture kArchitectures[] = {
-    {Family::llama, "llama", true, true},          {Family::mistral, "llama", true, true},
-    {Family::qwen2, "qwen2", false, false},        {Family::qwen3, "qwen3", false, false},
-    {Family::gpt_neox, "gptneox", false, false},   {Family::phi3, "phi3", false, false},
-    {Family::olmo2, "olmo2", false, false},        {Family::smollm3, "smollm3", true, true},
-    {Family::stablelm, "stablelm", false, false},  {Family::gemma2, "gemma2", false, false},
-    {Family::gemma3_text, "gemma3", false, false},
+    {Family::llama, "llama", true, true, false},          {Family::mistral, "llama", true, true, false},
+    {Family::qwen2, "qwen2", false, false, false},        {Family::qwen3, "qwen3", false, false, false},
+    {Family::gpt_neox, "gptneox", false, false, true},    {Family::phi3, "phi3", false, false, false},
+    {Family::olmo2, "olmo2", false, false, true},         {Family::smollm3, "smollm3", true, false, false},
+    {Family::stablelm, "stablelm", false, false, true},   {Family::gemma2, "gemma2", false, false, false},
+    {Family::gemma3_text, "gemma3", false, false, false},
 };
 
 /// Splits ".weight" or ".bias" off.

@@ -7,12 +7,17 @@
 
 namespace rw::gguf {
 
+/// Divisors of the frequencies, one for each pair.
+inline constexpr const char *kFactors = "rope_freqs.weight", *kLongFactors = "rope_factors_long.weight",
+                            *kShortFactors = "rope_factors_short.weight";
+
 /// How llama.cpp treats a family.
 struct Architecture {
   Family family;
   const char* name;        // general.architecture, and the prefix of its keys
   bool interleaved;        // RoPE pairs neighbours: q and k rows of each head are stored in that order
   bool frequency_factors;  // reads "rope_freqs.weight"
+  bool own_head;           // wants "output.weight" though it is tied to the embedding
 };
 
 /// Errors: llama.cpp has no such family.

@@ -10,14 +10,17 @@ namespace {
 class LongRopeScaling : public RopeScaling {
  public:
   LongRopeScaling(const RopeConfig& config, const LongRope& record)
-      : RopeScaling(config), short_(divided(config, record.short_factor)), long_(divided(config, record.long_factor)) {
+      : RopeScaling(config),
+        short_(divided(config, record.short_factor)),
+        long_(divided(config, record.long_factor)),
+        equal_(record.short_factor == record.long_factor) {
     const double window = static_cast<double>(config.original_window());
     scale_ = record.attention_factor ? *record.attention_factor
              : record.factor <= 1    ? 1.0
                                      : std::sqrt(1 + std::log(record.factor) / std::log(window));
   }
   using RopeScaling::table;
-  bool depends_on_length() const override { return true; }
+  bool depends_on_length() const override { return !equal_; }
 
   RopeTable table(const RopeContext& context) override {
     return {context.length > config().original_window() ? long_ : short_, scale_};
@@ -30,6 +33,7 @@ class LongRopeScaling : public RopeScaling {
     return Tensor::from(theta);
   }
   Tensor short_, long_;  // [D/2]
+  bool equal_;           // the two, as in a frozen recipe
   double scale_;
 };
 
