@@ -6,6 +6,7 @@
 #include "nn/freeze.h"
 #include "nn/io/hf.h"
 #include "nn/io/llama2c.h"
+#include "train/run_folder.h"
 
 using namespace rw;
 
@@ -14,13 +15,24 @@ namespace {
 struct Options {
   std::string input, tokenizer, out, dtype = "keep";
   int64_t shard_mb = 4096, length = 0;
+  bool overwrite = false;
 };
+
+/// Before the work. Errors: what is in --out would be lost, or is what is converted.
+void check_place(const Options& o) {
+  std::error_code error;
+  check(!std::filesystem::equivalent(o.input, o.out, error), "convert", "'", o.out,
+        "' is what is converted and cannot be --out as well: name another --out");
+  check_unclaimed("convert", o.out, o.overwrite, /*makes_model=*/true);
+}
 
 void save(const CausalLm& model, const Tokenizer& tokenizer, const Options& o) {
   SaveOptions save{.dtype = {}, .max_shard_bytes = o.shard_mb << 20};
   if (o.dtype != "keep") save.dtype = o.dtype == "bf16" ? DType::bf16 : DType::f32;
-  save_hf(o.out, model, save);
-  tokenizer.save(o.out);
+  RunFolder(o.out, FolderUse::overwrite, "convert", false).put_model([&](const std::string& beside) {
+    save_hf(beside, model, save);
+    tokenizer.save(beside);
+  });
   std::printf("model %s  parameters %s\n", o.out.c_str(), with_commas(model.arena().parameter_count()).c_str());
 }
 
@@ -33,6 +45,7 @@ void add_convert(CLI::App& app, Globals& globals) {
   sub->require_subcommand(1);
   const auto common = [&](CLI::App* s) {
     s->add_option("--out", o.out, "model folder to write")->required();
+    s->add_flag("--overwrite", o.overwrite, "replace the model that is in --out");
     s->add_option("--dtype", o.dtype, "f32, bf16, or keep: that of the files")
         ->check(CLI::IsMember({"keep", "f32", "bf16"}))
         ->capture_default_str();
@@ -46,6 +59,7 @@ void add_convert(CLI::App& app, Globals& globals) {
   common(c);
   c->callback([options, &globals] {
     use(globals);
+    check_place(*options);
     save(*load_llama2c(options->input), *load_tokenizer(options->tokenizer), *options);
   });
   CLI::App* h =
@@ -55,6 +69,7 @@ void add_convert(CLI::App& app, Globals& globals) {
   common(h);
   h->callback([options, &globals] {
     use(globals);
+    check_place(*options);
     const auto tokenizer = load_tokenizer(options->tokenizer.empty() ? options->input : options->tokenizer);
     save(*load_hf(options->input), *tokenizer, *options);
   });
@@ -68,8 +83,7 @@ void add_convert(CLI::App& app, Globals& globals) {
   common(f);
   f->callback([options, &globals] {
     use(globals);
-    check(!std::filesystem::exists(options->out + "/config.json"), "convert", "'", options->out,
-          "' holds a model: name another --out");
+    check_place(*options);
     const auto model = load_hf(model_folder(options->input));
     save(*freeze_model(*model, options->length), *load_tokenizer(model_folder(options->input)), *options);
   });
