@@ -114,6 +114,39 @@ bool conversion_error(const CLI::App& app, const std::string& text, std::string&
   return true;
 }
 
+/// "--batch: At Most 1 required but received 2".
+bool count_error(const std::string& text, std::string& out) {
+  const size_t most = text.find(": At Most "), got = text.find(" required but received ");
+  if (most == std::string::npos || got == std::string::npos || got < most) return false;
+  const std::string limit = text.substr(most + 10, got - most - 10);
+  out = rw::cat(text.substr(0, most), " takes ", limit == "1" ? "one value" : "at most " + limit + " values", ", got ",
+                text.substr(got + 23));
+  return true;
+}
+
+/// "INI was not able to parse train.widow": a key of the file that --config names, or a section ("arms.++").
+bool config_error(const CLI::App& app, const std::string& text, std::string& out) {
+  const std::string begin = "INI was not able to parse ";
+  if (!text.starts_with(begin)) return false;
+  const CLI::App* verb = &app;
+  std::string sections, word, left = text.substr(begin.size());
+  for (size_t dot = left.find('.'); dot != std::string::npos; dot = left.find('.')) {
+    word = left.substr(0, dot), left = left.substr(dot + 1);
+    sections += (sections.empty() ? "" : ".") + word;
+    const auto next = verb->get_subcommands([&](const CLI::App* sub) { return sub->get_name() == word; });
+    if (next.empty()) {
+      out = rw::cat("--config: section [", sections, "] is no verb of ropewalk");
+      return true;
+    }
+    verb = next[0];
+  }
+  const std::string near = nearest_name("--" + left, option_names(*verb));
+  out = rw::cat("--config: unknown key '", left, "'",
+                sections.empty() ? " outside of a section" : " in [" + sections + "]",
+                near.empty() || sections.empty() ? "" : "; did you mean " + near.substr(2) + "?");
+  return true;
+}
+
 /// Letters that are missing, too many, different, or swapped with their neighbour.
 size_t distance(const std::string& a, const std::string& b) {
   std::vector<size_t> before(b.size() + 1), row(b.size() + 1), next(b.size() + 1);
@@ -156,7 +189,9 @@ std::string argument_error(const CLI::App& app, const CLI::ParseError& error) {
     return rw::cat(full_name(verb), " needs a subcommand: ", joined(verb_names(verb)));
   }
   std::string out;
-  if (range_error(app, text, out) || choice_error(text, out) || conversion_error(app, text, out)) return out;
+  if (range_error(app, text, out) || choice_error(text, out) || conversion_error(app, text, out) ||
+      count_error(text, out) || config_error(app, text, out))
+    return out;
   const size_t missing = text.find(": 1 required ");
   if (missing != std::string::npos) return text.substr(0, missing) + " needs a value";
   return text;

@@ -9,6 +9,7 @@
 #include "nn/io/hf.h"
 #include "nn/io/llama2c.h"
 #include "tensor/folder.h"
+#include "train/run_folder.h"
 
 using namespace rw;
 
@@ -17,23 +18,31 @@ namespace {
 struct Options {
   std::string input, tokenizer, out, dtype = "keep", type = "f16";
   int64_t shard_mb = 4096, length = 0;
+  bool overwrite = false;
 };
+
+/// Before the work. Errors: what is in --out would be lost, or is what is converted.
+void check_place(const Options& o) {
+  std::error_code error;
+  check(!std::filesystem::equivalent(o.input, o.out, error), "convert", "'", o.out,
+        "' is what is converted and cannot be --out as well: name another --out");
+  check_unclaimed("convert", o.out, o.overwrite, /*makes_model=*/true);
+}
 
 void save(const CausalLm& model, const Tokenizer& tokenizer, const Options& o) {
   SaveOptions save{.dtype = {}, .max_shard_bytes = o.shard_mb << 20};
   if (o.dtype != "keep") save.dtype = o.dtype == "bf16" ? DType::bf16 : DType::f32;
-  save_hf(o.out, model, save);
-  tokenizer.save(o.out);
+  RunFolder(o.out, FolderUse::overwrite, "convert", false).put_model([&](const std::string& beside) {
+    save_hf(beside, model, save);
+    tokenizer.save(beside);
+  });
   std::printf("model %s  parameters %s\n", o.out.c_str(), with_commas(model.arena().parameter_count()).c_str());
-}
-
-void refuse_model_in(const std::string& out) {
-  check(!std::filesystem::exists(out + "/config.json"), "convert", "'", out, "' holds a model: name another --out");
 }
 
 /// A model folder into a GGUF file.
 void write_gguf(const Options& o) {
-  check(!path_exists(o.out), "convert", "'", o.out, "' is there already: name another --out");
+  check(o.overwrite || !path_exists(o.out), "convert", "'", o.out,
+        "' is there already: name another --out, or add --overwrite");
   const std::string folder = model_folder(o.input);
   const auto model = load_hf(folder);
   const std::string tokenizer = o.tokenizer.empty() ? folder : o.tokenizer;
@@ -51,7 +60,7 @@ void write_gguf(const Options& o) {
 
 /// A GGUF file into a model folder.
 void read_gguf(const Options& o) {
-  refuse_model_in(o.out);
+  check_place(o);
   const auto tokenizer = load_tokenizer(o.tokenizer.empty() ? o.input : o.tokenizer);
   save(*load_gguf_model(GgufFile(o.input)), *tokenizer, o);
 }
@@ -66,6 +75,7 @@ void add_convert_gguf(CLI::App& sub, const std::shared_ptr<Options>& options, Gl
   CLI::Option* type = g->add_option("--type", o.type, "of a file's matrices: f32, f16, bf16 or q8_0")
                           ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0"}))
                           ->capture_default_str();
+  g->add_flag("--overwrite", o.overwrite, "replace the file or the model that is in --out");
   CLI::Option* dtype =
       g->add_option("--dtype", o.dtype, "of a folder's weights: f32, bf16, or keep: bf16 if the file's are")
           ->check(CLI::IsMember({"keep", "f32", "bf16"}))
@@ -94,6 +104,7 @@ void add_convert(CLI::App& app, Globals& globals) {
   sub->require_subcommand(1);
   const auto common = [&](CLI::App* s) {
     s->add_option("--out", o.out, "model folder to write")->required();
+    s->add_flag("--overwrite", o.overwrite, "replace the model that is in --out");
     s->add_option("--dtype", o.dtype, "f32, bf16, or keep: that of the files")
         ->check(CLI::IsMember({"keep", "f32", "bf16"}))
         ->capture_default_str();
@@ -107,6 +118,7 @@ void add_convert(CLI::App& app, Globals& globals) {
   common(c);
   c->callback([options, &globals] {
     use(globals);
+    check_place(*options);
     save(*load_llama2c(options->input), *load_tokenizer(options->tokenizer), *options);
   });
   CLI::App* h =
@@ -116,6 +128,7 @@ void add_convert(CLI::App& app, Globals& globals) {
   common(h);
   h->callback([options, &globals] {
     use(globals);
+    check_place(*options);
     const auto tokenizer = load_tokenizer(options->tokenizer.empty() ? options->input : options->tokenizer);
     save(*load_hf(options->input), *tokenizer, *options);
   });
@@ -129,7 +142,7 @@ void add_convert(CLI::App& app, Globals& globals) {
   common(f);
   f->callback([options, &globals] {
     use(globals);
-    refuse_model_in(options->out);
+    check_place(*options);
     const auto model = load_hf(model_folder(options->input));
     save(*freeze_model(*model, options->length), *load_tokenizer(model_folder(options->input)), *options);
   });

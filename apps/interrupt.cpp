@@ -21,7 +21,9 @@ extern "C" void on_signal(int signal) {
     say("\nropewalk: stopping after this step; a second signal stops at once\n");
     return;
   }
-  say(last_words.load());
+  say(graceful.load() > 0
+          ? "\nropewalk: stopped at once; steps after the newest checkpoint are lost, --resume goes on\n"
+          : last_words.load());
   ::_exit(128 + signal);
 }
 

@@ -9,6 +9,7 @@
 #include "common.h"
 #include "data/bpe_train.h"
 #include "data/demo_corpus.h"
+#include "train/run_folder.h"
 
 using namespace rw;
 
@@ -19,12 +20,17 @@ struct Options {
   std::string out, tokenizer, text;
   std::vector<int32_t> ids;
   int32_t vocab = 4096;
-  bool whole_digits = false, bos = false, special = false, whole = false, lines = false;
+  bool whole_digits = false, bos = false, special = false, whole = false, lines = false, overwrite = false;
 };
 
 void train(const Options& o, const Globals& globals) {
   use(globals);
-  const std::vector<Document> documents = o.data.empty() ? make_demo_corpus(1, 64, 20000) : load_corpus(o.data);
+  check_unclaimed("tokenizer", o.out, o.overwrite, /*makes_model=*/false);
+  check_outside("tokenizer", o.out, o.data);
+  if (o.data.empty())
+    notice("no --data: learning from built-in stories (--data demo says so without this line)", globals);
+  const bool demo = o.data.empty() || names_demo_corpus(o.data);
+  const std::vector<Document> documents = demo ? make_demo_corpus(1, 64, 20000) : load_corpus(o.data);
   ProgressBar bar("merges", o.vocab, globals);
   const auto tokenizer = train_bpe(documents, o.vocab, {.individual_digits = !o.whole_digits},
                                    [&](int64_t done, int64_t) { bar.update(done); });
@@ -81,9 +87,10 @@ void add_tokenizer(CLI::App& app, Globals& globals) {
   CLI::App* sub = app.add_subcommand("tokenizer", "Train a byte-level BPE tokenizer, or use one");
   sub->require_subcommand(1);
   CLI::App* t = sub->add_subcommand("train", "Learn merges from text and write a Hugging Face tokenizer.json");
-  t->add_option("--data", o.data, "text files, .jsonl files or folders (default: the built-in corpus)");
+  t->add_option("--data", o.data, "text files, .jsonl files or folders; demo: built-in stories (the default)");
   t->add_option("--vocab", o.vocab, "size of the vocabulary, at least 258")->capture_default_str();
   t->add_option("--out", o.out, "folder for tokenizer.json")->required();
+  t->add_flag("--overwrite", o.overwrite, "replace the tokenizer that is in --out");
   t->add_flag("--whole-digits", o.whole_digits, "let numbers merge (default: every digit is a token)");
   t->callback([options, &globals] { train(*options, globals); });
   CLI::App* e = sub->add_subcommand("encode", "Print the ids of --text or of standard input");

@@ -20,6 +20,7 @@ void TrainingDisplay::tokenized(int64_t done, int64_t total) {
 }
 
 void TrainingDisplay::start(const StartReport& r) {
+  graceful_.emplace();
   if (!globals_.quiet) {
     std::fprintf(stderr, "%s parameters  %s  %s  %s tokens in %s documents  window %lld",
                  with_commas(r.parameters).c_str(), cat(r.device).c_str(), cat(r.dtype).c_str(),
@@ -28,7 +29,6 @@ void TrainingDisplay::start(const StartReport& r) {
     if (r.step > 0) std::fprintf(stderr, "  from step %lld", static_cast<long long>(r.step));
     std::fprintf(stderr, "\n");
   }
-  graceful_.emplace();
   bar_.emplace("train", r.steps, globals_);
   if (r.step > 0) bar_->update(r.step);
 }

@@ -3,7 +3,7 @@
 #
 #   bash scripts/books.sh DIR [OUT]      DIR: a folder of .txt files; the last two (by name) are held out
 #
-# Needs the build of scripts/demo.sh. For 5 MB of text: 15.5 minutes of CPU time (see docs/results.md).
+# Called again it goes on where it was stopped. Needs the build of scripts/demo.sh. For 5 MB of text: 15.5 minutes of CPU time (see docs/results.md).
 set -euo pipefail
 # Waiting threads sleep instead of spinning: beside other programs that is up to five times faster, alone it costs little.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
@@ -15,10 +15,10 @@ mkdir -p "$out"
 mapfile -t files < <(find "$books" -name '*.txt' | sort)
 train=("${files[@]:0:${#files[@]}-2}")
 held=("${files[@]: -2}")
-"$ropewalk" tokenizer train --data "${train[@]}" --vocab 4096 --out "$out/tokenizer"
-"$ropewalk" train --data "${train[@]}" --tokenizer "$out/tokenizer" --out "$out/base" \
+"$ropewalk" tokenizer train --data "${train[@]}" --vocab 4096 --out "$out/tokenizer" --overwrite
+"$ropewalk" train --data "${train[@]}" --tokenizer "$out/tokenizer" --out "$out/base" --resume \
   --hidden 192 --layers 4 --heads 3 --ffn 512 --window 256 --batch 16 --steps 600 --lr 3e-3 --warmup 40
-"$ropewalk" train --data "${train[@]}" --from "$out/base" --out "$out/pose" \
+"$ropewalk" train --data "${train[@]}" --from "$out/base" --out "$out/pose" --resume \
   --method pose --target 1024 --batch 16 --steps 100 --lr 1e-3 --warmup 10
 for model in base pose; do
   "$ropewalk" eval ppl --model "$out/$model" --data "${held[@]}" --window 128,256,512,1024 --max-tokens 8192 \

@@ -2,6 +2,8 @@
 #include "data/demo_corpus.h"
 
 #include <array>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "tensor/error.h"
@@ -71,6 +73,16 @@ std::vector<Document> make_demo_corpus(uint64_t seed, int64_t documents, int64_t
         {cat("story-", d), make_story(Random(seed, Purpose::corpus, 0, static_cast<uint64_t>(d)), approx_bytes_each)});
   }
   return stories;
+}
+
+std::vector<Document> make_held_out_demo_corpus() { return make_demo_corpus(1001, 6, 12000); }
+
+bool names_demo_corpus(const std::vector<std::string>& paths) {
+  if (paths.size() != 1 || paths[0] != "demo") return false;
+  std::error_code error;
+  check(!std::filesystem::exists("demo", error), "corpus",
+        "--data demo means the built-in stories, and there is a file or folder 'demo' here: write ./demo for it");
+  return true;
 }
 
 }  // namespace rw

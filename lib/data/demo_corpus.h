@@ -11,6 +11,7 @@
 // person, then what follows), which takes much longer.
 #pragma once
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "data/corpus.h"
@@ -20,5 +21,11 @@ namespace rw {
 /// `documents` stories of about `approx_bytes_each` bytes, named "story-<number>". A story depends on (seed, number)
 /// alone. A BPE of 640 gives a token for each word.
 std::vector<Document> make_demo_corpus(uint64_t seed, int64_t documents, int64_t approx_bytes_each);
+
+/// Six stories to evaluate on: runs of the usual seeds train on none of them.
+std::vector<Document> make_held_out_demo_corpus();
+
+/// True if --data asks for the stories: its one path is "demo". Errors: a file or folder of that name is there as well.
+bool names_demo_corpus(const std::vector<std::string>& paths);
 
 }  // namespace rw

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "data/demo_corpus.h"
 #include "tensor/error.h"
 #include "tensor/file.h"
 #include "tensor/folder.h"
@@ -20,6 +21,7 @@ bool is_token_file(const std::string& path) {
 }
 
 TokenCorpus load_tokens(const std::vector<std::string>& paths, const Tokenizer& tokenizer, const Progress& progress) {
+  if (names_demo_corpus(paths)) return tokenize_corpus(make_held_out_demo_corpus(), tokenizer, progress);
   if (paths.size() != 1 || !is_token_file(paths[0])) return tokenize_corpus(load_corpus(paths), tokenizer, progress);
   TokenCorpus corpus = TokenCorpus::open(paths[0]);
   check(corpus.vocab_size() <= tokenizer.vocab_size(), "text", "'", paths[0], "' has token ids up to ",

@@ -10,7 +10,8 @@ namespace rw {
 /// True if the file is one that write_token_file has made.
 bool is_token_file(const std::string& path);
 
-/// Reads and tokenizes files and folders, or opens one token file. `progress` counts the bytes of text. Errors:
+/// Reads and tokenizes files and folders, or opens one token file; the path "demo" alone is the built-in stories that
+/// are held out. `progress` counts the bytes of text. Errors:
 /// load_corpus's and tokenize_corpus's; a token file with ids that the tokenizer does not have.
 TokenCorpus load_tokens(const std::vector<std::string>& paths, const Tokenizer& tokenizer,
                         const Progress& progress = {});

@@ -269,6 +269,7 @@ PerplexityCost perplexity_cost(const TokenCorpus& corpus, const PerplexityOption
   const auto documents = choose_documents(corpus, options);
   const int64_t special = options.bos ? 1 : 0;
   PerplexityCost cost{.documents = static_cast<int64_t>(documents.size())};
+  for (const auto& [document, tokens] : documents) cost.longest = std::max(cost.longest, tokens + special);
   for (const int64_t window : options.windows) {
     const int64_t stride = stride_of(options, window);
     for (const auto& [document, tokens] : documents) {

@@ -87,6 +87,7 @@ struct PerplexityResult {
 struct PerplexityCost {
   int64_t documents = 0;
   double scored = 0, read = 0;  // over all windows
+  int64_t longest = 0;          // tokens of the longest of the documents, a BOS included
 };
 PerplexityCost perplexity_cost(const TokenCorpus& corpus, const PerplexityOptions& options);
 

@@ -86,7 +86,7 @@ void add_common(std::vector<Setting>& settings, EvalOptions& o) {
 
 void add_text(std::vector<Setting>& settings, EvalOptions& o) {
   settings.push_back({.name = "data",
-                      .help = "text: files, folders, .jsonl, or a token file",
+                      .help = "text: files, folders, .jsonl, or a token file; demo: built-in stories",
                       .target = &o.data,
                       .required = true,
                       .common = true});

@@ -101,6 +101,10 @@ class Ppl : public EvalProtocol {
       text += o.stride ? cat(", stride ", *o.stride) : cat(", stride 1/", o.stride_divisor, " of a window");
     text += cat(": ", about(cost.read), " tokens to read for ", about(cost.scored), " scored ones");
     if (cost.read > 4 * cost.scored) text += " (a longer --stride reads fewer)";
+    const int64_t widest = *std::max_element(o.windows.begin(), o.windows.end());
+    if (widest > cost.longest)
+      text += cat("; a window of ", widest, " is longer than every document, and no token has more than ", cost.longest,
+                  " before it");
     return text;
   }
 

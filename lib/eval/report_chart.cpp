@@ -203,14 +203,26 @@ std::string draw_marks(const ChartSpec& spec, const Axis& x, const Axis& y) {
   return out;
 }
 
+/// Where the line between a point above the axis's limit and one below it meets the limit: it goes in or out there.
+std::string crossing(const ChartPoint& one, const ChartPoint& other, const Axis& x, const Axis& y) {
+  const double share = (y.limit - one.y) / (other.y - one.y);
+  return cat(px(x(one.x) + share * (x(other.x) - x(one.x))), " ", px(y(y.limit)));
+}
+
 std::string draw_series(const ChartSeries& s, const Axis& x, const Axis& y) {
   std::string path, extras;
   bool pen_down = false;
+  const ChartPoint *before = nullptr, *above = nullptr;  // the point drawn last; one beyond the limit since
   for (const ChartPoint& p : s.points) {
     if (!x.holds(p.x) || !y.holds(p.y)) {
+      const bool beyond = x.holds(p.x) && std::isfinite(p.y) && p.y <= kLargest && p.y > y.limit;
+      if (pen_down && beyond) path += "L" + crossing(*before, p, x, y);
       pen_down = false;
+      above = beyond ? &p : nullptr;
       continue;
     }
+    if (above) path += "M" + crossing(*above, p, x, y), pen_down = true;
+    before = &p, above = nullptr;
     const double at_x = x(p.x), at_y = y(p.y);
     path += cat(pen_down ? "L" : "M", px(at_x), " ", px(at_y));
     pen_down = true;

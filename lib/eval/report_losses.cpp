@@ -85,9 +85,11 @@ std::string loss_body(const Runs& runs, const std::vector<int>& colors,
                     table_number(thin(loss, 2).front().y), table_number(thin(loss, 10).back().y)});
   }
   if (series.empty()) return "";
-  // The first steps of a run from scratch would flatten everything that matters.
+  // The first steps of a run from scratch would flatten everything that matters: their lines come in from above.
   double limit = 0;
-  for (const ChartSeries& s : series) limit = std::max(limit, s.points[s.points.size() / 12].y * 1.02);
+  for (const ChartSeries& s : series) {
+    for (size_t i = s.points.size() / 12; i < s.points.size(); ++i) limit = std::max(limit, s.points[i].y * 1.02);
+  }
   const ChartSpec spec{
       .label = "Training loss by step", .x_title = "step", .y_title = "loss, nats per token", .y_limit = limit};
   return pair(charts(spec, series, runs, colors), table({"run", "steps", "first", "first half", "last tenth"}, rows));

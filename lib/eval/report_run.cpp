@@ -102,7 +102,8 @@ void read_validation(const std::string& path, ReportRun& run) {
   read_steps(path, [&](const Json& json, int64_t step, const std::string& name) {
     std::string protocol;
     if (const int64_t tokens = count_of(json, "tokens", name)) protocol = cat(tokens, " tokens");
-    if (const int64_t documents = count_of(json, "documents", name)) protocol += cat(" of ", documents, " documents");
+    if (const int64_t documents = count_of(json, "documents", name))
+      protocol += cat(" of ", documents, documents == 1 ? " document" : " documents");
     if (const int64_t window = count_of(json, "window", name)) protocol += cat(", a window of ", window);
     const double none = std::numeric_limits<double>::quiet_NaN();
     run.validation.push_back({step, json["loss"].is_number() ? json["loss"].get<double>() : none, protocol});
@@ -312,6 +313,20 @@ fs::path model_in(const fs::path& folder) {
   return newest;
 }
 
+/// What a run without a model was to become.
+void read_identity(const Json& identity, const std::string& path, ReportRun& run) {
+  const auto window = [&](const char* key) {
+    const std::string text = text_of(identity, key);
+    if (text.empty() || text.size() > 18 || text.find_first_not_of("0123456789") != std::string::npos)
+      return int64_t{0};
+    const int64_t value = std::stoll(text);
+    check(value <= kMost, kOp, path, ": \"", key, "\" must be at most ", kMost, ", got ", value);
+    return value;
+  };
+  if (const int64_t original = window("original_window")) run.trained_window = original;
+  if (const int64_t target = window("target"); target > run.trained_window) run.target_window = target;
+}
+
 /// run.json, as `ropewalk train` leaves it: facts of the run, and the model's files once it is finished.
 void read_mark(const fs::path& folder, ReportRun& run) {
   RunFacts& f = run.facts;
@@ -326,7 +341,10 @@ void read_mark(const fs::path& folder, ReportRun& run) {
   const Json json = parse_object(read_file(path, limits::evaluation), path);
   if (f.state != RunState::training)
     f.state = json.contains("model") && !json["model"].empty() ? RunState::finished : RunState::stopped;
-  if (!json.contains("facts") || !json["facts"].is_object()) return;
+  if (!json.contains("facts") || !json["facts"].is_object()) {
+    if (json.contains("identity") && json["identity"].is_object()) read_identity(json["identity"], path, run);
+    return;
+  }
   const Json& facts = json["facts"];
   if (const int64_t n = count_of(facts, "parameters", path)) f.parameters = n;
   const double most = static_cast<double>(kMost);

@@ -108,6 +108,8 @@ StageState Comparison::state(const std::string& name) const {
 }
 
 bool Comparison::run() {
+  check_outside(kOp, o_.out, recipe_.base.data);
+  for (const ComparisonEval& e : recipe_.evals) check_outside(kOp, o_.out, e.protocol->options.data);
   make_folder(kOp, o_.out);
   const std::vector<const ComparisonArm*> arms = wanted();
   stage_ = 0, stages_ = arms.size() + 1;
@@ -149,9 +151,8 @@ Progress Comparison::work(const std::string& what) const {
 const std::vector<Document>& Comparison::documents() {
   const std::vector<std::string>& data = recipe_.base.data;
   if (documents_.empty())
-    documents_ = data.empty() || data == std::vector<std::string>{"demo"}
-                     ? make_demo_corpus(recipe_.base.seed, 200, 12000)
-                     : load_corpus(data);
+    documents_ =
+        data.empty() || names_demo_corpus(data) ? make_demo_corpus(recipe_.base.seed, 200, 12000) : load_corpus(data);
   return documents_;
 }
 

@@ -360,8 +360,10 @@ class Reader {
     for (const ComparisonArm& other : out_.arms) {
       require(other.name != name, section, "there are two arms '", name, "'");
     }
-    require(is_folder_name(name) && name != "base" && name != "tokenizer" && name != "text", section, "'", name,
-            "' cannot be an arm's name: it is a folder's");
+    static const std::set<std::string> taken = {"base",        "tokenizer",   "text",       "table.md",    "table.csv",
+                                                "table.jsonl", "report.html", "report.csv", "report.jsonl"};
+    require(is_folder_name(name) && !taken.count(name), section, "'", name,
+            "' cannot be an arm's name: it is a folder's, beside base, tokenizer, text, the tables and the report");
     ComparisonArm arm{name, family, {}, false, settings_of(items)};
     const auto tokens = take(items, "tokens-per-step");
     settle(section, items, arm.train);

@@ -40,6 +40,10 @@ bool is_model_file(const std::string& name) {
   return std::regex_match(name, names);
 }
 
+bool is_tokenizer_file(const std::string& name) {
+  return name == "tokenizer.json" || name == "tokenizer_config.json" || name == "tokenizer.model";
+}
+
 std::vector<std::string> names_in(const std::string& folder, bool (*wanted)(const std::string&)) {
   std::vector<std::string> found;
   std::error_code error;
@@ -55,6 +59,21 @@ bool same_folder(const std::string& a, const std::string& b) {
   std::error_code error;
   if (fs::equivalent(a, b, error)) return true;
   return !a.empty() && !b.empty() && fs::weakly_canonical(a, error) == fs::weakly_canonical(b, error);
+}
+
+/// Whether `path` is the folder or lies in it, links followed.
+bool lies_in(const std::string& path, const std::string& folder) {
+  std::error_code error;
+  const fs::path inner = fs::weakly_canonical(fs::absolute(path, error), error), outer = fs::canonical(folder, error);
+  if (error) return false;
+  return std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
+}
+
+/// Whether `path` is one of the checkpoints in `folder`.
+bool is_checkpoint_of(const std::string& path, const std::string& folder) {
+  std::error_code error;
+  const fs::path at = fs::canonical(path, error);
+  return !error && at.filename().string().starts_with("checkpoint-") && same_folder(at.parent_path().string(), folder);
 }
 
 /// run.json, or null if there is none. Errors: it is there and cannot be read.
@@ -125,6 +144,31 @@ std::string run_maker(const std::string& folder) {
                                                                                  : "";
 }
 
+void check_unclaimed(const std::string& op, const std::string& folder, bool overwrite, bool makes_model) {
+  std::error_code error;
+  check(!fs::exists(folder, error) || fs::is_directory(folder, error), op, "cannot make folder '", folder,
+        "': there is a file of that name");
+  std::vector<std::string> model = names_in(folder, is_model_file), run = names_in(folder, belongs_to_a_run),
+                           words = names_in(folder, is_tokenizer_file);
+  std::erase_if(run, [](const std::string& name) { return is_model_file(name); });
+  const CheckpointScan scan = scan_checkpoints(folder);
+  if (scan.newest || !scan.damaged.empty()) run.emplace_back("checkpoints");
+  check(run.empty(), op, "'", folder, "' holds a run or evaluations (", run.empty() ? "" : run[0],
+        "), which are not replaced: name another --out");
+  check(makes_model || model.empty(), op, "'", folder,
+        "' holds a model, which needs its own tokenizer: name another --out");
+  check(overwrite || (model.empty() && words.empty()), op, "'", folder, "' holds ",
+        model.empty() ? "a tokenizer" : "a model", ": --overwrite replaces what is there, or name another --out");
+}
+
+void check_outside(const std::string& op, const std::string& out, const std::vector<std::string>& texts) {
+  std::error_code error;
+  for (const std::string& text : texts) {
+    check(out.empty() || !fs::is_directory(text, error) || !lies_in(out, text), op, "--out '", out, "' is within '",
+          text, "', which is read as text with all that is in it: name an --out outside of it");
+  }
+}
+
 RunFolder::RunFolder(std::string path, FolderUse use, std::string maker, bool locked)
     : path_(std::move(path)), use_(use), maker_(std::move(maker)), locked_(locked) {}
 
@@ -132,6 +176,8 @@ void RunFolder::check_place(const std::vector<std::string>& sources) const {
   for (const std::string& source : sources) {
     check(!same_folder(path_, source), kOp, "'", path_,
           "' is read by this run and cannot be its --out as well: name another --out");
+    check(use_ != FolderUse::overwrite || !is_checkpoint_of(source, path_), kOp, "--overwrite would remove '", source,
+          "', which is read by this run: name another --out");
   }
   std::error_code error;
   check(!fs::exists(path_, error) || fs::is_directory(path_, error), kOp, "cannot make folder '", path_,

@@ -42,6 +42,14 @@ std::string difference(const Identity& then, const Identity& now);
 /// Who made the run in a folder, as its run.json says; "" if there is none.
 std::string run_maker(const std::string& folder);
 
+/// For what is made elsewhere than by a run. Errors, with how to go on: the folder holds a run or evaluations; a model,
+/// unless another is made (`makes_model`) and `overwrite` is given; a tokenizer without `overwrite`.
+void check_unclaimed(const std::string& op, const std::string& folder, bool overwrite, bool makes_model);
+
+/// Errors: `out` is one of the folders among `texts`, or lies in one. They are read with all that is below them, so the
+/// next start would read the run's own files as text.
+void check_outside(const std::string& op, const std::string& out, const std::vector<std::string>& texts);
+
 /// How a run may use a folder that holds something.
 enum class FolderUse {
   fresh,      // nothing of a run or a model may be there

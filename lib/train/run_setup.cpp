@@ -31,9 +31,7 @@ std::unique_ptr<Tokenizer> choose_tokenizer(const Recipe& recipe) {
 }
 
 /// The built-in stories that a new user trains on: --data demo, or no --data.
-bool is_demo(const Recipe& recipe) {
-  return recipe.data.empty() || (recipe.data.size() == 1 && recipe.data[0] == "demo");
-}
+bool is_demo(const Recipe& recipe) { return recipe.data.empty() || names_demo_corpus(recipe.data); }
 
 TokenCorpus text_of(const Recipe& recipe, const std::vector<Document>& given, const Tokenizer& tokenizer,
                     const TrainCallbacks& callbacks) {
@@ -91,6 +89,41 @@ std::string fp8_layers(const CausalLm& model, int64_t tokens) {
              " tokens a forward", paying < all ? "; the others would gain less than they cost" : "");
 }
 
+/// Settings that were chosen and change nothing, one line each.
+std::vector<std::string> without_effect(const Recipe& recipe, Device device) {
+  static const Recipe defaults;
+  const Schedule &rate = recipe.schedule, &usual = defaults.schedule;
+  std::vector<std::string> out;
+  if (rate.warmup > recipe.steps) {
+    char reached[32];
+    std::snprintf(reached, sizeof reached, "%.3g", rate(recipe.steps - 1));
+    out.push_back(cat("--warmup ", rate.warmup, " is longer than the run of ", recipe.steps,
+                      " steps: the rate ends at ", reached, " and never reaches --lr ", rate.lr));
+  }
+  if (rate.warmup == 0 && rate.warmup_start != usual.warmup_start)
+    out.push_back("--warmup-start has no effect without --warmup");
+  if (rate.kind == "constant" && rate.min_ratio != usual.min_ratio)
+    out.push_back("--min-ratio has no effect on the constant schedule");
+  if (recipe.validate_every > recipe.steps && !recipe.validation.empty())
+    out.push_back(cat("--validate-every ", recipe.validate_every, " is beyond the run of ", recipe.steps,
+                      " steps: it is validated at the end alone"));
+  if (!device.is_cuda() && recipe.eager) out.push_back("--eager has no effect on the CPU");
+  if (!device.is_cuda() && recipe.fast_atomics) out.push_back("--fast-atomics has no effect on the CPU");
+  return out;
+}
+
+/// The base's files may be gone when the run ends.
+DType saved_dtype(const Recipe& recipe) {
+  if (recipe.save_dtype != "auto") return recipe.save_dtype == "bf16" ? DType::bf16 : DType::f32;
+  if (recipe.from.empty()) return DType::f32;
+  const auto json = nlohmann::json::parse(read_file(model_folder(recipe.from) + "/config.json", limits::config),
+                                          nullptr, /*allow_exceptions=*/false);
+  for (const char* key : {"torch_dtype", "dtype"}) {
+    if (json.is_object() && json.contains(key) && json[key] == "bfloat16") return DType::bf16;
+  }
+  return DType::f32;
+}
+
 BatchShare share_of(const Recipe& recipe, const Communicator* comm) {
   const int64_t ranks = comm ? comm->size() : 1;
   check(recipe.batch % ranks == 0, kOp, "--batch ", recipe.batch, " does not divide by ", ranks, " ranks");
@@ -142,6 +175,8 @@ RunSetup set_up_run(const Recipe& recipe, const TrainPlace& place, const TrainCa
   const int64_t vocabulary = s.plan.model.vocab_size;
   s.tokenizer->fit_model(vocabulary);
   s.dtype = recipe.dtype == "bf16" || (recipe.dtype == "auto" && place.device.is_cuda()) ? DType::bf16 : DType::f32;
+  s.save_dtype = saved_dtype(recipe);
+  for (const std::string& line : without_effect(recipe, place.device)) notice(callbacks, line);
   check(!recipe.small_state || s.dtype == DType::bf16, kOp, "--small-state needs --dtype bf16, got ", s.dtype);
   check(!recipe.small_state || make_rope_scaling(s.plan.model.rope)->parameter_specs().empty(), kOp,
         "--small-state: the frequencies that ", s.plan.model.rope.rope_type(),
@@ -166,17 +201,6 @@ RunSetup set_up_run(const Recipe& recipe, const TrainPlace& place, const TrainCa
   s.identity = identify(recipe, s, validation ? &*validation : nullptr);
   if (!root) s.validation.reset();
   return s;
-}
-
-DType saved_dtype(const Recipe& recipe) {
-  if (recipe.save_dtype != "auto") return recipe.save_dtype == "bf16" ? DType::bf16 : DType::f32;
-  if (recipe.from.empty()) return DType::f32;
-  const auto json = nlohmann::json::parse(read_file(model_folder(recipe.from) + "/config.json", limits::config),
-                                          nullptr, /*allow_exceptions=*/false);
-  for (const char* key : {"torch_dtype", "dtype"}) {
-    if (json.is_object() && json.contains(key) && json[key] == "bfloat16") return DType::bf16;
-  }
-  return DType::f32;
 }
 
 }  // namespace rw

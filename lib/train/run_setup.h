@@ -19,6 +19,7 @@ struct RunSetup {
   RunPlan plan;
   std::optional<int32_t> bos;
   DType dtype = DType::f32;
+  DType save_dtype = DType::f32;  // of the weights that the run leaves: --save-dtype, or that of the base's files
   TokenCorpus corpus;
   std::unique_ptr<Loader> loader;
   std::optional<Validation> validation;  // on rank 0
@@ -31,8 +32,5 @@ std::vector<std::string> sources_of(const Recipe& recipe);
 
 /// Errors: Trainer's.
 RunSetup set_up_run(const Recipe& recipe, const TrainPlace& place, const TrainCallbacks& callbacks);
-
-/// The dtype of the weights that the run leaves: --save-dtype, or that of the base's files.
-DType saved_dtype(const Recipe& recipe);
 
 }  // namespace rw

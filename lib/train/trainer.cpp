@@ -52,6 +52,8 @@ FolderUse use_of(const Recipe& recipe) {
 std::optional<RunFolder> checked_folder(const Recipe& recipe, const TrainPlace& place) {
   check_settings(recipe);
   if (recipe.out.empty() || (place.ranks && !place.ranks->root())) return std::nullopt;
+  check_outside(kOp, recipe.out, recipe.data);
+  check_outside(kOp, recipe.out, recipe.validation);
   RunFolder folder(recipe.out, use_of(recipe), place.maker, place.locked);
   folder.check_place(sources_of(recipe));
   return folder;
@@ -210,7 +212,19 @@ class Trainer::Run {
     stopped_ = stop && state_.step < recipe_.steps;
     const bool saves = recipe_.save_every > 0 || recipe_.save_minutes > 0;
     const bool by_step = recipe_.save_every > 0 && state_.step % recipe_.save_every == 0;
-    if (by_step || by_time || stopped_ || (saves && state_.step == recipe_.steps)) save();
+    if (saves && state_.step == recipe_.steps) save_last();
+    else if (by_step || by_time || stopped_) save();
+  }
+
+  /// The last checkpoint is larger than the model: where there is no room for it, there may be for the model.
+  void save_last() {
+    while (step_->pending() > 0) look();
+    try {
+      save();
+    } catch (const Error& e) {
+      if (comm_) throw;
+      unsaved_ = e.what();
+    }
   }
 
   bool validation_due() const {
@@ -301,18 +315,30 @@ class Trainer::Run {
     result_.steps = state_.step;
     result_.tokens = state_.tokens;
     result_.seconds = state_.seconds;
-    if (folder_) write_cost();
-    if (stopped_) return;
+    if (stopped_) {
+      if (folder_) write_cost();
+      return;
+    }
     if (parallel_) parallel_->gather_master();
     if (folder_) {
       check_finite(model_.arena(), kOp);
-      folder_->put_model([&](const std::string& beside) {
-        setup_.tokenizer->save(beside);
-        save_hf(beside, model_, {.dtype = saved_dtype(recipe_)});
-      });
+      put_model();
+      write_cost();
       folder_->finish(setup_.identity, facts());
     }
     if (!validations_ || validations_->last_step() < state_.step) validate();
+    check(unsaved_.empty(), kOp, "the model is saved in '", recipe_.out, "', its last checkpoint is not: ", unsaved_);
+  }
+
+  void put_model() const {
+    try {
+      folder_->put_model([&](const std::string& beside) {
+        setup_.tokenizer->save(beside);
+        save_hf(beside, model_, {.dtype = setup_.save_dtype});
+      });
+    } catch (const Error& e) {
+      fail(kOp, "the model is not saved: ", e.what(), "; ", kept());
+    }
   }
 
   std::string facts() const {
@@ -371,6 +397,7 @@ class Trainer::Run {
   TrainerState state_;
   std::optional<MetricsFile> metrics_, validations_;
   TrainResult result_;
+  std::string unsaved_;                             // why the checkpoint of the last step is not written
   double start_ = 0, previous_ = 0, saved_at_ = 0;  // when the process began, the last result came, the last save was
   double earlier_seconds_ = 0, validating_ = 0;     // of training in earlier processes; of validation in this one
   bool stopped_ = false;

@@ -166,6 +166,15 @@ TEST_CASE("Recipes that make no sense are refused in one line before anything is
   refuses(kEval + "[arms.a]\nmethod = \"pi\"\nscaling = \"yarn\"\ntarget = 1024\n", "linear");
   refuses(kEval + "[arms.a]\nsteps = 0\n", "needs a scaling");
   refuses(kEval + "[arms.base]\nmethod = \"pi\"\ntarget = 1024\n", "cannot be an arm's name");
+  for (const std::string name : {"..", ".", ".hidden", "../x", "a/b", "/tmp/x", "a b", "", "tokenizer", "text",
+                                 "table.md", "table.csv", "report.html", "report.jsonl"})
+    refuses(kEval + "[arms.\"" + name + "\"]\nmethod = \"pi\"\ntarget = 1024\n", "cannot be an arm's name");
+  const std::string grid =
+      kEval + "[arms.a]\nmethod = \"pi\"\ntarget = [1024, 2048]\nlr = [1e-3, 2e-3]\nseeds = [1, 2]\n";
+  refuses(grid, "more than 7 arms: --max-arms allows more", "--max-arms 7");
+  refuses(grid, "more than 3 arms", "--max-arms 3 --max-seeds 1");
+  refuses(kEval + "[arms.a]\nmethod = \"pi\"\ntarget = []\n", "empty list");
+  refuses(kEval, "--max-arms must be", "--max-arms 0");
   refuses(kEval + "lr = 1\n", "'lr'");
   refuses("lr = 1\n" + kEval, "outside a section");
   refuses("include = \"none.toml\"\n" + kEval, "none.toml");

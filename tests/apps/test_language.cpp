@@ -52,6 +52,19 @@ TEST_CASE("Ranges and types are said in words, with an upper bound for threads")
       has(error_of("eval ppl --model x --data y --weighting none"), "--weighting must be token or window, got 'none'"));
   CHECK(has(error_of("demo --steps 0"), "--steps must be above 0, got 0"));
   CHECK(has(error_of("generate --model x --tokens many"), "--tokens expects a whole number, got 'many'"));
+  CHECK(has(error_of("train --out x --batch 2 --batch 4"), "--batch takes one value, got 2"));
+}
+
+TEST_CASE("A key of a --config file that no option has is named, with the nearest one") {
+  const test::TempDir dir;
+  const auto refusal = [&](const std::string& text) {
+    write(dir.path("c.toml"), text);
+    return error_of("train --out '" + dir.path("o") + "' --config '" + dir.path("c.toml") + "'");
+  };
+  CHECK(has(refusal("[train]\nsteps = 3\nwidow = 4\n"), "unknown key 'widow' in [train]; did you mean window?"));
+  CHECK(has(refusal("[train]\nzzzzzzzzzz = 4\n"), "unknown key 'zzzzzzzzzz' in [train]"));
+  CHECK(has(refusal("[train]\nsteps = 3\n[arms.x]\nsteps = 4\n"), "section [arms"));
+  CHECK(has(refusal("stepz = 3\n"), "unknown key 'stepz' outside of a section"));
 }
 
 TEST_CASE("Help lists common options first and names no types") {
@@ -115,6 +128,15 @@ TEST_CASE("An evaluation says what it will read, and its file what was measured"
   CHECK(stale.code == 0);
   CHECK(has(stale.err, "other weights"));
   CHECK_FALSE(has(rw::read_file(dir.path("s.html")), "Perplexity by window"));
+}
+
+TEST_CASE("A window beyond every document is said in the line that says what is read") {
+  const test::TempDir dir;
+  make_model(dir);
+  const std::string eval =
+      "eval ppl --model '" + dir.path("m") + "' --data '" + dir.path("t.txt") + "' --max-tokens 99 ";
+  CHECK(has(ropewalk(eval + "--window 16,101").err, "a window of 101 is longer than every document"));
+  CHECK_FALSE(has(ropewalk(eval + "--window 16,100").err, "longer than every document"));
 }
 
 TEST_CASE("Evaluations replace nothing but evaluations, and keep the mode of the file") {

@@ -80,6 +80,9 @@ TEST_CASE("a refused start changes nothing: another run, a mistyped path, an opt
   const std::string extend = "--quiet train " + f.data() + "--from '" + f.dir.path("base") + "' --steps 2 --batch 2 ";
   f.refuses(extend + f.out("base") + "--method pi --target 64", "read by this run");
   f.refuses(extend + f.out("base") + "--method pi --target 64 --overwrite", "read by this run");
+  const std::string of_checkpoint = "--quiet train " + f.data() + "--from '" + f.dir.path("base/checkpoint-000008");
+  f.refuses(of_checkpoint + "' --steps 2 --batch 2 " + f.out("base") + "--overwrite", "would remove");
+  f.refuses(of_checkpoint + "/' --steps 2 --batch 2 " + f.out("base/../base") + "--overwrite", "would remove");
   f.refuses(extend + f.out("x") + "--method pi --target 64 --layers 3", "--layers has no effect");
   f.refuses(extend + f.out("x") + "--method pi --target 64 --window 32", "--window has no effect");
   f.refuses(extend + f.out("x") + "--method pose --target 64 --window 0 --mask-seams --validate-every 3",
@@ -168,6 +171,20 @@ TEST_CASE("SIGINT and SIGTERM finish the step, save, say how to go on, and the r
           rw::read_file(f.dir.path("whole/model.safetensors")));
     CHECK(lines_of(f.dir.path(out + "/metrics.jsonl")).size() == 1500);
   }
+}
+
+TEST_CASE("a second signal stops a run at once, in the middle of a step") {
+  const Finished f;
+  // One step of a million forwards: it has an end only by the second signal.
+  const std::string err = "'" + f.dir.path("err") + "'", run = f.train("o", "--steps 2 --accumulate 1000000");
+  write(f.dir.path("s.sh"), std::string("OMP_NUM_THREADS=1 '") + ROPEWALK_BINARY_DIR + "/bin/ropewalk' " +
+                                run.substr(run.find("train")) + " 2>" + err + " & p=$!; until grep -q parameters " +
+                                err + "; do kill -0 $p || exit 9; sleep 0.01; done; " +
+                                "kill -INT $p; until grep -q 'stopping after' " + err +
+                                "; do kill -0 $p || exit 8; sleep 0.01; done; " + "kill -INT $p; wait $p");
+  const int status = std::system(("bash '" + f.dir.path("s.sh") + "' >/dev/null").c_str());
+  CHECK(WEXITSTATUS(status) == 130);
+  CHECK(rw::read_file(f.dir.path("err")).find("stopped at once; ") != std::string::npos);
 }
 
 TEST_CASE("documents that are too short are named with their share, and a run without --data says what it reads") {
@@ -284,6 +301,122 @@ TEST_CASE("--content-windows 0 takes text from the whole document") {
   const auto whole = losses("c0", "0");
   CHECK(whole != losses("c1", "1"));
   CHECK(whole == losses("c9", "100000"));
+}
+
+TEST_CASE("settings that change nothing here are said, one line each") {
+  const test::TempDir dir;
+  int runs = 0;
+  const auto said = [&](const std::string& options) {
+    return ropewalk("--quiet --device cpu train --data demo --out '" + dir.path(std::to_string(++runs)) + "'" + kShape +
+                    "--steps 4 " + options)
+        .err;
+  };
+  CHECK(said("--warmup 4 --warmup-start 0.5").empty());
+  CHECK(said("--warmup 5").find("--warmup 5 is longer than the run of 4 steps: the rate ends at 0.0008") !=
+        std::string::npos);
+  CHECK(said("--warmup-start 0.5").find("--warmup-start has no effect") != std::string::npos);
+  CHECK(said("--schedule constant --min-ratio 0.5").find("--min-ratio has no effect") != std::string::npos);
+  CHECK(said("--schedule constant").empty());
+  CHECK(said("--eager").find("--eager has no effect") != std::string::npos);
+  CHECK(said("--fast-atomics").find("--fast-atomics has no effect") != std::string::npos);
+  CHECK(said("--validation demo --validate-every 5").find("at the end alone") != std::string::npos);
+  CHECK(said("--validation demo --validate-every 4").empty());
+}
+
+TEST_CASE("a run within the text that it reads is refused: its own files would be text to the next start") {
+  const Finished f;
+  fs::create_directories(f.dir.path("text"));
+  fs::rename(f.dir.path("t.txt"), f.dir.path("text/t.txt"));
+  fs::create_directory_symlink(f.dir.path("text"), f.dir.path("link"));
+  write(f.dir.path("other.txt"), text_of(3000));
+  write(f.dir.path("r.toml"), "[eval.ppl]\nwindow = [32]\ndata = \"" + f.dir.path("text") + "\"\n");
+  const std::string data = " --data '" + f.dir.path("text") + "' ",
+                    other = " --data '" + f.dir.path("other.txt") + "' ";
+  for (const std::string out : {"text", "text/run", "text/a/b", "link/run", "text/../text/run"}) {
+    f.refuses("--quiet train" + data + f.out(out) + kShape + "--steps 1", "is within");
+    f.refuses(
+        "--quiet train" + other + "--validation '" + f.dir.path("text") + "' " + f.out(out) + kShape + "--steps 1",
+        "is within");
+    f.refuses("--quiet tokenizer train --vocab 300" + data + f.out(out), "is within");
+    f.refuses("--quiet compare '" + f.dir.path("r.toml") + "' " + f.out(out), "is within");
+  }
+  CHECK(ropewalk("--quiet train" + data + f.out("textile") + kShape + "--steps 1").code == 0);
+  CHECK(ropewalk("--quiet train" + other + f.out("base/long") + "--from '" + f.dir.path("base") +
+                 "' --method pi --target 64 --batch 2 --steps 1")
+            .code == 0);
+}
+
+TEST_CASE("a disk without room for the last checkpoint still gets the model, and the command says what is missing") {
+  const Finished f;
+  // The moments take 66 KB, the weights 33.
+  write(f.dir.path("s.sh"), std::string("trap '' XFSZ; ulimit -f 48; OMP_NUM_THREADS=2 '") + ROPEWALK_BINARY_DIR +
+                                "/bin/ropewalk' " + f.train("o", "--save-every 0") + " 2>'" + f.dir.path("err") + "'");
+  const int status = std::system(("bash '" + f.dir.path("s.sh") + "' >/dev/null").c_str());
+  CHECK(WEXITSTATUS(status) == 2);
+  const std::string err = rw::read_file(f.dir.path("err"));
+  CAPTURE(err);
+  CHECK(err.find("its last checkpoint is not") != std::string::npos);
+  CHECK(rw::read_file(f.dir.path("o/model.safetensors")) == rw::read_file(f.dir.path("base/model.safetensors")));
+  CHECK(ropewalk(f.train("o", "--save-every 0 --resume")).out.find("is finished") != std::string::npos);
+}
+
+TEST_CASE("a base that is gone when the run ends is not missed") {
+  const Finished f;
+  rw::Recipe recipe;
+  recipe.data = {f.dir.path("t.txt")}, recipe.from = f.dir.path("base"), recipe.out = f.dir.path("long");
+  recipe.method = "pi", recipe.target = 64, recipe.steps = 2, recipe.batch = 2;
+  rw::Trainer trainer(recipe, {});
+  fs::remove_all(f.dir.path("base"));
+  CHECK(trainer.run().steps == 2);
+  CHECK(fs::exists(f.dir.path("long/config.json")));
+}
+
+TEST_CASE("convert and tokenizer train replace no model and no tokenizer that is there") {
+  const Finished f;
+  REQUIRE(ropewalk(f.train("other", "--seed 9")).code == 0);
+  const std::string convert = "--quiet convert hf '" + f.dir.path("base") + "' ",
+                    train = "--quiet tokenizer train --vocab 300 " + f.data();
+  f.refuses(convert + f.out("other"), "holds a run");
+  f.refuses(convert + f.out("other") + "--overwrite", "holds a run");
+  REQUIRE(ropewalk("--quiet convert hf '" + f.dir.path("other") + "' " + f.out("copy")).code == 0);
+  f.refuses(convert + f.out("copy"), "holds a model: --overwrite");
+  f.refuses(convert + f.out("base"), "is what is converted");
+  f.refuses(convert + f.out("base") + "--overwrite", "is what is converted");
+  f.refuses(convert + f.out("t.txt"), "there is a file of that name");
+  f.refuses("--quiet convert freeze --length 16 --model '" + f.dir.path("base") + "' " + f.out("copy"), "--overwrite");
+  f.refuses(train + f.out("base") + "--overwrite", "holds a run");
+  f.refuses(train + f.out("copy") + "--overwrite", "needs its own tokenizer");
+  REQUIRE(ropewalk(train + f.out("tok")).code == 0);
+  f.refuses(train + f.out("tok"), "holds a tokenizer");
+  f.refuses(convert + f.out("tok"), "holds a tokenizer");
+  const auto before = contents(f.dir.path("tok"));
+  REQUIRE(ropewalk(train + f.out("tok") + "--overwrite").code == 0);
+  CHECK(contents(f.dir.path("tok")) == before);
+  write(f.dir.path("copy/model.safetensors.index.json"), "of shards that are gone");
+  write(f.dir.path("copy/notes.txt"), "mine");
+  REQUIRE(ropewalk(convert + f.out("copy") + "--overwrite").code == 0);
+  CHECK(rw::read_file(f.dir.path("copy/model.safetensors")) == rw::read_file(f.dir.path("base/model.safetensors")));
+  CHECK_FALSE(fs::exists(f.dir.path("copy/model.safetensors.index.json")));
+  CHECK(fs::exists(f.dir.path("copy/notes.txt")));
+}
+
+TEST_CASE("demo names the built-in stories wherever text is read, and never a folder of that name") {
+  const test::TempDir dir;
+  REQUIRE(ropewalk("--quiet train --data demo --validation demo --out '" + dir.path("m") + "'" + kShape + "--steps 1")
+              .code == 0);
+  CHECK(lines_of(dir.path("m/validation.jsonl")).back().at("documents") == 6);
+  CHECK(ropewalk("--quiet eval ppl --data demo --max-tokens 40 --model '" + dir.path("m") + "'").code == 0);
+  CHECK(ropewalk("--quiet tokenizer train --data demo --vocab 300 --out '" + dir.path("tok") + "'").code == 0);
+  fs::create_directories(dir.path("here/demo"));
+  for (const std::string verb : {"train --out o" + kShape, std::string("tokenizer train --vocab 300 --out o"),
+                                 "eval ppl --model '" + dir.path("m") + "'"}) {
+    write(dir.path("s.sh"), "cd '" + dir.path("here") + "'; '" + ROPEWALK_BINARY_DIR + "/bin/ropewalk' --quiet " +
+                                verb + " --data demo 2>'" + dir.path("err") + "'");
+    const int status = std::system(("bash '" + dir.path("s.sh") + "' >/dev/null").c_str());
+    CAPTURE(verb);
+    CHECK(WEXITSTATUS(status) == 2);
+    CHECK(rw::read_file(dir.path("err")).find("./demo") != std::string::npos);
+  }
 }
 
 TEST_CASE("the demo trains, extends, evaluates and reports") {

@@ -168,6 +168,23 @@ TEST_CASE("A stale evaluation, a run without a model and a lost loss are said on
   const std::string other = report_html({load_run(stopped.path())});
   CHECK(other.find("stopped after step 2 of 9, no model") != std::string::npos);
   CHECK(other.find("not a number at step 1") != std::string::npos);
+  const Run failed({{"metrics.jsonl", kStep},
+                    {"recipe.toml", "steps = 9\nmethod = \"pose\"\ntarget = 256\n"},
+                    {"run.json", R"({"identity": {"original_window": "64", "target": "256"}})"}});
+  CHECK(load_run(failed.path()).trained_window == 64);
+  CHECK(report_html({load_run(failed.path())}).find("64 → 256") != std::string::npos);
+}
+
+TEST_CASE("A curve of losses has no gaps: what is above the picture comes in from its edge") {
+  ReportRun run;
+  run.name = "noisy";
+  for (int64_t step = 0; step < 36; ++step) run.loss.push_back({step, step < 2 ? 9.0 : step % 5 == 0 ? 3.0 : 2.0});
+  const std::string html = report_html({run});
+  const size_t at = html.find(" d=\"", html.find("class=\"line"));
+  REQUIRE(at != std::string::npos);
+  const std::string path = html.substr(at + 4, html.find('"', at + 4) - at - 4);
+  CHECK(count(path, "M") == 1);
+  CHECK(count(path, "L") == 34);  // from the edge to the 34 steps below it
 }
 
 TEST_CASE("An evaluation that was written anywhere is found when it is named") {
