@@ -136,11 +136,7 @@ void add_model(CLI::App& app, std::string& path) {
 
 void add_rope(CLI::App& app, std::string& rope) {
   app.add_option_function<std::string>(
-      "--rope,--scaling",
-      [&rope](const std::string& text) {
-        const bool name = text.find_first_not_of("abcdefghijklmnopqrstuvwxyz_0123456789") == std::string::npos;
-        rope = name && !text.empty() && text != "null" ? "{\"rope_type\":\"" + text + "\"}" : text;
-      },
+      "--rope,--scaling", [&rope](const std::string& text) { rope = rope_json_of(text); },
       "another rope_scaling for this call: a kind, or a JSON object like {\"rope_type\":\"linear\",\"factor\":8}");
 }
 

@@ -151,6 +151,11 @@ MethodText method_to_text(const Method& method) {
   return text;
 }
 
+std::string rope_json_of(const std::string& text) {
+  const bool name = text.find_first_not_of("abcdefghijklmnopqrstuvwxyz_0123456789") == std::string::npos;
+  return name && !text.empty() && text != "null" ? "{\"rope_type\":\"" + text + "\"}" : text;
+}
+
 void apply_rope_json(ModelConfig& config, const std::string& rope_json) {
   if (!rope_json.empty()) config.rope = rope_recipe_from_json(config.rope, rope_json);
 }

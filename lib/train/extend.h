@@ -56,6 +56,8 @@ Method method_from_text(const MethodText& text, const ModelConfig& base);
 /// Errors: a sampler or a kind that is not known by name.
 MethodText method_to_text(const Method& method);
 
+/// The rope_scaling object of what a user names: a kind, {"rope_type": kind}, or an object, which stays as it is.
+std::string rope_json_of(const std::string& text);
 /// Replaces config.rope by a rope_scaling object; the window of pre-training is kept.
 void apply_rope_json(ModelConfig& config, const std::string& rope_json);
 
