@@ -140,11 +140,7 @@ void add_model(CLI::App& app, std::string& path) {
 
 void add_rope(CLI::App& app, std::string& rope) {
   app.add_option_function<std::string>(
-      "--rope,--scaling",
-      [&rope](const std::string& text) {
-        const bool name = text.find_first_not_of("abcdefghijklmnopqrstuvwxyz_0123456789") == std::string::npos;
-        rope = name && !text.empty() && text != "null" ? "{\"rope_type\":\"" + text + "\"}" : text;
-      },
+      "--rope,--scaling", [&rope](const std::string& text) { rope = rope_json_of(text); },
       "another rope_scaling for this call: a kind, or a JSON object like {\"rope_type\":\"linear\",\"factor\":8}");
 }
 
@@ -155,9 +151,8 @@ void add_fast_atomics(CLI::App& app, bool& on) {
 
 std::unique_ptr<CausalLm> load_model(const std::string& path, const Globals& globals, const std::string& rope_json,
                                      DType dtype) {
-  const LoadOptions options{.compute = dtype, .device = use(globals), .adjust = [&](ModelConfig& c) {
-                              if (!rope_json.empty()) c = extend_untrained(c, {.rope_json = rope_json}, 0).config;
-                            }};
+  const LoadOptions options{
+      .compute = dtype, .device = use(globals), .adjust = [&](ModelConfig& c) { apply_rope_json(c, rope_json); }};
   return is_gguf_path(path) ? load_gguf_model(GgufFile(path), options) : load_hf(model_folder(path), options);
 }
 

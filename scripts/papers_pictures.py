@@ -78,4 +78,53 @@ def points(d: Data, arms: Sequence[tuple[str, str]],
     return [(label, [(x, y) for x, y in of(arm) if y is not None]) for label, arm in found if arm]
 
 
-PICTURES: dict[str, Callable[[Data], str]] = {"perplexity.svg": perplexity, "passkey.svg": passkey}
+# --- the README's picture: everything on a log axis, and beside it the band in which the extended models lie
+
+PANELS = ((52, 300), (352, 600))  # left and right edge in pixels
+BAND = (29.0, 35.0)
+MARKS = ("M-4,0h8M0,-4v8", "M-3,-3h6v6h-6z", "M0,-4l4,7h-8z", "M-3.5,0a3.5,3.5 0 1,0 7,0a3.5,3.5 0 1,0 -7,0",
+         "M0,-4.5l4.5,4.5l-4.5,4.5l-4.5,-4.5z", "M-3,-3l6,6M3,-3l-6,6", "M0,4l4,-7h-8z")
+
+
+def panel(edges: tuple[int, int], name: str, title: str, windows: Sequence[int], ticks: Sequence[tuple[float, str]],
+          share: Callable[[float], float], series: Sequence[Series]) -> list[str]:
+    """One pair of axes; what leaves it is cut off at its frame."""
+    left, right = edges
+    low, high = math.log2(windows[0]), math.log2(windows[-1])
+    at_x = lambda x: left + (right - left) * (math.log2(x) - low) / (high - low)  # noqa: E731
+    at_y = lambda y: BOTTOM - (BOTTOM - TOP) * share(y)  # noqa: E731
+    out = [f'<text x="{left}" y="28" font-size="13">{title}</text>',
+           f'<clipPath id="{name}"><rect x="{left - 5}" y="{TOP}" width="{right - left + 10}" height="{BOTTOM - TOP + 5}"/></clipPath>']
+    for value, text in ticks:
+        out.append(f'<line x1="{left}" y1="{at_y(value):.1f}" x2="{right}" y2="{at_y(value):.1f}" stroke="#ddd"/>'
+                   f'<text x="{left - 6}" y="{at_y(value) + 4:.1f}" text-anchor="end">{text}</text>')
+    out += [f'<text x="{at_x(x):.1f}" y="368" text-anchor="middle">{x if x < 1024 else f"{x // 1024}k"}</text>' for x in windows]
+    out.append(f'<text x="{(left + right) / 2:.1f}" y="390" text-anchor="middle">window, tokens</text><g clip-path="url(#{name})">')
+    for (_, points), colour, mark in zip(series, COLOURS, MARKS):
+        dots = [(f"{at_x(x):.1f}", f"{at_y(y):.1f}") for x, y in points]
+        out.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.6" points="' + " ".join(f"{x},{y}" for x, y in dots) + '"/>')
+        out += [f'<path transform="translate({x},{y})" d="{mark}" fill="none" stroke="{colour}" stroke-width="1.6"/>' for x, y in dots]
+    return out + ["</g>"]
+
+
+def readme(d: Data) -> str:
+    arms = [("the base, as it is", "base"), ("PI, s = 16", pi(d, 16)), ("direct, to 2048", direct(d, 4)),
+            ("PoSE, linear, s = 32", pose(d, 32)), ("PoSE, YaRN, s = 32", pose(d, 32, "yarn")),
+            ("E2-LLM, G = 16", "e2-max-factor16"), ("CLEX", "clex")]
+    windows = [d.L << i for i in range(6)]
+    ppl: Callable[[Arm, int], Optional[float]] = lambda arm, w: arm.ppl(w)  # noqa: E731
+    series = points(d, arms, lambda arm: [(w, ppl(arm, w)) for w in windows])
+    wide = lambda y: math.log(y / 24) / math.log(4000 / 24)  # noqa: E731
+    near = lambda y: (y - BAND[0]) / (BAND[1] - BAND[0])  # noqa: E731
+    out = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 820 400" font-family="sans-serif" font-size="12">',
+           DARK.replace("text:not([fill])", "text"), '<rect width="100%" height="100%" fill="#fff"/>']
+    out += panel(PANELS[0], "all", "perplexity, log axis", windows, [(t, str(t)) for t in (25, 50, 100, 200, 400, 800, 1600, 3200)], wide, series)
+    out += panel(PANELS[1], "band", "the same from 29 to 35", windows, [(t, str(t)) for t in range(29, 36)], near, series)
+    for i, ((label, _), colour, mark) in enumerate(zip(series, COLOURS, MARKS)):
+        y = 60 + 26 * i
+        out.append(f'<path transform="translate(632,{y})" d="{mark}" fill="none" stroke="{colour}" stroke-width="1.6"/>'
+                   f'<text x="646" y="{y + 4}">{label}</text>')
+    return "\n".join(out + ["</svg>"]) + "\n"
+
+
+PICTURES: dict[str, Callable[[Data], str]] = {"perplexity.svg": perplexity, "passkey.svg": passkey, "readme.svg": readme}

@@ -1,107 +1,46 @@
-// The C API: every function translates its arguments, calls the C++ library inside guarded(), and turns exceptions into
-// a status and a message.
+// The C API: models, tokens, generation. Every function translates its arguments, calls the C++ library inside
+// guarded(), and turns exceptions into a status and a message.
 #include "ropewalk.h"
 
-#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <new>
 
-#include "data/tokenizer.h"
+#include "capi/detail.h"
 #include "nn/generate.h"
+#include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
 #include "nn/io/llama2c.h"
 #include "tensor/threads.h"
-
-struct ropewalk_model {
-  std::unique_ptr<rw::CausalLm> llama;
-  std::unique_ptr<rw::Tokenizer> tokenizer;
-};
+#include "train/extend.h"
 
 namespace rw {
 namespace {
 
-/// An argument that the header forbids.
-class BadArgument : public Error {
- public:
-  using Error::Error;
-};
-
 /// A fixed buffer: reporting that memory ran out must not ask for memory.
 thread_local char last_error[1024] = "";
 
-ropewalk_status failed(ropewalk_status status, const char* why) noexcept {
-  std::strncpy(last_error, why, sizeof last_error - 1);
-  return status;
-}
-
-template <class F>
-ropewalk_status guarded(F&& f) noexcept {
-  try {
-    return f();
-  } catch (const BadArgument& e) {
-    return failed(ROPEWALK_ERROR_ARGUMENT, e.what());
-  } catch (const OutOfMemory& e) {
-    return failed(ROPEWALK_ERROR_MEMORY, e.what());
-  } catch (const std::bad_alloc&) {
-    return failed(ROPEWALK_ERROR_MEMORY, "[capi] out of host memory");
-  } catch (const Error& e) {
-    return failed(ROPEWALK_ERROR_INPUT, e.what());
-  } catch (const std::exception& e) {
-    return failed(ROPEWALK_ERROR_INTERNAL, e.what());
-  } catch (...) {
-    return failed(ROPEWALK_ERROR_INTERNAL, "[capi] an exception of unknown type, from a callback perhaps");
-  }
-}
-
-template <class... Parts>
-void require(bool ok, const char* function, const Parts&... message) {
-  if (!ok) throw BadArgument(cat("[", function, "] ", message...));
-}
-
-/// `given` in the layout of this library: what an older caller does not know keeps its default; what a newer caller
-/// knows beyond it must be zero.
-template <class Options>
-Options read_options(const Options* given, Options options, const char* function) {
-  if (given == nullptr) return options;
-  constexpr size_t kLargest = 4096;  // a size that was never set must not walk through memory
-  require(given->size > sizeof given->size && given->size <= kLargest, function, "options.size is ", given->size,
-          "; set it to sizeof the struct");
-  require(given->size % alignof(Options) == 0, function, "options.size is ", given->size,
-          ", which ends within a field; set it to sizeof the struct");
-  const auto* bytes = reinterpret_cast<const char*>(given);
-  for (size_t i = sizeof options; i < given->size; ++i)
-    require(bytes[i] == 0, function, "options of ", given->size, " bytes ask for what this version does not know");
-  std::memcpy(static_cast<void*>(&options), bytes, std::min(given->size, sizeof options));
-  return options;
-}
-
 void load(const std::string& path, const ropewalk_load_options& options, ropewalk_model& model) {
   const Device device = parse_device(options.device ? options.device : "auto");
+  use_device(device);
+  const std::string rope = options.rope ? rope_json_of(options.rope) : "";
   const DType dtype = device.is_cuda() ? DType::bf16 : DType::f32;
   std::string tokenizer = options.tokenizer ? options.tokenizer : path;
   if (path.ends_with(".bin")) {
     if (!options.tokenizer)
       tokenizer = (std::filesystem::path(path).parent_path() / "tokenizer.bin").lexically_normal().string();
-    model.llama = load_llama2c(path, dtype, device);
+    model.lm = load_llama2c(path, dtype, device);
+    ModelConfig config = model.lm->config();
+    apply_rope_json(config, rope);
+    if (!rope.empty()) model.lm->set_rope(config.rope);
   } else {
-    model.llama = load_hf(path, {.compute = dtype, .device = device, .adjust = {}, .seed = 0});
+    const std::string folder = model_folder(path);
+    if (!options.tokenizer) tokenizer = folder;
+    model.lm = load_hf(
+        folder, {.compute = dtype, .device = device, .adjust = [&](ModelConfig& c) { apply_rope_json(c, rope); }});
   }
   model.tokenizer = load_tokenizer(tokenizer);
-  model.llama->use_compact_weights();
-}
-
-/// Copies out if it fits; writes the size in any case.
-template <class T, class Container>
-ropewalk_status give(const Container& from, T* to, size_t capacity, size_t* count, const char* function) {
-  *count = from.size();
-  if (from.size() > capacity) {
-    failed(ROPEWALK_ERROR_BUFFER, cat("[", function, "] ", from.size(), " needed, room for ", capacity).c_str());
-    return ROPEWALK_ERROR_BUFFER;
-  }
-  std::copy(from.begin(), from.end(), to);
-  return ROPEWALK_OK;
+  model.lm->use_compact_weights();
 }
 
 /// The text that a new id adds; a model may have more ids than its tokenizer (padded vocabularies), which say nothing.
@@ -111,6 +50,12 @@ std::string piece_of(const Tokenizer& tokenizer, int32_t previous, int32_t id) {
 }
 
 }  // namespace
+
+ropewalk_status failed(ropewalk_status status, const char* why) noexcept {
+  std::strncpy(last_error, why, sizeof last_error - 1);
+  return status;
+}
+
 }  // namespace rw
 
 using namespace rw;
@@ -123,7 +68,9 @@ ropewalk_status ropewalk_load(const char* path, const ropewalk_load_options* opt
   return guarded([&] {
     require(path != nullptr && model != nullptr, "ropewalk_load", "path and model must not be null");
     auto loaded = std::make_unique<ropewalk_model>();
-    load(path, read_options(options, {sizeof(ropewalk_load_options), nullptr, nullptr}, "ropewalk_load"), *loaded);
+    load(path, read_options(options, {sizeof(ropewalk_load_options), nullptr, nullptr, nullptr}, "ropewalk_load"),
+         *loaded);
+    loaded->path = path;
     *model = loaded.release();
     return ROPEWALK_OK;
   });
@@ -132,10 +79,10 @@ ropewalk_status ropewalk_load(const char* path, const ropewalk_load_options* opt
 void ropewalk_free(ropewalk_model* model) { delete model; }
 
 int32_t ropewalk_vocab_size(const ropewalk_model* model) {
-  return model ? static_cast<int32_t>(model->llama->config().vocab_size) : 0;
+  return model ? static_cast<int32_t>(model->lm->config().vocab_size) : 0;
 }
 int64_t ropewalk_context_length(const ropewalk_model* model) {
-  return model ? model->llama->config().rope.max_position_embeddings : 0;
+  return model ? model->lm->config().rope.max_position_embeddings : 0;
 }
 int32_t ropewalk_bos(const ropewalk_model* model) { return model ? model->tokenizer->bos_id().value_or(-1) : -1; }
 int32_t ropewalk_eos(const ropewalk_model* model) { return model ? model->tokenizer->eos_id().value_or(-1) : -1; }
@@ -196,18 +143,16 @@ ropewalk_status ropewalk_generate(ropewalk_model* model, const int32_t* prompt, 
         .tokens = o.max_tokens,
         .sampling = {.temperature = o.temperature, .top_k = o.top_k, .top_p = o.top_p, .seed = o.seed},
         .stop = {}};
-    const int64_t vocab = model->llama->config().vocab_size;
-    for (size_t i = 0; i < count; ++i)
-      check(prompt[i] >= 0 && prompt[i] < vocab, kName, "token id ", prompt[i], " at position ", i,
-            " of the prompt is beyond the vocabulary of ", vocab);
+    check_ids(*model, prompt, count, kName);
     const Tokenizer& tokenizer = *model->tokenizer;
     if (!o.ignore_ends) {
-      for (const int64_t id : model->llama->config().eos_token_id) wanted.stop.push_back(static_cast<int32_t>(id));
+      for (const int64_t id : model->lm->config().eos_token_id) wanted.stop.push_back(static_cast<int32_t>(id));
       if (wanted.stop.empty() && tokenizer.eos_id()) wanted.stop.push_back(*tokenizer.eos_id());
       if (tokenizer.bos_id()) wanted.stop.push_back(*tokenizer.bos_id());
     }
     int32_t previous = prompt[count - 1];
-    generate(*model->llama, {prompt, prompt + count}, wanted, [&](int32_t id) {
+    use_device(model->lm->device());
+    generate(*model->lm, {prompt, prompt + count}, wanted, [&](int32_t id) {
       const std::string piece = piece_of(tokenizer, previous, id);
       previous = id;
       ++tokens;

@@ -1,4 +1,5 @@
-/* Ropewalk from C, and from every language that can call C: load a model, turn text into tokens and back, generate.
+/* Ropewalk from C, and from every language that can call C: load a model, turn text into tokens and back, generate, read
+ * logits and scores, extend the window, train and evaluate.
  *
  *   ropewalk_model* model = NULL;
  *   if (ropewalk_load("models/books30m", NULL, &model) != ROPEWALK_OK) { puts(ropewalk_last_error()); return 1; }
@@ -13,12 +14,18 @@
  *
  * Threads: one model may be used by one thread at a time; different models, by different threads at once.
  * ropewalk_tokenize, ropewalk_detokenize and the questions (vocab_size ...) may be called on one model from many
- * threads at once, also while another generates with it. The last error belongs to the thread that made it.
+ * threads at once, also while another generates with it. One trainer may be used by one thread at a time, its model by
+ * that thread while it runs. Callbacks are called on the thread that made the call. The last error belongs to the
+ * thread that made it.
  *
  * Text is UTF-8 by convention, with its length in bytes; it need not be valid and may hold zero bytes.
  *
- * Stability: functions and values are only added. Structs begin with `size`, so that a program compiled against an
- * older header runs with a newer library. */
+ * Stability: functions and values are only added. Structs that may grow begin with `size`, so that a program compiled
+ * against an older header runs with a newer library; ropewalk_setting and ropewalk_document stay as they are.
+ *
+ * Settings: what a run, an extension or an evaluation is told beside its model is a list of names and values as text,
+ * the same that `ropewalk train --help` and `ropewalk eval KIND --help` list, without the dashes: {"steps", "200"}.
+ * Names may be written with - or _; a list takes one entry per element; a flag is "true" or "false". */
 #ifndef ROPEWALK_H
 #define ROPEWALK_H
 
@@ -41,12 +48,13 @@ typedef enum ropewalk_status {
   ROPEWALK_OK = 0,
   ROPEWALK_ERROR_ARGUMENT = 1, /* a null pointer, a number out of range, a struct of unknown size */
   ROPEWALK_ERROR_INPUT = 2, /* a file is missing, unreadable or garbled, or does not fit; an id beyond the vocabulary */
-  ROPEWALK_ERROR_MEMORY = 3,  /* host or device memory ran out */
-  ROPEWALK_ERROR_BUFFER = 4,  /* the buffer is too small; the size that is needed has been written */
-  ROPEWALK_ERROR_INTERNAL = 5 /* anything else: a defect of the library, or of a callback that threw */
+  ROPEWALK_ERROR_MEMORY = 3,   /* host or device memory ran out */
+  ROPEWALK_ERROR_BUFFER = 4,   /* the buffer is too small; the size that is needed has been written */
+  ROPEWALK_ERROR_INTERNAL = 5, /* anything else: a defect of the library, or of a callback that threw */
+  ROPEWALK_ERROR_STOPPED = 6   /* a progress callback asked to stop; there is no result */
 } ropewalk_status;
 
-/* "0.1.0". Never null; owned by the library. */
+/* "0.2.0". Never null; owned by the library. */
 ROPEWALK_API const char* ropewalk_version(void);
 
 /* Why the last call of this thread that failed did so; "" if none has. Never null; owned by the library and valid until
@@ -57,10 +65,12 @@ typedef struct ropewalk_load_options {
   size_t size;           /* sizeof(ropewalk_load_options) */
   const char* tokenizer; /* tokenizer folder or file; NULL: the model folder's, or tokenizer.bin beside a .bin file */
   const char* device;    /* "cpu", "cuda", "cuda:1" or "auto" (the GPU if there is one); NULL: "auto" */
+  const char* rope;      /* another rope_scaling than config.json's: a kind ("linear"), or a JSON object with its fields
+                            ({"rope_type": "yarn", "factor": 4}); NULL: config.json's. Since 0.2.0 */
 } ropewalk_load_options;
 
-/* Loads a model with its tokenizer: `path` is a Hugging Face folder (config.json, safetensors, tokenizer files), or a
- * llama2.c .bin file. Computes in f32 on the CPU and in bf16 on a GPU. `options` may be NULL.
+/* Loads a model with its tokenizer: `path` is a Hugging Face folder (config.json, safetensors, tokenizer files), the
+ * folder of a run, whose newest checkpoint counts until it is finished, or a llama2.c .bin file. Computes in f32 on the CPU and in bf16 on a GPU. `options` may be NULL.
  * On success *model is set and belongs to the caller: ropewalk_free() it. On an error *model is NULL.
  * Errors: ARGUMENT, INPUT, MEMORY. */
 ROPEWALK_API ropewalk_status ropewalk_load(const char* path, const ropewalk_load_options* options,
@@ -122,6 +132,164 @@ ROPEWALK_API ropewalk_status ropewalk_generate(ropewalk_model* model, const int3
 /* How many CPU threads all models together use from now on: for the whole process, so call it before the work starts.
  * Errors: ARGUMENT (fewer than 1 or more than 4096). */
 ROPEWALK_API ropewalk_status ropewalk_set_threads(int32_t threads);
+
+/* ---- since 0.2.0: logits, scores, the RoPE recipe ---------------------------------------------------------------- */
+
+/* Writes the logits after ids[first], ids[first + 1], ..., ids[count - 1]: row i is what the model says of the token
+ * that follows ids[first + i]. f32 [count - first, vocab_size], rows one after another, to `logits`, which has room for
+ * `capacity` floats; their number goes to *written. One forward pass without a cache; nothing is put in front of `ids`.
+ * Sizes as in ropewalk_tokenize: logits = NULL with capacity = 0 asks for the size, and computes nothing.
+ * Errors: ARGUMENT (first >= count, no ids), INPUT (an id beyond the vocabulary), BUFFER, MEMORY. */
+ROPEWALK_API ropewalk_status ropewalk_logits(ropewalk_model* model, const int32_t* ids, size_t count, size_t first,
+                                             float* logits, size_t capacity, size_t* written);
+
+/* Writes log p(ids[i] | ids[0], ..., ids[i - 1]) in nats for i = first, ..., count - 1 to `log_probs`, which has room for
+ * `capacity` numbers; their number goes to *written. `first` is at least 1: nothing predicts the first token. Their sum
+ * is the log-likelihood of a continuation. Sizes and errors as ropewalk_logits. */
+ROPEWALK_API ropewalk_status ropewalk_score(ropewalk_model* model, const int32_t* ids, size_t count, size_t first,
+                                            double* log_probs, size_t capacity, size_t* written);
+
+typedef struct ropewalk_setting {
+  const char* name;
+  const char* value;
+} ropewalk_setting;
+
+/* Gives a loaded model the RoPE recipe of a method for a longer window, without training; the weights stay as they are.
+ * Settings: method (default full), scaling (a kind, or a JSON object), factor, target (the new window, in tokens), and
+ * the fields of the method and its kind. {"scaling", "yarn"}, {"target", "4096"} is YaRN without fine-tuning.
+ * Errors: ARGUMENT, INPUT (an unknown setting, windows that do not fit, a kind that learns parameters of its own). */
+ROPEWALK_API ropewalk_status ropewalk_extend(ropewalk_model* model, const ropewalk_setting* settings, size_t count);
+
+/* Writes the RoPE recipe that the model has now, as config.json's rope_scaling ("null" for plain RoPE), to `json`.
+ * Not terminated by a zero. Sizes as in ropewalk_tokenize. Errors: ARGUMENT, BUFFER, MEMORY. */
+ROPEWALK_API ropewalk_status ropewalk_rope(const ropewalk_model* model, char* json, size_t capacity, size_t* bytes);
+
+/* Writes the model with its RoPE recipe and tokenizer as a Hugging Face folder, in the dtype of its files. The folder is
+ * made if needed; one that holds a model is refused. Errors: ARGUMENT, INPUT (a folder that holds a model or cannot be
+ * written), MEMORY. */
+ROPEWALK_API ropewalk_status ropewalk_save(const ropewalk_model* model, const char* folder);
+
+/* ---- since 0.2.0: text in memory --------------------------------------------------------------------------------- */
+
+/* A document as text (`bytes` long, `ids` NULL) or as `count` token ids of the model's tokenizer (`text` NULL). The
+ * documents of one call are all of one sort. They are copied. */
+typedef struct ropewalk_document {
+  const char* name; /* NULL: its number */
+  const char* text;
+  size_t bytes;
+  const int32_t* ids;
+  size_t count;
+} ropewalk_document;
+
+/* ---- since 0.2.0: evaluation ------------------------------------------------------------------------------------- */
+
+/* Called now and then while an evaluation goes on. Returns 0 to go on, anything else to stop. */
+typedef int (*ropewalk_on_progress)(void* user, int64_t done, int64_t total);
+
+typedef struct ropewalk_evaluate_options {
+  size_t size;                        /* sizeof(ropewalk_evaluate_options) */
+  const ropewalk_document* documents; /* the text, in place of the setting "data"; NULL: none */
+  size_t documents_count;
+  ropewalk_on_progress on_progress; /* NULL: none */
+  void* user;                       /* handed to on_progress */
+} ropewalk_evaluate_options;
+
+typedef struct ropewalk_result ropewalk_result;
+
+/* Evaluates a model. `kind`: ppl, lastk, bins, longppl, passkey, needle, tasks, longbench or choice; the settings and
+ * their defaults are those of `ropewalk eval KIND`. `options` may be NULL. On success *result belongs to the caller:
+ * ropewalk_result_free() it. On an error it is NULL.
+ * Errors: ARGUMENT, INPUT (an unknown kind or setting, unreadable text), MEMORY, STOPPED. */
+ROPEWALK_API ropewalk_status ropewalk_evaluate(ropewalk_model* model, const char* kind,
+                                               const ropewalk_setting* settings, size_t count,
+                                               const ropewalk_evaluate_options* options, ropewalk_result** result);
+
+/* The result as `ropewalk eval KIND --json` writes it: {"kind", "protocol": {}, "rows": [{}], "totals": [{}]}, ended by
+ * a zero. *bytes, if not NULL, is its length. Owned by the result. NULL for a NULL result. */
+ROPEWALK_API const char* ropewalk_result_json(const ropewalk_result* result, size_t* bytes);
+
+/* Frees a result. NULL is allowed. */
+ROPEWALK_API void ropewalk_result_free(ropewalk_result* result);
+
+/* ---- since 0.2.0: training --------------------------------------------------------------------------------------- */
+
+/* One optimizer step. The library fills it in; later versions may add fields, which `size` tells. */
+typedef struct ropewalk_step {
+  size_t size;
+  int64_t step, steps; /* counted from 1; of the run */
+  double loss;         /* nats per scored token */
+  double grad_norm;    /* before clipping */
+  double lr;
+  int64_t tokens; /* scored in this step */
+  double tokens_per_s;
+  double seconds; /* of training so far */
+} ropewalk_step;
+
+/* The loss on the text of the setting "validation". Filled in as ropewalk_step. */
+typedef struct ropewalk_validation {
+  size_t size;
+  int64_t step; /* after so many steps */
+  double loss;  /* nats per token */
+  int64_t tokens, documents, window;
+} ropewalk_validation;
+
+/* Each returns 0 to go on, anything else to stop the run after this step, with a checkpoint where "out" is given. They
+ * must not use the trainer or its model. */
+typedef int (*ropewalk_on_step)(void* user, const ropewalk_step* step);
+typedef int (*ropewalk_on_validation)(void* user, const ropewalk_validation* validation);
+/* A line that the user should read: what was chosen for them, what is left out. Ended by a zero. */
+typedef void (*ropewalk_on_notice)(void* user, const char* line);
+
+typedef struct ropewalk_train_options {
+  size_t size;                        /* sizeof(ropewalk_train_options) */
+  const char* device;                 /* as for ropewalk_load */
+  const ropewalk_document* documents; /* the text, in place of the setting "data"; NULL: none */
+  size_t documents_count;
+  ropewalk_on_step on_step; /* each may be NULL */
+  ropewalk_on_validation on_validation;
+  ropewalk_on_notice on_notice;
+  void* user; /* handed to each */
+} ropewalk_train_options;
+
+typedef enum ropewalk_train_end {
+  ROPEWALK_TRAIN_FINISHED = 0,
+  ROPEWALK_TRAIN_STOPPED = 1,     /* by a callback */
+  ROPEWALK_TRAIN_WAS_FINISHED = 2 /* by an earlier process: "resume" found nothing to do */
+} ropewalk_train_end;
+
+typedef struct ropewalk_train_result {
+  size_t size; /* set by the caller: sizeof(ropewalk_train_result) */
+  int32_t end; /* a ropewalk_train_end */
+  int32_t reserved;
+  int64_t steps;  /* done so far */
+  int64_t tokens; /* scored, over all processes that the run took */
+  double seconds; /* of training, likewise */
+} ropewalk_train_result;
+
+typedef struct ropewalk_trainer ropewalk_trainer;
+
+/* Prepares a run: reads the base and the text and checks everything before anything is written. `recipe` is the text of
+ * a recipe.toml ([train], key = value), or NULL; the settings, names as of `ropewalk train`, win over it. Among them
+ * "from" (the base; without it a new model), "data", "tokenizer", "method", "scaling", "target", "steps", and "out" (the
+ * folder that the run leaves; without it nothing is written), "resume", "overwrite". `options` may be NULL.
+ * On success *trainer belongs to the caller: ropewalk_trainer_free() it. On an error it is NULL.
+ * The same recipe and text give the same weights as `ropewalk train`, bit for bit, on the same machine and threads.
+ * Errors: ARGUMENT (also "data" beside documents), INPUT, MEMORY. */
+ROPEWALK_API ropewalk_status ropewalk_trainer_create(const char* recipe, const ropewalk_setting* settings, size_t count,
+                                                     const ropewalk_train_options* options, ropewalk_trainer** trainer);
+
+/* Trains, once. *result, if not NULL, is filled in. A callback that stops the run is no error: result->end says so.
+ * Errors: ARGUMENT (a second run), INPUT (a loss that is not finite, unwritable files), MEMORY, INTERNAL (a callback
+ * threw). */
+ROPEWALK_API ropewalk_status ropewalk_trainer_run(ropewalk_trainer* trainer, ropewalk_train_result* result);
+
+/* The model as it is: before the run its base, afterwards the trained one. It shares the trainer's weights and memory,
+ * may be used while the trainer does not run, also after the trainer was freed, and belongs to the caller:
+ * ropewalk_free() it. Errors: ARGUMENT, MEMORY. */
+ROPEWALK_API ropewalk_status ropewalk_trainer_model(ropewalk_trainer* trainer, ropewalk_model** model);
+
+/* Frees a trainer. NULL is allowed. Not while it runs. */
+ROPEWALK_API void ropewalk_trainer_free(ropewalk_trainer* trainer);
 
 #ifdef __cplusplus
 }

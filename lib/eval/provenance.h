@@ -11,7 +11,7 @@ namespace rw {
 /// folder has none. It tells weights apart; it is no protection against forgery. Errors: unreadable files.
 std::optional<std::string> weights_checksum(const std::string& folder);
 
-/// "0.1.0", with the commit behind it where the build knew one: "0.1.0+0c72ad7".
+/// "0.2.0", with the commit behind it where the build knew one: "0.2.0+0c72ad7".
 std::string program_version();
 
 /// The moment in UTC: "2031-04-05 06:07".

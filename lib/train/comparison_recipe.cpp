@@ -167,7 +167,7 @@ class Reader {
 
   /// What decides a result; where and how often it is saved does not.
   static Settings settings_of(const Items& items) {
-    static const std::set<std::string> bookkeeping = {"save-every", "save-minutes", "keep", "log-every"};
+    static const std::set<std::string> bookkeeping = {"save-every", "save-minutes", "keep", "log-every", "csv"};
     Settings out;
     for (const TomlItem& item : items) {
       if (!bookkeeping.count(item.key)) out[item.key] = joined(item.values);

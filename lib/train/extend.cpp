@@ -196,4 +196,13 @@ MethodText method_to_text(const Method& method) {
   return text;
 }
 
+std::string rope_json_of(const std::string& text) {
+  const bool name = text.find_first_not_of("abcdefghijklmnopqrstuvwxyz_0123456789") == std::string::npos;
+  return name && !text.empty() && text != "null" ? "{\"rope_type\":\"" + text + "\"}" : text;
+}
+
+void apply_rope_json(ModelConfig& config, const std::string& rope_json) {
+  if (!rope_json.empty()) config = extend_untrained(config, {.rope_json = rope_json}, 0).config;
+}
+
 }  // namespace rw

@@ -67,4 +67,9 @@ std::string why_no_text(const Method& method);
 /// Errors: why_no_text(), where it says something.
 MethodText method_to_text(const Method& method);
 
+/// The rope_scaling object of what a user names: a kind, {"rope_type": kind}, or an object, which stays as it is.
+std::string rope_json_of(const std::string& text);
+/// Replaces config.rope by a rope_scaling object, if there is one, by extend_untrained().
+void apply_rope_json(ModelConfig& config, const std::string& rope_json);
+
 }  // namespace rw

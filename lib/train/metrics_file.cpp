@@ -29,6 +29,30 @@ std::optional<int64_t> step_of(const std::string& line) {
   return json["step"].get<int64_t>();
 }
 
+constexpr const char* kColumns[] = {"step", "loss", "lr", "grad_norm", "tokens_per_s", "time_s"};
+
+std::FILE* open_to_append(const std::string& path) {
+  std::FILE* file = std::fopen(path.c_str(), "a");
+  check(file != nullptr, "train", "cannot write '", path, "': ", std::strerror(errno));
+  return file;
+}
+
+void write_line(std::FILE* file, const std::string& path, const std::string& line) {
+  const bool good = std::fprintf(file, "%s\n", line.c_str()) >= 0 && std::fflush(file) == 0;
+  check(good, "train", "cannot write '", path, "': ", std::strerror(errno));
+}
+
+/// The row of a line of metrics.jsonl; what it lacks is empty.
+std::string row_of(const std::string& json_line) {
+  const auto json = nlohmann::json::parse(json_line, nullptr, false);
+  std::string row;
+  for (const char* column : kColumns) {
+    if (column != kColumns[0]) row += ",";
+    if (json.is_object() && json.contains(column) && json[column].is_number()) row += json[column].dump();
+  }
+  return row;
+}
+
 }  // namespace
 
 MetricsFile::MetricsFile(const std::string& path, int64_t first_step) : path_(path) {
@@ -43,15 +67,27 @@ MetricsFile::MetricsFile(const std::string& path, int64_t first_step) : path_(pa
     }
   }
   write_file_atomic(path, kept);
-  file_ = std::fopen(path.c_str(), "a");
-  check(file_ != nullptr, "train", "cannot write '", path, "': ", std::strerror(errno));
+  file_ = open_to_append(path);
 }
 
 MetricsFile::~MetricsFile() { std::fclose(file_); }
 
-void MetricsFile::write(const std::string& json_line) {
-  const bool good = std::fprintf(file_, "%s\n", json_line.c_str()) >= 0 && std::fflush(file_) == 0;
-  check(good, "train", "cannot write '", path_, "': ", std::strerror(errno));
+void MetricsFile::write(const std::string& json_line) { write_line(file_, path_, json_line); }
+
+MetricsTable::MetricsTable(const std::string& path, const std::string& jsonl_path) : path_(path) {
+  std::string table;
+  for (const char* column : kColumns) table += (table.empty() ? "" : ",") + std::string(column);
+  table += "\n";
+  std::istringstream in(read_file(jsonl_path, limits::metrics));
+  for (std::string line; std::getline(in, line);) {
+    if (step_of(line)) table += row_of(line) + "\n";
+  }
+  write_file_atomic(path, table);
+  file_ = open_to_append(path);
 }
+
+MetricsTable::~MetricsTable() { std::fclose(file_); }
+
+void MetricsTable::write(const std::string& json_line) { write_line(file_, path_, row_of(json_line)); }
 
 }  // namespace rw

@@ -26,4 +26,21 @@ class MetricsFile {
   int64_t last_ = -1;
 };
 
+/// The lines of a run's metrics.jsonl as a table with one header line: step, loss, lr, grad_norm, tokens_per_s, time_s.
+/// Thread safety: none.
+class MetricsTable {
+ public:
+  /// Begins with the lines that `jsonl_path` holds now. Errors: an unwritable file.
+  MetricsTable(const std::string& path, const std::string& jsonl_path);
+  ~MetricsTable();
+  MetricsTable(const MetricsTable&) = delete;
+  MetricsTable& operator=(const MetricsTable&) = delete;
+  /// Errors: as MetricsFile::write.
+  void write(const std::string& json_line);
+
+ private:
+  std::string path_;
+  std::FILE* file_ = nullptr;
+};
+
 }  // namespace rw

@@ -58,6 +58,7 @@ struct Recipe {
   int64_t save_every = 0;     // steps between checkpoints; 0: by time alone
   double save_minutes = 10;   // minutes between checkpoints; 0: by steps alone
   int64_t keep = 2, log_every = 1;
+  bool csv = false;                 // metrics.csv beside metrics.jsonl
   std::string save_dtype = "auto";  // of the model's weights on disk: f32, bf16; auto: the base's
 
   // loss on text that is not trained on, into validation.jsonl

@@ -241,6 +241,7 @@ void add_keeping(std::vector<RecipeField>& f) {
                false,
                {"auto", "f32", "bf16"}});
   f.push_back({"log-every", "steps between lines of metrics.jsonl", keeping, kept, at(&Recipe::log_every), 1, kLong});
+  f.push_back({"csv", "write the lines of metrics.jsonl as metrics.csv, too", keeping, kept, at(&Recipe::csv)});
   f.push_back({"validation",
                "text that is not trained on, as --data: its loss under the target window goes to "
                "validation.jsonl",

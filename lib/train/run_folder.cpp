@@ -30,7 +30,7 @@ constexpr const char* kOp = "train";
 bool belongs_to_a_run(const std::string& name) {
   static const std::regex names(
       R"(model(-[0-9]+-of-[0-9]+)?\.safetensors(\.index\.json)?|(config|run|cost|frequencies)\.json|)"
-      R"((metrics|validation)\.jsonl|recipe\.toml|eval-.*\.json)");
+      R"((metrics|validation)\.jsonl|metrics\.csv|recipe\.toml|eval-.*\.json)");
   return std::regex_match(name, names);
 }
 

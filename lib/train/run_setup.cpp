@@ -33,15 +33,24 @@ std::unique_ptr<Tokenizer> choose_tokenizer(const Recipe& recipe) {
 /// The built-in stories that a new user trains on: --data demo, or no --data.
 bool is_demo(const Recipe& recipe) { return recipe.data.empty() || names_demo_corpus(recipe.data); }
 
-TokenCorpus text_of(const Recipe& recipe, const std::vector<Document>& given, const Tokenizer& tokenizer,
+TokenCorpus tokens_of(const std::vector<TokenDocument>& given, const Tokenizer& tokenizer) {
+  std::vector<std::string> names;
+  std::vector<std::vector<int32_t>> ids;
+  for (const TokenDocument& document : given) names.push_back(document.name), ids.push_back(document.ids);
+  return TokenCorpus(names, ids, tokenizer.vocab_size());
+}
+
+TokenCorpus text_of(const Recipe& recipe, const TrainPlace& place, const Tokenizer& tokenizer,
                     const TrainCallbacks& callbacks) {
-  const bool demo = given.empty() && is_demo(recipe);
+  const std::vector<Document>& given = place.documents;
+  const bool demo = given.empty() && place.tokens.empty() && is_demo(recipe);
   if (demo && recipe.data.empty())
     notice(callbacks, "no --data: training on built-in stories (--data demo says so without this line)");
   const TokenCorpus corpus =
-      demo            ? tokenize_corpus(make_demo_corpus(recipe.seed, 64, 20000), tokenizer, callbacks.on_tokenize)
-      : given.empty() ? load_tokens(recipe.data, tokenizer, callbacks.on_tokenize)
-                      : tokenize_corpus(given, tokenizer, callbacks.on_tokenize);
+      demo ? tokenize_corpus(make_demo_corpus(recipe.seed, 64, 20000), tokenizer, callbacks.on_tokenize)
+      : !place.tokens.empty() ? tokens_of(place.tokens, tokenizer)
+      : given.empty()         ? load_tokens(recipe.data, tokenizer, callbacks.on_tokenize)
+                              : tokenize_corpus(given, tokenizer, callbacks.on_tokenize);
   if (!recipe.packed) return corpus;
   check(tokenizer.eos_id().has_value(), kOp, "--packed needs a tokenizer with an end-of-text token");
   return corpus.packed(*tokenizer.eos_id(), tokenizer.bos_id());
@@ -184,7 +193,7 @@ RunSetup set_up_run(const Recipe& recipe, const TrainPlace& place, const TrainCa
   s.bos = recipe.no_bos ? std::nullopt : s.tokenizer->bos_id();
   check(!s.bos || *s.bos < vocabulary, kOp, "the tokenizer's BOS has id ", s.bos.value_or(0),
         ", the model a vocabulary of ", vocabulary, ": expected another tokenizer, or --no-bos");
-  s.corpus = text_of(recipe, place.documents, *s.tokenizer, callbacks);
+  s.corpus = text_of(recipe, place, *s.tokenizer, callbacks);
   check_vocabulary(s.corpus, vocabulary);
   s.loader = std::make_unique<Loader>(recipe, s.plan, *s.tokenizer, s.corpus, s.bos, share);
   notice(callbacks, unused_text(s.corpus, s.plan.window));

@@ -105,6 +105,7 @@ class Trainer::Run {
       if (callbacks_.on_rank_lost) callbacks_.on_rank_lost(lost);
       throw;
     }
+    folder_.reset();  // others may work in it from now on
     return result_;
   }
 
@@ -167,6 +168,7 @@ class Trainer::Run {
     earlier_seconds_ = state_.seconds;
     if (!folder_) return;
     metrics_.emplace(recipe_.out + "/metrics.jsonl", state_.step);
+    if (recipe_.csv) table_.emplace(recipe_.out + "/metrics.csv", recipe_.out + "/metrics.jsonl");
     if (setup_.validation) validations_.emplace(recipe_.out + "/validation.jsonl", state_.step + 1);
   }
 
@@ -262,14 +264,7 @@ class Trainer::Run {
     const double moment = now(), rate = static_cast<double>(tokens) / (moment - previous_);
     previous_ = moment;
     result_.losses.push_back(r.loss);
-    if (metrics_ && seen_ % recipe_.log_every == 0)
-      metrics_->write(nlohmann::json{{"step", seen_},
-                                     {"loss", r.loss},
-                                     {"lr", schedule_(seen_)},
-                                     {"grad_norm", r.grad_norm},
-                                     {"tokens_per_s", rate},
-                                     {"time_s", earlier_seconds_ + moment - start_}}
-                          .dump());
+    if (metrics_ && seen_ % recipe_.log_every == 0) write_metrics(r, rate, moment);
     ++seen_;
     if (root_ && callbacks_.on_step)
       callbacks_.on_step({.step = seen_,
@@ -280,6 +275,15 @@ class Trainer::Run {
                           .tokens = tokens,
                           .tokens_per_s = rate,
                           .seconds = seconds()});
+  }
+
+  void write_metrics(const StepResult& r, double rate, double moment) {
+    const std::string line = nlohmann::json{{"step", seen_},          {"loss", r.loss},
+                                            {"lr", schedule_(seen_)}, {"grad_norm", r.grad_norm},
+                                            {"tokens_per_s", rate},   {"time_s", earlier_seconds_ + moment - start_}}
+                                 .dump();
+    metrics_->write(line);
+    if (table_) table_->write(line);
   }
 
   /// Of training, over all processes.
@@ -396,6 +400,7 @@ class Trainer::Run {
   std::optional<Loader::Item> ahead_;  // the next micro-batch, if it was made already
   TrainerState state_;
   std::optional<MetricsFile> metrics_, validations_;
+  std::optional<MetricsTable> table_;
   TrainResult result_;
   std::string unsaved_;                             // why the checkpoint of the last step is not written
   double start_ = 0, previous_ = 0, saved_at_ = 0;  // when the process began, the last result came, the last save was

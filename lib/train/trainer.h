@@ -69,13 +69,20 @@ struct TrainCallbacks {
   std::function<void(const RankLost&)> on_rank_lost = {};
 };
 
+/// A document as ids of the run's tokenizer.
+struct TokenDocument {
+  std::string name;
+  std::vector<int32_t> ids;
+};
+
 /// Where a run is computed, and what it is given beside its settings.
 struct TrainPlace {
   Device device = kCpu;
-  Communicator* ranks = nullptr;         // this process is one of several, which all make the same run
-  std::vector<Document> documents = {};  // the text, in place of recipe.data
-  std::string maker = "train";           // who makes the run, for run.json
-  bool locked = false;                   // the caller holds the FolderLock of recipe.out
+  Communicator* ranks = nullptr;           // this process is one of several, which all make the same run
+  std::vector<Document> documents = {};    // the text, in place of recipe.data
+  std::vector<TokenDocument> tokens = {};  // the text as tokens, in place of both
+  std::string maker = "train";             // who makes the run, for run.json
+  bool locked = false;                     // the caller holds the FolderLock of recipe.out
 };
 
 enum class TrainEnd {

@@ -9,8 +9,7 @@
 
 #include "data/tokenizer.h"
 #include "nn/generate.h"
-#include "nn/io/hf.h"
-#include "support.h"
+#include "small_model.h"
 #include "tensor/allocator.h"
 #include "use_from_c.h"
 
@@ -18,35 +17,7 @@ using namespace rw;
 
 namespace {
 
-/// A folder with a random model over bytes, as `ropewalk train` would leave it.
-class Folder {
- public:
-  Folder() {
-    const auto tokenizer = make_byte_tokenizer();
-    ModelConfig c;
-    c.vocab_size = tokenizer->vocab_size() + 6;  // padded, as published models are
-    c.hidden_size = 16, c.intermediate_size = 24, c.num_hidden_layers = 1, c.num_attention_heads = 2;
-    c.initializer_range = 0.3;
-    c.rope.max_position_embeddings = 64;
-    save_hf(dir_.path(), CausalLm(c, DType::f32, kCpu, 7));
-    tokenizer->save(dir_.path());
-  }
-  std::string path() const { return dir_.path(); }
-
- private:
-  test::TempDir dir_;
-};
-
-struct Loaded {
-  ropewalk_model* model = nullptr;
-  explicit Loaded(const std::string& path) {
-    const ropewalk_load_options options{sizeof options, nullptr, "cpu"};
-    const ropewalk_status status = ropewalk_load(path.c_str(), &options, &model);
-    CAPTURE(std::string(ropewalk_last_error()));
-    REQUIRE(status == ROPEWALK_OK);
-  }
-  ~Loaded() { ropewalk_free(model); }
-};
+using Folder = SmallModel;
 
 ropewalk_generate_options defaults() {
   ropewalk_generate_options options;
@@ -67,12 +38,6 @@ std::vector<int32_t> generated(ropewalk_model* model, const ropewalk_generate_op
   CHECK(ropewalk_generate(model, prompt.data(), prompt.size(), &options, collect, &ids, &made) == ROPEWALK_OK);
   CHECK(made == static_cast<int64_t>(ids.size()));
   return ids;
-}
-
-bool says(const std::string& part) {
-  const bool found = std::string(ropewalk_last_error()).find(part) != std::string::npos;
-  if (!found) MESSAGE("the error was: ", ropewalk_last_error());
-  return found;
 }
 
 }  // namespace

@@ -38,7 +38,7 @@ linked_with() { readelf -d "$1" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | grep 
 # its C++ library's (namespace cuda, inline functions of a version of their own), nvcc's stubs of our kernels, and NVTX's
 # hooks, which every program that includes its header shares by design.
 check_symbols() {
-  local ours='^_Z(GV|GR|TV|TI|TS|TC|TT|TW|TH|Z|Th[n0-9]+_|Tv[n0-9]+_[n0-9]+_|L)*N?[VKRO]*2rw|^_ZT[IS]P?F.*N2rw' c_api='^_ZN?K?14ropewalk_model|^ropewalk_'
+  local ours='^_Z(GV|GR|TV|TI|TS|TC|TT|TW|TH|Z|Th[n0-9]+_|Tv[n0-9]+_[n0-9]+_|L)*N?[VKRO]*2rw|^_ZT[IS]P?F.*N2rw' c_api='^_ZN?K?[0-9]+ropewalk_|^ropewalk_'
   local standard='^_Z(GV|GR|TV|TI|TS|TC|TT|Z|L)*P?N?[VKRO]*(S[tabsiod]|9__gnu_cxx|10__cxxabiv1)|^_Zn[wa]|^_Zd[la]'
   local compiler='^DW\.ref\.(__gxx_personality_v0$|_ZTI)|^_init$|^_fini$|^__bss_start$|^_edata$|^_end$'
   [ -n "$with_cuda" ] && compiler+='|^__fatbinwrap|^__cudaRegister|^fatbinData|^__nv_|^_Z[0-9]+__device_stub__ZN2rw'

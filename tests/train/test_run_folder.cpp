@@ -51,8 +51,9 @@ std::vector<std::string> names(const std::string& folder) {
 }  // namespace
 
 TEST_CASE("a fresh run is refused where a model, records or a checkpoint lie, and told how to go on") {
-  for (const char* file : {"config.json", "model.safetensors", "model-00001-of-00002.safetensors", "metrics.jsonl",
-                           "validation.jsonl", "recipe.toml", "cost.json", "run.json", "eval-ppl.json"}) {
+  for (const char* file :
+       {"config.json", "model.safetensors", "model-00001-of-00002.safetensors", "metrics.jsonl", "validation.jsonl",
+        "metrics.csv", "recipe.toml", "cost.json", "run.json", "eval-ppl.json"}) {
     const test::TempDir dir;
     put(dir.path("o/" + std::string(file)), "x");
     CAPTURE(file);
