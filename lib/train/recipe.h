@@ -23,9 +23,11 @@ struct Recipe {
   int64_t hidden = 256, layers = 4, heads = 4, kv_heads = 0, ffn = 0, head_dim = 0;
   double theta = 10000, norm_eps = 1e-5, init_std = 0;  // init_std 0: 1 / sqrt(hidden)
   bool untied = false;
+  std::string family = "llama";  // model_type of the new model
+  int64_t nope_interval = 0;     // smollm3: every so many-th layer has no RoPE; 0: the family's own
 
   // the method
-  std::string method = "plain";  // plain full pi pose randpos e2 clex
+  std::string method = "plain";  // plain full pi pose randpos e2 clex drope
   std::string scaling;           // "": the method's own; else a rope_type, or a JSON object for all its fields
   double factor = 0;             // 0: target / original window
   int64_t window = 0;            // tokens of a sample; 0: the model's window (full, pi: the target)

@@ -16,12 +16,19 @@ constexpr const char* kOp = "train";
 constexpr double kLong = 1099511627776.0, kTokens = 1073741824.0, kHuge = 1e300;
 
 std::string new_model_only(const Recipe& c) { return c.from.empty() ? "" : "the shape of the model is that of --from"; }
+std::string with_nope_layers(const Recipe& c) {
+  if (!c.from.empty()) return new_model_only(c);
+  return c.family == "smollm3" ? "" : "family '" + c.family + "' has RoPE in every layer; smollm3 has layers without";
+}
 std::string with_mix(const Recipe& c) { return c.retrieval_share > 0 ? "" : "there is no --retrieval-share"; }
 std::string with_validation(const Recipe& c) { return c.validation.empty() ? "there is no --validation" : ""; }
 std::string with_seams(const Recipe& c) {
   return c.method == "pose" || c.method == "clex" ? "" : "method '" + c.method + "' has no chunks";
 }
-std::string with_target(const Recipe& c) { return c.method == "plain" ? "method plain extends nothing; add --method pi, pose, randpos, e2, clex or full" : ""; }
+std::string with_target(const Recipe& c) {
+  return c.method == "plain" ? "method plain extends nothing; add --method pi, pose, randpos, e2, clex, drope or full"
+                             : "";
+}
 std::string with_checkpoints(const Recipe& c) {
   return c.save_every > 0 || c.save_minutes > 0 ? "" : "no checkpoint is written";
 }
@@ -82,15 +89,36 @@ void add_text_and_model(std::vector<RecipeField>& f) {
   shape("theta", "new model: RoPE base", &Recipe::theta, 0, kHuge, true);
   shape("init-std", "new model: standard deviation of weights (0: 1 / sqrt(hidden))", &Recipe::init_std, 0, 1e6);
   shape("untied", "new model: an output head of its own", &Recipe::untied, 0, 1);
+  f.push_back({"family",
+               "new model: the family of its blocks, by model_type",
+               model,
+               decides,
+               at(&Recipe::family),
+               0,
+               0,
+               false,
+               {"llama", "gpt_neox", "qwen3", "smollm3"},
+               new_model_only});
+  f.push_back({"nope-interval",
+               "new model of family smollm3: every so many-th layer has no RoPE (0: every fourth, as published)",
+               model,
+               decides,
+               at(&Recipe::nope_interval),
+               0,
+               1 << 16,
+               false,
+               {},
+               with_nope_layers});
 }
 
 void add_method(std::vector<RecipeField>& f) {
   using enum FieldGroup;
   const auto decides = FieldRole::decides;
-  f.push_back({"method", "plain, full, pi, pose, randpos, e2 or clex", method, decides, at(&Recipe::method)});
+  f.push_back({"method", "plain, full, pi, pose, randpos, e2, clex or drope", method, decides, at(&Recipe::method)});
   f.push_back(
       {"scaling",
-       "RoPE scaling: default, linear, ntk, yarn, llama3, longrope, abf, e2, clex, or a JSON object of its fields",
+       "RoPE scaling: default, linear, ntk, yarn, llama3, longrope, abf, e2, clex, resonance, proportional, nope, or a "
+       "JSON object of its fields",
        method, decides, at(&Recipe::scaling)});
   f.push_back({"factor", "scaling factor (0: target / base window)", method, decides, at(&Recipe::factor), 0, 1e9});
   f.push_back({"window",
@@ -179,10 +207,11 @@ void add_computing(std::vector<RecipeField>& f) {
        0,
        false,
        {"native", "fp8"}});
-  f.push_back({"fp8-lean",
-               "with --matmul fp8: backward makes inputs of linear layers again instead of keeping 8-bit copies; the same "
-               "result, less memory, about 4 % more time",
-               computing, kept, at(&Recipe::fp8_lean)});
+  f.push_back(
+      {"fp8-lean",
+       "with --matmul fp8: backward makes inputs of linear layers again instead of keeping 8-bit copies; the same "
+       "result, less memory, about 4 % more time",
+       computing, kept, at(&Recipe::fp8_lean)});
   f.push_back({"recompute", "recompute each block in backward: less memory, about a third more time", computing, kept,
                at(&Recipe::recompute)});
   f.push_back(
@@ -410,6 +439,7 @@ std::map<std::string, std::string> deciding_settings(const Recipe& recipe) {
   std::map<std::string, std::string> out;
   for (const RecipeField& f : recipe_fields()) {
     if (f.role != FieldRole::decides || (f.idle && !f.idle(recipe).empty())) continue;
+    if (f.name == "family" && recipe.family == "llama") continue;  // runs before the setting was there are the same
     out[f.key()] = f.text(recipe);
   }
   return out;
