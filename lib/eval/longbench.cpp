@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "eval/rouge.h"
 #include "eval/statistics.h"
 #include "tensor/error.h"
 #include "tensor/file.h"
@@ -116,11 +117,36 @@ double rouge_l(const std::string& prediction, const std::string& answer) {
   return f_measure(static_cast<double>(row.back()), p.size(), a.size());
 }
 
+namespace {
+
+/// The scores of the answer with the highest ROUGE-L.
+Rouge best_rouge(const std::string& text, const std::vector<std::string>& answers, bool stem) {
+  Rouge best;
+  for (size_t a = 0; a < answers.size(); ++a) {
+    const Rouge r = rouge_scores(text, answers[a], stem);
+    if (a == 0 || r.rougeL > best.rougeL) best = r;
+  }
+  return best;
+}
+
+void add_mean(Record& total, const std::string& name, const std::vector<double>& values) {
+  double mean = 0;
+  for (const double v : values) mean += v / static_cast<double>(values.size());
+  const Interval interval = bootstrap_mean(values, 0);
+  total.set(name, mean);
+  total.set(name + "_low", interval.low);
+  total.set(name + "_high", interval.high);
+}
+
+}  // namespace
+
 EvalResult evaluate_longbench(TokenScorer& scorer, const Tokenizer& tokenizer, const std::vector<LongBenchItem>& items,
                               const LongBenchOptions& options) {
   check(!items.empty(), kOp, "no items");
-  check(options.metric == "f1" || options.metric == "rouge", kOp, "unknown metric '", options.metric,
-        "'; known: f1, rouge");
+  const bool summaries = options.metric == "rouge-score";
+  check(options.metric == "f1" || options.metric == "rouge" || summaries, kOp, "unknown metric '", options.metric,
+        "'; known: f1, rouge, rouge-score");
+  check(!options.stem || summaries, kOp, "stems are for the metric rouge-score, got ", options.metric);
   const int64_t limit = options.window - options.max_new - (options.bos ? 1 : 0);
   check(limit >= 2, kOp, "a window of ", options.window, " leaves no prompt beside ", options.max_new, " new tokens");
   EvalResult out;
@@ -132,15 +158,23 @@ EvalResult evaluate_longbench(TokenScorer& scorer, const Tokenizer& tokenizer, c
                   {"truncation", std::string("middle")}};
   std::vector<int32_t> stop;
   if (options.eos) stop.push_back(*options.eos);
-  std::vector<double> scores;
+  if (summaries) out.protocol.set("stem", options.stem);
+  std::vector<double> scores, ones, twos;
   for (size_t i = 0; i < items.size(); ++i) {
     const std::vector<int32_t> whole = tokenizer.encode(fill(options.prompt, items[i]));
     std::vector<int32_t> ids = truncate_middle(whole, limit);
     if (options.bos) ids.insert(ids.begin(), *options.bos);
     const std::string text = tokenizer.decode(scorer.greedy(ids, options.max_new, stop));
+    Rouge rouge;
     double best = 0;
+    if (summaries) {
+      rouge = best_rouge(text, items[i].answers, options.stem);
+      best = rouge.rougeL;
+      ones.push_back(rouge.rouge1);
+      twos.push_back(rouge.rouge2);
+    }
     for (const std::string& answer : items[i].answers) {
-      best = std::max(best, options.metric == "f1" ? word_f1(text, answer) : rouge_l(text, answer));
+      if (!summaries) best = std::max(best, options.metric == "f1" ? word_f1(text, answer) : rouge_l(text, answer));
     }
     scores.push_back(best);
     out.rows.push_back({{"item", static_cast<int64_t>(i)},
@@ -148,16 +182,21 @@ EvalResult evaluate_longbench(TokenScorer& scorer, const Tokenizer& tokenizer, c
                         {"prompt_tokens", static_cast<int64_t>(ids.size())},
                         {"truncated", static_cast<int64_t>(whole.size()) > limit},
                         {"answer", text}});
+    if (summaries) {
+      out.rows.back().set("rouge1", rouge.rouge1);
+      out.rows.back().set("rouge2", rouge.rouge2);
+      out.rows.back().set("rougeL", rouge.rougeL);
+    }
     if (options.progress) options.progress(static_cast<int64_t>(i) + 1, static_cast<int64_t>(items.size()));
   }
-  double mean = 0;
-  for (double s : scores) mean += s / static_cast<double>(scores.size());
-  const Interval interval = bootstrap_mean(scores, 0);
-  out.totals.push_back({{"items", static_cast<int64_t>(items.size())},
-                        {"metric", options.metric},
-                        {"score", mean},
-                        {"score_low", interval.low},
-                        {"score_high", interval.high}});
+  Record total{{"items", static_cast<int64_t>(items.size())}, {"metric", options.metric}};
+  add_mean(total, "score", scores);
+  if (summaries) {
+    add_mean(total, "rouge1", ones);
+    add_mean(total, "rouge2", twos);
+    add_mean(total, "rougeL", scores);
+  }
+  out.totals.push_back(std::move(total));
   return out;
 }
 

@@ -23,7 +23,8 @@ std::vector<LongBenchItem> load_longbench(const std::string& path);
 
 struct LongBenchOptions {
   std::string prompt = "{context}\n\nQuestion: {input}\nAnswer:";
-  std::string metric = "f1";  // f1 | rouge
+  std::string metric = "f1";  // f1 | rouge | rouge-score
+  bool stem = false;          // rouge-score: Porter's stems in place of words
   int64_t window = 4096;      // prompt and answer together
   int64_t max_new = 64;
   std::optional<int32_t> bos = {};
@@ -31,8 +32,10 @@ struct LongBenchOptions {
   Progress progress = {};
 };
 
-/// Rows: item, score, prompt_tokens, truncated, answer. Total: items and mean score. Errors: no items, an unknown
-/// metric, a window that max_new leaves nothing of.
+/// Rows: item, score, prompt_tokens, truncated, answer. Total: items and mean score. `rouge-score` (summaries, as PI's
+/// Table 6): rouge1, rouge2 and rougeL as the package of that name counts them (rouge.h), each the best of an item's
+/// answers by rougeL, in rows and with intervals in the total; score is rougeL. Errors: no items, an unknown metric,
+/// `stem` with another one, a window that max_new leaves nothing of.
 EvalResult evaluate_longbench(TokenScorer& scorer, const Tokenizer& tokenizer, const std::vector<LongBenchItem>& items,
                               const LongBenchOptions& options);
 

@@ -50,8 +50,8 @@ EvalResult EvalProtocol::run(EvalSubject& subject, const Progress& progress) con
 }
 
 const std::vector<std::string>& eval_kinds() {
-  static const std::vector<std::string> kinds = {"ppl",    "lastk", "bins",      "longppl", "passkey",
-                                                 "needle", "tasks", "longbench", "choice"};
+  static const std::vector<std::string> kinds = {"ppl",    "lastk", "bins",  "longppl",   "passkey",
+                                                 "needle", "tasks", "ruler", "longbench", "choice"};
   return kinds;
 }
 
@@ -62,6 +62,7 @@ std::unique_ptr<EvalProtocol> make_eval_protocol(const std::string& kind) {
   if (kind == "longppl") return protocols::longppl();
   if (kind == "passkey" || kind == "needle") return protocols::passkey(kind == "needle");
   if (kind == "tasks") return protocols::tasks();
+  if (kind == "ruler") return protocols::ruler();
   if (kind == "longbench") return protocols::longbench();
   if (kind == "choice") return protocols::choice();
   return nullptr;

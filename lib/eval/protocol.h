@@ -80,7 +80,8 @@ class EvalProtocol {
   virtual EvalResult evaluate(EvalSubject& subject, const Progress& progress) const = 0;
 };
 
-/// The kinds in the order of the help: ppl, lastk, bins, longppl, passkey, needle, tasks, longbench, choice.
+/// The kinds in the order of the help: ppl, lastk, bins, longppl, passkey, needle, tasks, ruler, longbench,
+/// choice.
 const std::vector<std::string>& eval_kinds();
 
 /// nullptr for anything but those.
@@ -94,6 +95,7 @@ std::unique_ptr<EvalProtocol> bins();
 std::unique_ptr<EvalProtocol> longppl();
 std::unique_ptr<EvalProtocol> passkey(bool grid);
 std::unique_ptr<EvalProtocol> tasks();
+std::unique_ptr<EvalProtocol> ruler();
 std::unique_ptr<EvalProtocol> longbench();
 std::unique_ptr<EvalProtocol> choice();
 /// Settings that every protocol has, and those of protocols that measure losses on text.

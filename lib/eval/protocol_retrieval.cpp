@@ -205,10 +205,13 @@ class LongBench : public EvalProtocol {
     s.push_back(
         {.name = "prompt", .help = "file with the prompt: {context} and {input} are put in", .target = &prompt_file_});
     s.push_back({.name = "metric",
-                 .help = "f1 or rouge",
+                 .help =
+                     "f1; rouge: LongBench's ROUGE-L; rouge-score: ROUGE-1, -2 and -L of summaries, as that package "
+                     "counts them",
                  .target = &own_.metric,
-                 .choices = {"f1", "rouge"},
+                 .choices = {"f1", "rouge", "rouge-score"},
                  .shows_default = true});
+    s.push_back({.name = "stem", .help = "rouge-score: count Porter's stems of words", .target = &own_.stem});
     s.push_back({.name = "window",
                  .help = "tokens of prompt and answer; longer prompts lose their middle (default: the model's own "
                          "window)",

@@ -33,7 +33,7 @@ class Record {
 };
 
 struct EvalResult {
-  std::string kind;            // ppl | lastk | bins | longppl | passkey | needle | tasks | longbench | choice
+  std::string kind;            // ppl | lastk | bins | longppl | passkey | needle | tasks | ruler | longbench | choice
   Record protocol;             // what was counted, and how
   std::vector<Record> rows;    // the finest grain: document and window, trial group, ...
   std::vector<Record> totals;  // over documents or trials

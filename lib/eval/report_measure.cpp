@@ -109,7 +109,18 @@ void add_passkey(ReportRun& run, const EvalResult& result, const std::string& pr
   run.passkey.insert(run.passkey.end(), points.begin(), points.end());
 }
 
-/// The scores of one total: RULER-like tasks by length, multiple choice by the two usual rules, answers to questions.
+/// The score of generated answers; summaries have one for each ROUGE.
+template <class Put>
+void add_answer_scores(const Put& put, const Record& record) {
+  if (record.find("rouge1")) {
+    for (const char* key : {"rouge1", "rouge2", "rougeL"}) put(key, key);
+  } else {
+    put(record.text("metric"), "score");
+  }
+}
+
+/// The scores of one total: RULER and tasks in its form by length, multiple choice by the two usual rules, answers
+/// to questions.
 void add_scores(ReportRun& run, const EvalResult& result, const std::string& protocol, const Total& t,
                 const Record& record) {
   const auto put = [&](const std::string& task, const char* key) {
@@ -117,7 +128,8 @@ void add_scores(ReportRun& run, const EvalResult& result, const std::string& pro
     run.scores.push_back({task.substr(0, 60), t.share(key), t.number(low.c_str()), t.number(high.c_str()), protocol});
   };
   if (result.kind == "tasks") put(cat(record.text("task"), " @", t.count("length", 1)), "accuracy");
-  else if (result.kind == "longbench") put(record.text("metric"), "score");
+  else if (result.kind == "ruler") put(cat(record.text("task"), " @", t.count("length", 1)), "score");
+  else if (result.kind == "longbench") add_answer_scores(put, record);
   else if (result.kind == "choice") put("acc", "acc"), put("acc_norm", "acc_norm");
 }
 
@@ -163,8 +175,11 @@ std::string protocol_in_words(const EvalResult& result) {
       add(lengths);
     }
   }
-  if (result.kind == "tasks" || result.kind == "choice" || result.kind == "longbench") {
-    add(result.kind == "tasks" ? "retrieval tasks" : result.kind == "choice" ? "multiple choice" : "questions");
+  if (result.kind == "tasks" || result.kind == "ruler" || result.kind == "choice" || result.kind == "longbench") {
+    add(result.kind == "tasks"    ? "retrieval tasks"
+        : result.kind == "ruler"  ? "RULER"
+        : result.kind == "choice" ? "multiple choice"
+                                  : "questions");
     given("file", "");
     given("shots", "", " solved examples");
     given("trials", "", " prompts each");

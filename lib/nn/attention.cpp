@@ -89,6 +89,10 @@ Var Attention::forward(const Var& x, const ForwardContext& context) const {
   if (context.cache) {
     check(!grad_enabled(), "attention", "a KV cache is for generation: wrap the call in NoGrad");
     o = over_cache(qkv.value(), context);
+  } else if (context.sets && description_.rope && !description_.local_rope) {
+    const Tensor k = narrow(qkv, 2, n_heads_, n_heads_ + n_kv_heads_).value(),
+                 v = narrow(qkv, 2, n_heads_ + n_kv_heads_, n_heads_ + 2 * n_kv_heads_).value();
+    o = over_sets(qkv.value(), k, v, context);
   } else {
     if (context.after_rope && grad_enabled()) Tape::current().when_reached(context.after_rope);
     // Rotated where it lies: nothing else reads the unrotated product.
@@ -106,12 +110,31 @@ Var Attention::forward(const Var& x, const ForwardContext& context) const {
   return o_.forward(reshape(o, {batch, length, n_heads_ * head_dim_}));
 }
 
+Tensor Attention::over_sets(const Tensor& qkv, const Tensor& keys, const Tensor& values,
+                            const ForwardContext& context) const {
+  check(!grad_enabled(), "attention",
+        "Self-Extend and Dual Chunk Attention are for inference: wrap the call in NoGrad");
+  Tensor q = narrow(qkv, 2, 0, n_heads_).value();  // [B,T,H,D], not rotated
+  if (context.query_scale.defined()) q = scale_tokens(q, context.query_scale).value();
+  std::vector<Tensor> queries, rotated;
+  for (size_t s = 0; s < context.sets->queries.size(); ++s) {
+    queries.push_back(rope(q, context.sets->queries[s], {.layout = layout_}).value());
+    rotated.push_back(rope(keys, context.sets->keys[s], {.layout = layout_}).value());
+  }
+  return attention_sets(queries, rotated, values, context.sets->ranges, options_);
+}
+
 Tensor Attention::over_cache(const Tensor& qkv, const ForwardContext& context) const {
   KvCache& cache = *context.cache;
   const KvCache::Layer& kv = cache.layers[static_cast<size_t>(layer_)];
   const int64_t total = cache.length + qkv.size(1);
   // Only the table of `angles` can change with the length.
   const bool raw_keys = cache.raw_keys && description_.rope && !description_.local_rope;
+  if (context.sets && raw_keys) {
+    store_heads(qkv, n_heads_, kv.k, cache.length);
+    store_heads(qkv, n_heads_ + n_kv_heads_, kv.v, cache.length);
+    return over_sets(qkv, narrow(kv.k, 1, 0, total).value(), narrow(kv.v, 1, 0, total).value(), context);
+  }
   const RopeAngles& angles = description_.local_rope ? context.local_angles : context.angles;
   const RopeOptions rotation{.layout = layout_, .heads = n_heads_ + (raw_keys ? 0 : n_kv_heads_), .in_place = true};
   if (description_.rope) rope(qkv, angles, rotation);

@@ -2,8 +2,11 @@
 // these, and how, the description in nn/config.h says.
 #pragma once
 #include <functional>
+#include <memory>
+#include <vector>
 
 #include "autograd/ops/attention.h"
+#include "autograd/ops/attention_sets.h"
 #include "autograd/ops/rope.h"
 #include "nn/config.h"
 #include "nn/kv_cache.h"
@@ -11,14 +14,21 @@
 
 namespace rw {
 
+/// Queries and keys that meet at positions of several sets (rope/position_sets.h).
+struct PositionSetAngles {
+  std::vector<RopeAngles> queries, keys;  // of the new tokens, and of all tokens; one for each set
+  KeyRanges ranges;
+};
+
 /// What all blocks of one forward share.
 struct ForwardContext {
-  RopeAngles angles;                 // of the new tokens
-  RopeAngles local_angles;           // the same by ModelConfig::local_rope, if there is one
-  Tensor query_scale;                // f32 [T] log-n attention, or undefined
-  KvCache* cache = nullptr;          // generation: keys and values of earlier tokens; no gradients then
-  RopeAngles key_angles;             // of all tokens, when the cache holds raw keys
-  std::function<void()> after_rope;  // called in backward, once it has been through RoPE; or empty
+  RopeAngles angles;                              // of the new tokens
+  RopeAngles local_angles;                        // the same by ModelConfig::local_rope, if there is one
+  Tensor query_scale;                             // f32 [T] log-n attention, or undefined
+  KvCache* cache = nullptr;                       // generation: keys and values of earlier tokens; no gradients then
+  RopeAngles key_angles;                          // of all tokens, when the cache holds raw keys
+  std::shared_ptr<const PositionSetAngles> sets;  // takes the place of angles and key_angles; inference only
+  std::function<void()> after_rope;               // called in backward, once it has been through RoPE; or empty
 };
 
 /// Causal self-attention of one layer. Thread safety: as the model that it is a part of.
@@ -42,6 +52,7 @@ class Attention {
 
  private:
   Var normed(const Var& qkv) const;
+  Tensor over_sets(const Tensor& qkv, const Tensor& keys, const Tensor& values, const ForwardContext& context) const;
   Tensor over_cache(const Tensor& qkv, const ForwardContext& context) const;
 
   int64_t layer_, n_heads_, n_kv_heads_, head_dim_;

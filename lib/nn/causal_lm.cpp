@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "autograd/recompute.h"
 #include "autograd/ops/concat.h"
 #include "autograd/ops/elementwise.h"
 #include "autograd/ops/embedding.h"
@@ -12,6 +11,7 @@
 #include "autograd/recompute.h"
 #include "autograd/tape.h"
 #include "nn/families/family.h"
+#include "rope/position_sets.h"
 #include "tensor/gemm.h"
 
 namespace rw {
@@ -99,8 +99,8 @@ void CausalLm::set_linear(const LinearOptions& options) {
 
 void CausalLm::set_rope(const RopeConfig& rope) {
   std::unique_ptr<RopeScaling> scaling = make_rope_scaling(rope);
-  check(scaling->parameter_specs().empty() && rope_index_ == arena_.size(), "causal_lm", "rope type '", rope.rope_type(),
-        "' has parameters of its own: build the model with it");
+  check(scaling->parameter_specs().empty() && rope_index_ == arena_.size(), "causal_lm", "rope type '",
+        rope.rope_type(), "' has parameters of its own: build the model with it");
   scaling_ = std::move(scaling);
   config_.rope = rope;
 }
@@ -163,6 +163,29 @@ Tensor query_scale(const RopeScaling& scaling, int64_t first, int64_t count) {
 }
 }  // namespace
 
+/// Angles of every set for tokens [first, total), or none where the kind has no sets or they change nothing.
+std::shared_ptr<const PositionSetAngles> CausalLm::position_sets(int64_t first, int64_t total) const {
+  const auto* sets = dynamic_cast<const PositionSetScaling*>(scaling_.get());
+  if (!sets || sets->plain_up_to(total)) return nullptr;
+  check(!device_.is_cuda(), "causal_lm", "rope_type ", config_.rope.rope_type(),
+        " runs on the CPU only: use --device cpu");
+  check(config_.layers.empty() || std::all_of(config_.layers.begin(), config_.layers.end(),
+                                              [](const LayerDescription& l) { return l.window == 0 || l.local_rope; }),
+        "causal_lm", "rope_type ", config_.rope.rope_type(), " does not go with layers that have a window");
+  const auto at = [&](int64_t begin, const auto& position) {
+    const Tensor p = Tensor::empty({1, total - begin});
+    for (int64_t i = begin; i < total; ++i) p.data<float>()[i - begin] = static_cast<float>(position(i));
+    return angles(p, {.length = total});
+  };
+  const auto out = std::make_shared<PositionSetAngles>();
+  for (size_t s = 0; s < sets->sets(); ++s) {
+    out->queries.push_back(at(first, [&](int64_t m) { return sets->query_position(s, m); }));
+    out->keys.push_back(at(0, [&](int64_t n) { return sets->key_position(s, n); }));
+  }
+  out->ranges = [sets](int64_t m, std::vector<KeyRange>& ranges) { sets->key_ranges(m, ranges); };
+  return out;
+}
+
 Var CausalLm::forward(const Tensor& ids, const RopeAngles& angles) const {
   check(ids.rank() == 2, "causal_lm", "ids must have shape [B, T], got ", ids.shape());
   return run(ids, {.angles = angles,
@@ -170,6 +193,7 @@ Var CausalLm::forward(const Tensor& ids, const RopeAngles& angles) const {
                    .query_scale = query_scale(*scaling_, 0, ids.size(1)),
                    .cache = nullptr,
                    .key_angles = {},
+                   .sets = position_sets(0, ids.size(1)),
                    .after_rope = {}});
 }
 
@@ -200,7 +224,7 @@ KvCache CausalLm::make_cache(int64_t batch, int64_t capacity) const {
   const MemoryTag tag("kv cache");
   KvCache cache;
   cache.capacity = capacity;
-  cache.raw_keys = scaling_->depends_on_length();
+  cache.raw_keys = scaling_->depends_on_length() || dynamic_cast<const PositionSetScaling*>(scaling_.get()) != nullptr;
   if (cache.raw_keys) cache.ids = Tensor::empty({batch, capacity}, DType::i32);
   for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
     const Shape shape{batch, capacity, config_.num_key_value_heads, config_.head_dim};
@@ -242,6 +266,7 @@ Tensor CausalLm::extend_with(const Tensor& ids, KvCache& cache, int64_t total) c
                          .query_scale = query_scale(*scaling_, cache.length, count),
                          .cache = &cache,
                          .key_angles = {},
+                         .sets = position_sets(cache.length, total),
                          .after_rope = {}};
   context.local_angles = local_angles(context.angles);
   if (cache.raw_keys) context.key_angles = angles(plain_positions(0, total), rope_context);

@@ -93,6 +93,7 @@ class CausalLm {
   explicit CausalLm(ModelConfig config);  // declares the parameters only
   Var run(const Tensor& ids, ForwardContext context) const;
   RopeAngles local_angles(const RopeAngles& angles) const;
+  std::shared_ptr<const PositionSetAngles> position_sets(int64_t first, int64_t total) const;
   Tensor extend_with(const Tensor& ids, KvCache& cache, int64_t total) const;
   void bind();
   void mark_gradients(size_t first, size_t last) const;

@@ -114,14 +114,24 @@ void read_fields(RopeKind& kind, const Fields& from, GivenKeys& given) {
 }
 
 const char* name_of(LogN logn) {
-  return logn == LogN::position ? "position" : logn == LogN::constant ? "constant" : "none";
+  switch (logn) {
+    case LogN::position:
+      return "position";
+    case LogN::constant:
+      return "constant";
+    case LogN::ssmax:
+      return "ssmax";
+    case LogN::none:
+      break;
+  }
+  return "none";
 }
 
 LogN logn_from(const std::string& name) {
-  for (const LogN logn : {LogN::none, LogN::position, LogN::constant}) {
+  for (const LogN logn : {LogN::none, LogN::position, LogN::constant, LogN::ssmax}) {
     if (name == name_of(logn)) return logn;
   }
-  fail(kOp, "logn_scaling must be none, position or constant, got \"", name, "\"");
+  fail(kOp, "logn_scaling must be none, position, constant or ssmax, got \"", name, "\"");
 }
 
 /// Keys that may stand in a recipe without being a field of its kind: HF's own, and those of published files that

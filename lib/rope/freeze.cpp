@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "rope/kinds/longrope.h"
+#include "rope/position_sets.h"
 
 namespace rw {
 
@@ -14,6 +15,8 @@ RopeConfig freeze_rope(RopeScaling& scaling, int64_t length) {
       config.logn == LogN::none, "freeze",
       "the recipe has log-n attention (logn_scaling): its queries are scaled by the number of keys, which no constant "
       "factor can state");
+  check(dynamic_cast<PositionSetScaling*>(&scaling) == nullptr, "freeze", "the RoPE type ", config.rope_type(),
+        " rotates every token by several positions, which no list of factors can state");
   check(length >= 2, "freeze", "the length must be at least 2, got ", length);
   const RopeTable table = scaling.table({.length = length});
   const std::vector<double> base = base_inv_freq(config), own = table.inv_freq.value().to_vector();  // [D/2]

@@ -5,8 +5,9 @@ namespace rw {
 
 const std::vector<RopeKind>& rope_kinds() {
   static const std::vector<RopeKind> kinds = {
-      DefaultRope{}, LinearRope{}, NtkRope{},  DynamicRope{}, DynamicLinearRope{}, YarnRope{},
-      Llama3Rope{},  LongRope{},   ClexRope{}, E2Rope{},      AbfRope{},
+      DefaultRope{},      LinearRope{}, NtkRope{},        DynamicRope{}, DynamicLinearRope{}, YarnRope{},
+      Llama3Rope{},       LongRope{},   ClexRope{},       E2Rope{},      AbfRope{},           ResonanceRope{},
+      ProportionalRope{}, NopeRope{},   SelfExtendRope{}, DcaRope{},
   };
   return kinds;
 }

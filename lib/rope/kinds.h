@@ -2,6 +2,7 @@
 #pragma once
 #include "rope/kinds/abf.h"
 #include "rope/kinds/clex.h"
+#include "rope/kinds/dca.h"
 #include "rope/kinds/default.h"
 #include "rope/kinds/dynamic.h"
 #include "rope/kinds/dynamic_linear.h"
@@ -9,5 +10,9 @@
 #include "rope/kinds/linear.h"
 #include "rope/kinds/llama3.h"
 #include "rope/kinds/longrope.h"
+#include "rope/kinds/nope.h"
 #include "rope/kinds/ntk.h"
+#include "rope/kinds/proportional.h"
+#include "rope/kinds/resonance.h"
+#include "rope/kinds/self_extend.h"
 #include "rope/kinds/yarn.h"

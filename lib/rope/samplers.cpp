@@ -5,7 +5,7 @@ namespace rw {
 
 const std::vector<PositionConfig>& position_samplers() {
   static const std::vector<PositionConfig> samplers = {
-      ContiguousPositions{}, PosePositions{}, RandPosPositions{}, E2Positions{}, ClexPositions{},
+      ContiguousPositions{}, PosePositions{}, RandPosPositions{}, E2Positions{}, ClexPositions{}, DropePositions{},
   };
   return samplers;
 }

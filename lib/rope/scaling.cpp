@@ -54,7 +54,7 @@ std::vector<float> RopeScaling::query_scale(int64_t first, int64_t count) const 
     const bool constant = config_.logn == LogN::constant;
     const double keys = static_cast<double>(constant ? first + count : first + i + 1);
     const double ratio = std::log(keys) / log_window;
-    scale[static_cast<size_t>(i)] = static_cast<float>(constant ? ratio : std::max(1.0, ratio));
+    scale[static_cast<size_t>(i)] = static_cast<float>(config_.logn == LogN::position ? std::max(1.0, ratio) : ratio);
   }
   return scale;
 }

@@ -31,6 +31,7 @@ enum class LogN {
   none,
   position,  // max(1, ln n / ln L) with n = token index + 1: the same in prefill and in decoding
   constant,  // ln(kv length) / ln L, one number per forward, may be below 1: what CLEX's published code does
+  ssmax,     // ln n / ln L with n = token index + 1, below 1 within the window: scalable softmax (arXiv 2501.19399)
 };
 
 inline constexpr int64_t kMostHeadDim = 65536;  // published models have at most 512

@@ -41,6 +41,8 @@ std::vector<Number> numbers_of(const std::string& name, const EvalResult& result
       put(cat("@", t.integer("window")), t.number("longppl"), true);
     } else if (result.kind == "tasks") {
       put(cat(t.text("task"), " @", t.integer("length"), ", %"), 100 * t.number("accuracy"), true);
+    } else if (result.kind == "ruler") {
+      put(cat(t.text("task"), " @", t.integer("length"), ", %"), 100 * t.number("score"), true);
     } else if (result.kind == "longbench") {
       put("score", t.number("score"), true);
     } else if (result.kind == "choice") {

@@ -3,8 +3,10 @@
 
 #include <cmath>
 
+#include "nn/families/family.h"
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
+#include "rope/kinds.h"
 #include "rope/method_options.h"
 #include "tensor/error.h"
 #include "tensor/printable.h"
@@ -35,8 +37,45 @@ void check_sizes(const Recipe& r, int64_t fewest_steps) {
   in("--ffn", r.ffn, 0, 1 << 24);
 }
 
+/// The block of another family than LLaMA, by its own config.json: what that leaves out is the family's default.
+ModelConfig of_family(const Recipe& r) {
+  if (r.family == "llama") return {};
+  const FamilyRecord& family = family_named(r.family);
+  const int64_t kv_heads = r.kv_heads > 0 ? r.kv_heads : r.heads;
+  ConfigWriter out;
+  out.set("model_type", r.family);
+  for (const char* name : {"vocab_size", family.hidden_size, family.intermediate_size}) out.set(name, r.hidden);
+  out.set(family.num_hidden_layers, r.layers);
+  out.set(family.num_attention_heads, r.heads);
+  out.set(family.max_position_embeddings, int64_t{256});
+  check(r.family != "gpt_neox" || kv_heads == r.heads, kOp,
+        "family gpt_neox has no grouped queries: leave --kv-heads out");
+  if (r.family != "gpt_neox") out.set("num_key_value_heads", kv_heads);
+  if (r.nope_interval > 0) out.set("no_rope_layer_interval", r.nope_interval);
+  return model_config_from_json(out.text());
+}
+
+/// What a new model may be trained with from its first step: kinds that stretch nothing.
+RopeConfig begun_with(const Recipe& r, const RopeConfig& plain) {
+  const bool is_json = r.scaling.front() == '{';
+  const std::string name = is_json ? "" : rope_kind(r.scaling).name();
+  RopeConfig out = plain;
+  if (is_json) out = rope_recipe_from_json(plain, r.scaling);
+  else out.kind = rope_kind(name);
+  const RopeKind& kind = out.kind;
+  const bool stretches = kind.window_factor() > 1 || !kind.trained() || !kind.sampler().empty() || kind.is<AbfRope>() ||
+                         kind.is<LongRope>() ||
+                         (!is_json && kind.find("factor") && !kind.is<ProportionalRope>() && !kind.is<NopeRope>() &&
+                          !kind.is<ResonanceRope>());
+  check(!stretches, kOp, "method plain trains without extension; with scaling '", is_json ? kind.name() : name,
+        "' use full, pose or randpos");
+  out.max_position_embeddings = plain.max_position_embeddings;
+  out.original_max_position_embeddings = plain.original_max_position_embeddings;
+  return out;
+}
+
 ModelConfig new_model(const Recipe& r, const Tokenizer& tokenizer) {
-  ModelConfig m;
+  ModelConfig m = of_family(r);
   m.vocab_size = tokenizer.vocab_size();
   m.hidden_size = r.hidden;
   m.num_hidden_layers = r.layers;
@@ -57,9 +96,11 @@ ModelConfig new_model(const Recipe& r, const Tokenizer& tokenizer) {
 /// Training without extension.
 void plan_plain(const Recipe& r, RunPlan& plan) {
   check(r.target == 0, kOp, "--target without a method: add --method, one of ", joined(method_names()));
-  const std::string kind = r.scaling.empty() || r.scaling.front() == '{' ? r.scaling : rope_kind(r.scaling).name();
-  check(kind.empty() || kind == "default", kOp, "method plain trains without extension; with scaling '", kind,
-        "' use full or another method");
+  if (!r.scaling.empty() && r.scaling != "default") {
+    check(r.from.empty(), kOp, "method plain trains without extension; with scaling '", r.scaling,
+          "' use full or another method");
+    plan.model.rope = begun_with(r, plan.model.rope);
+  }
   check(r.factor == 0, kOp, "--factor has no effect on method plain");
   apply_options(r.method_options, plan.positions, plan.model.rope.kind);
   plan.original_window = plan.model.rope.original_window();

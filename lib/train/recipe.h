@@ -25,6 +25,8 @@ struct Recipe {
   int64_t hidden = 256, layers = 4, heads = 4, kv_heads = 0, ffn = 0, head_dim = 0;
   double theta = 10000, norm_eps = 1e-5, init_std = 0;  // init_std 0: 1 / sqrt(hidden)
   bool untied = false;
+  std::string family = "llama";  // model_type of the new model
+  int64_t nope_interval = 0;     // smollm3: every so many-th layer has no RoPE; 0: the family's own
 
   // the method
   std::string method = "plain";  // plain, or one of method_names() (extend.h)

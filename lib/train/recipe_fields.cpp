@@ -17,6 +17,10 @@ constexpr const char* kOp = "train";
 constexpr double kLong = 1099511627776.0, kTokens = 1073741824.0, kHuge = 1e300;
 
 std::string new_model_only(const Recipe& c) { return c.from.empty() ? "" : "the shape of the model is that of --from"; }
+std::string with_nope_layers(const Recipe& c) {
+  if (!c.from.empty()) return new_model_only(c);
+  return c.family == "smollm3" ? "" : "family '" + c.family + "' has RoPE in every layer; smollm3 has layers without";
+}
 std::string with_mix(const Recipe& c) { return c.retrieval_share > 0 ? "" : "there is no --retrieval-share"; }
 std::string with_validation(const Recipe& c) { return c.validation.empty() ? "there is no --validation" : ""; }
 std::string with_seams(const Recipe& c) {
@@ -98,6 +102,26 @@ void add_text_and_model(std::vector<RecipeField>& f) {
   shape("theta", "new model: RoPE base", &Recipe::theta, 0, kHuge, true);
   shape("init-std", "new model: standard deviation of weights (0: 1 / sqrt(hidden))", &Recipe::init_std, 0, 1e6);
   shape("untied", "new model: an output head of its own", &Recipe::untied, 0, 1);
+  f.push_back({"family",
+               "new model: the family of its blocks, by model_type",
+               model,
+               decides,
+               at(&Recipe::family),
+               0,
+               0,
+               false,
+               {"llama", "gpt_neox", "qwen3", "smollm3"},
+               new_model_only});
+  f.push_back({"nope-interval",
+               "new model of family smollm3: every so many-th layer has no RoPE (0: every fourth, as published)",
+               model,
+               decides,
+               at(&Recipe::nope_interval),
+               0,
+               1 << 16,
+               false,
+               {},
+               with_nope_layers});
 }
 
 void add_method(std::vector<RecipeField>& f) {
@@ -432,6 +456,7 @@ std::map<std::string, std::string> deciding_settings(const Recipe& recipe) {
   std::map<std::string, std::string> out;
   for (const RecipeField& f : recipe_fields()) {
     if (f.role != FieldRole::decides || (f.idle && !f.idle(recipe).empty())) continue;
+    if (f.name == "family" && recipe.family == "llama") continue;  // runs before the setting was there are the same
     out[f.key()] = f.text(recipe);
   }
   return out;

@@ -171,7 +171,13 @@ TEST_CASE("prefill of n + m equals prefill of n and m single steps for every RoP
        R"({"rope_type":"yarn","factor":4.0,"original_max_position_embeddings":16})",
        R"({"rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":16})",
        R"({"rope_type":"longrope","factor":4.0,"original_max_position_embeddings":16,"short_factor":[1,1,1,1.1],"long_factor":[1,2,3,4]})",
-       R"({"rope_type":"clex","max_factor":4})", R"({"rope_type":"e2","factor":0})"}) {
+       R"({"rope_type":"clex","max_factor":4})", R"({"rope_type":"e2","factor":0})",
+       R"({"rope_type":"resonance","factor":4,"original_max_position_embeddings":16})",
+       R"({"rope_type":"proportional","partial_rotary_factor":0.5})", R"({"rope_type":"nope"})",
+       R"({"rope_type":"default","logn_scaling":"ssmax"})",
+       R"({"rope_type":"self_extend","group":4,"neighbours":6,"original_max_position_embeddings":16})",
+       R"({"rope_type":"self_extend","group":2,"neighbours":11,"original_max_position_embeddings":16,"logn_scaling":"position"})",
+       R"({"rope_type":"dca","chunk":7,"original_max_position_embeddings":16})"}) {
     CAPTURE(scaling);
     ModelConfig config = small_config();
     config.rope =

@@ -109,6 +109,8 @@ void put_rope(const ModelConfig& c, const Architecture& arch, GgufMetadata& out,
       out.emplace_back(a + "scaling.attn_factor", real(scale / usual_scale));
     return;
   }
+  check(!rope.kind.is<SelfExtendRope>() && !rope.kind.is<DcaRope>(), kOp, "the RoPE type ", rope.rope_type(),
+        " rotates every token by several positions, for which GGUF has no place");
   const LongRope* longrope = rope.kind.get<LongRope>();
   const bool equal = longrope && longrope->short_factor == longrope->long_factor;
   if (longrope && (c.family == Family::phi3 || (arch.frequency_factors && !equal))) {
@@ -128,7 +130,11 @@ void put_rope(const ModelConfig& c, const Architecture& arch, GgufMetadata& out,
   const RopeTable table = source->table({.length = rope.extended_window()});
   const std::vector<double> plain = base_inv_freq(rope), own = table.inv_freq.value().to_vector();  // [D/2]
   std::vector<double> divisors(plain.size());
-  for (size_t i = 0; i < plain.size(); ++i) divisors[i] = plain[i] / own[i];
+  for (size_t i = 0; i < plain.size(); ++i) {
+    check(own[i] > 0, kOp, "the RoPE type ", rope.rope_type(), " leaves pair ", i,
+          " without rotation, which no frequency factor can state");
+    divisors[i] = plain[i] / own[i];
+  }
   if (table.attention_scale != 1) out.emplace_back(a + "scaling.attn_factor", real(table.attention_scale));
   tensors.push_back(factors(kFactors, divisors));
 }
