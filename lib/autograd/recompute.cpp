@@ -1,6 +1,8 @@
 // Recompute regions: the recorded op that runs its region once more in backward.
 #include "autograd/recompute.h"
 
+#include <algorithm>
+
 namespace rw {
 namespace {
 
@@ -50,6 +52,65 @@ std::vector<Var> recompute(const RecomputedRegion& region, const std::vector<Var
   for (Var& out : results) outputs.push_back(&out);
   Tape::current().record(std::move(node), inputs, outputs);
   return results;
+}
+
+namespace {
+
+struct TilesNode : Node {  // saved: x
+  std::function<Var(const Var&, int64_t)> region;
+  int64_t rows = 0;
+  const char* name() const override { return "tiles"; }
+
+  void backward() override {
+    const Tensor x = saved[0].view({-1, saved[0].size(-1)});  // [R,K]
+    const int64_t n = x.size(0);
+    const Tensor dy = grad_out().view({n, grad_out().size(-1)});  // [R,N]
+    const Tensor dx = wants(0) ? Tensor::zeros(saved[0].shape(), saved[0].dtype(), saved[0].device()) : Tensor();
+    for (int64_t begin = 0; begin < n; begin += rows) {
+      const int64_t end = std::min(n, begin + rows);
+      Tape inner;
+      inner.set_fast_atomics(fast_atomics());
+      Var in(x.slice(begin, end)), out;
+      if (dx.defined()) in = Var::leaf(in.value(), dx.view(x.shape()).slice(begin, end));
+      {
+        const TapeScope scope(inner);
+        out = region(in, begin);
+      }
+      if (!out.requires_grad()) continue;
+      const std::vector<Var> roots{out};
+      out = Var();
+      inner.backward(roots, {dy.slice(begin, end)});
+    }
+    if (dx.defined()) add_grad(0, dx);
+  }
+};
+
+}  // namespace
+
+Var by_tiles(const std::function<Var(const Var&, int64_t)>& region, const Var& x, int64_t rows) {
+  check(rows >= 1, "by_tiles", "rows must be at least 1, got ", rows);
+  const Tensor in = x.value().view({-1, x.size(-1)});
+  const int64_t n = in.size(0);
+  Tensor y;
+  {
+    const NoGrad no_grad;
+    for (int64_t begin = 0; begin < n; begin += rows) {
+      const int64_t end = std::min(n, begin + rows);
+      const Tensor part = region(Var(in.slice(begin, end)), begin).value();
+      if (!y.defined()) y = Tensor::empty({n, part.size(-1)}, part.dtype(), part.device());
+      y.slice(begin, end).copy_from(part);
+    }
+  }
+  Shape shape = x.shape();
+  shape.set(-1, y.size(-1));
+  Var out(y.view(shape));
+  if (!grad_enabled()) return out;
+  auto node = std::make_unique<TilesNode>();
+  node->region = region;
+  node->rows = rows;
+  node->saved = {x.value()};
+  Tape::current().record(std::move(node), {x}, {&out});
+  return out;
 }
 
 }  // namespace rw

@@ -16,4 +16,10 @@ using RecomputedRegion = std::function<std::vector<Var>(const std::vector<Var>&)
 /// activations to its inputs, for one more forward of the region.
 std::vector<Var> recompute(const RecomputedRegion& region, const std::vector<Var>& inputs);
 
+/// y = region(x) for x [...,K] -> y [...,N], a function of each row alone, at most `rows` rows at a time. Of each part
+/// backward makes the activations again, so that no more than one part's are alive; gradients of leaves that `region`
+/// captures add up over the parts. `region`, which also gets the number of the first row, as in recompute(). Errors:
+/// rows below 1.
+Var by_tiles(const std::function<Var(const Var&, int64_t first)>& region, const Var& x, int64_t rows);
+
 }  // namespace rw

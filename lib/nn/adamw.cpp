@@ -139,7 +139,7 @@ double AdamW::step_cpu(double lr, double grad_scale, double clip) {
                         1 - std::pow(config_.beta2, t),
                         config_.eps};
       const int64_t o = std::max(s.offset, begin), n = std::min(s.offset + s.numel, end) - o;
-      if (n <= 0 || !s.trainable) continue;
+      if (n <= 0 || s.frozen || !s.trainable) continue;
       if (split) {
         update_split(a, o, n, rates);
         continue;
@@ -177,6 +177,7 @@ cuda::AdamWTable AdamW::table(int64_t begin, int64_t end) const {
   if (begin >= end) return {};
   std::vector<cuda::AdamWSegment> segments;
   for (const ParamArena::Segment& s : arena_.segments()) {
+    if (s.frozen) continue;
     const int64_t offset = std::max<int64_t>(s.offset - begin, 0);
     if (s.offset >= end) break;
     if (!segments.empty() && offset == 0) segments.pop_back();  // ends before the part begins

@@ -21,14 +21,14 @@ Linear make_qkv(const ModelConfig& c, const std::string& prefix, ParamArena& are
   } else {
     parts = {{prefix + names.qkv[0], q}, {prefix + names.qkv[1], kv}, {prefix + names.qkv[2], kv}};
   }
-  return Linear(std::move(parts), c.hidden_size, c.block.qkv_bias, normal_init(c.initializer_range), arena);
+  return Linear(std::move(parts), c.hidden_size, c.block.qkv_bias, normal_init(c.initializer_range), arena, c.adapter);
 }
 
 Linear make_output(const ModelConfig& c, const std::string& prefix, ParamArena& arena) {
   // The projection back into the residual stream starts smaller, by the number of such additions (GPT-2).
   const auto init = normal_init(c.initializer_range / std::sqrt(2.0 * static_cast<double>(c.num_hidden_layers)));
   return Linear({{prefix + family_record(c.family).names.o, c.hidden_size}}, c.num_attention_heads * c.head_dim,
-                c.block.o_bias, init, arena);
+                c.block.o_bias, init, arena, c.adapter);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include "nn/causal_lm.h"
 
 #include <algorithm>
+#include <set>
 
 #include "autograd/ops/concat.h"
 #include "autograd/ops/elementwise.h"
@@ -40,6 +41,39 @@ CausalLm::CausalLm(ModelConfig config) : config_(std::move(config)) {
     head_bias_index_ = arena_.add({names.head + ".bias", {config_.vocab_size}, constant_init(0), false});
   rope_index_ = arena_.size();
   for (const ParameterSpec& spec : scaling_->parameter_specs()) arena_.set_reads_master(arena_.add(spec));
+  if (config_.adapter) freeze_base();
+}
+
+/// All but the adapters, what RoPE learns, and what the adapter's description names.
+void CausalLm::freeze_base() {
+  const AdapterDescription& adapter = *config_.adapter;
+  check(adapter.rank >= 1 && adapter.rank <= 1 << 16, "adapter", "the rank must be 1 to 65536, got ", adapter.rank);
+  check(adapter.dropout >= 0 && adapter.dropout < 1, "adapter", "dropout must be at least 0 and below 1, got ",
+        adapter.dropout);
+  std::set<std::string> unused(adapter.targets.begin(), adapter.targets.end()), names;
+  for (Block& block : blocks_) {
+    for (Linear* layer :
+         {&block.attention().qkv(), &block.attention().output(), &block.mlp().up(), &block.mlp().down()}) {
+      layer->set_dropout(&dropout_);
+      for (const Linear::Part& part : layer->parts()) {
+        names.insert(part.name.substr(part.name.rfind('.') + 1));
+        std::erase_if(
+            unused, [&](const std::string& t) { return t == "all" || part.name == t || part.name.ends_with("." + t); });
+      }
+    }
+  }
+  std::string known;
+  for (const std::string& name : names) known += (known.empty() ? "" : ", ") + name;
+  check(unused.empty(), "adapter", "no linear layer of the blocks is called '", unused.empty() ? "" : *unused.begin(),
+        "', expected all or names of ", known);
+  std::set<size_t> linear_or_table{embedding_index_};
+  if (!config_.tie_word_embeddings) linear_or_table.insert(head_index_);
+  if (config_.head_bias) linear_or_table.insert(head_bias_index_);
+  for (size_t i = 0; i < rope_index_; ++i) {
+    const std::string& name = arena_.segments()[i].spec.name;
+    if (!arena_.trainable(i) || is_adapter_parameter(name)) continue;  // Linear has said it of its own
+    arena_.set_trainable(i, linear_or_table.count(i) ? adapter.embeddings && i == embedding_index_ : adapter.norms);
+  }
 }
 
 CausalLm::CausalLm(ModelConfig config, DType compute, Device device, std::optional<uint64_t> seed, ArenaMemory memory)
@@ -56,6 +90,10 @@ std::vector<ParameterSpec> CausalLm::parameter_specs(const ModelConfig& config) 
   std::vector<ParameterSpec> specs;
   for (const ParamArena::Segment& segment : model.arena_.segments()) specs.push_back(segment.spec);
   return specs;
+}
+
+std::unique_ptr<const CausalLm> CausalLm::declare(const ModelConfig& config) {
+  return std::unique_ptr<const CausalLm>(new CausalLm(config));
 }
 
 void CausalLm::bind() {
@@ -86,6 +124,25 @@ bool CausalLm::use_compact_weights(bool lossy) {
   if (!arena_.make_compact(lossy)) return false;
   bind();
   return true;
+}
+
+void CausalLm::set_mlp_tile(int64_t tokens) {
+  check(tokens >= 0, "causal_lm", "a tile of ", tokens, " tokens");
+  for (Block& block : blocks_) block.mlp().set_tile(tokens);
+}
+
+Tensor CausalLm::words_of(const DropoutDraw& draw) {
+  const auto first = static_cast<uint64_t>(draw.first_row);
+  const auto word = [](uint64_t x) { return static_cast<int32_t>(static_cast<uint32_t>(x)); };
+  return Tensor::from(std::vector<int32_t>{word(draw.draw), word(draw.draw >> 32), word(first), word(first >> 32)});
+}
+
+void CausalLm::set_dropout(std::optional<DropoutDraw> draw, bool send) {
+  dropout_.on = draw.has_value() && has_dropout();
+  if (!dropout_.on) return;
+  if (!dropout_.words.defined()) dropout_.words = Tensor::zeros({4}, DType::i32, device_);
+  dropout_.seed = draw->seed;
+  if (send) dropout_.words.copy_from(words_of(*draw));
 }
 
 void CausalLm::set_linear(const LinearOptions& options) {

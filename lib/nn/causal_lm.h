@@ -25,6 +25,8 @@ class CausalLm {
   /// What a model of this config holds, in the arena's order; allocates no weights.
   /// Errors: a config that does not fit together.
   static std::vector<ParameterSpec> parameter_specs(const ModelConfig& config);
+  /// A model without weights, which has its parts and what its arena will hold. Errors: as parameter_specs.
+  static std::unique_ptr<const CausalLm> declare(const ModelConfig& config);
   CausalLm(const CausalLm&) = delete;
   CausalLm& operator=(const CausalLm&) = delete;
 
@@ -75,6 +77,20 @@ class CausalLm {
   bool use_compact_weights(bool lossy = false);
   /// Recompute each block in backward instead of keeping its activations.
   void set_recompute(bool on) { recompute_ = on; }
+  /// In training, the feed-forward layers go through at most so many tokens at a time, and backward makes their
+  /// activations again (autograd/recompute.h); 0: all at once. The gradients of weights are the same but for rounding.
+  void set_mlp_tile(int64_t tokens);
+  /// From here on forward draws the adapters' dropout masks by this number, for samples of which the first has so many
+  /// rows (tokens) before it; nullopt: no dropout. `send` false: the caller writes words_of() to dropout_words(),
+  /// without waiting for a GPU.
+  struct DropoutDraw {
+    uint64_t seed = 0, draw = 0;
+    int64_t first_row = 0;
+  };
+  void set_dropout(std::optional<DropoutDraw> draw, bool send = true);
+  static Tensor words_of(const DropoutDraw& draw);                // i32 [4] on the CPU
+  const Tensor& dropout_words() const { return dropout_.words; }  // i32 [4] on the model's device
+  bool has_dropout() const { return config_.adapter && config_.adapter->dropout > 0; }
   /// How the blocks' linear layers multiply; embedding, norms, attention and head stay as they are. Errors: 8-bit
   /// products of a model that does not compute in bf16, or on a GPU that has none.
   void set_linear(const LinearOptions& options);
@@ -97,6 +113,7 @@ class CausalLm {
   Tensor extend_with(const Tensor& ids, KvCache& cache, int64_t total) const;
   void bind();
   void mark_gradients(size_t first, size_t last) const;
+  void freeze_base();
 
   ModelConfig config_;
   DType compute_ = DType::f32;
@@ -111,6 +128,7 @@ class CausalLm {
   std::function<void(size_t, size_t)> gradient_hook_;
   std::function<void()> frequency_hook_;
   Var embedding_, head_, head_bias_;  // [V,C], [V,C], [V]
+  DropoutState dropout_;
   bool recompute_ = false;
 };
 

@@ -7,6 +7,7 @@
 
 #include "autograd/ops/activation.h"
 #include "autograd/ops/rope.h"
+#include "nn/adapter.h"
 #include "rope/scaling.h"
 
 namespace rw {
@@ -91,6 +92,7 @@ struct ModelConfig {
   std::vector<int64_t> bos_token_id, eos_token_id;  // as in config.json: none, one or several; a text ends at any eos
   RopeConfig rope;                                  // also holds max_position_embeddings
   std::optional<RopeConfig> local_rope;             // of layers with local_rope: fixed, whatever extends `rope`
+  std::optional<AdapterDescription> adapter;        // trained beside the frozen model; no part of config.json
   DType file_dtype = DType::f32;  // what its files hold: weights are saved in it unless told otherwise
   std::string other_fields;       // JSON object: what config.json holds beyond this, written again as it was
 

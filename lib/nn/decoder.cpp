@@ -106,8 +106,10 @@ Decoder::Decoder(const CausalLm& model, KvCache& cache) : model_(model), cache_(
 namespace {
 bool has_adapters(const CausalLm& model) {
   return std::any_of(model.blocks().begin(), model.blocks().end(), [](const Block& block) {
-    return block.attention().qkv().has_adapter() || block.attention().output().has_adapter() ||
-           block.mlp().up().has_adapter() || block.mlp().down().has_adapter();
+    const Linear* const layers[] = {&block.attention().qkv(), &block.attention().output(), &block.mlp().up(),
+                                    &block.mlp().down()};
+    return std::any_of(std::begin(layers), std::end(layers),
+                       [](const Linear* layer) { return layer->has_adapter() || layer->in_blocks(); });
   });
 }
 }  // namespace

@@ -1,19 +1,21 @@
-// A linear layer: y = x W^T + b, with room for a low-rank pair beside the weight.
+// A linear layer: y = x W^T + b, with a low-rank adapter beside a frozen weight where the model's config says so.
 #pragma once
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "autograd/ops/low_rank.h"
 #include "autograd/ops/matmul.h"
+#include "nn/adapter.h"
 #include "nn/param_arena.h"
 
 namespace rw {
 
-/// An adapter (LoRA, Hu et al. 2021): y gains scale * (x a^T) b^T.
-struct LowRankPair {
-  Var a;  // [r, K]
-  Var b;  // [N, r]
-  double scale = 1;
+/// What all dropout masks of a model share.
+struct DropoutState {
+  bool on = false;  // in training
+  Tensor words;     // of DropoutKey, on the model's device
+  uint64_t seed = 0;
 };
 
 /// Thread safety: as the model that it is a part of.
@@ -24,33 +26,47 @@ class Linear {
     std::string name;  // without ".weight"
     int64_t rows = 0;
   };
-  /// Declares <name>.weight [rows, inputs] of every part, and <name>.bias [rows] if `bias`; each kind joined.
+  /// Declares <name>.weight [rows, inputs] of every part, and <name>.bias [rows] if `bias`; each kind joined. With an
+  /// adapter these are frozen, and the parts that it covers get <name>.lora_A.weight [r, inputs], which begins as
+  /// U(-1, 1) / sqrt(inputs), and <name>.lora_B.weight [rows, r], zeros; each kind joined.
   Linear(std::vector<Part> parts, int64_t inputs, bool bias, std::function<void(const Tensor&, Random&)> init,
-         ParamArena& arena);
+         ParamArena& arena, const std::optional<AdapterDescription>& adapter = {});
 
-  /// x [...,K] -> [...,N], N the rows of all parts.
-  Var forward(const Var& x) const;
+  /// x [...,K] -> [...,N], N the rows of all parts. `first_row`: how many rows of the same micro-batch came before x.
+  Var forward(const Var& x, int64_t first_row = 0) const;
   /// Fetches the weights; after the arena has been allocated, and again after enable_grad().
   void bind(const ParamArena& arena);
 
-  const Var& weight() const { return weight_; }  // [N,K]
+  const Var& weight() const { return weight_; }  // [N,K]; undefined where it is kept in blocks
   const Var& bias() const { return bias_; }      // [N], or undefined
   const std::vector<Part>& parts() const { return parts_; }
-  /// Puts an adapter beside a part, or takes it away. Errors: shapes that do not fit.
-  void set_adapter(size_t part, std::optional<LowRankPair> pair);
-  bool has_adapter() const;
-  /// How the product is computed; adapters stay in the dtype of their operands.
-  void set_linear(const LinearOptions& options) { options_ = options; }
+  int64_t rows() const { return rows_; }      // N
+  int64_t inputs() const { return inputs_; }  // K
+  /// Parts that the adapter covers, as indices of parts().
+  const std::vector<size_t>& adapted_parts() const { return adapted_; }
+  bool has_adapter() const { return !adapted_.empty(); }
+  bool in_blocks() const { return format_.has_value(); }
+  /// The dropout of the adapter; the state must outlive the layer. It counts while state.on.
+  void set_dropout(const DropoutState* state) { dropout_state_ = state; }
+  /// How the product is computed; adapters stay in the dtype of their operands. Errors: 8-bit floats of a weight in
+  /// blocks.
+  void set_linear(const LinearOptions& options);
 
  private:
-  Var adapted(const Var& x, const Var& y) const;
+  void declare_adapter(const AdapterDescription& adapter, ParamArena& arena);
 
   std::vector<Part> parts_;
-  size_t weight_index_ = 0, bias_index_ = 0;
+  int64_t rows_ = 0, inputs_ = 0;
+  size_t weight_index_ = 0, bias_index_ = 0, a_index_ = 0, b_index_ = 0;
   bool has_bias_ = false;
   LinearOptions options_;
-  std::vector<std::optional<LowRankPair>> adapters_;  // one slot for each part
-  Var weight_, bias_;
+  std::optional<BlockFormat> format_;
+  BlockMatrix blocks_;
+  std::vector<size_t> adapted_;
+  std::vector<LowRankPart> ranges_;  // their columns of y
+  double scale_ = 1, dropout_ = 0;
+  const DropoutState* dropout_state_ = nullptr;
+  Var weight_, bias_, a_, b_;
 };
 
 }  // namespace rw

@@ -5,6 +5,7 @@
 
 #include "autograd/ops/activation.h"
 #include "autograd/ops/swiglu.h"
+#include "autograd/recompute.h"
 #include "nn/families/family.h"
 
 namespace rw {
@@ -15,13 +16,13 @@ Linear make_up(const ModelConfig& c, const std::string& prefix, ParamArena& aren
   const std::vector<std::string>& names = family_record(c.family).names.gate_up;
   const int64_t rows = (c.block.gated ? 2 : 1) * c.intermediate_size / static_cast<int64_t>(names.size());
   for (const std::string& name : names) parts.push_back({prefix + name, rows});
-  return Linear(std::move(parts), c.hidden_size, c.block.mlp_bias, normal_init(c.initializer_range), arena);
+  return Linear(std::move(parts), c.hidden_size, c.block.mlp_bias, normal_init(c.initializer_range), arena, c.adapter);
 }
 
 Linear make_down(const ModelConfig& c, const std::string& prefix, ParamArena& arena) {
   const auto init = normal_init(c.initializer_range / std::sqrt(2.0 * static_cast<double>(c.num_hidden_layers)));
   return Linear({{prefix + family_record(c.family).names.down, c.hidden_size}}, c.intermediate_size, c.block.mlp_bias,
-                init, arena);
+                init, arena, c.adapter);
 }
 
 }  // namespace
@@ -44,8 +45,13 @@ void Mlp::set_linear(const LinearOptions& options) {
 }
 
 Var Mlp::forward(const Var& x) const {
-  const Var up = up_.forward(x);  // [B,T,C] -> [B,T,2F], or [B,T,F] without a gate
-  Var h;                          // [B,T,F]
+  if (tile_ == 0 || x.numel() / x.size(-1) <= tile_) return whole(x, 0);
+  return by_tiles([this](const Var& rows, int64_t first) { return whole(rows, first); }, x, tile_);
+}
+
+Var Mlp::whole(const Var& x, int64_t first_row) const {
+  const Var up = up_.forward(x, first_row);  // [B,T,C] -> [B,T,2F], or [B,T,F] without a gate
+  Var h;                                     // [B,T,F]
   if (!gated_) {
     h = activate(up, activation_);
   } else if (activation_ == Activation::silu) {
@@ -53,7 +59,7 @@ Var Mlp::forward(const Var& x) const {
   } else {
     h = gated_packed(up, activation_);
   }
-  return down_.forward(h);  // [B,T,C]
+  return down_.forward(h, first_row);  // [B,T,C]
 }
 
 }  // namespace rw

@@ -15,6 +15,8 @@ class Mlp {
   Var forward(const Var& x) const;
   void bind(const ParamArena& arena);
   void set_linear(const LinearOptions& options);
+  /// In training, at most so many tokens at a time, whose activations backward makes again; 0: all at once.
+  void set_tile(int64_t tokens) { tile_ = tokens; }
 
   Linear& up() { return up_; }  // [2F, C], gate first; or [F, C]
   const Linear& up() const { return up_; }
@@ -22,9 +24,12 @@ class Mlp {
   const Linear& down() const { return down_; }
 
  private:
+  Var whole(const Var& x, int64_t first_row) const;
+
   Activation activation_;
   bool gated_;
   bool feeds_fp8_ = false;  // for 8-bit products
+  int64_t tile_ = 0;
   Linear up_, down_;
 };
 

@@ -25,16 +25,61 @@ std::function<void(const Tensor&, Random&)> constant_init(double value) {
 }
 
 size_t ParamArena::add(ParameterSpec spec, bool joined) {
-  check(!compute_.defined(), "param_arena", "add('", spec.name, "') after allocate()");
+  check(!allocated_, "param_arena", "add('", spec.name, "') after allocate()");
   const int64_t numel = spec.shape.numel();
   if (!joined) total_ = (total_ + kAlign - 1) / kAlign * kAlign;
-  segments_.push_back({std::move(spec), total_, numel});
+  segments_.push_back({.spec = std::move(spec), .offset = total_, .numel = numel, .joined = joined});
   total_ += numel;
   return segments_.size() - 1;
 }
 
+void ParamArena::set_blocks(size_t i, BlockFormat format) {
+  Segment& s = segments_.at(i);
+  check(!allocated_, "param_arena", "set_blocks('", s.spec.name, "') after allocate()");
+  check(s.spec.shape.rank() == 2, "param_arena", "blocks of '", s.spec.name, "', which is not a matrix");
+  s.trainable = false;
+  s.format = format;
+}
+
+/// Where each parameter lies: what is trained in the flat tensors, what is not in frozen() or in blocks.
+void ParamArena::lay_out() {
+  int64_t ends[2] = {0, 0};
+  blocks_.clear();
+  for (Segment& s : segments_) {
+    s.frozen = !s.trainable && !s.reads_master;
+    if (s.format) {
+      const int64_t rows = s.spec.shape[0];
+      if (!s.joined) blocks_.push_back({.format = *s.format, .rows = 0, .columns = s.spec.shape[1]});
+      s.blocks = blocks_.size() - 1;
+      s.offset = blocks_.back().rows;
+      blocks_.back().rows += rows;
+      continue;
+    }
+    int64_t& end = ends[s.frozen ? 1 : 0];
+    if (!s.joined) end = (end + kAlign - 1) / kAlign * kAlign;
+    s.offset = end;
+    end += s.numel;
+  }
+  total_ = ends[0];
+  frozen_total_ = ends[1];
+}
+
+/// `host`: f32 [numel()], what the flat tensors begin with. What is frozen begins with zeros.
+void ParamArena::allocate_storage(const Tensor& host) {
+  if (memory_.split_master) {
+    compute_ = Tensor::empty({total_}, DType::bf16, device_);
+    low_ = Tensor::zeros({(total_ + 1) / 2}, DType::i32, device_);
+    split(host, 0);
+  } else {
+    master_ = host.to(master_dtype()).to(device_);
+    compute_ = compute_dtype_ == DType::bf16 ? Tensor::empty({total_}, DType::bf16, device_) : master_;
+  }
+  frozen_ = frozen_total_ > 0 ? Tensor::zeros({frozen_total_}, compute_dtype_, device_) : Tensor();
+  for (BlockMatrix& b : blocks_) b.allocate(device_);
+}
+
 void ParamArena::allocate(DType compute, Device device, std::optional<uint64_t> seed, ArenaMemory memory) {
-  check(!compute_.defined(), "param_arena", "allocate() called twice");
+  check(!allocated_, "param_arena", "allocate() called twice");
   check(compute == DType::bf16 || !(memory.split_master || memory.bf16_gradients), "param_arena",
         "split masters and bf16 gradients are for a model that computes in bf16, got ", compute);
   for (const Segment& s : segments_) {
@@ -42,23 +87,45 @@ void ParamArena::allocate(DType compute, Device device, std::optional<uint64_t> 
           "' is computed with in f32: its master cannot be split");
   }
   memory_ = memory;
+  compute_dtype_ = compute;
+  device_ = device;
+  allocated_ = true;
   const MemoryTag tag("parameters");
-  const DType master = compute == DType::f64 ? DType::f64 : DType::f32;
+  lay_out();
   const Tensor host = Tensor::zeros({total_}, DType::f32);
   parallel_items(static_cast<int64_t>(segments_.size()), [&](int64_t i) {
     const Segment& s = segments_[static_cast<size_t>(i)];
-    if (!seed || !s.spec.init) return;
+    if (!seed || !s.spec.init || s.frozen) return;
     Random random(*seed, Purpose::init, 0, static_cast<uint64_t>(i));
     s.spec.init(host.slice(s.offset, s.offset + s.numel).view(s.spec.shape), random);
   });
-  if (memory.split_master) {
-    compute_ = Tensor::empty({total_}, DType::bf16, device);
-    low_ = Tensor::zeros({(total_ + 1) / 2}, DType::i32, device);
-    split(host, 0);
-  } else {
-    master_ = host.to(master).to(device);
-    compute_ = compute == DType::bf16 ? Tensor::empty({total_}, DType::bf16, device) : master_;
+  allocate_storage(host);
+  for (size_t i = 0; seed && i < segments_.size(); ++i) {
+    if (segments_[i].frozen) initialize(i, *seed);
   }
+  refresh();
+  make_vars();
+}
+
+void ParamArena::initialize(size_t i, uint64_t seed) const {
+  const Segment& s = segments_.at(i);
+  const Tensor values = Tensor::zeros(s.spec.shape);
+  Random random(seed, Purpose::init, 0, static_cast<uint64_t>(i));
+  if (s.spec.init) s.spec.init(values, random);
+  set_values(i, values);
+}
+
+void ParamArena::settle() {
+  if (std::none_of(segments_.begin(), segments_.end(),
+                   [](const Segment& s) { return s.frozen != (!s.trainable && !s.reads_master); }))
+    return;
+  std::vector<Tensor> values;
+  for (size_t i = 0; i < segments_.size(); ++i) values.push_back(values_of(i).clone());
+  const MemoryTag tag("parameters");
+  master_ = compute_ = low_ = frozen_ = Tensor();
+  lay_out();
+  allocate_storage(Tensor::zeros({total_}, DType::f32));
+  for (size_t i = 0; i < segments_.size(); ++i) set_values(i, values[i]);
   refresh();
   make_vars();
 }
@@ -73,9 +140,10 @@ void ParamArena::own(int64_t begin, int64_t end) {
 }
 
 void ParamArena::enable_grad() {
-  check(compute_.defined(), "param_arena", "enable_grad() before allocate()");
+  check(allocated_, "param_arena", "enable_grad() before allocate()");
   if (grad_.defined()) return;
   compact_ = Tensor();
+  settle();
   {
     const MemoryTag tag("gradients");
     grad_ = Tensor::zeros({total_}, memory_.bf16_gradients ? DType::bf16 : master_dtype(), device());
@@ -87,7 +155,7 @@ void ParamArena::enable_grad() {
 }
 
 bool ParamArena::make_compact(bool lossy) {
-  if (compute_.dtype() != DType::f32 || compute_.is_cuda() || grad_.defined()) return false;
+  if (compute_.dtype() != DType::f32 || compute_.is_cuda() || grad_.defined() || frozen_.defined()) return false;
   if (!lossy) {
     const float* p = compute_.data<float>();
     for (int64_t i = 0; i < compute_.numel(); ++i) {
@@ -101,22 +169,28 @@ bool ParamArena::make_compact(bool lossy) {
 
 void ParamArena::make_vars() {
   vars_.clear();
-  for (const Segment& s : segments_) vars_.push_back(make_var(s.offset, s.numel, s.spec.shape, s.trainable));
+  for (const Segment& s : segments_) vars_.push_back(make_var(s, s.numel, s.spec.shape));
 }
 
 void ParamArena::set_trainable(size_t i, bool trainable) {
   check(!grad_.defined(), "param_arena", "set_trainable('", segments_.at(i).spec.name, "') after enable_grad()");
+  check(!(trainable && segments_.at(i).format), "param_arena", "'", segments_.at(i).spec.name,
+        "' is kept as blocks and is not trained");
   segments_.at(i).trainable = trainable;
 }
 
-Var ParamArena::make_var(int64_t offset, int64_t numel, const Shape& shape, bool trainable) const {
-  const Tensor value = compute_.slice(offset, offset + numel).view(shape);
-  if (!grad_.defined() || !trainable) {
+/// `numel` elements from the first one of `first` on; undefined where they are blocks.
+Var ParamArena::make_var(const Segment& first, int64_t numel, const Shape& shape) const {
+  if (first.format) return {};
+  const int64_t begin = first.offset, end = begin + numel;
+  if (first.frozen) return Var(frozen_.slice(begin, end).view(shape));
+  const Tensor value = compute_.slice(begin, end).view(shape);
+  if (!grad_.defined() || !first.trainable) {
     Var constant(value);
-    if (compact_.defined()) constant.set_compact(compact_.slice(offset, offset + numel).view(shape));
+    if (compact_.defined()) constant.set_compact(compact_.slice(begin, end).view(shape));
     return constant;
   }
-  return Var::leaf(value, grad_.slice(offset, offset + numel).view(shape));
+  return Var::leaf(value, grad_.slice(begin, end).view(shape));
 }
 
 Var ParamArena::stacked(size_t first, size_t count) const {
@@ -124,14 +198,24 @@ Var ParamArena::stacked(size_t first, size_t count) const {
   Shape shape = a.spec.shape;
   int64_t rows = 0;
   for (size_t i = first; i < first + count; ++i) {
-    check(i == first || segments_[i].offset == segments_[i - 1].offset + segments_[i - 1].numel, "param_arena", "'",
-          segments_[i].spec.name, "' is not joined to the parameter before it");
     check(segments_[i].trainable == a.trainable, "param_arena", "'", segments_[i].spec.name, "' and '", a.spec.name,
           "' share a product: both are trained, or neither");
+    check(i == first || (segments_[i].frozen == a.frozen &&
+                         segments_[i].offset == segments_[i - 1].offset + segments_[i - 1].numel),
+          "param_arena", "'", segments_[i].spec.name, "' is not joined to the parameter before it");
     rows += segments_[i].spec.shape[0];
   }
   shape.set(0, rows);
-  return make_var(a.offset, b.offset + b.numel - a.offset, shape, a.trainable);
+  return make_var(a, b.offset + b.numel - a.offset, shape);
+}
+
+const BlockMatrix& ParamArena::stacked_blocks(size_t first, size_t count) const {
+  const Segment& a = segments_.at(first);
+  int64_t rows = 0;
+  for (size_t i = first; i < first + count; ++i) rows += segments_.at(i).spec.shape[0];
+  check(a.format && blocks_.at(a.blocks).rows == rows, "param_arena", "'", a.spec.name,
+        "' and those joined to it are not one matrix of blocks");
+  return blocks_.at(a.blocks);
 }
 
 int64_t ParamArena::parameter_count() const {
@@ -140,8 +224,24 @@ int64_t ParamArena::parameter_count() const {
   return n;
 }
 
+int64_t ParamArena::trained_count() const {
+  int64_t n = 0;
+  for (const Segment& s : segments_) n += s.trainable ? s.numel : 0;
+  return n;
+}
+
+int64_t ParamArena::offset_from(size_t i) const {
+  for (; i < segments_.size(); ++i) {
+    if (!segments_[i].frozen) return segments_[i].offset;
+  }
+  return total_;
+}
+
 Tensor ParamArena::master_of(size_t i) const {
   const Segment& s = segments_.at(i);
+  check(!s.frozen || (!s.format && compute_dtype_ == master_dtype()), "param_arena", "master_of('", s.spec.name,
+        "'): it is frozen and has no master");
+  if (s.frozen) return frozen_.slice(s.offset, s.offset + s.numel).view(s.spec.shape);
   check(!memory_.split_master, "param_arena", "master_of('", s.spec.name, "'): the masters are split");
   return master_.slice(s.offset, s.offset + s.numel).view(s.spec.shape);
 }
@@ -181,8 +281,14 @@ void ParamArena::split(const Tensor& values, int64_t offset) const {
 }
 
 Tensor ParamArena::values_of(size_t i) const {
-  if (!memory_.split_master) return master_of(i);
   const Segment& s = segments_.at(i);
+  if (s.format) {
+    const Tensor values = Tensor::empty(s.spec.shape);
+    blocks_.at(s.blocks).load_rows(s.offset, values);
+    return values;
+  }
+  if (s.frozen) return frozen_.slice(s.offset, s.offset + s.numel).view(s.spec.shape);
+  if (!memory_.split_master) return master_of(i);
   const Tensor values = Tensor::empty({s.numel});
   for (int64_t begin = 0; begin < s.numel; begin += kPart) {
     const int64_t end = std::min(s.numel, begin + kPart);
@@ -202,8 +308,10 @@ Tensor ParamArena::values_of(size_t i) const {
 
 void ParamArena::set_values(size_t i, const Tensor& values) const {
   const Segment& s = segments_.at(i);
-  if (!memory_.split_master) return master_of(i).copy_from(values);
   check_shape("param_arena", "'" + s.spec.name + "'", values, s.spec.shape);
+  if (s.format) return blocks_.at(s.blocks).store_rows(s.offset, values.to(kCpu).to(DType::f32));
+  if (s.frozen) return frozen_.slice(s.offset, s.offset + s.numel).view(s.spec.shape).copy_from(values);
+  if (!memory_.split_master) return master_of(i).copy_from(values);
   split(values.to(kCpu).to(DType::f32).view({s.numel}), s.offset);
 }
 

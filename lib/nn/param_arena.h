@@ -5,7 +5,8 @@
 //   arena.allocate(DType::f32, kCpu, /*seed=*/1);
 //   Var weight = arena[w];
 //
-// With ArenaMemory::lean() it takes 14 bytes for each parameter instead of 18.
+// With ArenaMemory::lean() it takes 14 bytes for each parameter instead of 18. A parameter that is not trained takes
+// what the model computes with and nothing else (2 bytes in bf16), or about half a byte as blocks of 4 bits.
 //
 // Why flat: one kernel updates everything, one reduction is the gradient norm, one transfer is an all-reduce.
 #pragma once
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "autograd/parameter.h"
+#include "tensor/block_quantize.h"
 #include "tensor/safetensors.h"
 
 namespace rw {
@@ -42,10 +44,14 @@ class ParamArena {
  public:
   struct Segment {
     ParameterSpec spec;
-    int64_t offset = 0;  // elements
+    int64_t offset = 0;  // elements, in the flat tensors; of a frozen one in frozen(); rows in its blocks
     int64_t numel = 0;
-    bool reads_master = false;  // the model computes with the master values, also beside a bf16 copy
-    bool trainable = true;      // false: it has no gradient, and the optimizer leaves it as it is
+    bool reads_master = false;               // the model computes with the master values, also beside a bf16 copy
+    bool trainable = true;                   // false: it has no gradient, and the optimizer leaves it as it is
+    bool joined = false;                     // lies directly behind the one before
+    bool frozen = false;                     // lies in frozen() or in blocks: no master, no gradient and no moments
+    std::optional<BlockFormat> format = {};  // kept as blocks
+    size_t blocks = 0;                       // which, if so
   };
 
   /// Declares a parameter. `joined`: it lies directly behind the one before, so that stacked() may span both.
@@ -54,9 +60,13 @@ class ParamArena {
   void set_reads_master(size_t i) { segments_.at(i).reads_master = true; }
 
   /// Whether parameter i is trained (all are, at first). A parameter that is not counts for neither the gradient's norm
-  /// nor weight decay. Errors: gradients are enabled already.
+  /// nor weight decay, and takes memory for the values alone that the model computes with. After allocate() the values
+  /// are moved once, in enable_grad(). Errors: gradients are enabled already.
   void set_trainable(size_t i, bool trainable);
   bool trainable(size_t i) const { return segments_.at(i).trainable; }
+  /// Parameter i, a matrix, is not trained and kept as blocks of few bits (tensor/block_quantize.h): read it by
+  /// stacked_blocks(). Errors: after allocate().
+  void set_blocks(size_t i, BlockFormat format);
 
   /// Allocates and initialises. `compute` is what Vars hold: f32 or f64 (the master itself) or bf16 (a copy beside an
   /// f32 master). Values depend on (seed, index of the parameter) alone; without a seed they are zero (weights to be
@@ -70,6 +80,9 @@ class ParamArena {
   int64_t own_end() const { return own_end_ < 0 ? total_ : own_end_; }
   bool owns_all() const { return own_begin() == 0 && own_end() == total_; }
 
+  /// What set_trainable() said after allocate() takes effect: values go to where they lie now. Whoever holds Vars gets
+  /// them again. enable_grad() calls it.
+  void settle();
   /// Gives every Var a gradient. Call before the first recorded forward.
   void enable_grad();
 
@@ -77,6 +90,12 @@ class ParamArena {
   Var operator[](size_t i) const { return vars_.at(i); }
   /// Parameters [first, first + count), joined, as one matrix stacked along dimension 0. Call after allocate.
   Var stacked(size_t first, size_t count) const;
+
+  /// The same of parameters that are kept as blocks.
+  const BlockMatrix& stacked_blocks(size_t first, size_t count) const;
+
+  /// Sets parameter i to what it starts with for that seed, as allocate() with a seed does. refresh() comes next.
+  void initialize(size_t i, uint64_t seed) const;
 
   /// Keeps a bf16 copy beside f32 values on the CPU, which products of one row read instead: half the memory traffic of
   /// decoding. Unless `lossy`, only if every value is a bf16 number, so that nothing changes. Returns whether it does.
@@ -87,13 +106,17 @@ class ParamArena {
   const std::vector<Segment>& segments() const { return segments_; }
   /// Number of parameters in the elements sense, padding left out.
   int64_t parameter_count() const;
-  /// Elements, padding included.
+  /// Those that are trained.
+  int64_t trained_count() const;
+  /// Elements of the flat tensors: of what is trained, padding included.
   int64_t numel() const { return total_; }
-  DType master_dtype() const { return compute_.dtype() == DType::f64 ? DType::f64 : DType::f32; }
-  Device device() const { return compute_.device(); }
+  /// Where the flat elements of parameters [i, size()) begin; numel() if none of them is in the flat tensors.
+  int64_t offset_from(size_t i) const;
+  DType master_dtype() const { return compute_dtype_ == DType::f64 ? DType::f64 : DType::f32; }
+  Device device() const { return device_; }
   const ArenaMemory& memory() const { return memory_; }
-  /// Flat tensors, padding included. grad, m and v are undefined until enable_grad(); m and v have the owned elements.
-  /// master is undefined where masters are split: read values_of().
+  /// Flat tensors of what is trained, padding included. grad, m and v are undefined until enable_grad(); m and v have
+  /// the owned elements. master is undefined where masters are split: read values_of().
   const Tensor& master() const { return master_; }
   const Tensor& grad() const { return grad_; }
   const Tensor& m() const { return m_; }
@@ -101,9 +124,12 @@ class ParamArena {
   const Tensor& compute() const { return compute_; }
   /// The lower half of split masters, whose upper half is compute(): i32 [(N + 1) / 2], an int16 for each element.
   const Tensor& low() const { return low_; }
-  /// The master values of parameter i, as a view with its shape. Errors: masters are split.
+  /// What is not trained, in the dtype that the model computes in; undefined if there is nothing.
+  const Tensor& frozen() const { return frozen_; }
+  /// The master values of parameter i, as a view with its shape. Errors: masters are split; a frozen one without.
   Tensor master_of(size_t i) const;
-  /// The master values of parameter i with its shape, to be read: a view, or on the CPU where masters are split.
+  /// The values of parameter i with its shape, to be read: a view of the master values, or of a frozen one's in the
+  /// model's dtype; or on the CPU where masters are split or values are blocks.
   Tensor values_of(size_t i) const;
   /// Sets them from values of any dtype and device, split masters' copy included; otherwise refresh() comes next.
   /// Errors: another shape.
@@ -120,14 +146,20 @@ class ParamArena {
   int64_t version() const { return version_; }
 
  private:
-  Var make_var(int64_t offset, int64_t numel, const Shape& shape, bool trainable) const;
+  Var make_var(const Segment& first, int64_t numel, const Shape& shape) const;
   void make_vars();
   void split(const Tensor& values, int64_t offset) const;
+  void lay_out();
+  void allocate_storage(const Tensor& host);
 
   std::vector<Segment> segments_;
   ArenaMemory memory_;
-  int64_t total_ = 0, own_begin_ = 0, own_end_ = -1;
-  Tensor master_, low_, grad_, m_, v_, compute_, compact_;
+  DType compute_dtype_ = DType::f32;
+  Device device_ = kCpu;
+  bool allocated_ = false;
+  int64_t total_ = 0, frozen_total_ = 0, own_begin_ = 0, own_end_ = -1;
+  Tensor master_, low_, grad_, m_, v_, compute_, compact_, frozen_;
+  std::vector<BlockMatrix> blocks_;
   std::vector<Var> vars_;
   mutable int64_t version_ = 0;
 };

@@ -22,11 +22,11 @@ class TrainStep::Gpu {
         results(cuda::make_staging(2 * sizeof(double), kResults)) {}
 
   /// Sends the input through pinned memory. True if it has the shape of the last one.
-  bool upload(const StepInput& in, const RopeTable& table) {
+  bool upload(const StepInput& in, const RopeTable& table, const Tensor& dropout_words) {
     const Tensor frequencies = table.inv_freq.value().to(kCpu).to(DType::f64);
     const bool same = ids.defined() && ids.shape() == in.ids.shape() && positions.shape() == in.positions.shape() &&
                       inv_freq.shape() == frequencies.shape() && scale == table.attention_scale &&
-                      weights.defined() == in.weights.defined();
+                      weights.defined() == in.weights.defined() && drops == in.dropout.has_value();
     if (!same) {
       const MemoryTag tag("input");
       recorded[0].reset();
@@ -38,7 +38,8 @@ class TrainStep::Gpu {
       inv_freq = Tensor::empty(frequencies.shape(), DType::f64, device);
       if (learned) learned->resize(frequencies.shape());
       scale = table.attention_scale;
-      inputs = cuda::make_staging(3 * ids.bytes() + positions.bytes() + inv_freq.bytes() + 80, 3);
+      drops = in.dropout.has_value();
+      inputs = cuda::make_staging(3 * ids.bytes() + positions.bytes() + inv_freq.bytes() + 96, 3);
     }
     int slot = 0;
     char* host = static_cast<char*>(inputs->next(slot));
@@ -53,6 +54,7 @@ class TrainStep::Gpu {
     if (weights.defined()) send(in.weights, weights);
     send(in.positions, positions);
     send(frequencies, inv_freq);
+    if (in.dropout) send(CausalLm::words_of(*in.dropout), dropout_words);
     inputs->mark(slot);
     return same;
   }
@@ -63,7 +65,8 @@ class TrainStep::Gpu {
   std::unique_ptr<LearnedFrequencies> learned;        // if the model has them and steps may be replayed
   bool unfinished = false;                            // their parameters lack the last micro-batch's gradient
   double scale = 0;
-  Tensor nll;  // f64 [1]: of all micro-batches since the last update
+  bool drops = false;  // with dropout
+  Tensor nll;          // f64 [1]: of all micro-batches since the last update
   std::unique_ptr<cuda::Staging> inputs, results;
   // Without and with the sums over ranks. The second one to be made works in the first one's memory.
   std::unique_ptr<cuda::RecordedWork> recorded[2];
@@ -109,6 +112,18 @@ void with_sums(CausalLm& model, DataParallel& parallel, const Work& work) {
   parallel.finish();
 }
 
+/// Ends the dropout of a micro-batch.
+class DropoutUse {
+ public:
+  explicit DropoutUse(CausalLm& model) : model_(model) {}
+  ~DropoutUse() { model_.set_dropout(std::nullopt); }
+  DropoutUse(const DropoutUse&) = delete;
+  DropoutUse& operator=(const DropoutUse&) = delete;
+
+ private:
+  CausalLm& model_;
+};
+
 /// Calls f, while it lives, once a backward pass has the whole gradient of inv_freq.
 class FrequencyHook {
  public:
@@ -142,6 +157,10 @@ void TrainStep::add(const StepInput& in, bool last) {
   replayed_ = false;
   finish_backward();
   reduced_ = parallel_ != nullptr && last;
+  check(in.dropout.has_value() == model_.has_dropout(), "train_step",
+        model_.has_dropout() ? "the model's adapters have dropout: the input must say which masks"
+                             : "the input names dropout masks of a model that has none");
+  const DropoutUse dropout(model_);
   forward_backward(in, reduced_);
 }
 
@@ -157,6 +176,7 @@ void TrainStep::forward_backward(const StepInput& in, bool reduce) {
   const bool host_solves = gpu_ && gpu_->learned && in.context.training && !in.t.empty();
   if (!gpu_ || (learned && !host_solves) || !model_.scaling().query_scale(0, 1).empty()) {
     Var loss;
+    model_.set_dropout(in.dropout);
     run([&] {
       const RopeAngles angles = model_.angles(in.positions, in.context, in.t);
       loss = model_.loss(in.ids.to(model_.device()), in.targets.to(model_.device()), angles,
@@ -173,7 +193,9 @@ void TrainStep::forward_backward(const StepInput& in, bool reduce) {
   Gpu& g = *gpu_;
   RopeContext context = in.context;
   if (context.length == 0) context.length = in.ids.size(1);
-  const bool same = g.upload(in, learned ? g.learned->solve(in.t, context) : model_.scaling().table(context));
+  model_.set_dropout(in.dropout, /*send=*/false);
+  const bool same =
+      g.upload(in, learned ? g.learned->solve(in.t, context) : model_.scaling().table(context), model_.dropout_words());
   const auto work = [&] {
     run([&] {
       const Var inv_freq = learned ? g.learned->leaf(g.inv_freq) : Var(g.inv_freq);

@@ -14,6 +14,7 @@
 #pragma once
 #include <deque>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "nn/adamw.h"
@@ -25,13 +26,14 @@ class DataParallel;
 
 /// One micro-batch, on the CPU.
 struct StepInput {
-  Tensor ids, targets;    // i32 [B,T]
-  Tensor positions;       // f32 [B,T] or [1,T]
-  RopeContext context;    // what the frequencies depend on
-  std::vector<double> t;  // window scale factor per sample, for CLEX; else empty
-  int64_t scored = 0;     // targets that count
-  Tensor weights = {};    // f32 [B,T] of the targets' losses; undefined: all 1
-  double weight = 0;      // their sum over the scored targets; 0: `scored`
+  Tensor ids, targets;                                // i32 [B,T]
+  Tensor positions;                                   // f32 [B,T] or [1,T]
+  RopeContext context;                                // what the frequencies depend on
+  std::vector<double> t;                              // window scale factor per sample, for CLEX; else empty
+  int64_t scored = 0;                                 // targets that count
+  Tensor weights = {};                                // f32 [B,T] of the targets' losses; undefined: all 1
+  double weight = 0;                                  // their sum over the scored targets; 0: `scored`
+  std::optional<CausalLm::DropoutDraw> dropout = {};  // of adapters that have dropout: which masks
 };
 
 struct StepResult {

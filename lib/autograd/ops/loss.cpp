@@ -207,10 +207,8 @@ struct LinearCrossEntropyNode : Node {
   }
 };
 
-/// Rows of logits that are alive at once: about 16 MiB on the CPU, 512 MiB on a GPU.
 int64_t chunk_rows(int64_t vocab, DType dtype, Device device) {
-  const int64_t bytes = device.is_cuda() ? int64_t{512} << 20 : int64_t{16} << 20;
-  return std::max<int64_t>(64, bytes / (vocab * size_of(dtype)) / 64 * 64);
+  return loss_chunk_rows(vocab, dtype, device.is_cuda());
 }
 
 /// The arguments that linear_cross_entropy and token_nll share.
@@ -235,6 +233,11 @@ void head_logits(const Tensor& x, const Tensor& weight, const Tensor& bias, cons
 }
 
 }  // namespace
+
+int64_t loss_chunk_rows(int64_t vocab, DType dtype, bool cuda) {
+  const int64_t bytes = cuda ? int64_t{512} << 20 : int64_t{16} << 20;
+  return std::max<int64_t>(64, bytes / (vocab * size_of(dtype)) / 64 * 64);
+}
 
 Var cross_entropy(const Var& logits, const Tensor& targets, Reduction reduction) {
   check(logits.rank() == 2 && logits.size(1) > 0, "cross_entropy", "logits must have shape [N, V], got ",

@@ -28,15 +28,15 @@ struct MatmulNode : Node {  // saved: a [M,K], b [K,N]
   }
 };
 
-struct LinearNode : Node {  // saved: x [R,K], weight [N,K]. inputs: x, weight (and bias)
+struct LinearNode : Node {  // saved: x [R,K] if the weight is trained, weight [N,K]. inputs: x, weight (and bias)
   Shape x_shape;
   const char* name() const override { return "linear"; }
   void backward() override {
     const Tensor &x = saved[0], &w = saved[1];
-    const Tensor dy = grad_out().view({x.size(0), w.size(0)});  // [R,N]
+    const Tensor dy = grad_out().view({-1, w.size(0)});  // [R,N]
     if (wants(0)) {
-      const Target dx = grad_target(0, x_shape, x.dtype(), x.device());
-      gemm(dy, w, dx.tensor.view(x.shape()), {.beta = dx.beta});
+      const Target dx = grad_target(0, x_shape, w.dtype(), w.device());
+      gemm(dy, w, dx.tensor.view({dy.size(0), w.size(1)}), {.beta = dx.beta});
     }
     if (wants(1)) {
       const Target dw = grad_target(1, w.shape(), grad_dtype(w.dtype()), w.device());
@@ -101,7 +101,7 @@ Var linear(const Var& x, const Var& weight, const Var& bias, const LinearOptions
   if (recorded) {
     auto node = std::make_unique<LinearNode>();
     node->x_shape = x.shape();
-    node->saved = {rows, weight.value()};
+    node->saved = {weight.requires_grad() ? rows : Tensor(), weight.value()};
     std::vector<Var> inputs = {x, weight};
     if (bias.defined()) inputs.push_back(bias);
     Tape::current().record(std::move(node), inputs, {&out});

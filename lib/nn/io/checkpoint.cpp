@@ -12,6 +12,7 @@
 #include <regex>
 #include <vector>
 
+#include "nn/io/adapter.h"
 #include "nn/io/hf.h"
 #include "tensor/file.h"
 #include "tensor/folder.h"
@@ -174,7 +175,8 @@ std::string save_checkpoint(const std::string& out, const CausalLm& model, const
     }
   } cleanup{temporary};
 
-  save_hf(temporary, model, {.dtype = model.arena().master_dtype(), .max_shard_bytes = INT64_MAX});
+  if (model.config().adapter) save_adapter(temporary, model, {});
+  else save_hf(temporary, model, {.dtype = model.arena().master_dtype(), .max_shard_bytes = INT64_MAX});
   save_safetensors(temporary + "/optimizer.safetensors", {{"m", moments.m.defined() ? moments.m : arena.m()},
                                                           {"v", moments.v.defined() ? moments.v : arena.v()}});
   if (extra) extra(temporary);
@@ -252,14 +254,29 @@ std::string model_folder(const std::string& path) {
   check(!is_gguf_path(path), "model", "'", path,
         "' is a GGUF file; this needs a folder: ropewalk convert gguf --model FILE --out FOLDER");
   if (path_exists(path + "/config.json")) return path;
-  if (const auto checkpoint = latest_checkpoint(path)) return *checkpoint;
+  const auto checkpoint = latest_checkpoint(path);
+  check(!is_adapter_folder(path) && !(checkpoint && is_adapter_folder(*checkpoint)), "model", "'", path,
+        "' holds an adapter without its base model: name the base with --model and this folder with --adapter");
+  if (checkpoint) return *checkpoint;
   fail("model", "'", path, "' is not a model folder (no config.json and no whole checkpoint in it)");
+}
+
+std::string adapter_folder(const std::string& path) {
+  if (is_adapter_folder(path)) return path;
+  const auto checkpoint = latest_checkpoint(path);
+  if (checkpoint && is_adapter_folder(*checkpoint)) return *checkpoint;
+  fail("adapter", "'", path, "' is not an adapter folder (no adapter_config.json and no whole checkpoint with one)");
 }
 
 TrainerState load_checkpoint(const std::string& folder, CausalLm& model, AdamW& optimizer) {
   const json j = read_state(folder);
-  const SafetensorsFile weights(folder + "/model.safetensors"), moments(folder + "/optimizer.safetensors");
-  assign_weights(model, [&](const std::string& name) { return weights.load(name); });
+  const SafetensorsFile moments(folder + "/optimizer.safetensors");
+  if (model.config().adapter) {
+    load_adapter(folder, model);
+  } else {
+    const SafetensorsFile weights(folder + "/model.safetensors");
+    assign_weights(model, [&](const std::string& name) { return weights.load(name); });
+  }
   const ParamArena& arena = optimizer.arena();
   for (const auto& [name, target] : {std::pair{"m", arena.m()}, std::pair{"v", arena.v()}}) {
     const Tensor value = moments.load(name);

@@ -1,5 +1,7 @@
 // Training checkpoints: a folder in HF layout plus what exact resume needs.
 //
+// Of a model with an adapter the adapter alone is kept (nn/io/adapter.h), in place of config.json and the weights.
+//
 //   OUT/checkpoint-000500/  config.json  model.safetensors  (tokenizer files)  optimizer.safetensors trainer_state.json
 //
 // A checkpoint is written under another name, fsynced and renamed; trainer_state.json lists every other file's size and
@@ -59,6 +61,10 @@ void check_finite(const ParamArena& arena, const char* op);
 
 /// The folder of a model: `path` itself if it has a config.json, else its newest whole checkpoint. Errors: neither.
 std::string model_folder(const std::string& path);
+
+/// The folder of an adapter: `path` itself if it has an adapter_config.json, else its newest whole checkpoint. Errors:
+/// neither.
+std::string adapter_folder(const std::string& path);
 
 /// Removes what a killed process left in `out`: our checkpoints and files under their temporary names, and nothing of
 /// other programs. For the only process that writes there, before it starts.

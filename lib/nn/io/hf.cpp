@@ -137,21 +137,23 @@ std::unique_ptr<CausalLm> load_hf(const std::string& folder, const LoadOptions& 
   config.finish();
   const WeightFiles files(folder);
   read_from_weights(config, files);
-  const std::set<std::string> rope_parameters = rope_parameter_names(config.rope);
-  check_tensors(config, files, rope_parameters, old_parameters);
-  const bool fresh =
-      std::any_of(rope_parameters.begin(), rope_parameters.end(), [&](const auto& n) { return !files.contains(n); });
-  auto model = std::make_unique<CausalLm>(config, options.compute, options.device,
-                                          fresh ? std::optional(options.seed) : std::nullopt, options.memory);
-  assign_weights(*model, [&](const std::string& name) {
-    if (rope_parameters.count(name) && !files.contains(name))
-      return Tensor();  // a new method's: keep what it starts with
-    return files.load(name);
-  });
+  std::set<std::string> new_parameters = rope_parameter_names(config.rope);
+  for (const ParameterSpec& spec : CausalLm::parameter_specs(config)) {
+    if (config.adapter && is_adapter_parameter(spec.name)) new_parameters.insert(spec.name);
+  }
+  check_tensors(config, files, new_parameters, old_parameters);
+  auto model = std::make_unique<CausalLm>(config, options.compute, options.device, std::nullopt, options.memory);
+  const auto is_new = [&](const std::string& name) { return new_parameters.count(name) && !files.contains(name); };
+  for (size_t i = 0; i < model->arena().size(); ++i) {
+    if (is_new(model->arena().segments()[i].spec.name)) model->arena().initialize(i, options.seed);
+  }
+  assign_weights(*model, [&](const std::string& name) { return is_new(name) ? Tensor() : files.load(name); });
   return model;
 }
 
 void save_hf(const std::string& folder, const CausalLm& model, const SaveOptions& options) {
+  check(!model.config().adapter, "save",
+        "the model has an adapter: save that alone (save_adapter), or merge it into its base (load_merged)");
   std::error_code error;
   fs::create_directories(folder, error);
   check(!error, "save", "cannot make folder '", folder, "': ", error.message());

@@ -26,8 +26,9 @@ using nlohmann::json;
   }
   if (path_exists(folder + "/adapter_model.safetensors")) {
     fail("load", "'", folder,
-         "' holds an adapter (adapter_model.safetensors) without its base model. Merge the two with peft: "
-         "model.merge_and_unload().save_pretrained(NEW_FOLDER)");
+         "' holds an adapter (adapter_model.safetensors) without its base model. Name the base with --model and this "
+         "folder "
+         "with --adapter, or merge the two: ropewalk convert merge --model BASE --adapter FOLDER --out NEW_FOLDER");
   }
   std::error_code error;
   for (const auto& file : fs::directory_iterator(folder, error)) {

@@ -11,6 +11,7 @@ DataParallel::DataParallel(Communicator& comm, ParamArena& arena, int64_t bucket
     : comm_(comm), arena_(arena), bucket_(std::max<int64_t>(1, bucket_bytes / size_of(arena.master_dtype()))) {
   check(!arena.memory().split_master && !arena.memory().bf16_gradients, "parallel",
         "split masters and bf16 gradients are for one process, expected a plain arena for ", comm.size(), " ranks");
+  arena.settle();
   const int64_t total = arena.master().numel();
   for (const auto& other : comm.gather({static_cast<double>(total), static_cast<double>(arena.master().dtype())})) {
     check(other[0] == static_cast<double>(total) && other[1] == static_cast<double>(arena.master().dtype()), "parallel",
@@ -26,6 +27,7 @@ DataParallel::DataParallel(Communicator& comm, ParamArena& arena, int64_t bucket
 void DataParallel::share_weights() {
   comm_.fork();
   comm_.broadcast(arena_.master(), 0);
+  if (arena_.frozen().defined()) comm_.broadcast(arena_.frozen(), 0);
   comm_.join();
   arena_.refresh();
 }
@@ -36,9 +38,7 @@ void DataParallel::start() {
 }
 
 void DataParallel::ready(size_t first, size_t last) {
-  const auto& segments = arena_.segments();
-  const int64_t begin = segments.at(first).offset,
-                end = last < segments.size() ? segments[last].offset : arena_.grad().numel();
+  const int64_t begin = arena_.offset_from(first), end = arena_.offset_from(last);
   if (!announced_) low_ = waiting_ = high_ = end;
   check(end == low_ && begin <= end, "parallel", "gradients [", begin, ", ", end, ") are announced after those from ",
         low_, " on");

@@ -1,0 +1,252 @@
+// The memory of a training step by formulas.
+#include "nn/memory_plan.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+
+#include "autograd/ops/loss.h"
+#include "nn/causal_lm.h"
+
+namespace rw {
+namespace {
+
+constexpr const char* kOp = "memory";
+
+/// A linear layer, as the tape sees it.
+struct Layer {
+  bool keeps_x = false;      // for the gradient of its weight or of its adapter
+  int64_t adapter_rows = 0;  // P r: width of the adapter's inner product
+};
+
+/// The sizes that the formulas speak of.
+struct Sizes {
+  int64_t rows, e, stat, layers;    // M = B T; bytes of a value; of a norm's or a row's statistic
+  int64_t c, q, o, f, g, heads, v;  // C; (H+2K) D; H D; F; 2 with a gate, else 1; H; V
+  Layer qkv, out, up, down;         // of one block
+  bool whole_weights = true;        // everything is trained
+  bool embeddings = true;           // the embedding is trained
+  bool first_norm = true;           // the first norm is trained, or what it reads
+  bool dropout = false;
+  int64_t whole_weight = 0;  // bytes of the largest weight that is kept in blocks
+  int64_t chunk = 0, pairs = 0;
+};
+
+class Plan {
+ public:
+  void add(const std::string& name, const std::string& formula, int64_t bytes) {
+    if (bytes > 0) terms.push_back({name, formula, bytes});
+  }
+  int64_t sum() const {
+    int64_t s = 0;
+    for (const MemoryTerm& t : terms) s += t.bytes;
+    return s;
+  }
+  std::vector<MemoryTerm> terms;
+};
+
+Layer layer_of(const Linear& linear, const ModelConfig& c) {
+  Layer l;
+  l.keeps_x = !c.adapter || linear.has_adapter();
+  if (c.adapter) l.adapter_rows = static_cast<int64_t>(linear.adapted_parts().size()) * c.adapter->rank;
+  return l;
+}
+
+Sizes sizes_of(const MemoryTask& task, const CausalLm& declared) {
+  const ModelConfig& c = declared.config();
+  const Block& block = declared.blocks().at(0);
+  Sizes s{};
+  s.rows = task.batch * task.length;
+  s.e = size_of(task.compute);
+  s.stat = task.compute == DType::f64 ? 8 : 4;
+  s.layers = c.num_hidden_layers;
+  s.c = c.hidden_size;
+  s.q = (c.num_attention_heads + 2 * c.num_key_value_heads) * c.head_dim;
+  s.o = c.num_attention_heads * c.head_dim;
+  s.f = c.intermediate_size;
+  s.g = c.block.gated ? 2 : 1;
+  s.heads = c.num_attention_heads;
+  s.v = c.vocab_size;
+  s.qkv = layer_of(block.attention().qkv(), c);
+  s.out = layer_of(block.attention().output(), c);
+  s.up = layer_of(block.mlp().up(), c);
+  s.down = layer_of(block.mlp().down(), c);
+  s.whole_weights = !c.adapter;
+  s.embeddings = !c.adapter || c.adapter->embeddings;
+  s.first_norm = s.embeddings || (c.adapter && c.adapter->norms);
+  s.dropout = c.adapter && c.adapter->dropout > 0;
+  for (const Linear* l :
+       {&block.attention().qkv(), &block.attention().output(), &block.mlp().up(), &block.mlp().down()})
+    if (l->in_blocks()) s.whole_weight = std::max(s.whole_weight, s.e * l->rows() * l->inputs());
+  s.chunk = std::min(s.rows, loss_chunk_rows(s.v, task.compute, task.cuda));
+  s.pairs = c.head_dim / 2;
+  return s;
+}
+
+/// Weights, gradients, moments: what is there all the time.
+void add_parameters(const MemoryTask& task, const CausalLm& declared, Plan& plan) {
+  int64_t trained = 0, frozen = 0, blocks = 0;
+  for (const ParamArena::Segment& s : declared.arena().segments()) {
+    if (s.format) {
+      const BlockMatrix m{.format = *s.format, .rows = s.spec.shape[0], .columns = s.spec.shape[1]};
+      blocks += m.bytes();
+      continue;
+    }
+    int64_t& n = s.trainable || s.reads_master ? trained : frozen;
+    if (!s.joined) n = (n + 63) / 64 * 64;
+    n += s.numel;
+  }
+  const bool half = task.compute == DType::bf16, split = task.arena.split_master;
+  const int64_t master = task.compute == DType::f64 ? 8 : 4;
+  plan.add("weights that are trained",
+           half ? (split ? "4 N (split masters)" : "6 N (f32 master, bf16 copy)") : cat(master, " N"),
+           trained * (half && !split ? 6 : master));
+  plan.add("gradients", task.arena.bf16_gradients ? "2 N" : cat(master, " N"),
+           trained * (task.arena.bf16_gradients ? 2 : master));
+  plan.add("AdamW's moments", cat(2 * master, " N"), trained * 2 * master);
+  plan.add("weights that are frozen", cat(size_of(task.compute), " N_frozen"), frozen * size_of(task.compute));
+  plan.add("weights in blocks", "bits of the format and scales", blocks);
+}
+
+/// Of one block, in bytes a row: what its nodes keep for backward, and of that what the MLP's inner nodes keep.
+struct Kept {
+  int64_t all = 0, inner = 0;
+};
+Kept kept_by_block(const Sizes& s, bool first, bool tiled) {
+  const auto x = [&](const Layer& l, int64_t width) { return l.keeps_x ? width : 0; };
+  Kept k;
+  const int64_t inner = s.e * (s.g * s.f + x(s.down, s.f) + s.up.adapter_rows + s.down.adapter_rows);
+  const int64_t out_x = s.dropout && s.out.adapter_rows > 0 ? s.o : 0;  // without dropout it is what attention keeps
+  const bool norm_kept = !first || s.first_norm;
+  k.all = s.e * ((norm_kept ? s.c : 0) + x(s.qkv, s.c) + s.q + s.o + out_x + s.c + s.qkv.adapter_rows +
+                 s.out.adapter_rows) +
+          s.stat * (2 + s.heads);
+  if (tiled) {
+    k.all += s.e * s.c;  // the MLP's input
+  } else {
+    k.inner = inner;
+    k.all += s.e * x(s.up, s.c) + inner;
+  }
+  return k;
+}
+
+/// What the MLP's tile, or the MLP as a whole, takes in backward beside what is kept.
+int64_t mlp_backward(const Sizes& s, int64_t tile) {
+  const int64_t whole = s.e * (s.c + s.f + s.g * s.f) - (s.down.keeps_x ? s.e * s.f : 0);
+  // A weight in blocks is made whole when the gradients inside the MLP are gone.
+  const int64_t weight = std::max<int64_t>(0, s.whole_weight + s.rows * s.e * (s.c - s.f - s.g * s.f));
+  if (tile == 0 || tile >= s.rows) return s.rows * whole + weight;
+  const Kept all = kept_by_block(s, false, false), outer = kept_by_block(s, false, true);
+  const int64_t inside = all.all - outer.all + s.e * s.c - (s.up.keeps_x ? s.e * s.c : 0);
+  // The gradients of the tiles' inputs and of what they give, and of one tile its activations and gradients.
+  return s.rows * s.e * 2 * s.c + s.whole_weight +
+         tile * (inside + s.e * (s.c + s.f + s.g * s.f) - (s.down.keeps_x ? s.e * s.f : 0));
+}
+
+void add_step(const MemoryTask& task, const Sizes& s, Plan& plan) {
+  // ids, targets and positions of this micro-batch and of the next one, and the table of angles.
+  plan.add("inputs", "2 M (4 + 4 + 4)", 2 * s.rows * 12);
+  plan.add("angles", "2 T_tables D/2", 2 * s.rows * s.pairs * s.stat);
+  const bool tiled = task.choice.mlp_tile > 0 && task.choice.mlp_tile < s.rows;
+  if (task.choice.recompute) {
+    plan.add("inputs of blocks", "e M C (2 layers - 1)", s.e * s.rows * s.c * (2 * s.layers - 1));
+    return;
+  }
+  plan.add("activations of blocks",
+           tiled ? "layers M (e (5 C + (H+2K) D + H D) + 4 (2 + H))"
+                 : "layers M (e (4 C + (H+2K) D + H D + 3 F) + 4 (2 + H))",
+           s.rows * (kept_by_block(s, true, tiled).all + (s.layers - 1) * kept_by_block(s, false, tiled).all));
+}
+
+Plan in_loss(const MemoryTask& task, const Sizes& s) {
+  Plan plan;
+  plan.add("final norm", "e M 2 C + 4 M", s.e * s.rows * 2 * s.c + s.stat * s.rows);
+  plan.add("gradient of the head's input", "e M C", s.e * s.rows * s.c);
+  const bool head = s.whole_weights || (s.embeddings && task.model.tie_word_embeddings);
+  plan.add("gradient of the head, before it is added", "4 V C", head ? s.stat * s.v * s.c : 0);
+  plan.add("logits of a tile", cat("e V ", s.chunk), s.e * s.v * s.chunk);
+  plan.add("loss of each token", "4 M", s.stat * s.rows);
+  return plan;
+}
+
+Plan in_backward(const MemoryTask& task, const Sizes& s) {
+  Plan plan;
+  const bool tiled = task.choice.mlp_tile > 0 && task.choice.mlp_tile < s.rows;
+  plan.add("gradient of the stream", "e M C", s.e * s.rows * s.c);
+  if (task.choice.recompute)
+    plan.add("one block once more", "what it keeps without recomputation, and its output e M C",
+             s.rows * (kept_by_block(s, false, tiled).all + s.e * s.c));
+  plan.add(tiled ? "one tile of the MLP and its gradients" : "gradients inside the MLP",
+           tiled ? "e M C, tile e (C + 5 F)" : "e M 2 F (3 F where down's input is not kept)",
+           mlp_backward(s, tiled ? task.choice.mlp_tile : 0) - s.e * s.rows * s.c);
+  if (task.cuda) plan.add("attention's statistics", "8 M H", 8 * s.rows * s.heads);
+  return plan;
+}
+
+void check_planned(const ModelConfig& c) {
+  check(!c.block.parallel && c.block.norm_place == NormPlace::before, kOp,
+        "blocks with norms after attention and MLP, or with the two side by side, are not planned");
+}
+
+}  // namespace
+
+MemoryPlan plan_memory(const MemoryTask& task) {
+  check(task.batch >= 1 && task.length >= 1, kOp, "a batch of ", task.batch, " samples of ", task.length, " tokens");
+  const std::unique_ptr<const CausalLm> declared = CausalLm::declare(task.model);
+  check_planned(declared->config());
+  const Sizes s = sizes_of(task, *declared);
+  Plan common;
+  add_parameters(task, *declared, common);
+  add_step(task, s, common);
+  const Plan loss = in_loss(task, s), backward = in_backward(task, s);
+  const bool in_the_loss = loss.sum() >= backward.sum();
+  MemoryPlan plan{.moment = in_the_loss ? "in the loss" : "in the backward pass of the last block",
+                  .terms = common.terms};
+  const std::vector<MemoryTerm>& more = in_the_loss ? loss.terms : backward.terms;
+  plan.terms.insert(plan.terms.end(), more.begin(), more.end());
+  for (const MemoryTerm& t : plan.terms) plan.bytes += t.bytes;
+  return plan;
+}
+
+MemoryChoice choose_memory(MemoryTask task, int64_t limit, bool tiles) {
+  const int64_t rows = task.batch * task.length;
+  int64_t least = INT64_MAX;
+  for (const bool recompute : {false, true}) {
+    for (const int64_t tile : {0, 16384, 4096, 1024, 256, 64}) {
+      if (tile >= rows || (tile > 0 && !tiles)) continue;
+      task.choice = {recompute, tile};
+      const int64_t bytes = plan_memory(task).bytes;
+      if (bytes <= limit) return task.choice;
+      least = std::min(least, bytes);
+    }
+  }
+  fail(kOp, "a step of ", task.batch, " x ", task.length, " tokens takes ", memory_text(least),
+       " at the least, the limit is ", memory_text(limit),
+       ": use a smaller --batch or --window, --lean, or --lora-rank", " with --lora-base nf4");
+}
+
+int64_t memory_size(const std::string& text) {
+  double value = 0;
+  const char* end = text.data() + text.size();
+  const auto result = std::from_chars(text.data(), end, value);
+  std::string unit(result.ptr, end);
+  for (const char* tail : {"iB", "B", "b"}) {
+    if (unit.size() > 1 && unit.ends_with(tail)) unit.resize(unit.size() - std::string(tail).size());
+  }
+  const std::string units = "KMGT";
+  const size_t power = unit.empty() ? 0 : units.find(unit) == std::string::npos ? 99 : units.find(unit) + 1;
+  const double bytes = value * static_cast<double>(int64_t{1} << (10 * (power > 4 ? 0 : power)));
+  check(result.ec == std::errc() && power <= 4 && unit.size() <= 1 && bytes >= 1 && bytes < 9e18, kOp,
+        "a size of memory is a number with K, M, G or T behind it, as 24G, got '", text.substr(0, 40), "'");
+  return static_cast<int64_t>(bytes);
+}
+
+std::string memory_text(int64_t bytes) {
+  char text[40];
+  const auto b = static_cast<double>(bytes);
+  if (bytes >= int64_t{1} << 30) std::snprintf(text, sizeof text, "%.2f GiB", b / 1073741824.0);
+  else std::snprintf(text, sizeof text, "%.2f MiB", b / 1048576.0);
+  return text;
+}
+
+}  // namespace rw

@@ -1,0 +1,56 @@
+// What one training step takes on its device, from formulas: every term by name, and the moment at which they are most.
+//
+//   MemoryPlan plan = plan_memory({.model = config, .compute = DType::bf16, .cuda = true, .length = 65536});
+//   plan.bytes                       the peak
+//   for (const MemoryTerm& t : plan.terms) ...   what is alive then
+//
+// docs/memory.md derives the formulas and holds them against the allocator.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "nn/config.h"
+#include "nn/param_arena.h"
+
+namespace rw {
+
+/// What is given up for memory.
+struct MemoryChoice {
+  bool recompute = false;  // each block runs again in backward (CausalLm::set_recompute)
+  int64_t mlp_tile = 0;    // tokens of the feed-forward layers at a time (CausalLm::set_mlp_tile); 0: all
+};
+
+/// One forward and backward pass, as TrainStep makes it.
+struct MemoryTask {
+  ModelConfig model;  // with its adapter, if there is one
+  DType compute = DType::f32;
+  bool cuda = false;
+  int64_t batch = 1, length = 0;  // of this process
+  ArenaMemory arena = {};
+  MemoryChoice choice = {};
+};
+
+struct MemoryTerm {
+  std::string name, formula;
+  int64_t bytes = 0;
+};
+
+struct MemoryPlan {
+  std::string moment;             // when memory is highest: "in the loss" or "in the backward pass of the last block"
+  std::vector<MemoryTerm> terms;  // what is alive then
+  int64_t bytes = 0;              // their sum
+};
+
+/// Errors: no tokens; blocks that are not planned (norms after the sublayers, attention and MLP side by side).
+MemoryPlan plan_memory(const MemoryTask& task);
+
+/// The fastest choice whose plan stays within `limit` bytes: nothing given up, MLPs in tiles, blocks again, both.
+/// `tiles` false: no tiles. Errors: none does; the message says what the least takes and what to change.
+MemoryChoice choose_memory(MemoryTask task, int64_t limit, bool tiles = true);
+
+/// "24G", "900M", "1.5GiB" or bytes, in powers of 1024. Errors: anything else.
+int64_t memory_size(const std::string& text);
+/// 1.5 GiB, 20 MiB.
+std::string memory_text(int64_t bytes);
+
+}  // namespace rw

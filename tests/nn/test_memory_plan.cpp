@@ -1,0 +1,122 @@
+// The memory plan against the allocator of the CPU.
+#include "autograd/tape.h"
+#include "nn/memory_plan.h"
+#include "nn/train_step.h"
+#include "support.h"
+#include "tensor/allocator.h"
+
+using namespace rw;
+
+namespace {
+
+ModelConfig shape(int64_t vocab, int64_t hidden, int64_t ffn, int64_t layers, int64_t heads, int64_t kv) {
+  ModelConfig c;
+  c.vocab_size = vocab, c.hidden_size = hidden, c.intermediate_size = ffn, c.num_hidden_layers = layers;
+  c.num_attention_heads = heads, c.num_key_value_heads = kv;
+  c.rope.max_position_embeddings = 4096;
+  return c;
+}
+
+/// The allocator's peak over two steps of a model of that task, inputs included.
+int64_t measured(const MemoryTask& task) {
+  release_cached_memory();
+  const int64_t before = memory_stats().live_bytes;
+  CausalLm model(task.model, task.compute, kCpu, 1);
+  AdamW optimizer(model.arena(), {});
+  model.enable_grad();
+  model.set_recompute(task.choice.recompute);
+  model.set_mlp_tile(task.choice.mlp_tile);
+  TrainStep step(model, optimizer);
+  const auto make = [&](uint64_t n) {
+    Random random(1, Purpose::test, n);
+    const Shape s{task.batch, task.length};
+    StepInput in{Tensor::empty(s, DType::i32), Tensor::empty(s, DType::i32), Tensor::empty(s), {}, {}, s.numel()};
+    for (int64_t i = 0; i < s.numel(); ++i) {
+      in.ids.data<int32_t>()[i] = static_cast<int32_t>(random.below(task.model.vocab_size));
+      in.targets.data<int32_t>()[i] = static_cast<int32_t>(random.below(task.model.vocab_size));
+      in.positions.data<float>()[i] = static_cast<float>(i % task.length);
+    }
+    in.context = {.length = task.length, .training = true};
+    if (model.has_dropout()) in.dropout = CausalLm::DropoutDraw{.seed = 1, .draw = n};
+    return in;
+  };
+  StepInput now = make(0), next = make(1);
+  reset_peak_memory();
+  step.add(now);
+  step.update(1e-3, 1);
+  step.add(next);
+  step.update(1e-3, 1);
+  return memory_stats().peak_bytes - before;
+}
+
+}  // namespace
+
+TEST_CASE("the planned peak is the allocator's within 5 percent") {
+  std::vector<MemoryTask> tasks;
+  const auto add = [&](const ModelConfig& c, int64_t batch, int64_t length, std::optional<AdapterDescription> a = {}) {
+    for (const MemoryChoice choice :
+         {MemoryChoice{false, 0}, MemoryChoice{true, 0}, MemoryChoice{false, 64}, MemoryChoice{true, 64}}) {
+      MemoryTask t{.model = c, .batch = batch, .length = length, .choice = choice};
+      t.model.adapter = a;
+      tasks.push_back(t);
+    }
+  };
+  add(shape(256, 64, 192, 4, 4, 4), 2, 256);
+  add(shape(256, 64, 192, 4, 4, 1), 1, 1024);
+  add(shape(4096, 96, 256, 3, 4, 2), 1, 512);
+  ModelConfig untied = shape(1000, 64, 128, 2, 4, 4);
+  untied.tie_word_embeddings = false;
+  add(untied, 2, 256);
+  add(shape(256, 64, 192, 4, 4, 4), 1, 512, AdapterDescription{.rank = 8});
+  add(shape(256, 64, 192, 4, 4, 4), 1, 512, AdapterDescription{.rank = 8, .dropout = 0.1});
+  AdapterDescription few{.rank = 4};
+  few.targets = {"q_proj", "v_proj"};
+  few.base_blocks = BlockFormat{};
+  add(shape(256, 128, 384, 4, 4, 4), 1, 512, few);
+  for (const MemoryTask& task : tasks) {
+    const MemoryPlan plan = plan_memory(task);
+    const int64_t got = measured(task);
+    CAPTURE(task.model.vocab_size);
+    CAPTURE(task.length);
+    CAPTURE(task.choice.recompute);
+    CAPTURE(task.choice.mlp_tile);
+    CAPTURE(task.model.adapter.has_value());
+    CAPTURE(plan.bytes);
+    CAPTURE(got);
+    CAPTURE(plan.moment);
+    CHECK(static_cast<double>(plan.bytes) / static_cast<double>(got) == doctest::Approx(1).epsilon(0.05));
+  }
+}
+
+TEST_CASE("the chosen plan stays under the limit, and no limit is met by nothing") {
+  MemoryTask task{.model = shape(256, 64, 192, 4, 4, 4), .batch = 2, .length = 512};
+  const int64_t most = plan_memory(task).bytes;
+  CHECK(!choose_memory(task, most).recompute);
+  CHECK(choose_memory(task, most).mlp_tile == 0);
+  const MemoryChoice less = choose_memory(task, most * 7 / 10);
+  CHECK((less.recompute || less.mlp_tile > 0));
+  task.choice = less;
+  CHECK(plan_memory(task).bytes <= most * 7 / 10);
+  const std::string error = test::error_of([&] { choose_memory(task, 1 << 20); });
+  CHECK(error.find("at the least") != std::string::npos);
+  CHECK(error.find("--batch") != std::string::npos);
+}
+
+TEST_CASE("a step under a limit of its plan runs, and under half of it ends with an error") {
+  MemoryTask task{.model = shape(256, 64, 192, 4, 4, 4), .batch = 2, .length = 512};
+  const int64_t base = memory_stats().live_bytes, bytes = plan_memory(task).bytes;
+  set_memory_limit(base + bytes * 105 / 100);
+  measured(task);
+  set_memory_limit(base + bytes / 2);
+  CHECK_THROWS_AS(measured(task), OutOfMemory);
+  set_memory_limit(0);
+}
+
+TEST_CASE("sizes of memory are read as people write them") {
+  CHECK(memory_size("24G") == int64_t{24} << 30);
+  CHECK(memory_size("900M") == int64_t{900} << 20);
+  CHECK(memory_size("1.5GiB") == int64_t{3} << 29);
+  CHECK(memory_size("1024") == 1024);
+  for (const char* bad : {"", "G", "-1G", "24X", "24GG", "nan", "1e30"})
+    CHECK(test::error_of([&] { memory_size(bad); }).find("as 24G") != std::string::npos);
+}
