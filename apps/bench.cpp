@@ -79,7 +79,7 @@ void bench_training(const BenchOptions& o, const TrainingRow& row, Device device
   reset_peak_memory(device);
   const bool small_state = s.small_state && !comm;
   CausalLm model(s.config(kVocab), DType::bf16, device, 1,
-                 small_state ? ArenaMemory::lean()
+                 small_state ? ArenaMemory::small_state()
                  : row.split ? ArenaMemory{.split_master = true}
                              : ArenaMemory{});
   std::optional<DataParallel> parallel;

@@ -145,7 +145,7 @@ void run(const Options& o, const Globals& globals) {
   }
   set_memory_limit(static_cast<int64_t>(o.memory_gib * (1 << 30)), device);
   const double begin = now();
-  CausalLm model(shape.config(kVocab), DType::bf16, device, 1, o.plain ? ArenaMemory{} : ArenaMemory::lean());
+  CausalLm model(shape.config(kVocab), DType::bf16, device, 1, o.plain ? ArenaMemory{} : ArenaMemory::small_state());
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
   model.enable_grad();
   std::printf("training step of %s (%s parameters) on %s, bf16, %s; weights made in %.0f s\n", shape.name,

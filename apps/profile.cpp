@@ -96,7 +96,7 @@ class Step {
  public:
   Step(const Options& o, const ModelShape& p, DType dtype, Device device)
       : device_(device),
-        model_(p.config(o.vocab), dtype, device, 1, p.small_state ? ArenaMemory::lean() : ArenaMemory{}),
+        model_(p.config(o.vocab), dtype, device, 1, p.small_state ? ArenaMemory::small_state() : ArenaMemory{}),
         optimizer_(model_.arena(), {.weight_decay = 0.1}) {
     model_.enable_grad();
     model_.set_recompute(p.recompute);

@@ -222,7 +222,7 @@ MemoryChoice choose_memory(MemoryTask task, int64_t limit, bool tiles) {
   }
   fail(kOp, "a step of ", task.batch, " x ", task.length, " tokens takes ", memory_text(least),
        " at the least, the limit is ", memory_text(limit),
-       ": use a smaller --batch or --window, --lean, or --lora-rank", " with --lora-base nf4");
+       ": use a smaller --batch or --window, --small-state, or --lora-rank", " with --lora-base nf4");
 }
 
 int64_t memory_size(const std::string& text) {

@@ -5,7 +5,7 @@
 //   arena.allocate(DType::f32, kCpu, /*seed=*/1);
 //   Var weight = arena[w];
 //
-// With ArenaMemory::lean() it takes 14 bytes for each parameter instead of 18. A parameter that is not trained takes
+// With ArenaMemory::small_state() it takes 14 bytes for each parameter instead of 18. A parameter that is not trained takes
 // what the model computes with and nothing else (2 bytes in bf16), or about half a byte as blocks of 4 bits.
 //
 // Why flat: one kernel updates everything, one reduction is the gradient norm, one transfer is an all-reduce.
@@ -36,7 +36,7 @@ struct ArenaMemory {
   bool bf16_gradients = false;
 
   /// Both: 14 bytes for each parameter.
-  static constexpr ArenaMemory lean() { return {true, true}; }
+  static constexpr ArenaMemory small_state() { return {true, true}; }
 };
 
 /// Thread safety: none.

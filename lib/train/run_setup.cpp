@@ -75,7 +75,7 @@ std::string unused_text(const TokenCorpus& corpus, int64_t window) {
 
 /// The model that a run begins with: new, or --from's under the recipe's configuration.
 std::unique_ptr<CausalLm> make_model(const Recipe& recipe, const RunPlan& plan, DType dtype, Device device) {
-  const ArenaMemory memory = recipe.small_state ? ArenaMemory::lean() : ArenaMemory{};
+  const ArenaMemory memory = recipe.small_state ? ArenaMemory::small_state() : ArenaMemory{};
   if (recipe.from.empty()) return std::make_unique<CausalLm>(plan.model, dtype, device, recipe.seed, memory);
   return load_hf(model_folder(recipe.from), {.compute = dtype,
                                              .device = device,

@@ -125,8 +125,8 @@ TEST_CASE("a training step as a CUDA graph equals the eager one bit for bit, wit
 
 TEST_CASE("a replayed step with split masters and bf16 gradients equals the eager one bit for bit") {
   if (!test::has_gpu()) return;
-  const Run eager = train(DType::bf16, false, false, ArenaMemory::lean()),
-            graph = train(DType::bf16, true, false, ArenaMemory::lean());
+  const Run eager = train(DType::bf16, false, false, ArenaMemory::small_state()),
+            graph = train(DType::bf16, true, false, ArenaMemory::small_state());
   CHECK(graph.replays == static_cast<int64_t>(2 * kSteps) - 2);
   CHECK(graph.losses == eager.losses);
   CHECK(graph.norms == eager.norms);

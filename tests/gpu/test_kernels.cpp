@@ -301,7 +301,7 @@ TEST_CASE("split masters on the GPU hold the values they are given, and those a 
     arena->add({"b", {17, 19}, {}});
   }
   here.allocate(DType::bf16, kCpu, 3);
-  there.allocate(DType::bf16, kGpu, 3, ArenaMemory::lean());
+  there.allocate(DType::bf16, kGpu, 3, ArenaMemory::small_state());
   const Tensor values = randn({17, 19}, 1, DType::f32);
   there.set_values(1, values.to(kGpu));
   CHECK(test::same_bits(there.values_of(0), here.values_of(0)));

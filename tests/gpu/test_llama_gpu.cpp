@@ -98,11 +98,11 @@ TEST_CASE("200 steps with split masters, and with bf16 gradients too, stay withi
     for (int64_t i = steps - last; i < steps; ++i) sum += losses[static_cast<size_t>(i)];
     return sum / static_cast<double>(last);
   };
-  const double plain = end_of({}), lean = end_of(ArenaMemory::lean());
+  const double plain = end_of({}), small = end_of(ArenaMemory::small_state());
   CHECK(std::abs(end_of({.split_master = true}) - plain) < 0.01 * plain);
-  CHECK(std::abs(lean - plain) < 0.01 * plain);
-  CHECK(end_of(ArenaMemory::lean()) == lean);        // repeats
-  CHECK(end_of(ArenaMemory::lean(), true) == lean);  // recomputation changes nothing
+  CHECK(std::abs(small - plain) < 0.01 * plain);
+  CHECK(end_of(ArenaMemory::small_state()) == small);        // repeats
+  CHECK(end_of(ArenaMemory::small_state(), true) == small);  // recomputation changes nothing
 }
 
 TEST_CASE("generation over a KV cache on the GPU equals the whole forward") {

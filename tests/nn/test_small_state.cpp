@@ -162,7 +162,7 @@ TEST_CASE("a norm that is not finite leaves split masters as they were") {
   ParamArena arena, before;
   for (ParamArena* a : {&arena, &before}) {
     declare(*a);
-    a->allocate(DType::bf16, kCpu, 5, ArenaMemory::lean());
+    a->allocate(DType::bf16, kCpu, 5, ArenaMemory::small_state());
   }
   AdamW optimizer(arena, {});
   arena.grad().fill(1);
@@ -198,9 +198,9 @@ TEST_CASE("training with split masters and f32 gradients follows the plain traje
 }
 
 TEST_CASE("a model trained with bf16 gradients stays within one percent of the loss with f32 gradients") {
-  const Run plain = train({}, 150), lean = train(ArenaMemory::lean(), 150);
+  const Run plain = train({}, 150), small = train(ArenaMemory::small_state(), 150);
   CHECK(tail_mean(plain.losses, 10) < 0.9 * plain.losses.front());
-  CHECK(std::abs(tail_mean(lean.losses, 10) - tail_mean(plain.losses, 10)) < 0.01 * tail_mean(plain.losses, 10));
+  CHECK(std::abs(tail_mean(small.losses, 10) - tail_mean(plain.losses, 10)) < 0.01 * tail_mean(plain.losses, 10));
 }
 
 TEST_CASE("a checkpoint of split masters has the bytes of a plain one and loads into either") {
@@ -216,7 +216,7 @@ TEST_CASE("a checkpoint of split masters has the bytes of a plain one and loads 
                     b = save_checkpoint(dir.path("b"), split, second, {.step = 1}, 1);
   for (const std::string file : {"/model.safetensors", "/optimizer.safetensors", "/config.json"})
     CHECK(read_file(a + file) == read_file(b + file));
-  for (const ArenaMemory memory : {ArenaMemory{}, ArenaMemory{.split_master = true}, ArenaMemory::lean()}) {
+  for (const ArenaMemory memory : {ArenaMemory{}, ArenaMemory{.split_master = true}, ArenaMemory::small_state()}) {
     for (const std::string& folder : {a, b}) {
       CausalLm other(tiny(), DType::bf16, kCpu, 2, memory);
       AdamW third(other.arena(), {});
@@ -227,33 +227,33 @@ TEST_CASE("a checkpoint of split masters has the bytes of a plain one and loads 
     }
   }
   save_hf(dir.path("hf"), split, {.dtype = DType::bf16});
-  const auto loaded = load_hf(dir.path("hf"), {.compute = DType::bf16, .adjust = {}, .memory = ArenaMemory::lean()});
+  const auto loaded = load_hf(dir.path("hf"), {.compute = DType::bf16, .adjust = {}, .memory = ArenaMemory::small_state()});
   for (size_t i = 0; i < plain.arena().size(); ++i)
     CHECK(same_bits(loaded->arena().values_of(i), plain.arena().values_of(i).to(DType::bf16).to(DType::f32)));
 }
 
-TEST_CASE("a lean arena takes 14 bytes for each parameter, a plain one 18") {
-  for (const bool lean : {false, true}) {
+TEST_CASE("an arena of small state takes 14 bytes for each parameter, a plain one 18") {
+  for (const bool small : {false, true}) {
     const int64_t before = memory_stats().live_bytes;
     ParamArena arena;
     arena.add({"w", {1000, 100}, normal_init(1)});
-    arena.allocate(DType::bf16, kCpu, 1, lean ? ArenaMemory::lean() : ArenaMemory{});
+    arena.allocate(DType::bf16, kCpu, 1, small ? ArenaMemory::small_state() : ArenaMemory{});
     const AdamW optimizer(arena, {});
-    CHECK(memory_stats().live_bytes - before == 100000 * (lean ? 14 : 18));
+    CHECK(memory_stats().live_bytes - before == 100000 * (small ? 14 : 18));
   }
 }
 
 TEST_CASE("the saving is refused where it cannot be had, and says why") {
   for (const DType dtype : {DType::f32, DType::f64}) {
-    CHECK_THROWS_WITH_AS(CausalLm(tiny(), dtype, kCpu, 1, ArenaMemory::lean()), doctest::Contains("computes in bf16"),
+    CHECK_THROWS_WITH_AS(CausalLm(tiny(), dtype, kCpu, 1, ArenaMemory::small_state()), doctest::Contains("computes in bf16"),
                          Error);
   }
   ModelConfig clex = tiny();
   clex.rope = rope_config_from_json(
       R"({"max_position_embeddings":32,"head_dim":8,"rope_scaling":{"rope_type":"clex","max_factor":4}})");
-  CHECK_THROWS_WITH_AS(CausalLm(clex, DType::bf16, kCpu, 1, ArenaMemory::lean()), doctest::Contains("cannot be split"),
+  CHECK_THROWS_WITH_AS(CausalLm(clex, DType::bf16, kCpu, 1, ArenaMemory::small_state()), doctest::Contains("cannot be split"),
                        Error);
-  CausalLm model(tiny(), DType::bf16, kCpu, 1, ArenaMemory::lean());
+  CausalLm model(tiny(), DType::bf16, kCpu, 1, ArenaMemory::small_state());
   CHECK_THROWS_WITH_AS(model.arena().own(0, 64), doctest::Contains("one process"), Error);
   CHECK_THROWS_WITH_AS(model.arena().master_of(0), doctest::Contains("split"), Error);
   CHECK_THROWS_WITH_AS(model.arena().set_values(0, Tensor::zeros({3})), doctest::Contains("must have shape"), Error);
