@@ -4,7 +4,7 @@
     cmake --preset asan && cmake --build build/asan --target ropewalk_cli
     python3 scripts/mutate_loop.py --ropewalk build/asan/bin/ropewalk --mutations 10000 [--seed 1]
 
-The files are made by the program itself: a model, a sharded one, checkpoints, tokenizers, token files, llama2.c files, recipes,
+The files are made by the program itself: a model, a sharded one, checkpoints, tokenizers, token files, llama2.c and GGUF files, recipes,
 metrics, evaluations. A run must end within 20 seconds (times --patience), without a signal or a sanitizer's report, with exit code 0
 or 2, or 1 and a line that names the cause. A file that breaks this is kept in --keep."""
 import argparse
@@ -26,8 +26,8 @@ ODD = [b"\0", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\xff" * 8
 TRAIN = ["--quiet", "train", "--data", "text.txt", *TINY]
 
 
-def targets(rng):
-    """A file to change, and the verbs that read it."""
+def targets(rng, only=""):
+    """A file to change, whose name begins with `only`, and the verbs that read it."""
     ppl = ["--quiet", "eval", "ppl", "--model", "model", "--data", "text.txt", "--window", "16", "--max-tokens", "40"]
     generate = ["generate", "--model", "model", "--prompt", "a", "--tokens", "2"]
     extend = ["--quiet", "train", "--data", "text.txt", "--from", "model", "--method", "pi", "--target", "32", "--batch", "2", "--steps", "1",
@@ -35,7 +35,13 @@ def targets(rng):
     resume = [*TRAIN, "--steps", "4", "--save-every", "2", "--out", "run", "--resume"]
     report = ["report", "run", "--out", "page.html"]
     encode = ["tokenizer", "encode", "--tokenizer", "tok", "--text", "a little <s> story"]
-    return rng.choice([
+    from_file = rng.choice([["generate", "--model", "m.gguf", "--prompt", "a <s> 12", "--tokens", "2"],
+                            ["convert", "gguf", "--model", "m.gguf", "--out", "o"],
+                            ["tokenizer", "encode", "--tokenizer", "m.gguf", "--text", "a <s> 12"]])
+    pieces = [word.replace("m.gguf", "pieces.gguf") for word in from_file]
+    return rng.choice([target for target in [
+        ("m.gguf", from_file),
+        ("pieces.gguf", pieces),
         ("model/config.json", rng.choice([generate, ppl, extend, ["convert", "hf", "model", "--out", "o"]])),
         ("model/model.safetensors", rng.choice([generate, extend])),
         ("model/tokenizer.json", rng.choice([generate, ppl])),
@@ -56,7 +62,7 @@ def targets(rng):
         ("run/config.json", report),
         ("run/recipe.toml", report),
         ("run/cost.json", report),
-    ])
+    ] if target[0].startswith(only)])
 
 
 def mutated(data, rng):
@@ -113,6 +119,9 @@ def prepare(rw, start):
     must(*TRAIN, "--steps", "1", "--out", "model")
     must(*TRAIN, "--steps", "4", "--save-every", "2", "--keep", "2", "--out", "run")
     shutil.rmtree(start / "run/checkpoint-000004", ignore_errors=True)
+    must("convert", "gguf", "--model", "model", "--type", "q8_0", "--out", "m.gguf")
+    must(*TRAIN, "--tokenizer", "tok512.bin", "--steps", "1", "--out", "pieces")
+    must("convert", "gguf", "--model", "pieces", "--type", "bf16", "--out", "pieces.gguf")
     must("tokenizer", "train", "--data", "text.txt", "--vocab", "270", "--out", "tok")
     must("--quiet", "eval", "ppl", "--model", "model", "--data", "text.txt", "--window", "16", "--max-tokens", "40", "--json", "run/eval-ppl.json")
     shutil.copytree(start / "model", start / "sharded")
@@ -127,6 +136,7 @@ def main():
     p.add_argument("--ropewalk", required=True)
     p.add_argument("--mutations", type=int, default=10000)
     p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--only", default="", help="change only files whose name begins so: m.gguf")
     p.add_argument("--patience", type=float, default=1, help="factor on the 20 seconds, for a busy machine")
     p.add_argument("--keep", default="out/mutations")
     o = p.parse_args()
@@ -137,7 +147,7 @@ def main():
         prepare(rw, work / "start")
         rng = random.Random(o.seed)
         for i in range(o.mutations):
-            name, words = targets(rng)
+            name, words = targets(rng, o.only)
             if not (work / "start" / name).exists():
                 continue
             now = work / "now"

@@ -26,8 +26,8 @@ GgufTokens read_tokens(const GgufFile& file) {
         out.texts.size(), " tokens");
   out.types.assign(out.texts.size(), kNormal);
   for (size_t id = 0; id < types.size(); ++id) {
-    check(types[id] >= kNormal && types[id] <= kByte && types[id] == std::floor(types[id]), kGguf, file.path(),
-          ": token ", id, " has type ", types[id], ", expected 1 to 6");
+    check(types[id] >= 1 && types[id] <= 6 && types[id] == std::floor(types[id]), kGguf, file.path(), ": token ", id,
+          " has type ", types[id], ", expected 1 to 6");
     out.types[id] = static_cast<int32_t>(types[id]);
   }
   while (!out.types.empty() && out.types.back() == kUnused) {

@@ -28,8 +28,8 @@ const std::string kTiny = " --hidden 16 --layers 1 --heads 2 --batch 2 --window 
 
 TEST_CASE("every verb has help that names its options") {
   for (const std::string verb :
-       {"train", "eval ppl", "generate", "tokenizer train", "convert llama2c", "convert hf", "bench cpu", "bench ops",
-        "bench window", "profile", "demo", "report", "theory pictures", "compare"}) {
+       {"train", "eval ppl", "generate", "tokenizer train", "convert llama2c", "convert hf", "convert gguf",
+        "bench cpu", "bench ops", "bench window", "profile", "demo", "report", "theory pictures", "compare"}) {
     CAPTURE(verb);
     const Answer a = ropewalk(verb + " --help");
     CHECK(a.code == 0);
@@ -372,6 +372,36 @@ TEST_CASE("options may stand in a TOML recipe, and the command line wins") {
   CHECK(a.out.find("steps 3") != std::string::npos);
   write(dir.path("r.toml"), "[train]\nno_such_key = 1\n");
   refuses("train --config '" + dir.path("r.toml") + "' --out '" + dir.path("o") + "'", "no-such-key");
+}
+
+TEST_CASE("a model goes into a GGUF file and back, and verbs that read a model take the file") {
+  const test::TempDir dir;
+  write(dir.path("t.txt"), text_of(3000));
+  const auto quoted = [&](const char* name) { return " '" + dir.path(name) + "' "; };
+  REQUIRE(ropewalk("--quiet train --data" + quoted("t.txt") + "--out" + quoted("m") + kTiny).code == 0);
+  const std::string convert = "convert gguf --model", file = quoted("m.gguf"), back = quoted("back");
+  const Answer out = ropewalk(convert + quoted("m") + "--type f32 --out" + file);
+  CHECK(out.code == 0);
+  CHECK(out.out.find("type f32") != std::string::npos);
+  REQUIRE(ropewalk(convert + file + "--out" + back).code == 0);
+  const auto text = [&](const std::string& model) {
+    const Answer a = ropewalk("generate --model" + model + "--tokens 20 --temperature 0 --prompt Line");
+    CHECK(a.code == 0);
+    return a.out;
+  };
+  CHECK(text(quoted("m")) == text(file));
+  CHECK(text(quoted("m")) == text(back));
+  const std::string ppl = " --data" + quoted("t.txt") + "--window 16 --json" + quoted("e.json");
+  CHECK(ropewalk("--quiet eval ppl --model" + file + ppl).code == 0);
+  CHECK(rw::read_file(dir.path("m/model.safetensors")) == rw::read_file(dir.path("back/model.safetensors")));
+
+  refuses(convert + quoted("m") + "--out" + file, "there already");
+  refuses(convert + file + "--out" + back, "holds a model");
+  refuses(convert + quoted("m") + "--out" + quoted("x"), "name ends in .gguf");
+  refuses(convert + file + "--out" + quoted("x.gguf"), "got a .gguf file");
+  refuses(convert + file + "--type q8_0 --out" + quoted("x"), "--type is of a GGUF file that is written");
+  refuses(convert + quoted("m") + "--dtype bf16 --out" + quoted("x.gguf"), "--dtype is of a model folder");
+  refuses("train --data" + quoted("t.txt") + "--from" + file + "--out" + quoted("y") + "--steps 1", "convert gguf");
 }
 
 TEST_CASE("llama2.c's stories260K gives the text of its own program") {

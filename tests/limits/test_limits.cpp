@@ -14,6 +14,7 @@
 #include "support.h"
 #include "tensor/allocator.h"
 #include "tensor/file.h"
+#include "tensor/gguf.h"
 #include "tensor/json_depth.h"
 #include "tensor/toml_depth.h"
 
@@ -164,6 +165,54 @@ TEST_CASE("a token file takes at most 4 times its tables, and its ids nothing") 
   const Cost cost = cost_of([&] { TokenCorpus::open(dir.path("l")).read(0, 3'000'000, ids); });
   CHECK(cost.bytes < kMiB);
   CHECK(ids[999] == 1);
+}
+
+TEST_CASE("a GGUF file takes at most 4 times its bytes and 32 MiB for its entries, and a tensor 4 times its own") {
+  const test::TempDir dir;
+  const auto open = [&](const std::string& bytes) {
+    write_file_atomic(dir.path("x.gguf"), bytes);
+    const GgufFile file(dir.path("x.gguf"));
+  };
+  const auto file_of = [&](const GgufMetadata& keys, const std::vector<GgufTensor>& tensors) {
+    save_gguf(dir.path("made.gguf"), keys, tensors);
+    return read_file(dir.path("made.gguf"));
+  };
+  const auto many = [](int64_t n, auto make) {
+    for (int64_t i = 0; i < n; ++i) make(i);
+  };
+  check_cost(
+      "empty strings", 4, 32 * kMiB,
+      [&](int64_t n) {
+        return file_of({{"a", GgufValue::string_list(std::vector<std::string>(static_cast<size_t>(n / 8)))}}, {});
+      },
+      open);
+  check_cost(
+      "keys", 4, 32 * kMiB,
+      [&](int64_t n) {
+        GgufMetadata keys;
+        many(std::min<int64_t>(n / 20, 65536), [&](int64_t i) { keys.emplace_back(cat(i), GgufValue::boolean(true)); });
+        return file_of(keys, {});
+      },
+      open);
+  check_cost(
+      "tensors", 4, 32 * kMiB,
+      [&](int64_t n) {
+        std::vector<GgufTensor> tensors;
+        many(std::min<int64_t>(n / 64, 65536), [&](int64_t i) {
+          tensors.push_back({cat(i), Tensor::empty({0}), GgmlType::f32});
+        });
+        return file_of({}, tensors);
+      },
+      open);
+  check_cost(
+      "a Q8_0 tensor", 4, 4 * kMiB,
+      [&](int64_t n) {
+        return file_of({}, {{"a", Tensor::zeros({n / 32, 32}), GgmlType::q8_0}});
+      },
+      [&](const std::string& bytes) {
+        write_file_atomic(dir.path("x.gguf"), bytes);
+        GgufFile(dir.path("x.gguf")).load("a");
+      });
 }
 
 TEST_CASE("a llama2.c model takes at most 4 times its file") {
