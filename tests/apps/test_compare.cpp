@@ -166,8 +166,8 @@ TEST_CASE("Recipes that make no sense are refused in one line before anything is
   refuses(kEval + "[arms.a]\nmethod = \"pi\"\nscaling = \"yarn\"\ntarget = 1024\n", "linear");
   refuses(kEval + "[arms.a]\nsteps = 0\n", "needs a scaling");
   refuses(kEval + "[arms.base]\nmethod = \"pi\"\ntarget = 1024\n", "cannot be an arm's name");
-  for (const std::string name : {"..", ".", ".hidden", "../x", "a/b", "/tmp/x", "a b", "", "tokenizer", "text",
-                                 "table.md", "table.csv", "report.html", "report.jsonl"})
+  for (const std::string name : {"..", ".", ".hidden", "../x", "a/b", "/tmp/x", "a b", "tokenizer", "text", "table.md",
+                                 "table.csv", "report.html", "report.jsonl"})
     refuses(kEval + "[arms.\"" + name + "\"]\nmethod = \"pi\"\ntarget = 1024\n", "cannot be an arm's name");
   const std::string grid =
       kEval + "[arms.a]\nmethod = \"pi\"\ntarget = [1024, 2048]\nlr = [1e-3, 2e-3]\nseeds = [1, 2]\n";
