@@ -42,11 +42,13 @@ int run(int argc, char** argv) {
   add_tokenizer(app, globals);
   add_train(app, globals);
   add_eval(app, globals);
+  add_cloze(app, globals);
   add_generate(app, globals);
   add_chat(app, globals);
   add_convert(app, globals);
   add_compare(app, globals);
   add_report(app, globals);
+  add_search(app, globals);
   add_theory(app, globals);
   add_bench(app, globals);
   add_profile(app, globals);

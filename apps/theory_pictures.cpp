@@ -7,6 +7,7 @@
 #include "common.h"
 #include "plot.h"
 #include "rope/kinds.h"
+#include "rope/position_sets.h"
 #include "rope/samplers.h"
 #include "rope/scaling.h"
 #include "tensor/file.h"
@@ -54,7 +55,10 @@ std::string frequencies(const std::string& title, const std::vector<Curve>& curv
   std::vector<Series> series;
   for (size_t k = 0; k < curves.size(); ++k) {
     const std::vector<double> theta = inv_freq(curves[k]);
-    for (size_t i = 0; i < base.size(); ++i) table.rows[i].push_back(std::log2(theta[i] / base[i]));
+    for (size_t i = 0; i < base.size(); ++i) {
+      table.rows[i].push_back(
+          std::max(low, std::log2(theta[i] / base[i])));  // a pair that stands still is at the bottom
+    }
     series.push_back({curves[k].name, kColours[k], k + 1});
   }
   return svg({.title = title,
@@ -126,6 +130,39 @@ std::string query_scales() {
               .right = kTarget});
 }
 
+/// The distance at which the query at the last token of three lengths meets every key, as points.
+std::string distances(const std::string& title, const RopeConfig& config) {
+  const auto scaling = make_rope_scaling(config);
+  const auto& sets = dynamic_cast<const PositionSetScaling&>(*scaling);
+  const std::vector<int64_t> queries = {kTarget - 1, kTarget / 2 - 1, kTarget / 4 - 1};
+  CurveTable table;
+  for (int64_t n = 0; n < kTarget; n += 16) {
+    std::vector<double> row = {static_cast<double>(n)};
+    for (const int64_t m : queries) {
+      std::vector<KeyRange> ranges;
+      sets.key_ranges(m, ranges);
+      double distance = NAN;  // a later token
+      for (const KeyRange& r : ranges) {
+        if (n >= r.begin && n < r.end)
+          distance = static_cast<double>(sets.query_position(r.set, m) - sets.key_position(r.set, n));
+      }
+      row.push_back(distance);
+    }
+    table.rows.push_back(row);
+  }
+  std::vector<Series> series;
+  for (size_t i = 0; i < queries.size(); ++i) series.push_back({cat("query ", queries[i]), kColours[i], i + 1, true});
+  return svg({.title = title,
+              .x_title = "key n",
+              .y_title = "distance under RoPE",
+              .table = table,
+              .series = series,
+              .low = 0,
+              .high = 768,
+              .line = kWindow,
+              .right = kTarget});
+}
+
 std::vector<Curve> by_length(const RopeConfig& config, const std::vector<int64_t>& lengths) {
   std::vector<Curve> curves;
   for (const int64_t n : lengths) curves.push_back({cat("n = ", n), config, n});
@@ -177,7 +214,14 @@ void pictures(const std::string& out) {
   save("e2-positions", positions("E2-LLM in training, window 512, largest factor 8", E2Positions{}));
   save("clex-positions", positions("CLEX in training, window 512, largest factor 8", ClexPositions{}));
   save("logn", query_scales());
-  std::printf("19 pictures in %s\n", out.c_str());
+  save("resonance", frequencies("Resonance RoPE, factor 8",
+                                {{"of YaRN", recipe(ResonanceRope{.factor = kFactor})}, {"YaRN", yarn}}));
+  save("proportional",
+       frequencies("p-RoPE, shares 0.75 and 0.25",
+                   {{"0.75", recipe(ProportionalRope{})}, {"0.25", recipe(ProportionalRope{.share = 0.25})}}));
+  save("self_extend", distances("Self-Extend, G = 8, w = 256", recipe(SelfExtendRope{.group = 8, .neighbours = 256})));
+  save("dca", distances("Dual Chunk Attention, c = 512, s = 384", recipe(DcaRope{})));
+  std::printf("23 pictures in %s\n", out.c_str());
 }
 
 }  // namespace

@@ -22,7 +22,8 @@ struct KeyRange {
 using KeyRanges = std::function<void(int64_t m, std::vector<KeyRange>& out)>;
 
 /// q: one [B,Tq,H,D] for each set, k: one [B,Tk,K,D] for each set, v [B,Tk,K,D] -> [B,Tq,H,D]. The last query is at the
-/// last key. Errors: tensors on a GPU, shapes that do not fit, a window in the options, ranges that do not cover [0, m].
+/// last key. Errors: tensors on a GPU, shapes that do not fit, a window in the options, ranges that do not cover
+/// [0, m].
 Tensor attention_sets(std::span<const Tensor> q, std::span<const Tensor> k, const Tensor& v, const KeyRanges& ranges,
                       const AttentionOptions& options = {});
 
