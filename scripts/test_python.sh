@@ -12,7 +12,7 @@ if ! [ -x $venv/bin/pip ]; then
   mkdir -p build
   "$python" -m venv $venv >build/venv.log 2>&1 || { rm -rf $venv; skip "python3 -m venv failed (on Debian: apt install python3-venv)"; }
 fi
-$venv/bin/pip install --quiet --disable-pip-version-check numpy pytest 'scikit-build-core>=0.8' >build/venv.log 2>&1 ||
+$venv/bin/pip install --quiet --disable-pip-version-check numpy pytest 'scikit-build-core>=0.8,<2' >build/venv.log 2>&1 ||
   skip "pip cannot install numpy, pytest and scikit-build-core here: $(tail -n 1 build/venv.log)"
 $venv/bin/pip install --quiet --disable-pip-version-check tqdm matplotlib tensorboardX >>build/venv.log 2>&1 ||
   echo "python tests: without tqdm, matplotlib and tensorboardX, whose tests are skipped"
