@@ -1,6 +1,7 @@
 // From a recipe to the model, the positions and the windows that it trains with.
 #include "train/plan.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "nn/families/family.h"
@@ -93,6 +94,29 @@ ModelConfig new_model(const Recipe& r, const Tokenizer& tokenizer) {
   return m;
 }
 
+/// The adapter that a recipe asks for; none without --lora-rank.
+std::optional<AdapterDescription> adapter_of(const Recipe& r) {
+  if (r.lora_rank == 0) return std::nullopt;
+  check(!r.from.empty(), kOp, "--lora-rank trains beside a model: name it with --from");
+  AdapterDescription a{
+      .rank = r.lora_rank, .alpha = r.lora_alpha, .dropout = r.lora_dropout, .rank_stabilized = r.lora_rslora};
+  a.embeddings = r.lora_embeddings;
+  a.norms = r.lora_norms;
+  a.targets.clear();
+  for (size_t begin = 0; begin <= r.lora_targets.size();) {
+    const size_t end = std::min(r.lora_targets.find(',', begin), r.lora_targets.size());
+    const std::string name = r.lora_targets.substr(begin, end - begin);
+    check(!name.empty(), kOp, "--lora-targets must be names with commas between them, got '", r.lora_targets, "'");
+    a.targets.push_back(name);
+    begin = end + 1;
+  }
+  check(r.lora_base == "native" || r.matmul == "native", kOp, "--lora-base ", r.lora_base,
+        " keeps weights in few bits, which --matmul ", r.matmul, " cannot multiply: give one of them");
+  if (r.lora_base != "native")
+    a.base_blocks = BlockFormat{r.lora_base == "int8" ? BlockCode::int8 : BlockCode::nf4, r.lora_double_scales};
+  return a;
+}
+
 /// Training without extension.
 void plan_plain(const Recipe& r, RunPlan& plan) {
   check(r.target == 0, kOp, "--target without a method: add --method, one of ", joined(method_names()));
@@ -144,6 +168,7 @@ RunPlan make_plan(const Recipe& r, const Tokenizer& tokenizer, const ModelConfig
   plan.model.finish();
   if (r.method == "plain") plan_plain(r, plan);
   else plan_extension(r, trained, plan);
+  if (trained) plan.model.adapter = adapter_of(r);
   static_cast<void>(make_rope_scaling(plan.model.rope));  // refuses values out of range before anything is read
 
   auto& d = plan.description;

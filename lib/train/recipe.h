@@ -44,6 +44,15 @@ struct Recipe {
   std::string retrieval_template = "short";  // default, short, or a JSON file
   double retrieval_weight = 1;               // of an answer token's loss
 
+  // an adapter in place of full training (nn/adapter.h)
+  int64_t lora_rank = 0;  // 0: the whole model is trained
+  double lora_alpha = 16, lora_dropout = 0;
+  std::string lora_targets = "all";  // names of linear layers with commas between them
+  bool lora_rslora = false, lora_embeddings = false, lora_norms = false;
+  std::string lora_base = "native";  // or int8, nf4: how the frozen linear layers are kept
+  bool lora_double_scales = false;
+  std::string lora_from;  // adapter to begin with
+
   // the run
   int64_t steps = 1000, batch = 16, accumulate = 1;
   Schedule schedule;
@@ -53,6 +62,8 @@ struct Recipe {
   std::string dtype = "auto";     // f32, bf16; auto: bf16 on a GPU
   std::string matmul = "native";  // or fp8: the blocks' linear layers in 8-bit products
   bool fp8_recompute = false;     // fp8: backward makes inputs again instead of keeping 8-bit copies
+  int64_t mlp_tile = 0;           // tokens of the feed-forward layers at a time; 0: all
+  std::string memory;             // "24G": what the device's memory may come to; "": no limit
   bool recompute = false, mask_seams = false, no_bos = false, packed = false;
   bool small_state = false;   // bf16: split masters and bf16 gradients, 14 bytes for each parameter instead of 18
   bool eager = false;         // GPU: no CUDA graph

@@ -163,6 +163,60 @@ void add_method(std::vector<RecipeField>& f) {
                with_seams});
 }
 
+std::string with_adapter(const Recipe& c) { return c.lora_rank > 0 ? "" : "there is no --lora-rank"; }
+
+void add_adapter(std::vector<RecipeField>& f) {
+  const auto setting = [&](const char* name, const char* help, auto member, double low = 0, double high = 1,
+                           bool above = false, std::vector<std::string> choices = {}) {
+    f.push_back({name, help, FieldGroup::adapter, FieldRole::decides, at(member), low, high, above, std::move(choices),
+                 with_adapter});
+  };
+  f.push_back(
+      {"lora-rank",
+       "train low-rank adapters (LoRA) of this rank beside --from's frozen weights; 0: the whole model",
+       FieldGroup::adapter,
+       FieldRole::decides,
+       at(&Recipe::lora_rank),
+       0,
+       65536,
+       false,
+       {},
+       [](const Recipe& c) { return c.lora_rank > 0 ? std::string() : std::string("rank 0 trains the whole model"); }});
+  setting("lora-alpha", "what an adapter's product is multiplied by, over the rank", &Recipe::lora_alpha, 0, kHuge,
+          true);
+  setting("lora-dropout", "share of an adapter's inputs that training leaves out", &Recipe::lora_dropout, 0, 0.999999);
+  setting("lora-targets", "linear layers with an adapter: all, or names with commas between them (q_proj,v_proj)",
+          &Recipe::lora_targets);
+  setting("lora-rslora", "divide --lora-alpha by the root of the rank (rsLoRA)", &Recipe::lora_rslora);
+  setting("lora-embeddings", "train the embedding, too (with --lora-norms: LongLoRA)", &Recipe::lora_embeddings);
+  setting("lora-norms", "train the norms, too", &Recipe::lora_norms);
+  setting("lora-base", "how the blocks' frozen linear layers are kept: native, or int8 or nf4: blocks of 64 (QLoRA)",
+          &Recipe::lora_base, 0, 0, false, {"native", "int8", "nf4"});
+  f.push_back({"lora-double-scales",
+               "int8, nf4: keep the blocks' scales in 8 bits",
+               FieldGroup::adapter,
+               FieldRole::decides,
+               at(&Recipe::lora_double_scales),
+               0,
+               1,
+               false,
+               {},
+               [](const Recipe& c) {
+                 return c.lora_rank > 0 && c.lora_base != "native" ? std::string()
+                                                                   : std::string("--lora-base is not int8 or nf4");
+               }});
+  f.push_back({"lora-from",
+               "adapter folder to begin with, ours or PEFT's, of the same rank, scale and layers",
+               FieldGroup::adapter,
+               FieldRole::source,
+               at(&Recipe::lora_from),
+               0,
+               0,
+               false,
+               {},
+               with_adapter});
+}
+
 void add_optimizer(std::vector<RecipeField>& f) {
   using enum FieldGroup;
   const auto decides = FieldRole::decides;
@@ -223,6 +277,22 @@ void add_computing(std::vector<RecipeField>& f) {
        "result is the same; it takes less memory and about 4 % more time",
        computing, kept, at(&Recipe::fp8_recompute)});
   f.back().old_name = "fp8-lean";
+  f.push_back(
+      {"mlp-tile",
+       "tokens that the feed-forward layers take at a time, recomputed in backward: less memory for long "
+       "windows (0: all at once)",
+       computing,
+       decides,
+       at(&Recipe::mlp_tile),
+       0,
+       kTokens,
+       false,
+       {},
+       [](const Recipe& c) { return c.mlp_tile > 0 ? std::string() : std::string("0 takes all tokens at once"); }});
+  f.push_back({"memory",
+               "what the device's memory may come to, as 24G or 900M: chooses --recompute and --mlp-tile, and ends the "
+               "run with an error where it is exceeded",
+               computing, kept, at(&Recipe::memory)});
   f.push_back({"recompute", "recompute each block in backward: less memory, about a third more time", computing, kept,
                at(&Recipe::recompute)});
   f.push_back(
@@ -361,6 +431,7 @@ const std::vector<RecipeField>& recipe_fields() {
     std::vector<RecipeField> f;
     add_text_and_model(f);
     add_method(f);
+    add_adapter(f);
     add_optimizer(f);
     add_computing(f);
     add_keeping(f);

@@ -22,7 +22,7 @@ enum class FieldRole {
   kept,     // how the run is kept, shown or computed; the result is the same
 };
 
-enum class FieldGroup { text, model, method, optimizer, computing, keeping, validation };
+enum class FieldGroup { text, model, method, adapter, optimizer, computing, keeping, validation };
 
 struct RecipeField {
   using Ref = std::variant<std::string*, std::vector<std::string>*, int64_t*, uint64_t*, double*, bool*>;

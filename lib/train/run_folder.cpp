@@ -30,19 +30,24 @@ constexpr const char* kOp = "train";
 bool belongs_to_a_run(const std::string& name) {
   static const std::regex names(
       R"(model(-[0-9]+-of-[0-9]+)?\.safetensors(\.index\.json)?|(config|run|cost|frequencies)\.json|)"
+      R"((adapter_model|rope_parameters)\.safetensors|(adapter|model)_config\.json|)"
       R"((metrics|validation)\.jsonl|metrics\.csv|recipe\.toml|eval-.*\.json)");
   return std::regex_match(name, names);
 }
 
 /// Files of a model folder that a finished run vouches for.
 bool is_model_file(const std::string& name) {
-  static const std::regex names(R"(model(-[0-9]+-of-[0-9]+)?\.safetensors(\.index\.json)?|config\.json)");
+  static const std::regex names(R"(model(-[0-9]+-of-[0-9]+)?\.safetensors(\.index\.json)?|config\.json|)"
+                                R"((adapter_model|rope_parameters)\.safetensors|(adapter|model)_config\.json)");
   return std::regex_match(name, names);
 }
 
 bool is_tokenizer_file(const std::string& name) {
   return name == "tokenizer.json" || name == "tokenizer_config.json" || name == "tokenizer.model";
 }
+
+/// The file that is written last: who finds it finds the weights that belong to it.
+bool is_marker(const std::string& name) { return name == "config.json" || name == "adapter_config.json"; }
 
 std::vector<std::string> names_in(const std::string& folder, bool (*wanted)(const std::string&)) {
   std::vector<std::string> found;
@@ -188,7 +193,7 @@ void RunFolder::check_place(const std::vector<std::string>& sources) const {
   const std::vector<std::string> files = names_in(path_, belongs_to_a_run);
   const CheckpointScan scan = scan_checkpoints(path_);
   if (files.empty() && !scan.newest && scan.damaged.empty()) return;
-  const bool model = std::find(files.begin(), files.end(), "config.json") != files.end();
+  const bool model = std::any_of(files.begin(), files.end(), is_marker);
   const std::string what = model                   ? "a model"
                            : scan.newest           ? "a run that is not finished (" + *scan.newest + ")"
                            : !scan.damaged.empty() ? "a damaged checkpoint (" + scan.damaged[0] + ")"
@@ -272,15 +277,16 @@ void RunFolder::put_model(const std::function<void(const std::string& folder)>& 
   write(beside);
   std::vector<std::string> names;
   names = rw::names_in(beside);
-  const std::string config = path_ + "/config.json";
-  if (fs::exists(config, error)) {
+  for (const char* marker : {"config.json", "adapter_config.json"}) {
+    const std::string config = path_ + "/" + marker;
+    if (!fs::exists(config, error)) continue;
     fs::remove(config, error);
     check(!error, kOp, "cannot replace '", config, "': ", error.message());
   }
   for (const std::string& old : names_in(path_, is_model_file)) {
     if (std::find(names.begin(), names.end(), old) == names.end()) fs::remove(path_ + "/" + old, error);
   }
-  std::stable_partition(names.begin(), names.end(), [](const std::string& n) { return n != "config.json"; });
+  std::stable_partition(names.begin(), names.end(), [](const std::string& n) { return !is_marker(n); });
   for (const std::string& name : names) {
     fs::rename(beside + "/" + name, path_ + "/" + name, error);
     check(!error, kOp, "cannot write '", path_, "/", name, "': ", error.message());

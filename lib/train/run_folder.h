@@ -3,7 +3,8 @@
 //   OUT/run.json        what identifies the run, and whether it is finished
 //   OUT/recipe.toml     its settings: `ropewalk train --config OUT/recipe.toml --out OTHER` runs it again
 //   OUT/metrics.jsonl   OUT/validation.jsonl   OUT/cost.json   OUT/checkpoint-000500/   OUT/metrics.csv (with --csv)
-//   OUT/config.json     OUT/model.safetensors  and the tokenizer: the model, once the run is finished
+//   OUT/config.json     OUT/model.safetensors  and the tokenizer: the model, once the run is finished; of a run that
+//   trains an adapter, PEFT's OUT/adapter_config.json and OUT/adapter_model.safetensors (nn/io/adapter.h)
 #pragma once
 #include <cstdint>
 #include <functional>

@@ -8,6 +8,7 @@
 #include "data/demo_corpus.h"
 #include "data/text.h"
 #include "eval/provenance.h"
+#include "nn/io/adapter.h"
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
 #include "tensor/file.h"
@@ -77,11 +78,23 @@ std::string unused_text(const TokenCorpus& corpus, int64_t window) {
 std::unique_ptr<CausalLm> make_model(const Recipe& recipe, const RunPlan& plan, DType dtype, Device device) {
   const ArenaMemory memory = recipe.small_state ? ArenaMemory::small_state() : ArenaMemory{};
   if (recipe.from.empty()) return std::make_unique<CausalLm>(plan.model, dtype, device, recipe.seed, memory);
-  return load_hf(model_folder(recipe.from), {.compute = dtype,
-                                             .device = device,
-                                             .adjust = [&](ModelConfig& c) { c = plan.model; },
-                                             .seed = recipe.seed,
-                                             .memory = memory});
+  auto model = load_hf(model_folder(recipe.from), {.compute = dtype,
+                                                   .device = device,
+                                                   .adjust = [&](ModelConfig& c) { c = plan.model; },
+                                                   .seed = recipe.seed,
+                                                   .memory = memory});
+  if (!recipe.lora_from.empty()) load_adapter(adapter_folder(recipe.lora_from), *model);
+  return model;
+}
+
+/// What a run with an adapter trains.
+std::string adapter_line(const CausalLm& model) {
+  int64_t adapters = 0;
+  for (const ParamArena::Segment& s : model.arena().segments())
+    adapters += is_adapter_parameter(s.spec.name) ? s.numel : 0;
+  const int64_t trained = model.arena().trained_count();
+  return cat("adapter of rank ", model.config().adapter->rank, ": ", trained, " of ", model.arena().parameter_count(),
+             " parameters are trained, ", trained - adapters, " of them not low-rank");
 }
 
 /// Which of the blocks' linear layers multiply in 8 bits where a run asks for it.
@@ -91,7 +104,7 @@ std::string fp8_layers(const CausalLm& model, int64_t tokens) {
     for (const Linear* layer :
          {&block.attention().qkv(), &block.attention().output(), &block.mlp().up(), &block.mlp().down()}) {
       ++all;
-      paying += fp8_pays(tokens, layer->weight().size(0), layer->weight().size(1));
+      paying += fp8_pays(tokens, layer->rows(), layer->inputs());
     }
   }
   return cat("--matmul fp8: ", paying, " of the blocks' ", all, " linear layers multiply in 8 bits at ", tokens,
@@ -142,6 +155,32 @@ BatchShare share_of(const Recipe& recipe, const Communicator* comm) {
   return {comm ? comm->rank() * count : 0, count};
 }
 
+/// What is given up for memory: by hand, or so that the plan stays within --memory.
+MemoryChoice memory_of(const Recipe& recipe, const RunSetup& s, const TrainPlace& place,
+                       const TrainCallbacks& callbacks) {
+  const MemoryChoice stated{recipe.recompute, recipe.mlp_tile};
+  check(recipe.mlp_tile == 0 || recipe.matmul == "native", kOp, "--mlp-tile with --matmul ", recipe.matmul,
+        ": each tile would have a scale of its own, which is not supported");
+  if (recipe.memory.empty()) return stated;
+  const int64_t limit = memory_size(recipe.memory);
+  MemoryTask task{.model = s.plan.model,
+                  .compute = s.dtype,
+                  .cuda = place.device.is_cuda(),
+                  .batch = s.share.count,
+                  .length = s.plan.window,
+                  .arena = recipe.small_state ? ArenaMemory::small_state() : ArenaMemory{},
+                  .choice = stated};
+  if (!stated.recompute && stated.mlp_tile == 0) task.choice = choose_memory(task, limit, recipe.matmul == "native");
+  const MemoryPlan plan = plan_memory(task);
+  check(plan.bytes <= limit, kOp, "--memory ", recipe.memory, ": the settings come to ", memory_text(plan.bytes),
+        "; leave --recompute and --mlp-tile to --memory, or use a smaller --batch or --window");
+  std::string line = cat("--memory ", recipe.memory, ": the peak will be about ", memory_text(plan.bytes), " ",
+                         plan.moment, ", with ", task.choice.recompute ? "every block" : "no block", " recomputed");
+  if (task.choice.mlp_tile > 0) line += cat(" and MLPs in tiles of ", task.choice.mlp_tile, " tokens");
+  notice(callbacks, line);
+  return task.choice;
+}
+
 /// Everything that decides the result: the settings, what the method comes to, the whole recipe of the model, and what
 /// the files hold that the run reads.
 Identity identify(const Recipe& recipe, const RunSetup& setup, const TokenCorpus* validation) {
@@ -150,6 +189,7 @@ Identity identify(const Recipe& recipe, const RunSetup& setup, const TokenCorpus
   id.erase("from");
   const auto model = nlohmann::json::parse(model_config_to_json(setup.plan.model, ""));
   for (const auto& [key, value] : model.items()) id["config." + key] = value.dump();
+  if (setup.memory.mlp_tile > 0) id["mlp_tile"] = cat(setup.memory.mlp_tile);
   id["dtype"] = setup.dtype == DType::bf16 ? "bf16" : "f32";
   id["data"] = fingerprint(setup.corpus);
   if (validation) id["validation"] = fingerprint(*validation);
@@ -158,6 +198,8 @@ Identity identify(const Recipe& recipe, const RunSetup& setup, const TokenCorpus
     id["from"] =
         cat("weights ", weights_checksum(base).value_or("none"), " config ", file_checksum(base + "/config.json"));
   }
+  if (!recipe.lora_from.empty())
+    id["lora_from"] = file_checksum(adapter_folder(recipe.lora_from) + "/adapter_model.safetensors");
   if (recipe.retrieval_share > 0) {
     const RetrievalTemplate words = choose_retrieval_template(recipe.retrieval_template);
     id["retrieval_template"] = cat(words.task, "|", words.filler, "|", words.needle, "|", words.question);
@@ -169,7 +211,7 @@ Identity identify(const Recipe& recipe, const RunSetup& setup, const TokenCorpus
 
 std::vector<std::string> sources_of(const Recipe& recipe) {
   std::vector<std::string> out;
-  for (const std::string& path : {recipe.from, recipe.tokenizer}) {
+  for (const std::string& path : {recipe.from, recipe.tokenizer, recipe.lora_from}) {
     if (!path.empty()) out.push_back(path);
   }
   return out;
@@ -178,7 +220,7 @@ std::vector<std::string> sources_of(const Recipe& recipe) {
 RunSetup set_up_run(const Recipe& recipe, const TrainPlace& place, const TrainCallbacks& callbacks) {
   const bool root = !place.ranks || place.ranks->root();
   RunSetup s;
-  const BatchShare share = share_of(recipe, place.ranks);
+  const BatchShare share = s.share = share_of(recipe, place.ranks);
   s.tokenizer = choose_tokenizer(recipe);
   s.plan = make_plan(recipe, *s.tokenizer);
   const int64_t vocabulary = s.plan.model.vocab_size;
@@ -205,7 +247,11 @@ RunSetup set_up_run(const Recipe& recipe, const TrainPlace& place, const TrainCa
                          ValidationOptions{.window = s.plan.target, .tokens = recipe.validation_tokens, .bos = s.bos});
     notice(callbacks, s.validation->notice());
   }
+  s.memory = memory_of(recipe, s, place, callbacks);
+  check(!s.plan.model.adapter || place.maker == "train", kOp, "--lora-rank is for ropewalk train, and not for ",
+        place.maker);
   s.model = make_model(recipe, s.plan, s.dtype, place.device);
+  if (s.plan.model.adapter) notice(callbacks, adapter_line(*s.model));
   if (recipe.matmul == "fp8") notice(callbacks, fp8_layers(*s.model, share.count * s.plan.window));
   s.identity = identify(recipe, s, validation ? &*validation : nullptr);
   if (!root) s.validation.reset();

@@ -7,6 +7,7 @@
 
 #include "data/corpus.h"
 #include "nn/causal_lm.h"
+#include "nn/memory_plan.h"
 #include "train/loader.h"
 #include "train/run_folder.h"
 #include "train/trainer.h"
@@ -24,6 +25,8 @@ struct RunSetup {
   std::unique_ptr<Loader> loader;
   std::optional<Validation> validation;  // on rank 0
   std::unique_ptr<CausalLm> model;
+  BatchShare share;
+  MemoryChoice memory;  // --recompute and --mlp-tile, or what --memory chose
   Identity identity;
 };
 

@@ -9,6 +9,7 @@
 
 #include "autograd/tape.h"
 #include "eval/provenance.h"
+#include "nn/io/adapter.h"
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
 #include "nn/parallel/data_parallel.h"
@@ -59,6 +60,23 @@ std::optional<RunFolder> checked_folder(const Recipe& recipe, const TrainPlace& 
   return folder;
 }
 
+/// The device's allocator refuses more than --memory while it lives.
+class MemoryLimit {
+ public:
+  MemoryLimit(const std::string& size, Device device) : device_(device), on_(!size.empty()) {
+    if (on_) set_memory_limit(memory_size(size), device_);
+  }
+  ~MemoryLimit() {
+    if (on_) set_memory_limit(0, device_);
+  }
+  MemoryLimit(const MemoryLimit&) = delete;
+  MemoryLimit& operator=(const MemoryLimit&) = delete;
+
+ private:
+  Device device_;
+  bool on_;
+};
+
 }  // namespace
 
 /// With several ranks each makes one of these, and rank 0's writes.
@@ -71,6 +89,7 @@ class Trainer::Run {
         root_(!comm_ || comm_->root()),
         callbacks_(std::move(callbacks)),
         folder_(checked_folder(recipe, place)),
+        limit_(recipe.memory, place.device),
         setup_(set_up_run(recipe, place, callbacks_)),
         model_(*setup_.model),
         parallel_(shared(comm_, device_, model_)),
@@ -78,7 +97,8 @@ class Trainer::Run {
         schedule_(recipe.schedule) {
     schedule_.steps = recipe.steps;
     model_.enable_grad();
-    model_.set_recompute(recipe.recompute);
+    model_.set_recompute(setup_.memory.recompute);
+    model_.set_mlp_tile(setup_.memory.mlp_tile);
     if (recipe.matmul == "fp8") model_.set_linear({.matmul = Matmul::fp8, .make_again = recipe.fp8_recompute});
     state_ = {.step = 0, .tokens = 0, .seed = recipe.seed, .recipe = setup_.identity};
     if (folder_) stand_ = folder_->stand(setup_.identity);
@@ -101,6 +121,8 @@ class Trainer::Run {
       while (state_.step < recipe_.steps && !stopped_) one_step();
       while (step_->pending() > 0) look();
       finish();
+    } catch (const OutOfMemory& e) {
+      throw OutOfMemory(e.what() + advice());
     } catch (const RankLost& lost) {
       if (callbacks_.on_rank_lost) callbacks_.on_rank_lost(lost);
       throw;
@@ -114,6 +136,11 @@ class Trainer::Run {
   const RunPlan& plan() const { return setup_.plan; }
 
  private:
+  std::string advice() const {
+    const std::string limit = recipe_.memory.empty() ? "" : "--memory " + recipe_.memory + " is exceeded; ";
+    return "; " + limit + "use a smaller --batch or --window, --mlp-tile" +
+           (setup_.memory.recompute ? "" : ", --recompute") + ", or --lora-rank; " + kept();
+  }
   /// Rank 0's answer, on every rank.
   bool on_root(bool value) const { return comm_ ? comm_->broadcast(value ? 1.0 : 0.0) > 0 : value; }
   void notice(const std::string& line) const {
@@ -183,7 +210,8 @@ class Trainer::Run {
                   learned ? item.positions.t : std::vector<double>{},
                   item.batch.scored,
                   item.batch.weights,
-                  item.batch.weight},
+                  item.batch.weight,
+                  dropout_draw(micro)},
                  micro + 1 == recipe_.accumulate);
       // While the GPU works on this one: with learned frequencies what comes next waits for it.
       if (micro + 1 < recipe_.accumulate) {
@@ -200,6 +228,14 @@ class Trainer::Run {
     decide();
     if (validation_due()) validate();
     report_progress("");
+  }
+
+  /// Which dropout masks: the same whatever the ranks, and after a resume.
+  std::optional<CausalLm::DropoutDraw> dropout_draw(int64_t micro) const {
+    if (!model_.has_dropout()) return std::nullopt;
+    return CausalLm::DropoutDraw{.seed = recipe_.seed,
+                                 .draw = static_cast<uint64_t>(state_.step * recipe_.accumulate + micro),
+                                 .first_row = setup_.share.first * setup_.plan.window};
   }
 
   /// Whether this step is saved, and whether the run stops here: the same on every rank.
@@ -338,7 +374,12 @@ class Trainer::Run {
     try {
       folder_->put_model([&](const std::string& beside) {
         setup_.tokenizer->save(beside);
-        save_hf(beside, model_, {.dtype = setup_.save_dtype});
+        if (model_.config().adapter) {
+          save_adapter(beside, model_,
+                       {.base = recipe_.from, .dtype = recipe_.save_dtype == "bf16" ? DType::bf16 : DType::f32});
+        } else {
+          save_hf(beside, model_, {.dtype = setup_.save_dtype});
+        }
       });
     } catch (const Error& e) {
       fail(kOp, "the model is not saved: ", e.what(), "; ", kept());
@@ -390,6 +431,7 @@ class Trainer::Run {
   bool root_;
   TrainCallbacks callbacks_;
   std::optional<RunFolder> folder_;  // on rank 0
+  MemoryLimit limit_;
   RunSetup setup_;
   CausalLm& model_;
   std::optional<DataParallel> parallel_;  // before the gradients: it says which moments this rank has
