@@ -13,7 +13,7 @@ using namespace rw;
 namespace {
 
 struct Options {
-  std::string model, rope, system, chat_template;
+  std::string model, adapter, rope, system, chat_template;
   int64_t tokens = 512, context = 0;
   SamplingChoice sampling;
 };
@@ -39,7 +39,7 @@ class Conversation {
  public:
   Conversation(const Options& o, const Globals& globals)
       : options_(o),
-        loaded_(load_model_and_tokenizer(o.model, globals, o.rope)),
+        loaded_(load_model_and_tokenizer(o.model, globals, o.rope, o.adapter)),
         form_(choose_chat_template(o.chat_template, *loaded_.tokenizer)),
         session_(prepared(*loaded_.model), capacity()) {
     generate_ = {.tokens = o.tokens, .sampling = sampling_of(o.sampling, o.model), .stop = {}};
@@ -130,6 +130,7 @@ void add_chat(CLI::App& app, Globals& globals) {
   auto& o = *options;
   CLI::App* sub = app.add_subcommand("chat", "Talk with a model in its own chat template");
   add_model(*sub, o.model);
+  add_adapter(*sub, o.adapter);
   sub->add_option("--system", o.system, "what the model is told before the conversation")->group(kCommonOptions);
   sub->add_option("--tokens", o.tokens, "at most so many tokens in an answer")
       ->check(CLI::PositiveNumber)

@@ -7,6 +7,7 @@
 #include <cstdio>
 
 #include "cli.h"
+#include "nn/io/adapter.h"
 #include "nn/io/gguf.h"
 #include "nn/io/hf.h"
 #include "tensor/printable.h"
@@ -138,6 +139,10 @@ void add_model(CLI::App& app, std::string& path) {
       ->group(kCommonOptions);
 }
 
+void add_adapter(CLI::App& app, std::string& path) {
+  app.add_option("--adapter", path, "folder with an adapter of the model (PEFT's layout), which is merged into it");
+}
+
 void add_rope(CLI::App& app, std::string& rope) {
   app.add_option_function<std::string>(
       "--rope,--scaling", [&rope](const std::string& text) { rope = rope_json_of(text); },
@@ -150,21 +155,28 @@ void add_fast_atomics(CLI::App& app, bool& on) {
 }
 
 std::unique_ptr<CausalLm> load_model(const std::string& path, const Globals& globals, const std::string& rope_json,
-                                     DType dtype) {
+                                     DType dtype, const std::string& adapter) {
   const LoadOptions options{
       .compute = dtype, .device = use(globals), .adjust = [&](ModelConfig& c) { apply_rope_json(c, rope_json); }};
-  return is_gguf_path(path) ? load_gguf_model(GgufFile(path), options) : load_hf(model_folder(path), options);
-}
-
-LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json) {
-  const Device device = use(globals);
-  return load_model_and_tokenizer(path, globals, rope_json, device.is_cuda() ? DType::bf16 : DType::f32);
+  if (is_gguf_path(path)) {
+    check(adapter.empty(), "load", "--adapter is for a model folder, got the GGUF file '", path,
+          "': convert it with `ropewalk convert gguf` first");
+    return load_gguf_model(GgufFile(path), options);
+  }
+  if (adapter.empty()) return load_hf(model_folder(path), options);
+  return load_merged(model_folder(path), adapter_folder(adapter), options);
 }
 
 LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json,
-                                     DType dtype) {
+                                     const std::string& adapter) {
+  const Device device = use(globals);
+  return load_model_and_tokenizer(path, globals, rope_json, device.is_cuda() ? DType::bf16 : DType::f32, adapter);
+}
+
+LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json,
+                                     DType dtype, const std::string& adapter) {
   LoadedModel loaded;
-  loaded.model = load_model(path, globals, rope_json, dtype);
+  loaded.model = load_model(path, globals, rope_json, dtype, adapter);
   loaded.tokenizer = load_tokenizer(is_gguf_path(path) ? path : model_folder(path));
   loaded.tokenizer->fit_model(loaded.model->config().vocab_size);
   return loaded;

@@ -58,6 +58,8 @@ rw::Device use(const Globals& globals);
 inline constexpr const char* kCommonOptions = "Common options";
 /// Declares --model (also --from): the model folder that a verb reads.
 void add_model(CLI::App& app, std::string& path);
+/// Declares --adapter: a folder with an adapter of the model.
+void add_adapter(CLI::App& app, std::string& path);
 /// Declares --rope (also --scaling): another rope_scaling for this call, as a JSON object or as the name of a kind.
 void add_rope(CLI::App& app, std::string& rope);
 
@@ -68,14 +70,14 @@ struct LoadedModel {
   std::unique_ptr<rw::CausalLm> model;
   std::unique_ptr<rw::Tokenizer> tokenizer;
 };
-/// The model alone, computing in `dtype`. Errors: as load_hf.
+/// The model alone, computing in `dtype`, with `adapter` ("": none) merged into it. Errors: as load_hf and load_merged.
 std::unique_ptr<rw::CausalLm> load_model(const std::string& path, const Globals& globals, const std::string& rope_json,
-                                         rw::DType dtype);
+                                         rw::DType dtype, const std::string& adapter = "");
 /// Loads for inference: bf16 on a GPU, f32 on the CPU. `rope_json` replaces the recipe ("" keeps it): an object as in
 /// config.json's rope_scaling. The tokenizer knows the model's vocabulary (fit_model).
 /// Errors: as load_hf and load_tokenizer.
-LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals,
-                                     const std::string& rope_json = "");
+LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json = "",
+                                     const std::string& adapter = "");
 /// As above, with the dtype given.
 LoadedModel load_model_and_tokenizer(const std::string& path, const Globals& globals, const std::string& rope_json,
-                                     rw::DType dtype);
+                                     rw::DType dtype, const std::string& adapter = "");

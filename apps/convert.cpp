@@ -5,6 +5,7 @@
 #include "common.h"
 #include "data/tokenizer_gguf.h"
 #include "nn/freeze.h"
+#include "nn/io/adapter.h"
 #include "nn/io/gguf.h"
 #include "nn/io/hf.h"
 #include "nn/io/llama2c.h"
@@ -16,7 +17,7 @@ using namespace rw;
 namespace {
 
 struct Options {
-  std::string input, tokenizer, out, dtype = "keep", type = "f16";
+  std::string input, adapter, tokenizer, out, dtype = "keep", type = "f16";
   int64_t shard_mb = 4096, length = 0;
   bool overwrite = false;
 };
@@ -131,6 +132,16 @@ void add_convert(CLI::App& app, Globals& globals) {
     check_place(*options);
     const auto tokenizer = load_tokenizer(options->tokenizer.empty() ? options->input : options->tokenizer);
     save(*load_hf(options->input), *tokenizer, *options);
+  });
+  CLI::App* m = sub->add_subcommand("merge", "Add an adapter (LoRA, in PEFT's layout) to the weights of its base");
+  m->add_option("--model,--from", o.input, "model folder of the base")->required();
+  m->add_option("--adapter", o.adapter, "folder of the adapter")->required();
+  common(m);
+  m->callback([options, &globals] {
+    use(globals);
+    check_place(*options);
+    const std::string base = model_folder(options->input);
+    save(*load_merged(base, adapter_folder(options->adapter)), *load_tokenizer(base), *options);
   });
   CLI::App* f = sub->add_subcommand(
       "freeze",

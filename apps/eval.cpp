@@ -19,7 +19,7 @@ namespace {
 
 struct Call {
   std::shared_ptr<EvalProtocol> protocol;
-  std::string model, rope, json;
+  std::string model, adapter, rope, json;
 };
 
 /// Before the work, not after it. Errors: the file's folder does not exist;
@@ -47,12 +47,15 @@ void run(const Call& call, const Globals& globals) {
   EvalProtocol& protocol = *call.protocol;
   EvalOptions& o = protocol.options;
   check_json_path(call.json);
-  const LoadedModel loaded = load_model_and_tokenizer(call.model, globals, call.rope);
+  const LoadedModel loaded = load_model_and_tokenizer(call.model, globals, call.rope, call.adapter);
   const TokenCorpus corpus = o.data.empty() ? TokenCorpus() : load_text(o.data, *loaded.tokenizer, globals);
   o.model = call.model;
-  if (!call.json.empty())
+  if (!call.json.empty()) {
     o.weights =
         is_gguf_path(call.model) ? file_checksum(call.model) : weights_checksum(model_folder(call.model)).value_or("");
+    if (!call.adapter.empty())
+      o.weights += " adapter " + file_checksum(adapter_folder(call.adapter) + "/adapter_model.safetensors");
+  }
   EvalSubject subject(*loaded.model, *loaded.tokenizer, corpus, o);
   if (const std::string plan = protocol.plan(subject); !plan.empty()) notice(plan, globals);
   const EvalResult result = protocol.run(subject, progress_bar(protocol.kind(), globals));
@@ -71,6 +74,7 @@ void add_eval(CLI::App& app, Globals& globals) {
     call->protocol = make_eval_protocol(kind);
     CLI::App* sub = eval->add_subcommand(kind, call->protocol->help());
     add_model(*sub, call->model);
+    add_adapter(*sub, call->adapter);
     add_settings(*sub, call->protocol->settings());
     sub->add_option("--json", call->json, "write protocol, rows and totals to this file")->group(kCommonOptions);
     add_rope(*sub, call->rope);

@@ -13,7 +13,7 @@ using namespace rw;
 namespace {
 
 struct Options {
-  std::string model, out, rope, dtype = "f32";
+  std::string model, adapter, out, rope, dtype = "f32";
   std::vector<int32_t> tokens;
 };
 
@@ -21,7 +21,7 @@ void run(const Options& o, const Globals& globals) {
   const std::string folder = std::filesystem::path(o.out).parent_path().string();
   check(folder.empty() || is_folder(folder), "eval", "there is no folder '", folder, "' for --out");
   const DType dtype = o.dtype == "bf16" ? DType::bf16 : o.dtype == "f64" ? DType::f64 : DType::f32;
-  const std::unique_ptr<CausalLm> model = load_model(o.model, globals, o.rope, dtype);
+  const std::unique_ptr<CausalLm> model = load_model(o.model, globals, o.rope, dtype, o.adapter);
   const int64_t count = static_cast<int64_t>(o.tokens.size()), vocab = model->config().vocab_size;
   for (int64_t t = 0; t < count; ++t) {
     const int32_t id = o.tokens[static_cast<size_t>(t)];
@@ -43,6 +43,7 @@ void add_eval_logits(CLI::App& eval, Globals& globals) {
   auto& o = *options;
   CLI::App* sub = eval.add_subcommand("logits", "raw output for given token ids, to compare with other programs");
   add_model(*sub, o.model);
+  add_adapter(*sub, o.adapter);
   sub->add_option("--ids,--tokens", o.tokens, "token ids, e.g. 1,15043,29892; nothing is put in front")
       ->delimiter(',')
       ->required();

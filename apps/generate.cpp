@@ -12,7 +12,7 @@ using namespace rw;
 namespace {
 
 struct Options {
-  std::string model, prompt, prompt_file, rope, system, chat_template;
+  std::string model, adapter, prompt, prompt_file, rope, system, chat_template;
   int64_t tokens = 128;
   SamplingChoice sampling;
   bool no_bos = false, special = false, chat = false, ignore_eos = false, stats = false;
@@ -35,7 +35,7 @@ std::vector<int32_t> prompt_ids(const Options& o, const Tokenizer& tokenizer) {
 }
 
 void run(const Options& o, const Globals& globals) {
-  const LoadedModel m = load_model_and_tokenizer(o.model, globals, o.rope);
+  const LoadedModel m = load_model_and_tokenizer(o.model, globals, o.rope, o.adapter);
   m.model->use_compact_weights();
   const std::vector<int32_t> prompt = prompt_ids(o, *m.tokenizer);
   const int64_t window = serving_window(m.model->config().rope), most = static_cast<int64_t>(prompt.size()) + o.tokens;
@@ -81,6 +81,7 @@ void add_generate(CLI::App& app, Globals& globals) {
   CLI::App* sub = app.add_subcommand("generate", "Continue a text");
   auto& o = *options;
   add_model(*sub, o.model);
+  add_adapter(*sub, o.adapter);
   sub->add_option("--prompt", o.prompt, "text to continue (may be empty)")->group(kCommonOptions);
   sub->add_option("--prompt-file", o.prompt_file, "file with the text to continue; - is standard input")
       ->excludes("--prompt");

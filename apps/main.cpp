@@ -46,6 +46,7 @@ int run(int argc, char** argv) {
   add_generate(app, globals);
   add_chat(app, globals);
   add_convert(app, globals);
+  add_plan(app, globals);
   add_compare(app, globals);
   add_report(app, globals);
   add_search(app, globals);

@@ -22,6 +22,8 @@ const char* title(FieldGroup group) {
       return "A new model";
     case FieldGroup::method:
       return "Method";
+    case FieldGroup::adapter:
+      return "Adapters";
     case FieldGroup::optimizer:
       return "Optimizer";
     case FieldGroup::computing:
@@ -126,6 +128,9 @@ std::shared_ptr<Recipe> add_train(CLI::App& app, Globals& globals) {
       "  e2        E2-LLM: random scale and offset per sample; serves every window up to max-factor times the base's\n"
       "  clex      learned frequencies by a neural ODE\n"
       "OUT becomes a model folder with the whole RoPE recipe in config.json; eval and generate need no flags for it.\n"
+      "With --lora-rank the model stays as it is and OUT holds an adapter in PEFT's layout: eval and generate take "
+      "the\n"
+      "model with --model and OUT with --adapter; convert merge makes one model of the two (docs/adapters.md).\n"
       "Started by torchrun, mpirun or srun, each process is one rank with a GPU of its own and a part of every batch\n"
       "(docs/parallel.md); the run is the same on any number of GPUs.\n"
       "Every option may stand in a TOML file under [train], given by --config; the command line wins.\n\n"

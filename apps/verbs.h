@@ -31,6 +31,7 @@ void add_bench_ops(CLI::App& bench, Globals& globals);  // two of bench's own ve
 void add_bench_window(CLI::App& bench, Globals& globals);
 void add_profile(CLI::App& app, Globals& globals);
 void add_demo(CLI::App& app, Globals& globals);
+void add_plan(CLI::App& app, Globals& globals);
 void add_compare(CLI::App& app, Globals& globals);
 void add_report(CLI::App& app, Globals& globals);
 void add_search(CLI::App& app, Globals& globals);

@@ -1,0 +1,91 @@
+// `ropewalk plan`: what a training step of a model takes, from formulas, without weights and without a GPU.
+#include <cstdio>
+
+#include "common.h"
+#include "nn/io/hf.h"
+#include "nn/memory_plan.h"
+
+using namespace rw;
+
+namespace {
+
+struct Options {
+  std::string model, dtype = "bf16", memory, lora_base = "native", place = "cuda";
+  std::vector<int64_t> windows;
+  int64_t batch = 1, lora_rank = 0, tile = 4096;
+  bool small_state = false, terms = false;
+};
+
+MemoryTask task_of(const Options& o) {
+  MemoryTask task{.model = read_hf_config(model_folder(o.model)),
+                  .compute = o.dtype == "bf16" ? DType::bf16 : DType::f32,
+                  .cuda = o.place == "cuda",
+                  .batch = o.batch};
+  check(!o.small_state || o.dtype == "bf16", "plan", "--small-state needs --dtype bf16");
+  if (o.small_state) task.arena = ArenaMemory::small_state();
+  check(o.lora_rank > 0 || o.lora_base == "native", "plan", "--lora-base needs --lora-rank");
+  if (o.lora_rank > 0) {
+    AdapterDescription a{.rank = o.lora_rank};
+    if (o.lora_base != "native") a.base_blocks = BlockFormat{o.lora_base == "int8" ? BlockCode::int8 : BlockCode::nf4};
+    task.model.adapter = a;
+  }
+  return task;
+}
+
+void print_terms(const MemoryPlan& plan) {
+  for (const MemoryTerm& t : plan.terms)
+    std::printf("    %-44s %12s   %s\n", t.name.c_str(), memory_text(t.bytes).c_str(), t.formula.c_str());
+}
+
+void run(const Options& o) {
+  MemoryTask task = task_of(o);
+  const int64_t limit = o.memory.empty() ? 0 : memory_size(o.memory);
+  std::printf("%10s  %-9s  %8s  %12s%s\n", "window", "recompute", "mlp tile", "peak", limit > 0 ? "  fits" : "");
+  for (const int64_t window : o.windows) {
+    task.length = window;
+    for (const MemoryChoice choice :
+         {MemoryChoice{false, 0}, MemoryChoice{false, o.tile}, MemoryChoice{true, 0}, MemoryChoice{true, o.tile}}) {
+      if (choice.mlp_tile >= o.batch * window) continue;
+      task.choice = choice;
+      const MemoryPlan plan = plan_memory(task);
+      std::printf("%10lld  %-9s  %8lld  %12s%s\n", static_cast<long long>(window), choice.recompute ? "yes" : "no",
+                  static_cast<long long>(choice.mlp_tile), memory_text(plan.bytes).c_str(),
+                  limit == 0            ? ""
+                  : plan.bytes <= limit ? "  yes"
+                                        : "  no");
+      if (o.terms) print_terms(plan);
+    }
+  }
+}
+
+}  // namespace
+
+void add_plan(CLI::App& app, Globals&) {
+  auto options = std::make_shared<Options>();
+  auto& o = *options;
+  CLI::App* sub = app.add_subcommand("plan", "What a training step takes in memory, from formulas; needs no GPU");
+  add_model(*sub, o.model);
+  sub->add_option("--window", o.windows, "tokens of a sample, e.g. 8192,65536,262144")
+      ->delimiter(',')
+      ->required()
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30))
+      ->group(kCommonOptions);
+  sub->add_option("--batch", o.batch, "samples of a forward")->check(CLI::Range(1, 1 << 20))->capture_default_str();
+  sub->add_option("--on", o.place, "the device that is meant: cuda or cpu")
+      ->check(CLI::IsMember({"cuda", "cpu"}))
+      ->capture_default_str();
+  sub->add_option("--dtype", o.dtype, "f32 or bf16")->check(CLI::IsMember({"f32", "bf16"}))->capture_default_str();
+  sub->add_option("--mlp-tile", o.tile, "tokens of the feed-forward layers at a time, where they are in tiles")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_option("--memory", o.memory, "size of the memory, as 24G: says which rows fit");
+  sub->add_flag("--lean", o.lean, "bf16: 14 bytes for each parameter instead of 18");
+  sub->add_option("--lora-rank", o.lora_rank, "adapters of this rank on all linear layers; 0: the whole model")
+      ->check(CLI::Range(0, 65536))
+      ->capture_default_str();
+  sub->add_option("--lora-base", o.lora_base, "how the frozen linear layers are kept: native, int8 or nf4")
+      ->check(CLI::IsMember({"native", "int8", "nf4"}))
+      ->capture_default_str();
+  sub->add_flag("--terms", o.terms, "print every term with its formula");
+  sub->callback([options] { run(*options); });
+}
