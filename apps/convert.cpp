@@ -19,8 +19,10 @@ struct Options {
 void save(const CausalLm& model, const Tokenizer& tokenizer, const Options& o) {
   SaveOptions save{.dtype = {}, .max_shard_bytes = o.shard_mb << 20};
   if (o.dtype != "keep") save.dtype = o.dtype == "bf16" ? DType::bf16 : DType::f32;
-  save_hf(o.out, model, save);
-  tokenizer.save(o.out);
+  replace_model_folder(o.out, [&](const std::string& folder) {
+    tokenizer.save(folder);
+    save_hf(folder, model, save);
+  });
   std::printf("model %s  parameters %s\n", o.out.c_str(), with_commas(model.arena().parameter_count()).c_str());
 }
 

@@ -18,7 +18,8 @@ constexpr int64_t kAlignment = 32;
 constexpr int64_t kBlock = 32;               // elements of a Q8_0 block
 constexpr int64_t kBlockBytes = 2 + kBlock;  // an f16 scale and 32 int8
 constexpr uint32_t kMostDims = 4;
-constexpr int64_t kElements = 1 << 20;  // converted at a time; a multiple of kBlock
+constexpr uint64_t kMostKeys = 1 << 12, kMostTensors = 1 << 16;  // models have some dozens, and some thousands
+constexpr int64_t kElements = 1 << 20;                           // converted at a time; a multiple of kBlock
 
 /// Bytes of a number; 0 for strings and arrays.
 int64_t size_of_type(GgufType type) {
@@ -244,6 +245,8 @@ GgufFile::GgufFile(const std::string& path) : path_(path), file_(path) {
   const auto most = static_cast<uint64_t>(file_.size()) / 13;  // the shortest key and the shortest tensor take more
   check(tensors <= most && keys <= most, kOp, path, ": ", tensors, " tensors and ", keys, " keys do not fit into ",
         file_.size(), " bytes");
+  check(tensors <= kMostTensors && keys <= kMostKeys, kOp, path, ": ", tensors, " tensors and ", keys,
+        " keys, expected at most ", kMostTensors, " and ", kMostKeys);
   for (uint64_t i = 0; i < keys; ++i) {
     const std::string key = in.string();
     check(metadata_.emplace(key, in.value()).second, kOp, path, ": the key '", key, "' stands there twice");

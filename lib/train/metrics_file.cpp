@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -13,6 +12,7 @@
 #include "tensor/file.h"
 #include "tensor/folder.h"
 #include "tensor/json_depth.h"
+#include "tensor/system_error.h"
 
 namespace rw {
 namespace {
@@ -44,14 +44,14 @@ MetricsFile::MetricsFile(const std::string& path, int64_t first_step) : path_(pa
   }
   write_file_atomic(path, kept);
   file_ = std::fopen(path.c_str(), "a");
-  check(file_ != nullptr, "train", "cannot write '", path, "': ", std::strerror(errno));
+  if (file_ == nullptr) fail_with_errno("train", cat("cannot write '", path, "'"), errno);
 }
 
 MetricsFile::~MetricsFile() { std::fclose(file_); }
 
 void MetricsFile::write(const std::string& json_line) {
   const bool good = std::fprintf(file_, "%s\n", json_line.c_str()) >= 0 && std::fflush(file_) == 0;
-  check(good, "train", "cannot write '", path_, "': ", std::strerror(errno));
+  if (!good) fail_with_errno("train", cat("cannot write '", path_, "'"), errno);
 }
 
 }  // namespace rw

@@ -185,6 +185,9 @@ class ConfigOfGguf {
     set(record.num_hidden_layers, "block_count");
     set(record.num_attention_heads, "attention.head_count");
     set(record.max_position_embeddings, "context_length");
+    check(file_.integer(a_ + "block_count") <= static_cast<int64_t>(file_.entries().size()), kOp, file_.path(), ": ",
+          a_, "block_count is ", file_.integer(a_ + "block_count"), ", but there are only ", file_.entries().size(),
+          " tensors");
     j_["vocab_size"] = vocabulary();
     j_["tie_word_embeddings"] = !file_.contains("output.weight");
     if (arch_.family != Family::gpt_neox) {
@@ -238,7 +241,12 @@ class ConfigOfGguf {
       j_["query_pre_attn_scalar"] = file_.integer(a_ + "attention.key_length");
   }
 
-  std::vector<double> list(const char* tensor) const { return file_.load(tensor).to_vector(); }
+  std::vector<double> list(const char* tensor) const {
+    const auto it = file_.entries().find(tensor);
+    check(it == file_.entries().end() || it->second.shape.numel() <= 1 << 16, kOp, file_.path(), ": '", tensor,
+          "' has more factors than a head can have dimensions");
+    return file_.load(tensor).to_vector();
+  }
 
   void rope_fields() {
     const std::string r = a_ + "rope.";
