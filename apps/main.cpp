@@ -2,6 +2,7 @@
 #include <cxxabi.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -24,12 +25,14 @@ int failed(int code, const std::string& why) {
 }
 
 std::terminate_handler earlier_terminate = nullptr;
+std::atomic<bool> memory_ran_out{false};
 
 /// For memory that runs out where no handler can catch it: before main() (constants of CLI11), in a destructor (JSON
 /// values need memory to be freed), while a message is put together. The program ends as after a kill, but with the cause.
 [[noreturn]] void terminated() {
   const std::type_info* type = abi::__cxa_current_exception_type();
-  if (type != nullptr && *type == typeid(std::bad_alloc)) {
+  // A function that may not throw, such as those of std::filesystem, ends without naming what it did not throw.
+  if (type != nullptr ? *type == typeid(std::bad_alloc) : memory_ran_out.load()) {
     constexpr std::string_view kLine = "ropewalk: [memory] out of memory\n";
     if (::write(STDERR_FILENO, kLine.data(), kLine.size()) < 0) ::_exit(1);
     ::_exit(1);
@@ -39,7 +42,13 @@ std::terminate_handler earlier_terminate = nullptr;
 }
 
 /// Before all other initialisers.
-__attribute__((constructor(101))) void prepare_terminate() { earlier_terminate = std::set_terminate(terminated); }
+__attribute__((constructor(101))) void prepare_terminate() {
+  earlier_terminate = std::set_terminate(terminated);
+  std::set_new_handler([] {
+    memory_ran_out = true;
+    throw std::bad_alloc();
+  });
+}
 
 /// Declares the options of all verbs and runs the one that is asked for.
 int run(int argc, char** argv) {
