@@ -68,8 +68,8 @@ void copy_rows(OpsBench& b, const Layer& l) {
   for (const auto& [copies, name, factor] : {std::tuple{Copies::rows, " x in 8 bits", 1.5},
                                              {Copies::columns, " x^T in 8 bits", 1.5},
                                              {Copies::both, " x and x^T in 8 bits", 2.0}}) {
-    b.row("fp8", cat(l.name, name), b.time([&] { quantize(x, largest, DType::e4m3, copies); }), factor * bytes, 0,
-          Ceiling::copy);
+    b.row("fp8", cat(l.name, name), b.time([&, wanted = copies] { quantize(x, largest, DType::e4m3, wanted); }),
+          factor * bytes, 0, Ceiling::copy);
   }
 }
 

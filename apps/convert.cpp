@@ -33,9 +33,9 @@ void check_place(const Options& o) {
 void save(const CausalLm& model, const Tokenizer& tokenizer, const Options& o) {
   SaveOptions save{.dtype = {}, .max_shard_bytes = o.shard_mb << 20};
   if (o.dtype != "keep") save.dtype = o.dtype == "bf16" ? DType::bf16 : DType::f32;
-  RunFolder(o.out, FolderUse::overwrite, "convert", false).put_model([&](const std::string& beside) {
-    save_hf(beside, model, save);
-    tokenizer.save(beside);
+  replace_model_folder(o.out, [&](const std::string& folder) {
+    tokenizer.save(folder);
+    save_hf(folder, model, save);
   });
   std::printf("model %s  parameters %s\n", o.out.c_str(), with_commas(model.arena().parameter_count()).c_str());
 }

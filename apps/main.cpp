@@ -1,6 +1,14 @@
-// ropewalk: train small LLaMAs, extend their context window, and evaluate them.
+// ropewalk: train small language models, extend their context window, and evaluate them.
+#include <cxxabi.h>
+#include <unistd.h>
+
+#include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <exception>
+#include <new>
+#include <string_view>
+#include <typeinfo>
 
 #include "cli.h"
 #include "config_file.h"
@@ -14,6 +22,32 @@ namespace {
 int failed(int code, const std::string& why) {
   std::fprintf(stderr, "ropewalk: %s\n", rw::printable(why).c_str());
   return code;
+}
+
+std::terminate_handler earlier_terminate = nullptr;
+std::atomic<bool> memory_ran_out{false};
+
+/// For memory that runs out where no handler can catch it: before main() (constants of CLI11), in a destructor (JSON
+/// values need memory to be freed), while a message is put together. The program ends as after a kill, but with the cause.
+[[noreturn]] void terminated() {
+  const std::type_info* type = abi::__cxa_current_exception_type();
+  // A function that may not throw, such as those of std::filesystem, ends without naming what it did not throw.
+  if (type != nullptr ? *type == typeid(std::bad_alloc) : memory_ran_out.load()) {
+    constexpr std::string_view kLine = "ropewalk: [memory] out of memory\n";
+    if (::write(STDERR_FILENO, kLine.data(), kLine.size()) < 0) ::_exit(1);
+    ::_exit(1);
+  }
+  earlier_terminate();
+  std::abort();
+}
+
+/// Before all other initialisers.
+__attribute__((constructor(101))) void prepare_terminate() {
+  earlier_terminate = std::set_terminate(terminated);
+  std::set_new_handler([] {
+    memory_ran_out = true;
+    throw std::bad_alloc();
+  });
 }
 
 /// Declares the options of all verbs and runs the one that is asked for.

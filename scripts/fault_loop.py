@@ -129,7 +129,7 @@ class Loop:
                         "-lpthread"], check=True)
         self.strace = shutil.which("strace")
         self.start = self.work / "start"
-        self.clean, self.counts, self.traced = {}, {}, {}
+        self.clean, self.counts, self.traced, self.mapped = {}, {}, {}, 0
 
     def prepare(self):
         self.start.mkdir()
@@ -149,6 +149,13 @@ class Loop:
         shutil.copytree(self.start, place)
         return place
 
+    def trace(self, words, place):
+        """How often a run makes each of the traced system calls."""
+        log = self.work / "trace"
+        run([self.strace, "-f", "-qq", "-c", "-o", str(log), self.rw, *words], place, seconds=300)
+        return {f[-1]: int(f[3]) for f in (line.split() for line in log.read_text().splitlines())
+                if len(f) >= 5 and f[-1] in TRACED and f[3].isdigit()}
+
     def count(self, name, words):
         place = self.fresh()
         counts = self.work / "counts"
@@ -157,11 +164,31 @@ class Loop:
         self.counts[name] = {k: int(n) for k, n in (line.split() for line in counts.read_text().splitlines())}
         self.clean[name] = (out, snapshot(place))
         if self.strace:
+            self.mapped = self.trace(["--version"], self.fresh()).get("mmap", 0)
+            self.traced[name] = self.trace(words, self.fresh())
+
+    def named(self):
+        """Faults of which a run once said nothing: what failed, and that the run does not end with 0."""
+        train = ["--quiet", "train", "--data", "text.txt", *TINY, "--steps", "6", "--out", "new"]
+        cases = [(["tokenizer", "encode", "--tokenizer", "tok", "--text", "abc"], None, "standard output")]
+        for call, why, path, words in (("read", "EIO", "c.toml", ["--config", "c.toml", *train]), ("read", "EIO", "text.txt", train),
+                                       ("read", "EIO", "model/config.json", verbs()["generate"][0]),
+                                       ("write", "ENOSPC", "metrics.jsonl", train), ("write", "ENOSPC", "", train)):
+            cases.append((words, {"FAULT_CALL": call, "FAULT_AT": "1", "FAULT_ERRNO": str(getattr(errno, why)), "FAULT_PATH": path},
+                          path or "the first file that is written"))
+        problems = []
+        for words, env, what in cases:
             place = self.fresh()
-            log = self.work / "trace"
-            run([self.strace, "-f", "-qq", "-c", "-o", str(log), self.rw, *words], place, seconds=300)
-            self.traced[name] = {f[-1]: int(f[3]) for f in (line.split() for line in log.read_text().splitlines())
-                                 if len(f) >= 5 and f[-1] in TRACED and f[3].isdigit()}
+            (place / "c.toml").write_text("[train]\nsteps = 1\n")
+            if env is None:
+                with open("/dev/full", "wb") as full:
+                    r = subprocess.run([self.rw, *words], cwd=place, stdout=full, stderr=subprocess.PIPE, check=False)
+                    code, err = r.returncode, r.stderr.decode()
+            else:
+                code, _, err = run([self.rw, *words], place, {"LD_PRELOAD": self.shim, **env}, 60)
+            if code not in (1, 2) or "ropewalk: " not in err:
+                problems.append(f"a fault at {what}: exit code {code} {err.strip()}")
+        return problems
 
     def one(self, rng):
         table = verbs()
@@ -171,17 +198,20 @@ class Loop:
         before = snapshot(place)
         if self.strace and self.traced.get(name) and rng.random() < 0.3:
             call = rng.choice(list(self.traced[name]))
-            number, why = 1 + rng.randrange(self.traced[name][call]), rng.choice(TRACED[call])
+            # The first mappings are the dynamic loader's, which does not survive a refusal: there is no program yet.
+            first = min(self.mapped, self.traced[name][call] - 1) if call == "mmap" else 0
+            number, why = 1 + rng.randrange(first, self.traced[name][call]), rng.choice(TRACED[call])
             command = [self.strace, "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e",
                        f"inject={call}:error={why}:when={number}", self.rw, *words]
             env = {}
         else:
             kinds = [k for k, n in self.counts[name].items() if n > 0]
-            call = rng.choice(kinds)
+            # Most calls are allocations: they come three times as often as each other kind.
+            call = rng.choice([*kinds, *["malloc"] * 2])
             number, why = 1 + rng.randrange(self.counts[name][call]), rng.choice(ERRORS[call])
             env = {"LD_PRELOAD": self.shim, "FAULT_CALL": call, "FAULT_AT": str(number),
                    "FAULT_ERRNO": str(getattr(errno, why))}
-            if rng.random() < 0.2 and call != "malloc":
+            if rng.random() < 0.2:
                 env["FAULT_STICKY"] = "1"
             command = [self.rw, *words]
         code, out, err = run(command, place, env, 20 * self.o.patience)
@@ -229,7 +259,8 @@ def main():
         for name, (words, _) in verbs().items():
             loop.count(name, words)
         rng = random.Random(options.seed)
-        codes, problems = collections.Counter(), []
+        codes, problems = collections.Counter(), loop.named()
+        print("".join(f"{p}\n" for p in problems), end="", flush=True)
         for i in range(options.faults):
             what, code, problem, err = loop.one(rng)
             codes[code] += 1

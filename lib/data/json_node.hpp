@@ -5,14 +5,13 @@
 #include <string>
 #include <vector>
 
+#include "data/merge.h"
 #include "tensor/error.h"
 #include "tensor/json_depth.h"
 
 namespace rw::tokenizer_files {
 
 using Json = nlohmann::json;
-
-constexpr int64_t kMostTokens = 1 << 24;
 
 /// A JSON value that knows where it is, so that every error names the file and the key.
 class Node {
@@ -38,10 +37,16 @@ class Node {
     return json_[key].get<bool>();
   }
   std::string type() const { return at("type").text(); }
-  std::vector<Node> items() const {
+  /// Entries of a list. Errors: it is none.
+  size_t size() const {
     check(json_.is_array(), "tokenizer", where_, " must be a list");
+    return json_.size();
+  }
+  Node item(size_t i) const { return {json_[i], cat(where_, "[", i, "]")}; }
+  /// All of them, for short lists: each takes some ten times its text.
+  std::vector<Node> items() const {
     std::vector<Node> nodes;
-    for (size_t i = 0; i < json_.size(); ++i) nodes.emplace_back(json_[i], cat(where_, "[", i, "]"));
+    for (size_t i = 0; i < size(); ++i) nodes.push_back(item(i));
     return nodes;
   }
   const Json& json() const { return json_; }

@@ -9,6 +9,10 @@
 
 namespace rw {
 
+/// The most tokens of a vocabulary: four times the largest in use. What a tokenizer keeps of each takes some hundred
+/// bytes, whatever its text takes in a file.
+inline constexpr int64_t kMostTokens = 1 << 20;
+
 /// (left id, right id) -> (rank, merged id), open addressing: the inner loop of encoding.
 /// Thread safety: find() from many threads, once all merges are added.
 class MergeTable {

@@ -149,6 +149,8 @@ SentencePieceParts parse_sentencepiece(std::string_view bytes, const std::string
   for (Message::Field field; message.next(field);) {
     if (field.number > 3) continue;
     Message::expect(field, 2, path);
+    check(static_cast<int64_t>(parts.pieces.size()) < kMostTokens, "tokenizer", path, ": more than ", kMostTokens,
+          " pieces");
     if (field.number == 1) parts.pieces.push_back(parse_piece(field.bytes, parts.pieces.size(), path));
     if (field.number == 2) parse_trainer(field.bytes, path);
     if (field.number == 3) parse_normalizer(field.bytes, path, parts);
@@ -233,6 +235,7 @@ SentencePieceParts parse_llama2c_tokenizer(std::string_view bytes, const std::st
       piece.text += c == ' ' ? kMark : std::string_view(&c, 1);
     }
     at += static_cast<size_t>(length);
+    check(static_cast<int64_t>(id) < kMostTokens, "tokenizer", path, ": more than ", kMostTokens, " tokens");
     if (id == 0) piece.type = Piece::Type::unknown;
     if (id == 1 || id == 2) {  // written with newlines around them
       piece.text = id == 1 ? "<s>" : "</s>";

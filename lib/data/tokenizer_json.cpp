@@ -60,14 +60,16 @@ Pair find_line(const StringIndex& index, const std::string& line, const std::str
 
 std::vector<Pair> read_merges(const Node& node, const StringIndex& index) {
   std::vector<Pair> merges;
-  for (const Node& item : node.items()) {
+  check(static_cast<int64_t>(node.size()) <= 4 * kMostTokens, "tokenizer", node.where(), " has ", node.size(),
+        " entries, expected at most ", 4 * kMostTokens);
+  for (size_t i = 0; i < node.size(); ++i) {
+    const Node item = node.item(i);
     if (item.json().is_string()) {
       merges.push_back(find_line(index, item.text(), item.where()));
       continue;
     }
-    const std::vector<Node> two = item.items();
-    check(two.size() == 2, "tokenizer", item.where(), " must be two tokens, got ", two.size());
-    merges.push_back(find_pair(index, two[0].text(), two[1].text(), item.where()));
+    check(item.size() == 2, "tokenizer", item.where(), " must be two tokens, got ", item.size());
+    merges.push_back(find_pair(index, item.item(0).text(), item.item(1).text(), item.where()));
   }
   return merges;
 }
@@ -81,10 +83,11 @@ StringIndex index_of(const std::vector<std::string>& spelled) {
 std::vector<AddedToken> read_added(const Node& root, const StringIndex& vocab) {
   std::vector<AddedToken> added;
   if (!root.has("added_tokens")) return added;
-  const std::vector<Node> items = root.at("added_tokens").items();
-  for (const Node& item : items) {
+  const Node list = root.at("added_tokens");
+  for (size_t i = 0; i < list.size(); ++i) {
+    const Node item = list.item(i);
     added.push_back(read_added_token(item, item.at("id").id()));
-    check_dense(added.back().id, vocab.size() + items.size(), cat(item.where(), ".id"));
+    check_dense(added.back().id, vocab.size() + list.size(), cat(item.where(), ".id"));
     const auto known = vocab.find(added.back().text);
     check(known == vocab.end() || known->second == added.back().id, "tokenizer", item.where(), ".id is ",
           added.back().id, ", the vocabulary has '", added.back().text, "' as ",

@@ -10,6 +10,7 @@
 
 #include "tensor/error.h"
 #include "tensor/file.h"
+#include "tensor/folder.h"
 #include "tensor/hash.h"
 #include "tensor/threads.h"
 
@@ -43,7 +44,7 @@ uint64_t hash_file(const std::string& path, uint64_t hash) {
 std::optional<std::string> weights_checksum(const std::string& folder) {
   std::error_code error;
   std::vector<fs::path> files;
-  if (fs::is_regular_file(folder + "/model.safetensors", error)) {
+  if (is_file(folder + "/model.safetensors")) {
     files.emplace_back(folder + "/model.safetensors");
   } else {
     for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {

@@ -20,6 +20,7 @@
 #include "rope/samplers.h"
 #include "rope/scaling.h"
 #include "tensor/file.h"
+#include "tensor/folder.h"
 #include "tensor/json_depth.h"
 #include "tensor/safetensors.h"
 
@@ -33,10 +34,8 @@ constexpr int64_t kMost = int64_t{1} << 40;  // tokens, steps
 constexpr int64_t kMostFactor = 65536;
 constexpr size_t kMostPairs = 65536, kMostSettings = 512;
 
-bool is_file(const fs::path& path) {
-  std::error_code error;
-  return fs::exists(path, error);
-}
+/// Errors: it cannot be looked at.
+bool is_there(const fs::path& path) { return path_exists(path.string()); }
 
 Json parse_object(const std::string& text, const std::string& path) {
   check_json_depth(text, kOp, path);
@@ -167,8 +166,8 @@ void read_architecture(const Json& json, const fs::path& folder, const std::stri
   facts.architecture = text;
   if (const int64_t vocabulary = count_of(json, "vocab_size", path)) {
     facts.tokenizer = cat(vocabulary, " tokens");
-    if (is_file(folder / "tokenizer.json")) facts.tokenizer += ", tokenizer.json";
-    else if (is_file(folder / "tokenizer.model")) facts.tokenizer += ", SentencePiece";
+    if (is_there(folder / "tokenizer.json")) facts.tokenizer += ", tokenizer.json";
+    else if (is_there(folder / "tokenizer.model")) facts.tokenizer += ", SentencePiece";
   }
 }
 
@@ -205,7 +204,7 @@ void read_frequencies(const std::string& path, ReportRun& run) {
 /// CLEX without a frequencies.json: its two matrices are in the weights.
 void solve_clex(const fs::path& folder, ReportRun& run) {
   const RopeConfig rope = rope_configs_from_json(read_file((folder / "config.json").string(), limits::config)).full;
-  if (rope.rope_type() != "clex" || !is_file(folder / "model.safetensors")) return;
+  if (rope.rope_type() != "clex" || !is_there(folder / "model.safetensors")) return;
   if (const ClexRope* clex = rope.kind.get<ClexRope>(); clex && clex->max_factor > kMostFactor) return;
   const SafetensorsFile file((folder / "model.safetensors").string());
   const auto scaling = make_rope_scaling(rope);
@@ -303,11 +302,11 @@ bool is_locked(const fs::path& folder) {
 
 /// Where the model is: the folder, or the newest checkpoint in it.
 fs::path model_in(const fs::path& folder) {
-  if (is_file(folder / "config.json")) return folder;
+  if (is_there(folder / "config.json")) return folder;
   std::error_code error;
   fs::path newest;
   for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
-    const bool whole = it->path().filename().string().starts_with("checkpoint-") && is_file(it->path() / "config.json");
+    const bool whole = it->path().filename().string().starts_with("checkpoint-") && is_there(it->path() / "config.json");
     if (whole && it->path() > newest) newest = it->path();
   }
   return newest;
@@ -332,9 +331,9 @@ void read_mark(const fs::path& folder, ReportRun& run) {
   RunFacts& f = run.facts;
   const std::string path = (folder / "run.json").string();
   if (is_locked(folder)) f.state = RunState::training;
-  if (!is_file(path)) {
+  if (!is_there(path)) {
     if (f.state == RunState::training || f.steps_done == 0) return;
-    const bool model = is_file(folder / "config.json") || is_file(folder / "cost.json");
+    const bool model = is_there(folder / "config.json") || is_there(folder / "cost.json");
     f.state = model ? RunState::finished : RunState::stopped;
     return;
   }
@@ -439,16 +438,16 @@ ReportRun load_run(const std::string& folder) {
   const fs::path path(folder), model = model_in(path);
   ReportRun run;
   run.name = name_of(folder);
-  if (is_file(path / "metrics.jsonl")) read_metrics((path / "metrics.jsonl").string(), run);
-  if (is_file(path / "validation.jsonl")) read_validation((path / "validation.jsonl").string(), run);
+  if (is_there(path / "metrics.jsonl")) read_metrics((path / "metrics.jsonl").string(), run);
+  if (is_there(path / "validation.jsonl")) read_validation((path / "validation.jsonl").string(), run);
   if (!model.empty()) read_config(model, run);
-  if (is_file(path / "recipe.toml")) read_recipe((path / "recipe.toml").string(), run);
+  if (is_there(path / "recipe.toml")) read_recipe((path / "recipe.toml").string(), run);
   use_recipe(run);
-  if (is_file(path / "cost.json")) read_cost((path / "cost.json").string(), run);
+  if (is_there(path / "cost.json")) read_cost((path / "cost.json").string(), run);
   read_mark(path, run);
-  if (run.facts.parameters == 0 && !model.empty() && is_file(model / "model.safetensors"))
+  if (run.facts.parameters == 0 && !model.empty() && is_there(model / "model.safetensors"))
     run.facts.parameters = count_parameters(model);
-  if (is_file(path / "frequencies.json")) read_frequencies((path / "frequencies.json").string(), run);
+  if (is_there(path / "frequencies.json")) read_frequencies((path / "frequencies.json").string(), run);
   else if (!model.empty()) solve_clex(model, run);
   draw_positions(run);
   const int64_t evaluations = read_evaluations(path, model, run);
@@ -461,8 +460,7 @@ std::vector<ReportRun> load_runs(const std::vector<std::string>& paths) {
   std::vector<std::string> folders, files;
   std::vector<ReportRun> runs;
   for (const std::string& path : paths) {
-    std::error_code error;
-    if (fs::is_regular_file(path, error)) {
+    if (is_file(path)) {
       files.push_back(path);
       continue;
     }

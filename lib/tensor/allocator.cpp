@@ -10,6 +10,7 @@
 #include <bit>
 #include <cstdlib>
 #include <mutex>
+#include <new>
 #include <unordered_map>
 #include <vector>
 
@@ -71,6 +72,12 @@ void system_free(void* pointer, Device device) {
   }
 }
 
+/// Gives a block back to the system: where there is no memory to remember it by.
+void free_locked(Pool& pool, void* pointer, int64_t size, Device device) {
+  system_free(pointer, device);
+  pool.stats.reserved_bytes -= size;
+}
+
 void release_locked(Pool& pool, Device device) {
   for (auto& [size, blocks] : pool.free_blocks) {
     for (void* block : blocks) system_free(block, device);
@@ -106,6 +113,10 @@ void* allocate(int64_t bytes, Device device, const char* tag) {
                           "', ", pool.stats.live_bytes, " live, ", pool.stats.reserved_bytes, " reserved", why));
   };
   if (pool.limit > 0 && pool.stats.live_bytes + bytes > pool.limit) out_of_memory(" (limit set by set_memory_limit)");
+  // All that may itself run out of memory comes before the block is taken.
+  MemoryStats& s = pool.stats;
+  int64_t& by_tag = s.live_by_tag[tag];
+  int64_t& tag_peak = s.peak_by_tag[tag];
   void* pointer = nullptr;
   if (current_private && current_private->device_ == device) pointer = take(current_private->free_blocks_, size);
   if (!pointer) pointer = take(pool.free_blocks, size);
@@ -116,18 +127,19 @@ void* allocate(int64_t bytes, Device device, const char* tag) {
       pointer = system_allocate(size, device);
     }
     if (!pointer) out_of_memory("");
-    pool.stats.reserved_bytes += size;
-    ++pool.stats.system_allocations;
+    s.reserved_bytes += size;
+    ++s.system_allocations;
   }
-  MemoryStats& s = pool.stats;
   s.live_bytes += bytes;
-  int64_t& by_tag = s.live_by_tag[tag];
   by_tag += bytes;
-  int64_t& tag_peak = s.peak_by_tag[tag];
   tag_peak = std::max(tag_peak, by_tag);
   if (s.live_bytes > s.peak_bytes) {
     s.peak_bytes = s.live_bytes;
-    s.tags_at_peak = s.live_by_tag;
+    try {
+      s.tags_at_peak = s.live_by_tag;
+    } catch (const std::bad_alloc&) {
+      s.tags_at_peak.clear();  // a statistic
+    }
   }
   return pointer;
 }
@@ -137,17 +149,25 @@ void deallocate(void* pointer, int64_t bytes, Device device, const char* tag) no
   Pool& pool = pool_of(device);
   const std::lock_guard lock(pool.mutex);
   pool.stats.live_bytes -= bytes;
-  pool.stats.live_by_tag[tag] -= bytes;
   const bool apart = current_private && current_private->device_ == device;
-  (apart ? current_private->free_blocks_ : pool.free_blocks)[bin_size(bytes)].push_back(pointer);
+  try {
+    pool.stats.live_by_tag[tag] -= bytes;
+    (apart ? current_private->free_blocks_ : pool.free_blocks)[bin_size(bytes)].push_back(pointer);
+  } catch (const std::bad_alloc&) {
+    if (!apart) free_locked(pool, pointer, bin_size(bytes), device);  // a graph may still use the blocks of its pool
+  }
 }
 
 PrivatePool::~PrivatePool() {
   Pool& pool = pool_of(device_);
   const std::lock_guard lock(pool.mutex);
   for (auto& [size, blocks] : free_blocks_) {
-    auto& shared = pool.free_blocks[size];
-    shared.insert(shared.end(), blocks.begin(), blocks.end());
+    try {
+      auto& shared = pool.free_blocks[size];
+      shared.insert(shared.end(), blocks.begin(), blocks.end());
+    } catch (const std::bad_alloc&) {
+      for (void* block : blocks) free_locked(pool, block, size, device_);
+    }
   }
 }
 PrivatePool::Scope::Scope(PrivatePool& pool) : previous_(current_private) { current_private = &pool; }

@@ -30,10 +30,13 @@ std::string cat(const Parts&... parts) {
   return out.str();
 }
 
-/// Throws Error("[op] message").
+/// Throws Error(message) as one printable line: a message may quote names and values of files, which hold anything.
+[[noreturn]] void throw_error(std::string_view message);
+
+/// Throws Error("[op] message"), made printable and cut after some thousand bytes.
 template <class... Parts>
 [[noreturn]] void fail(std::string_view op, const Parts&... message) {
-  throw Error(cat("[", op, "] ", message...));
+  throw_error(cat("[", op, "] ", message...));
 }
 
 /// fail(op, message...) unless `ok`. The message is put together only on failure.

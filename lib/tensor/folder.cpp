@@ -36,10 +36,11 @@ bool rename_with(const std::string& from, const std::string& to, unsigned flags)
 
 bool not_supported(int error) { return error == ENOSYS || error == EINVAL || error == ENOTSUP; }
 
-/// `path` without links, dots and a slash at its end. What does not exist is kept as it is.
+/// `path` from the root on, without links, dots and a slash at its end.
 std::string resolved(const std::string& path) {
   std::error_code error;
-  const fs::path whole = fs::weakly_canonical(path, error);
+  const fs::path absolute = fs::absolute(path, error);  // else what does not exist would stay relative
+  const fs::path whole = error ? absolute : fs::weakly_canonical(absolute, error);
   if (error) fail_with_errno(kOp, cat("cannot find '", path, "'"), error.value());
   std::string text = whole.string();
   while (text.size() > 1 && text.back() == '/') text.pop_back();
@@ -135,14 +136,32 @@ FolderWriter::~FolderWriter() {
   if (!temporary_.empty()) fs::remove_all(temporary_, ignored);
 }
 
+void take_mode_of(const std::string& old_file, const std::string& new_file) {
+  struct stat info {};
+  if (::lstat(old_file.c_str(), &info) != 0) {
+    if (errno == ENOENT) return;
+    fail_with_errno(kOp, cat("cannot look at '", old_file, "'"), errno);
+  }
+  check(S_ISREG(info.st_mode), kOp, "cannot write '", old_file,
+        "': it is not a regular file, and only those are replaced");
+  check(::access(old_file.c_str(), W_OK) == 0, kOp, "cannot write '", old_file, "': the file is read-only");
+  if (!new_file.empty() && ::chmod(new_file.c_str(), info.st_mode & 0777) != 0)
+    fail_with_errno(kOp, cat("cannot write '", old_file, "'"), errno);
+}
+
 void FolderWriter::commit(const std::function<bool(const std::string& name)>& keep) {
   struct stat info {};
   const bool replaces = ::stat(path_.c_str(), &info) == 0;
   if (replaces) {
     for (const std::string& name : names_in(path_)) {
+      const std::string before = path_ + "/" + name, now = temporary_ + "/" + name;
       std::error_code error;
-      const bool is_new = fs::exists(fs::symlink_status(temporary_ + "/" + name, error));
-      if (!is_new && keep(name)) link_tree(path_ + "/" + name, temporary_ + "/" + name);
+      const bool is_new = fs::exists(fs::symlink_status(now, error));
+      if (!is_new && keep(name)) {
+        link_tree(before, now);
+      } else {
+        take_mode_of(before, is_new && fs::is_regular_file(now, error) ? now : "");
+      }
     }
     if (::chmod(temporary_.c_str(), info.st_mode & 07777) != 0) {
       fail_with_errno(kOp, cat("cannot write '", path_, "'"), errno);

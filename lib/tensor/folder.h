@@ -48,13 +48,18 @@ class FolderWriter {
   /// Where to write. Empty at first.
   const std::string& folder() const { return temporary_; }
   /// `keep` says which entries of the old folder, by name, stay where the new one has none of that name: they are
-  /// hard-linked (copied where links are not possible) before anything is replaced. All others are removed. Errors: an
-  /// output error; the old folder is untouched.
+  /// hard-linked (copied where links are not possible) before anything is replaced. All others are removed; a new file
+  /// takes the mode of the old one. Errors: an output error, something that would be replaced or removed and is not a
+  /// regular file or is read-only; the old folder is untouched.
   void commit(const std::function<bool(const std::string& name)>& keep);
 
  private:
   std::string path_, temporary_;
 };
+
+/// Gives `new_file` the mode of the file that it is about to replace, if there is one. An empty name only checks.
+/// Errors: the old one is a link, a folder, a device or anything else than a regular file that may be written to.
+void take_mode_of(const std::string& old_file, const std::string& new_file);
 
 /// Puts the old folder back that a kill between two renames left under another name, and removes unfinished folders of
 /// `path`. For the only process that writes there. Errors: as remove_tree.

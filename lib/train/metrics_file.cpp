@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -13,6 +12,7 @@
 #include "tensor/file.h"
 #include "tensor/folder.h"
 #include "tensor/json_depth.h"
+#include "tensor/system_error.h"
 
 namespace rw {
 namespace {
@@ -33,13 +33,13 @@ constexpr const char* kColumns[] = {"step", "loss", "lr", "grad_norm", "tokens_p
 
 std::FILE* open_to_append(const std::string& path) {
   std::FILE* file = std::fopen(path.c_str(), "a");
-  check(file != nullptr, "train", "cannot write '", path, "': ", std::strerror(errno));
+  if (file == nullptr) fail_with_errno("train", cat("cannot write '", path, "'"), errno);
   return file;
 }
 
 void write_line(std::FILE* file, const std::string& path, const std::string& line) {
   const bool good = std::fprintf(file, "%s\n", line.c_str()) >= 0 && std::fflush(file) == 0;
-  check(good, "train", "cannot write '", path, "': ", std::strerror(errno));
+  if (!good) fail_with_errno("train", cat("cannot write '", path, "'"), errno);
 }
 
 /// The row of a line of metrics.jsonl; what it lacks is empty.

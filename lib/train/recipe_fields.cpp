@@ -376,6 +376,8 @@ template <class... F>
 struct Overloaded : F... {
   using F::operator()...;
 };
+template <class... F>
+Overloaded(F...) -> Overloaded<F...>;
 
 std::string value_text(const RecipeField::Ref& value, bool quoted) {
   const auto string = [quoted](const std::string& s) { return quoted ? toml_quote(s) : s; };

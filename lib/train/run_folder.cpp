@@ -189,8 +189,11 @@ void RunFolder::check_place(const std::vector<std::string>& sources) const {
         "': there is a file of that name");
   check(locked_ || lock_ || !FolderLock::taken(path_), kOp, "another process works in '", path_,
         "': wait for it, or name another --out");
-  if (use_ != FolderUse::fresh) return;
   const std::vector<std::string> files = names_in(path_, belongs_to_a_run);
+  if (use_ == FolderUse::overwrite) {
+    for (const std::string& name : files) take_mode_of(path_ + "/" + name, "");
+  }
+  if (use_ != FolderUse::fresh) return;
   const CheckpointScan scan = scan_checkpoints(path_);
   if (files.empty() && !scan.newest && scan.damaged.empty()) return;
   const bool model = std::any_of(files.begin(), files.end(), is_marker);
@@ -277,6 +280,7 @@ void RunFolder::put_model(const std::function<void(const std::string& folder)>& 
   write(beside);
   std::vector<std::string> names;
   names = rw::names_in(beside);
+  for (const std::string& name : names) take_mode_of(path_ + "/" + name, beside + "/" + name);
   for (const char* marker : {"config.json", "adapter_config.json"}) {
     const std::string config = path_ + "/" + marker;
     if (!fs::exists(config, error)) continue;
@@ -284,13 +288,14 @@ void RunFolder::put_model(const std::function<void(const std::string& folder)>& 
     check(!error, kOp, "cannot replace '", config, "': ", error.message());
   }
   for (const std::string& old : names_in(path_, is_model_file)) {
-    if (std::find(names.begin(), names.end(), old) == names.end()) fs::remove(path_ + "/" + old, error);
+    if (std::find(names.begin(), names.end(), old) == names.end()) remove_tree(path_ + "/" + old);
   }
   std::stable_partition(names.begin(), names.end(), [](const std::string& n) { return !is_marker(n); });
   for (const std::string& name : names) {
     fs::rename(beside + "/" + name, path_ + "/" + name, error);
     check(!error, kOp, "cannot write '", path_, "/", name, "': ", error.message());
   }
+  sync_folder(path_);
   fs::remove_all(beside, error);
 }
 

@@ -3,7 +3,8 @@
  *   FAULT_CALL=write FAULT_AT=7 FAULT_ERRNO=28 LD_PRELOAD=./fault_shim.so ropewalk ...
  *
  * The FAULT_AT-th call of that kind (the first is 1), and every later one if FAULT_STICKY is set, returns an error with that
- * errno. Kinds: open read write sync close rename mkdir unlink stat malloc thread. Only calls that the program and the C++
+ * errno. With FAULT_PATH=END, only reads, writes, flushes and closes of files whose path ends so count. Kinds: open read
+ * write sync close rename mkdir unlink stat malloc thread. Only calls that the program and the C++
  * library make are seen, and not those within libc (stdio's): for these use strace, as scripts/fault_loop.py does. With
  * FAULT_COUNTS=FILE the number of calls of each kind is written there at the end. */
 #define _GNU_SOURCE
@@ -27,6 +28,7 @@ static atomic_long calls[KINDS];
 static int chosen = -1, error_number, sticky;
 static long at;
 static int ready;
+static const char* only; /* the end of a path */
 
 __attribute__((constructor)) static void start(void) {
   const char *call = getenv("FAULT_CALL"), *n = getenv("FAULT_AT"), *e = getenv("FAULT_ERRNO");
@@ -36,6 +38,7 @@ __attribute__((constructor)) static void start(void) {
   at = n ? atol(n) : 0;
   error_number = e ? atoi(e) : EIO;
   sticky = getenv("FAULT_STICKY") != NULL;
+  only = getenv("FAULT_PATH");
   for (int k = 0; k < KINDS; ++k) calls[k] = 0; /* what the loader did does not count */
   ready = 1;
 }
@@ -57,6 +60,19 @@ static int fails(enum kind k) {
   return 1;
 }
 
+/* The same for a call on an open file. */
+static int fails_on(enum kind k, int fd) {
+  if (!ready) return 0;
+  if (only) {
+    char name[40], path[4096];
+    snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+    const ssize_t n = readlink(name, path, sizeof path - 1);
+    const size_t end = strlen(only);
+    if (n < (ssize_t)end || memcmp(path + n - end, only, end) != 0) return 0;
+  }
+  return fails(k);
+}
+
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 #define WRAP(kind, result, name, parameters, arguments)    \
   result name parameters {                                 \
@@ -65,14 +81,21 @@ static int fails(enum kind k) {
     return fails(kind) ? (result)(-1) : real arguments;    \
   }
 
-WRAP(READ, ssize_t, read, (int fd, void* p, size_t n), (fd, p, n))
-WRAP(READ, ssize_t, pread, (int fd, void* p, size_t n, off_t o), (fd, p, n, o))
-WRAP(READ, ssize_t, pread64, (int fd, void* p, size_t n, off64_t o), (fd, p, n, o))
-WRAP(WRITE, ssize_t, write, (int fd, const void* p, size_t n), (fd, p, n))
-WRAP(WRITE, ssize_t, pwrite, (int fd, const void* p, size_t n, off_t o), (fd, p, n, o))
-WRAP(SYNC, int, fsync, (int fd), (fd))
-WRAP(SYNC, int, fdatasync, (int fd), (fd))
-WRAP(CLOSE, int, close, (int fd), (fd))
+#define WRAP_FD(kind, result, name, parameters, arguments)      \
+  result name parameters {                                      \
+    static __typeof__(&name) real;                              \
+    if (!real) real = REAL(name);                               \
+    return fails_on(kind, fd) ? (result)(-1) : real arguments;  \
+  }
+
+WRAP_FD(READ, ssize_t, read, (int fd, void* p, size_t n), (fd, p, n))
+WRAP_FD(READ, ssize_t, pread, (int fd, void* p, size_t n, off_t o), (fd, p, n, o))
+WRAP_FD(READ, ssize_t, pread64, (int fd, void* p, size_t n, off64_t o), (fd, p, n, o))
+WRAP_FD(WRITE, ssize_t, write, (int fd, const void* p, size_t n), (fd, p, n))
+WRAP_FD(WRITE, ssize_t, pwrite, (int fd, const void* p, size_t n, off_t o), (fd, p, n, o))
+WRAP_FD(SYNC, int, fsync, (int fd), (fd))
+WRAP_FD(SYNC, int, fdatasync, (int fd), (fd))
+WRAP_FD(CLOSE, int, close, (int fd), (fd))
 WRAP(RENAME, int, rename, (const char* a, const char* b), (a, b))
 WRAP(RENAME, int, renameat, (int d, const char* a, int e, const char* b), (d, a, e, b))
 WRAP(MKDIR, int, mkdir, (const char* p, mode_t m), (p, m))
@@ -116,6 +139,12 @@ FILE* fopen(const char* path, const char* mode) {
   static FILE* (*real)(const char*, const char*);
   if (!real) real = REAL(fopen);
   return fails(OPEN) ? NULL : real(path, mode);
+}
+
+int fflush(FILE* f) {
+  static int (*real)(FILE*);
+  if (!real) real = REAL(fflush);
+  return f && fails_on(WRITE, fileno(f)) ? EOF : real(f);
 }
 
 int pthread_create(pthread_t* t, const pthread_attr_t* a, void* (*f)(void*), void* x) {

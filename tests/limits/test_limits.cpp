@@ -6,23 +6,33 @@
 #include <cstdlib>
 #include <new>
 
+#include "data/byte_bpe.h"
 #include "data/corpus.h"
 #include "data/sentencepiece.h"
 #include "eval/records.h"
+#include "eval/report.h"
 #include "nn/config.h"
+#include "nn/io/checkpoint.h"
 #include "nn/io/llama2c.h"
+#include "nn/io/weight_files.h"
 #include "support.h"
 #include "tensor/allocator.h"
 #include "tensor/file.h"
+#include "tensor/folder.h"
 #include "tensor/gguf.h"
 #include "tensor/json_depth.h"
 #include "tensor/toml_depth.h"
+#include "train/comparison_recipe.h"
+#include "train/metrics_file.h"
+#include "train/recipe_fields.h"
 
 namespace {
 
 std::atomic<int64_t> live{0}, peak{0}, calls{0};
+std::atomic<bool> refuse{false};  // all memory
 
 void* counted(size_t n) {
+  if (refuse) throw std::bad_alloc();
   void* p = std::malloc(n > 0 ? n : 1);
   if (!p) throw std::bad_alloc();
   const int64_t now = live += static_cast<int64_t>(::malloc_usable_size(p));
@@ -70,9 +80,8 @@ Cost cost_of(F f) {
 
 /// Holds `f` to `factor` times its input beside `fixed`, and its allocations to growing as the input does.
 void check_cost(const std::string& what, int factor, int64_t fixed, const std::function<std::string(int64_t n)>& input,
-                const std::function<void(const std::string&)>& f) {
+                const std::function<void(const std::string&)>& f, int64_t n = 4 * kMiB) {
   CAPTURE(what);
-  const int64_t n = 4 * kMiB;
   const std::string small = input(n / 4), large = input(n);
   cost_of([&] { f(input(1000)); });  // whatever is made once
   const Cost a = cost_of([&] { f(small); }), b = cost_of([&] { f(large); });
@@ -89,6 +98,22 @@ std::string repeated(const std::string& before, const std::string& unit, const s
 }
 
 }  // namespace
+
+TEST_CASE("tensors are freed without taking memory: where none is left, their blocks go back to the system") {
+  release_cached_memory();
+  const int64_t reserved = memory_stats().reserved_bytes;
+  {
+    const MemoryTag tag("a tag of more letters than a short string holds");
+    std::vector<Tensor> tensors;
+    for (int64_t i = 1; i <= 40; ++i) tensors.push_back(Tensor::zeros({1000 * i}));
+    refuse = true;
+    tensors.clear();  // a throw here would end the process
+    refuse = false;
+  }
+  CHECK(memory_stats().live_bytes == 0);
+  release_cached_memory();
+  CHECK(memory_stats().reserved_bytes == reserved);
+}
 
 TEST_CASE("JSON takes at most 8 times its text and 64 MiB, whatever is in it") {
   const auto parse = [](const std::string& text) { model_config_from_json(text); };
@@ -244,4 +269,216 @@ TEST_CASE("TOML of thousands of sections or of deep names is refused by name") {
   CHECK(refusal(repeated("[a", ".a", "]", 1000)).find("line 1: a name of ") != std::string::npos);
   check_toml_depth("# a.b.c.d.e.f.g.h.i.j\n[arms.a]\nx = \"1.2.3.4.5.6.7.8.9.10\"\n'a.b.c.d.e.f.g.h.i.j' = 1\n",
                    "recipe", "r.toml");
+}
+
+// --- tokenizers -----------------------------------------------------------------------------------------------------
+
+namespace {
+
+/// What is kept of each token and merge beside its text: strings, two indices, a table of merges.
+constexpr int64_t kPerToken = 600;
+
+/// Spellings of one to four letters that differ, and are made of each other.
+std::string spelling(int64_t serial) {
+  constexpr std::string_view kLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+  std::string text;
+  for (int64_t left = serial + 1; left > 0; left = (left - 1) / 52)
+    text += kLetters[static_cast<size_t>((left - 1) % 52)];
+  return text;
+}
+
+std::string sentencepiece_of(int64_t n) {
+  std::string model = {0x12, 2, 0x18, 2, 0x0a, 5, 0x0a, 1, '?', 0x18, 2};  // BPE; an unknown piece
+  for (int64_t i = 0; static_cast<int64_t>(model.size()) < n; ++i) {
+    const std::string text = spelling(i);
+    const auto length = static_cast<char>(text.size());
+    model += std::string{0x0a, static_cast<char>(length + 2), 0x0a, length} + text;
+  }
+  return model;
+}
+
+}  // namespace
+
+TEST_CASE("a SentencePiece model takes at most 4 times its file, and 600 bytes for each of its pieces") {
+  const int64_t n = 2 * kMiB;
+  const auto pieces = static_cast<int64_t>(parse_sentencepiece(sentencepiece_of(n), "x").pieces.size());
+  CHECK(pieces > n / 8 - 10'000);
+  check_cost(
+      "model", 4, kMiB + kPerToken * pieces, sentencepiece_of,
+      [](const std::string& bytes) { SentencePieceBpe(parse_sentencepiece(bytes, "x")); }, n);
+  const std::string why = test::error_of([] { parse_sentencepiece(sentencepiece_of(9 * kMiB), "x"); });
+  CHECK(why == "[tokenizer] x: more than 1048576 pieces");
+}
+
+TEST_CASE("a tokenizer.json takes at most 8 times its text, 64 MiB, and 600 bytes for each of its tokens") {
+  const test::TempDir dir;
+  const auto bytes = make_byte_tokenizer();
+  const std::string json = dynamic_cast<const ByteBpe&>(*bytes).to_json();
+  const auto load = [&](const std::string& text) {
+    write_file_atomic(dir.path("tokenizer.json"), text);
+    load_tokenizer(dir.path("tokenizer.json"));
+  };
+  const auto with = [&](const std::string& from, const std::string& to) {
+    const size_t at = json.find(from);
+    REQUIRE(at != std::string::npos);
+    return json.substr(0, at) + to + json.substr(at + from.size());
+  };
+  int64_t tokens = 0;
+  const auto vocabulary = [&](int64_t n) {
+    std::string more = "\"vocab\": {";
+    for (tokens = 0; static_cast<int64_t>(more.size()) < n; ++tokens)
+      more += cat("\"", spelling(tokens + 60), "\":", bytes->vocab_size() + tokens, ",");
+    return with("\"vocab\": {", more);
+  };
+  const int64_t n = 2 * kMiB;
+  load(vocabulary(n));  // works
+  check_cost("vocabulary", 8, 64 * kMiB + kPerToken * tokens, vocabulary, load, n);
+  const auto merges = [&](int64_t size) {
+    return with("\"merges\": []", "\"merges\": [" + repeated("", "\"a b\",", "\"a b\"]", size));
+  };
+  check_cost("merges", 8, 64 * kMiB, merges, load, n);
+  const auto added = [&](int64_t size) {
+    std::string more = "\"added_tokens\": [";
+    for (tokens = 0; static_cast<int64_t>(more.size()) < size; ++tokens)
+      more += cat("{\"id\":", bytes->vocab_size() + tokens, ",\"content\":\"", spelling(tokens + 60), "\"},");
+    return with("\"added_tokens\": [", more);
+  };
+  added(n);
+  check_cost("added tokens", 8, 64 * kMiB + kPerToken * tokens, added, load, n);
+}
+
+// --- what lies in the folders of models and runs ---------------------------------------------------------------------
+
+TEST_CASE("an index of weight files takes at most 8 times its text and 64 MiB") {
+  const test::TempDir dir;
+  save_safetensors(dir.path("w"), {{"a", Tensor::zeros({1})}});
+  const auto open = [&](const std::string& text) {
+    write_file_atomic(dir.path("model.safetensors.index.json"), text);
+    WeightFiles files(dir.path());
+  };
+  int64_t serial = 0;
+  for (const std::string file : {"w", "none"}) {
+    check_cost(
+        "tensors in " + file, 8, 64 * kMiB,
+        [&](int64_t n) {
+          std::string text = "{\"weight_map\":{";
+          while (static_cast<int64_t>(text.size()) < n) text += cat("\"", serial++, "\":\"", file, "\",");
+          return text + "\"a\":\"w\"}}";
+        },
+        open);
+  }
+}
+
+TEST_CASE("the metrics of a run take at most 8 times their text and 64 MiB") {
+  const test::TempDir dir;
+  int64_t step = 0;
+  const auto lines = [&](int64_t n) {
+    std::string text;
+    while (static_cast<int64_t>(text.size()) < n) text += cat("{\"step\":", step++, ",\"loss\":1}\n");
+    return text;
+  };
+  const auto write = [&](const std::string& text) { write_file_atomic(dir.path("run/metrics.jsonl"), text); };
+  make_folder(dir.path("run"));
+  const auto report = [&](const std::string& text) {
+    write(text);
+    const std::vector<ReportRun> runs = {load_run(dir.path("run"))};
+    CHECK(report_html(runs, {}).size() < static_cast<size_t>(8 * kMiB));
+  };
+  check_cost("report", 8, 64 * kMiB, lines, report);
+  const auto resume = [&](const std::string& text) {
+    write(text);
+    const MetricsFile file(dir.path("run/metrics.jsonl"), int64_t{1} << 40);
+  };
+  check_cost("resume", 8, 64 * kMiB, lines, resume);
+}
+
+TEST_CASE("a trainer state takes at most 8 times its text and 64 MiB") {
+  const test::TempDir dir;
+  ModelConfig c;
+  c.vocab_size = 7, c.hidden_size = 4, c.intermediate_size = 4, c.num_hidden_layers = 1, c.num_attention_heads = 1;
+  c.rope.max_position_embeddings = 8;
+  CausalLm model(c, DType::f32, kCpu, 1);
+  AdamW optimizer(model.arena(), {});
+  const std::string folder = save_checkpoint(dir.path(), model, optimizer, {.step = 3}, 0);
+  const std::string state = read_file(folder + "/trainer_state.json");
+  int64_t serial = 0;
+  const auto load = [&](const std::string& text) {
+    write_file_atomic(folder + "/trainer_state.json", text);
+    latest_checkpoint(dir.path());
+    load_checkpoint(folder, model, optimizer);
+  };
+  check_cost(
+      "members", 8, 64 * kMiB,
+      [&](int64_t n) {
+        std::string text = "{";
+        while (static_cast<int64_t>(text.size()) < n) text += cat("\"", serial++, "\":1,");
+        return text + state.substr(1);
+      },
+      load);
+  check_cost(
+      "list", 8, 64 * kMiB, [&](int64_t n) { return repeated("{\"x\":[", "1,", "1]," + state.substr(1), n); }, load);
+}
+
+TEST_CASE("a recipe takes at most 8 times its text and 64 MiB") {
+  const test::TempDir dir;
+  const auto train = [](const std::string& text) { recipe_from_toml(text, "r.toml"); };
+  const auto compare = [&](const std::string& text) {
+    write_file_atomic(dir.path("c.toml"), text);
+    read_comparison_recipe(dir.path("c.toml"), {});
+  };
+  for (const std::string unit : {"\"a\",", "1,", "[],", "x=1\n", "\n", "[a]\n", "#\n"}) {
+    const bool list = unit.ends_with(',');
+    const auto input = [&](const std::string& head, const std::string& tail) {
+      return [=](int64_t n) { return repeated(head, unit, tail, n - 1000); };
+    };
+    check_cost("train of " + unit, 8, 64 * kMiB, input(list ? "[train]\ndata=[" : "[train]\n", list ? "1]\n" : "\n"),
+               train, kMiB);
+    check_cost("compare of " + unit, 8, 64 * kMiB, input(list ? "[base]\ndata=[" : "[base]\n", list ? "1]\n" : "\n"),
+               compare, kMiB);
+    check_cost("arms of " + unit, 8, 64 * kMiB,
+               input(list ? "[base]\nsteps=1\n[arms.a]\nseeds=[" : "[base]\nsteps=1\n[arms.a]\n", list ? "1]\n" : "\n"),
+               compare, kMiB);
+  }
+}
+
+TEST_CASE("the header of a GGUF file takes at most 4 times its bytes and 16 MiB") {
+  const test::TempDir dir;
+  const auto put = [](std::string& out, auto value) {
+    out.append(reinterpret_cast<const char*>(&value), sizeof value);
+  };
+  const auto head = [&](uint64_t tensors, uint64_t keys) {
+    std::string bytes = "GGUF";
+    put(bytes, uint32_t{3}), put(bytes, tensors), put(bytes, keys);
+    return bytes;
+  };
+  const auto name = [&](std::string& out, uint64_t serial) {
+    put(out, uint64_t{4}), put(out, static_cast<uint32_t>(serial));
+  };
+  const auto open = [&](const std::string& bytes) {
+    write_file_atomic(dir.path("m"), bytes);
+    const GgufFile file(dir.path("m"));
+  };
+  const auto keys = [&](int64_t n) {
+    const auto count = static_cast<uint64_t>(n / 17);
+    std::string bytes = head(0, count);
+    for (uint64_t i = 0; i < count; ++i) name(bytes, i), put(bytes, uint32_t{0}), put(bytes, uint8_t{1});
+    return bytes;
+  };
+  const auto tensors = [&](int64_t n) {
+    const auto count = static_cast<uint64_t>(n / 28);
+    std::string bytes = head(count, 0);
+    for (uint64_t i = 0; i < count; ++i)
+      name(bytes, i), put(bytes, uint32_t{0}), put(bytes, uint32_t{0}), put(bytes, uint64_t{0});
+    return bytes + std::string(64, 0);
+  };
+  const auto strings = [&](int64_t n) {
+    std::string bytes = head(0, 1);
+    name(bytes, 0), put(bytes, uint32_t{9}), put(bytes, uint32_t{8}), put(bytes, static_cast<uint64_t>(n / 8));
+    return bytes + std::string(static_cast<size_t>(n / 8 * 8), 0);
+  };
+  open(keys(60'000)), open(tensors(60'000)), open(strings(60'000));  // all three are files
+  check_cost("keys", 4, 16 * kMiB, keys, open, 64 << 10);
+  check_cost("tensors", 4, 16 * kMiB, tensors, open, kMiB);
+  check_cost("strings", 4, 16 * kMiB, strings, open);
+  CHECK(test::error_of([&] { open(keys(kMiB)); }).find("expected at most 65536 and 4096") != std::string::npos);
 }

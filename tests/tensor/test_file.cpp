@@ -209,6 +209,15 @@ TEST_CASE("messages show control characters and bytes that are not UTF-8 as esca
         "[file] cannot open 'no\\x1b\\nsuch': No such file or directory");
 }
 
+TEST_CASE("an error is one printable line of bounded length, whatever it quotes") {
+  const std::string name = "layer\x1b[2J\n\xff";
+  CHECK(test::error_of([&] { fail("load", "no tensor '", name, "'"); }) == "[load] no tensor 'layer\\x1b[2J\\n\\xff'");
+  CHECK(test::error_of([&] { check(false, "load", name); }) == "[load] layer\\x1b[2J\\n\\xff");
+  const std::string why = test::error_of([] { fail("load", std::string(1 << 20, 'x')); });
+  CHECK(why.size() < 4100);
+  CHECK(why.ends_with("... (1044583 more bytes)"));
+}
+
 // --- folders that are replaced as one -------------------------------------------------------------------------------
 
 TEST_CASE("a folder is replaced as one, and keeps of the old what it is told to keep") {
@@ -234,6 +243,32 @@ TEST_CASE("a folder is replaced as one, and keeps of the old what it is told to 
   CHECK(is_empty_but_for(dir.path(), {"model"}));
 }
 
+TEST_CASE("files of a replaced folder keep their modes, and links and read-only files are not replaced") {
+  const test::TempDir dir;
+  const std::string path = dir.path("model");
+  fs::create_directories(path);
+  put(path + "/weights", "old");
+  ::chmod((path + "/weights").c_str(), 0600);
+  const auto replace = [&] {
+    FolderWriter writer(path);
+    write_file_atomic(writer.folder() + "/weights", "new");
+    writer.commit([](const std::string&) { return false; });
+  };
+  replace();
+  CHECK(read_file(path + "/weights") == "new");
+  CHECK(mode_of(path + "/weights") == 0600);
+  // As in the cache of a hub: files are links to where they really lie.
+  put(dir.path("blob"), "theirs");
+  fs::remove(path + "/weights");
+  fs::create_symlink("../blob", path + "/weights");
+  CHECK(contains(test::error_of(replace), "not a regular file"));
+  fs::remove(path + "/weights");
+  fs::create_symlink("../blob", path + "/stale");
+  CHECK(contains(test::error_of(replace), "not a regular file"));
+  CHECK(fs::is_symlink(path + "/stale"));
+  CHECK(is_empty_but_for(dir.path(), {"blob", "model"}));
+}
+
 TEST_CASE("a folder writer that is not committed changes nothing") {
   const test::TempDir dir;
   const std::string path = dir.path("model");
@@ -248,6 +283,20 @@ TEST_CASE("a folder writer that is not committed changes nothing") {
   put(dir.path("file"), "x");
   CHECK(contains(test::error_of([&] { const FolderWriter writer(dir.path("file")); }), "not a folder"));
   CHECK(contains(test::error_of([&] { const FolderWriter writer("."); }), "current folder"));
+}
+
+TEST_CASE("a folder that is new is named from the current folder") {
+  const test::TempDir dir;
+  const fs::path before = fs::current_path();
+  fs::current_path(dir.path());
+  {
+    FolderWriter writer("new");
+    write_file_atomic(writer.folder() + "/x", "x");
+    writer.commit([](const std::string&) { return true; });
+  }
+  fs::current_path(before);
+  CHECK(is_empty_but_for(dir.path(), {"new"}));
+  CHECK(read_file(dir.path("new/x")) == "x");
 }
 
 TEST_CASE("a link to a folder stays a link when the folder is replaced") {

@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "nn/io/checkpoint.h"
+#include "nn/io/hf.h"
 #include "support.h"
 #include "tensor/file.h"
 #include "train/run_folder.h"
@@ -115,6 +116,43 @@ TEST_CASE("the same run is gone on with, another is refused with the first diffe
   CHECK(test::error_of([&] { stand(other); }).find("batch was 2, now 4") != std::string::npos);
   CHECK(stand({{"batch", "2"}, {"steps", "20"}}).steps == 10);  // whether more steps are allowed is the run's to say
   CHECK(run_maker(dir.path("o")) == "test");
+}
+
+TEST_CASE("a model that takes the place of another keeps the files' modes, and a link is not replaced") {
+  const test::TempDir dir;
+  const std::string o = dir.path("o"), weights = o + "/model.safetensors";
+  put(o + "/config.json", "old"), put(weights, "old");
+  fs::permissions(weights, fs::perms(0600));
+  RunFolder folder(o, FolderUse::overwrite, "test", false);
+  folder.begin({}, {{"steps", "10"}}, "");
+  const auto write = [](const std::string& beside) {
+    put(beside + "/config.json", "new"), put(beside + "/model.safetensors", "new");
+  };
+  folder.put_model(write);
+  CHECK(rw::read_file(weights) == "new");
+  CHECK(fs::status(weights).permissions() == fs::perms(0600));
+  fs::remove(weights), fs::create_symlink("/dev/null", weights);
+  CHECK(test::error_of([&] { folder.put_model(write); }).find("not a regular file") != std::string::npos);
+  CHECK(test::error_of([&] { folder.check_place({}); }).find("not a regular file") != std::string::npos);
+  CHECK(fs::is_symlink(weights));
+  CHECK(fs::exists(o + "/config.json"));
+}
+
+TEST_CASE("a model folder is replaced as one, and what is no part of a model stays") {
+  const test::TempDir dir;
+  const std::string m = dir.path("m");
+  for (const char* name : {"model-00001-of-00002.safetensors", "config.json", "tokenizer.json", "notes.txt", "data/x"})
+    put(m + "/" + name, "old");
+  const CausalLm model(tiny_config(), DType::f32, kCpu, 1);
+  CHECK_THROWS(replace_model_folder(m, [&](const std::string& to) {
+    save_hf(to, model);
+    throw Error("full disk");
+  }));
+  CHECK(names(m).size() == 5);
+  CHECK(rw::read_file(m + "/config.json") == "old");
+  replace_model_folder(m, [&](const std::string& to) { save_hf(to, model); });
+  CHECK(names(m) == std::vector<std::string>{"config.json", "data", "model.safetensors", "notes.txt"});
+  CHECK(load_hf(m)->arena().parameter_count() == model.arena().parameter_count());
 }
 
 TEST_CASE("a model is put in the place of another with its config last, and a changed one is not replaced") {

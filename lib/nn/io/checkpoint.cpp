@@ -69,9 +69,11 @@ std::string in_hex(uint64_t hash) {
 }
 
 /// trainer_state.json holds the checksum of all its other fields, so that it is as safe as the files it lists.
-std::string own_checksum(json state) {
+std::string own_checksum(json& state) {
+  const json stated = state.contains("fnv1a") ? std::move(state["fnv1a"]) : json();
   state.erase("fnv1a");
   const std::string text = state.dump();
+  if (!stated.is_null()) state["fnv1a"] = stated;
   return in_hex(fnv1a(reinterpret_cast<const unsigned char*>(text.data()), static_cast<int64_t>(text.size())));
 }
 
@@ -79,8 +81,8 @@ json read_state(const std::string& folder) {
   const std::string path = folder + "/trainer_state.json", text = read_file(path, limits::trainer_state);
   check_json_depth(text, "checkpoint", path);
   json state = json::parse(text, nullptr, false);
-  check(state.is_object() && state.contains("fnv1a") && state["fnv1a"] == own_checksum(state), "checkpoint", path,
-        " is not a trainer state, or its checksum is wrong");
+  const std::string sum = state.is_object() && state.contains("fnv1a") ? own_checksum(state) : "";
+  check(!sum.empty() && state["fnv1a"] == sum, "checkpoint", path, " is not a trainer state, or its checksum is wrong");
   return state;
 }
 

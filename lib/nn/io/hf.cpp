@@ -190,4 +190,23 @@ void save_hf(const std::string& folder, const CausalLm& model, const SaveOptions
   write_file_atomic(folder + "/config.json", model_config_to_json(model.config(), word));
 }
 
+void replace_model_folder(const std::string& path, const std::function<void(const std::string& folder)>& write) {
+  static const std::set<std::string> kOurs = {"config.json",
+                                              "generation_config.json",
+                                              "tokenizer.json",
+                                              "tokenizer.model",
+                                              "tokenizer_config.json",
+                                              "special_tokens_map.json",
+                                              "added_tokens.json",
+                                              "vocab.json",
+                                              "merges.txt",
+                                              "chat_template.jinja"};
+  FolderWriter writer(path);
+  write(writer.folder());
+  writer.commit([](const std::string& name) {
+    const bool weights = name.starts_with("model") && (name.ends_with(".safetensors") || name.ends_with(".index.json"));
+    return !weights && !kOurs.contains(name);
+  });
+}
+
 }  // namespace rw

@@ -77,13 +77,12 @@ void WeightFiles::add_shards(const std::string& folder, const std::string& index
     const std::string name = file.get<std::string>();
     check(name.find('/') == std::string::npos && name != "..", "load", index, " names a file outside the folder: '",
           name, "'");
-    files.insert(name);
-  }
-  for (const std::string& name : files) {
+    if (files.contains(name)) continue;
     check(path_exists(folder + "/" + name), "load", "'", folder, "' lacks '", name, "', which ",
           "model.safetensors.index.json names");
-    add(folder + "/" + name);
+    files.insert(name);
   }
+  for (const std::string& name : files) add(folder + "/" + name);
 }
 
 void WeightFiles::add(const std::string& path) {
