@@ -79,7 +79,7 @@ void add_plan(CLI::App& app, Globals&) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   sub->add_option("--memory", o.memory, "size of the memory, as 24G: says which rows fit");
-  sub->add_flag("--lean", o.lean, "bf16: 14 bytes for each parameter instead of 18");
+  sub->add_flag("--small-state", o.small_state, "bf16: 14 bytes for each parameter instead of 18");
   sub->add_option("--lora-rank", o.lora_rank, "adapters of this rank on all linear layers; 0: the whole model")
       ->check(CLI::Range(0, 65536))
       ->capture_default_str();

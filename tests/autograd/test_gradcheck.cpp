@@ -10,9 +10,12 @@
 #include "autograd/ops/attention.h"
 #include "autograd/ops/cast.h"
 #include "autograd/ops/concat.h"
+#include "autograd/ops/dropout.h"
 #include "autograd/ops/elementwise.h"
 #include "autograd/ops/embedding.h"
+#include "autograd/ops/linear_blocks.h"
 #include "autograd/ops/loss.h"
+#include "autograd/ops/low_rank.h"
 #include "autograd/ops/matmul.h"
 #include "autograd/ops/norm.h"
 #include "autograd/ops/reduce.h"
@@ -42,6 +45,21 @@ Tensor ints(std::vector<int32_t> values) { return Tensor::from(values); }
 using Put = std::function<void(const std::string&, std::vector<Tensor>, std::function<Vars(const Vars&)>)>;
 
 /// What blocks beyond LLaMA's are made of: biases, LayerNorm, norms of q and k, GELU, windows and soft caps.
+/// What adapters are made of.
+void adapter_cases(const Put& put) {
+  const auto r = [](Shape shape, uint64_t seed) { return test::randn(shape, seed); };
+  const DropoutKey key{.words = ints({3, 0, 0, 0}), .seed = 5};
+  put("dropout", {r({6, 5}, 1)}, [=](const Vars& v) { return Vars{dropout(v[0], 0.25, key)}; });
+  BlockMatrix blocks{.format = {BlockCode::int8}, .rows = 4, .columns = 5};
+  blocks.allocate(kCpu);
+  blocks.store_rows(0, test::randn({4, 5}, 2, DType::f32));
+  put("linear_blocks", {r({3, 5}, 1), r({4}, 3)},
+      [=](const Vars& v) { return Vars{linear_blocks(v[0], blocks, v[1])}; });
+  put("add_low_rank", {r({3, 7}, 1), r({3, 6}, 2), r({4, 6}, 3), r({5, 2}, 4)}, [](const Vars& v) {
+    return Vars{add_low_rank(scale(v[0], 2), v[1], v[2], v[3], {{1, 3}, {5, 2}}, 0.75)};  // y is changed in place
+  });
+}
+
 void block_cases(const Put& put, const Tensor& targets) {
   const auto r = [](Shape shape, uint64_t seed) { return test::randn(shape, seed); };
   put("linear", {r({2, 3, 4}, 1), r({5, 4}, 2), r({5}, 3)},
@@ -163,6 +181,7 @@ std::multimap<std::string, Case> cases() {
   put("linear_cross_entropy", {r({5, 4}, 1), r({6, 4}, 2)},
       [=](const Vars& v) { return Vars{linear_cross_entropy(v[0], v[1], targets, Reduction::sum, row_weights)}; });
   block_cases(put, targets);
+  adapter_cases(put);
   put("concat", {r({2, 3}, 1), r({2, 1}, 2)}, [](const Vars& v) { return Vars{concat({v[0], v[1], v[0]}, 1)}; });
   put("narrow", {r({2, 5, 3}, 1)}, [](const Vars& v) { return Vars{narrow(v[0], 1, 1, 4)}; });
   put("index_rows", {r({4, 2, 3}, 1)}, [=](const Vars& v) { return Vars{index_rows(v[0], ids)}; });

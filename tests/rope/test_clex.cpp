@@ -214,6 +214,28 @@ TEST_CASE("gradcheck: the op clex, several t per batch, every switch") {
   }
 }
 
+TEST_CASE("The dynamics have the same bits wherever in memory their numbers lie") {
+  for (const ClexAct act : {ClexAct::silu, ClexAct::tanh}) {
+    RopeConfig c = basic(64, 16);
+    clex_of(c).act = act;
+    const std::vector<Tensor> w = weights(c, 5, 0.3);
+    const ClexDynamics<float> dynamics(64, 1e4, clex_of(c), as<float>(w[0]), as<float>(w[1]));
+    const std::vector<float> z = as<float>(test::randn({32}, 1));
+    const auto record_size = static_cast<size_t>(dynamics.record_size());
+    std::vector<float> first;
+    for (size_t offset = 0; offset < 16; ++offset) {
+      std::vector<float> memory(record_size + 16);
+      std::vector<float> dz(32);
+      dynamics.f_recorded(2.5, z.data(), dz.data(), memory.data() + offset);
+      const auto begin = memory.begin() + static_cast<ptrdiff_t>(offset);
+      std::vector<float> got(begin, begin + static_cast<ptrdiff_t>(record_size));
+      got.insert(got.end(), dz.begin(), dz.end());
+      if (offset == 0) first = got;
+      CHECK(got == first);
+    }
+  }
+}
+
 TEST_CASE("Adjoint equals backprop within 1e-8 at h = 0.1, and the gap falls as h^5, the error of z as h^4") {
   const RopeConfig c = basic(64, 16);
   const std::vector<Tensor> w = weights(c, 5, 0.003);
