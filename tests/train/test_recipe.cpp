@@ -100,6 +100,7 @@ TEST_CASE("every setting that decides is part of what identifies a run, and no o
     Recipe config;
     config.validation = {"v"}, config.retrieval_share = 0.5, config.method = "pose", config.target = 4096;
     config.validate_every = 1;
+    config.family = "smollm3", config.lora_rank = 4, config.lora_base = "nf4";
     const auto before = deciding_settings(config);
     const RecipeField::Ref ref = f.at(config);
     if (auto* const* s = std::get_if<std::string*>(&ref); s && f.name != "from") **s += "x";
