@@ -1,4 +1,4 @@
-// RoPE kinds under which a query and a key meet at positions that depend on both: Self-Extend and Dual Chunk Attention.
+// Internal: RoPE kinds under which a query and a key meet at positions that depend on both: Self-Extend and Dual Chunk Attention.
 // Frequencies are those of plain RoPE; what changes is which position each token has in which set, and in which set a
 // pair of tokens meets. Both methods work on a trained model as it is, at inference only.
 #pragma once
