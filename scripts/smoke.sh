@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Memory checks: what reads files of strangers, under AddressSanitizer and UBSan with the bounds of containers checked. Every
-# fuzz program gets its seeds, the inputs that once broke something, and two seconds of mutations. For every run of
-# continuous integration: only what those programs need is compiled, without optimisation, which is quicker.
+# fuzz program gets its seeds, the inputs that once broke something, and two seconds of mutations.
+# Only what those programs need is compiled, without optimisation, which is quicker.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 echo "== memory checks (build/smoke)"
