@@ -306,7 +306,8 @@ fs::path model_in(const fs::path& folder) {
   std::error_code error;
   fs::path newest;
   for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
-    const bool whole = it->path().filename().string().starts_with("checkpoint-") && is_there(it->path() / "config.json");
+    const bool whole =
+        it->path().filename().string().starts_with("checkpoint-") && is_there(it->path() / "config.json");
     if (whole && it->path() > newest) newest = it->path();
   }
   return newest;

@@ -43,11 +43,6 @@ inline bool same_bits(const rw::Tensor& a, const rw::Tensor& b) {
 
 /// One rounding of the largest element (in f32 four, for sums in another order), where the plain formula was luckier.
 inline double rounding(rw::DType dtype) { return dtype == rw::DType::bf16 ? 0x1p-8 : 0x1p-21; }
-/// The same for a result of dtype `kept` of an op in dtype `computed`. Products of bf16 whose result is f32 are summed in
-/// tensor cores, which cut off bits below the largest term instead of rounding: twice as much.
-inline double rounding(rw::DType kept, rw::DType computed) {
-  return rounding(kept) * (kept == rw::DType::f32 && computed == rw::DType::bf16 ? 2 : 1);
-}
 
 /// Where and in what an op runs.
 struct Place {
@@ -83,11 +78,9 @@ inline Result run_op(const Op& op, const std::vector<rw::Tensor>& inputs, const 
   return result;
 }
 
-/// Applies the rule to every output and gradient. `inputs` are f64. `roundings`: of the floor, for long chains of
-/// products.
+/// Applies the rule to every output and gradient. `inputs` are f64.
 inline void check_op(const std::string& name, const std::vector<rw::Tensor>& inputs, const Op& op,
-                     bool gradients = true, std::vector<rw::DType> dtypes = {rw::DType::f32, rw::DType::bf16},
-                     double roundings = 1) {
+                     bool gradients = true, std::vector<rw::DType> dtypes = {rw::DType::f32, rw::DType::bf16}) {
   for (const rw::DType dtype : dtypes) {
     std::vector<rw::Tensor> rounded;
     for (const rw::Tensor& t : inputs) rounded.push_back(t.to(dtype).to(rw::DType::f64));
@@ -98,41 +91,11 @@ inline void check_op(const std::string& name, const std::vector<rw::Tensor>& inp
     for (size_t i = 0; i < got.values.size(); ++i) {
       const rw::DType kept = got.values[i].dtype();
       const double error = relative_error(got.values[i], reference.values[i]);
-      const double allowed =
-          std::max(2 * relative_error(plain.values[i], reference.values[i]), roundings * rounding(kept, dtype));
+      const double allowed = std::max(2 * relative_error(plain.values[i], reference.values[i]), rounding(kept));
       INFO(name << ", " << std::string(rw::name_of(dtype)) << ", value " << i << ": error " << error << ", allowed "
                 << allowed);
       CHECK(error <= allowed);
       CHECK(same_bits(got.values[i], again.values[i]));
-    }
-  }
-}
-
-/// The same rule for the mean error of eight draws, inputs(0) to inputs(7). It is for results of few elements or sums
-/// that cancel, where one draw of the plain formula can be right by luck. `times` stands for the rule's 2.
-inline void check_op_by_draws(const std::string& name, const std::function<std::vector<rw::Tensor>(uint64_t)>& inputs,
-                              const Op& op, double times = 2) {
-  constexpr int kDraws = 8;
-  for (const rw::DType dtype : {rw::DType::f32, rw::DType::bf16}) {
-    std::vector<double> error, allowed, floor;
-    for (uint64_t draw = 0; draw < kDraws; ++draw) {
-      std::vector<rw::Tensor> rounded;
-      for (const rw::Tensor& t : inputs(draw)) rounded.push_back(t.to(dtype).to(rw::DType::f64));
-      const Result reference = run_op(op, rounded, {rw::kCpu, rw::DType::f64});
-      const Result plain = run_op(op, rounded, {rw::kCpu, dtype});
-      const Result got = run_op(op, rounded, {kGpu, dtype}), again = run_op(op, rounded, {kGpu, dtype});
-      error.resize(got.values.size()), allowed.resize(error.size()), floor.resize(error.size());
-      for (size_t i = 0; i < got.values.size(); ++i) {
-        error[i] += relative_error(got.values[i], reference.values[i]) / kDraws;
-        allowed[i] += times * relative_error(plain.values[i], reference.values[i]) / kDraws;
-        floor[i] = rounding(got.values[i].dtype(), dtype);
-        CHECK(same_bits(got.values[i], again.values[i]));
-      }
-    }
-    for (size_t i = 0; i < error.size(); ++i) {
-      INFO(name << ", " << std::string(rw::name_of(dtype)) << ", value " << i << ": mean error " << error[i]
-                << ", allowed " << allowed[i]);
-      CHECK(error[i] <= std::max(allowed[i], floor[i]));
     }
   }
 }

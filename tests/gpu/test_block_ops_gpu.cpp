@@ -12,7 +12,6 @@
 
 using namespace rw;
 using test::check_op;
-using test::check_op_by_draws;
 using test::Place;
 using test::randn;
 using Vars = std::vector<Var>;
@@ -22,10 +21,6 @@ namespace {
 const std::vector<Shape> kRows = {{1, 1},     {1, 7},    {5, 129},    {3, 1000}, {700, 8},  {257, 288}, {64, 504},
                                   {100, 768}, {9, 1024}, {700, 2048}, {3, 4096}, {3, 8192}, {2, 8200},  {2, 9001}};
 const std::vector<Shape> kShapes = {{1, 1}, {1, 7}, {5, 129}, {3, 1000}, {1, 8}, {70, 256}, {33, 2048}};
-
-/// The loss in bf16 with a bias is up to 3.2 times as far off as on the CPU (measured on an H200). The likely cause: for some
-/// shapes cuBLASLt adds the bias after rounding, and the logits are rounded twice.
-constexpr double kBiasAfterwards = 4;
 
 }  // namespace
 
@@ -148,22 +143,15 @@ TEST_CASE("the loss with a bias and a soft cap on the GPU agrees with the CPU") 
     for (int32_t i = 0; i < 50; ++i) drawn.push_back(i == 4 ? kIgnoreIndex : i * 37 % static_cast<int32_t>(vocab));
     const Tensor targets = Tensor::from(drawn), weights = randn({50}, 7, DType::f32);
     for (const double cap : {0.0, 2.5}) {
-      const auto draw = [&](uint64_t seed) {
-        return std::vector<Tensor>{randn({50, 24}, 10 * seed + 1), randn({vocab, 24}, 10 * seed + 2),
-                                   randn({vocab}, 10 * seed + 3)};
-      };
-      check_op_by_draws("linear_cross_entropy, bias " + std::to_string(cap), draw, [&](const Vars& x, const Place& p) {
+      const std::vector<Tensor> in = {randn({50, 24}, 1), randn({vocab, 24}, 2), randn({vocab}, 3)};
+      check_op("linear_cross_entropy, bias " + std::to_string(cap), in, [&](const Vars& x, const Place& p) {
         return Vars{linear_cross_entropy(x[0], x[1], p.put(targets), LossOptions{.bias = x[2], .soft_cap = cap})};
       });
-      check_op_by_draws(
-          "linear_cross_entropy, row weights", draw,
-          [&](const Vars& x, const Place& p) {
-            const LossOptions options{
-                .reduction = Reduction::sum, .row_weights = p.put(weights), .bias = x[2], .soft_cap = cap};
-            return Vars{linear_cross_entropy(x[0], x[1], p.put(targets), options)};
-          },
-          kBiasAfterwards);
-      const std::vector<Tensor> in = draw(0);
+      check_op("linear_cross_entropy, row weights", in, [&](const Vars& x, const Place& p) {
+        const LossOptions options{
+            .reduction = Reduction::sum, .row_weights = p.put(weights), .bias = x[2], .soft_cap = cap};
+        return Vars{linear_cross_entropy(x[0], x[1], p.put(targets), options)};
+      });
       check_op(
           "token_nll", in,
           [&](const Vars& x, const Place& p) {
@@ -180,10 +168,8 @@ TEST_CASE("attention with a window and a soft cap on the GPU agrees with the CPU
   for (const int64_t dim : {20, 64}) {
     for (const AttentionOptions& options : {AttentionOptions{.window = 33}, AttentionOptions{.soft_cap = 2},
                                             AttentionOptions{.window = 100, .soft_cap = 1.5}}) {
-      check_op(
-          "attention_packed", {randn({2, 150, 6, dim}, 1)},
-          [&](const Vars& x, Place) { return Vars{attention_packed(x[0], 4, 1, options)}; }, true,
-          {DType::f32, DType::bf16}, 2);
+      check_op("attention_packed", {randn({2, 150, 6, dim}, 1)},
+               [&](const Vars& x, Place) { return Vars{attention_packed(x[0], 4, 1, options)}; });
     }
   }
 }
