@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "data/tokenizer_json.hpp"
 #include "data/unicode.h"
 #include "tensor/error.h"
 #include "tensor/file.h"
@@ -232,7 +233,7 @@ Json normalizer_json(const TextNormalizer& normalizer) {
 }  // namespace
 
 std::string ByteBpe::to_json() const {
-  Json vocab = Json::object(), merges = Json::array(), added = Json::array();
+  Json vocab = Json::object(), merges = Json::array();
   for (int32_t id = 0; id < vocab_size(); ++id) {
     const std::string spelled = token(id);
     if (!spelled.empty()) vocab[spelled] = id;
@@ -241,19 +242,10 @@ std::string ByteBpe::to_json() const {
     merges.push_back(spell(parts_.tokens[left]) + " " +
                      spell(parts_.tokens[right]));  // this form loads in every version
   }
-  for (const AddedToken& t : added_tokens()) {
-    added.push_back({{"id", t.id},
-                     {"content", t.text},
-                     {"single_word", t.single_word},
-                     {"lstrip", t.lstrip},
-                     {"rstrip", t.rstrip},
-                     {"normalized", t.normalized},
-                     {"special", t.special}});
-  }
   const Json file = {{"version", "1.0"},
                      {"truncation", nullptr},
                      {"padding", nullptr},
-                     {"added_tokens", added},
+                     {"added_tokens", tokenizer_files::added_tokens_json(added_tokens())},
                      {"normalizer", normalizer_json(parts_.normalizer)},
                      {"pre_tokenizer", pre_tokenizer_json(parts_.pre_tokenizer)},
                      {"post_processor", nullptr},

@@ -8,6 +8,7 @@
 #include "data/sentencepiece.h"
 #include "data/tokenizer_gguf.h"
 #include "data/tokenizer_gguf.hpp"
+#include "data/tokenizer_json.hpp"
 
 namespace rw {
 namespace tokenizer_files {
@@ -198,17 +199,8 @@ std::vector<float> scores_of(const SentencePieceParts& parts, size_t count) {
 
 /// The tokenizer.json with every added token in it.
 std::string whole_json(const std::string& text, const Tokenizer& tokenizer) {
-  nlohmann::ordered_json file = nlohmann::ordered_json::parse(text), added = nlohmann::ordered_json::array();
-  for (const AddedToken& t : tokenizer.added_tokens()) {
-    added.push_back({{"id", t.id},
-                     {"content", t.text},
-                     {"single_word", t.single_word},
-                     {"lstrip", t.lstrip},
-                     {"rstrip", t.rstrip},
-                     {"normalized", t.normalized},
-                     {"special", t.special}});
-  }
-  file["added_tokens"] = added;
+  nlohmann::ordered_json file = nlohmann::ordered_json::parse(text);
+  file["added_tokens"] = tokenizer_files::added_tokens_json(tokenizer.added_tokens());
   return file.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 

@@ -231,4 +231,18 @@ std::unique_ptr<Tokenizer> read_vocab_and_merges(const Json& vocab, const std::s
   return std::make_unique<ByteBpe>(std::move(parts));
 }
 
+nlohmann::ordered_json added_tokens_json(const std::vector<AddedToken>& tokens) {
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const AddedToken& t : tokens) {
+    list.push_back({{"id", t.id},
+                    {"content", t.text},
+                    {"single_word", t.single_word},
+                    {"lstrip", t.lstrip},
+                    {"rstrip", t.rstrip},
+                    {"normalized", t.normalized},
+                    {"special", t.special}});
+  }
+  return list;
+}
+
 }  // namespace rw::tokenizer_files

@@ -22,5 +22,7 @@ std::unique_ptr<Tokenizer> read_vocab_and_merges(const Json& vocab, const std::s
 
 /// One added token: an object with content, special, lstrip, rstrip, single_word, normalized.
 AddedToken read_added_token(const Node& node, int32_t id);
+/// The same the other way round: the list `added_tokens` of a tokenizer.json.
+nlohmann::ordered_json added_tokens_json(const std::vector<AddedToken>& tokens);
 
 }  // namespace rw::tokenizer_files
