@@ -8,6 +8,7 @@
 #include "autograd/ops/norm.h"
 #include "autograd/ops/reduce.h"
 #include "gpu.h"
+#include "tensor/gemm.h"
 #include "tensor/profile.h"
 
 using namespace rw;
@@ -133,6 +134,40 @@ TEST_CASE("soft_cap and linear with a bias on the GPU agree with the CPU") {
            {1, 1, 1}, {7, 5, 3}, {129, 65, 33}, {64, 128, 256}, {1, 1000, 96}, {300, 8, 16}}) {
     check_op("linear with bias", {randn({m, k}, 1), randn({n, k}, 2), randn({n}, 3)},
              [](const Vars& x, Place) { return Vars{linear(x[0], x[1], x[2])}; });
+  }
+}
+
+TEST_CASE("a product on the GPU is rounded to bf16 once, after its bias was added") {
+  if (!test::has_gpu()) return;
+  const std::vector<std::array<int64_t, 3>> sizes = {
+      {2, 5, 24},     {2, 8, 24},     {50, 7, 24},    {50, 8, 24},     {50, 333, 24}, {50, 1000, 24},
+      {50, 1024, 24}, {50, 8, 33},    {50, 1024, 33}, {300, 8, 16},    {300, 33, 8},  {300, 100, 16},
+      {129, 65, 33},  {64, 128, 256}, {512, 512, 64}, {50, 32000, 24}, {2, 1000, 96}};
+  for (const auto& [m, n, k] : sizes) {
+    const std::vector<double> x = randn({k}, 1, DType::bf16).to_vector(), w = randn({n, k}, 2, DType::bf16).to_vector();
+    std::vector<double> rows;  // [m,k], all equal
+    for (int64_t i = 0; i < m; ++i) rows.insert(rows.end(), x.begin(), x.end());
+    std::vector<double> product(static_cast<size_t>(n), 0.0), minus;
+    for (size_t i = 0; i < product.size(); ++i) {
+      for (size_t j = 0; j < x.size(); ++j) product[i] += x[j] * w[i * x.size() + j];
+      minus.push_back(-product[i]);
+    }
+    // The bias takes all of the product away but what its own rounding leaves: nothing is left of a rounded product.
+    const Tensor bias = Tensor::from(minus).to(DType::bf16);
+    const std::vector<double> rounded = bias.to_vector();
+    const Tensor y = Tensor::empty({m, n}, DType::bf16, test::kGpu);
+    const Tensor a = Tensor::from(rows).view({m, k}).to(DType::bf16).to(test::kGpu),
+                 b = Tensor::from(w).view({n, k}).to(DType::bf16).to(test::kGpu);
+    gemm(a, transposed(b), y, {.bias = bias.to(test::kGpu)});
+    const std::vector<double> got = y.to_vector();
+    double worst = 0;
+    for (size_t i = 0; i < got.size(); ++i) {
+      const size_t column = i % product.size();
+      const double want = product[column] + rounded[column];
+      worst = std::max(worst, (std::fabs(got[i] - want) - std::fabs(want) * 0x1p-8) / (1 + std::fabs(product[column])));
+    }
+    INFO("m " << m << ", n " << n << ", k " << k << ": error beyond a rounding, in units of the product: " << worst);
+    CHECK(worst <= static_cast<double>(k) * 0x1p-22);
   }
 }
 
