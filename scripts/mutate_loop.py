@@ -52,7 +52,7 @@ def targets(rng, only=""):
         ("tok512.bin", ["tokenizer", "encode", "--tokenizer", "tok512.bin", "--text", "a little story"]),
         ("text.jsonl", ["--quiet", "train", "--data", "text.jsonl", *TINY, "--steps", "1", "--out", "o"]),
         ("text.txt", [*TRAIN, "--steps", "1", "--out", "o"]),
-        ("recipe.toml", ["--quiet", "--config", "recipe.toml", "train", "--out", "o"]),
+        ("recipe.toml", ["--quiet", "--config", "recipe.toml", "train", "--steps", "1", "--out", "o"]),
         ("compare.toml", ["--quiet", "compare", "compare.toml", "--out", "c"]),
         ("run/checkpoint-000002/trainer_state.json", resume),
         ("run/checkpoint-000002/model.safetensors", resume),

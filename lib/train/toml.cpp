@@ -95,7 +95,11 @@ class Parser {
     TomlItem item;
     item.line = line_;
     item.key = word();
-    while (peek() == '.') item.key += next(), item.key += word();  // one name, here
+    while (peek() == '.') {  // one name, here
+      item.key += next();
+      item.key += word();
+      require(item.key.size() <= kLongestName, "a name of more than ", kLongestName, " characters");
+    }
     require(peek() == '=', "expected key = value");
     next();
     skip_spaces();

@@ -67,6 +67,26 @@ TEST_CASE("A key of a --config file that no option has is named, with the neares
   CHECK(has(refusal("stepz = 3\n"), "unknown key 'stepz' outside of a section"));
 }
 
+TEST_CASE("A --config file that was cut off, is empty or is no TOML is refused with its line") {
+  const test::TempDir dir;
+  const auto refusal = [&](const std::string& text) {
+    write(dir.path("c.toml"), text);
+    const std::string line = error_of("train --out '" + dir.path("o") + "' --config '" + dir.path("c.toml") + "'");
+    CHECK_FALSE(std::filesystem::exists(dir.path("o")));
+    return line;
+  };
+  CHECK(has(refusal("[train]\ndata = [\"text.txt\""), "line 2: expected ',' or ']' in an array"));
+  CHECK(has(refusal("[train]\nsteps = 3\nd"), "line 3: expected key = value"));
+  CHECK(has(refusal("[train]\nsteps ="), "line 2: expected a value"));
+  CHECK(has(refusal("[train]\n= 3\n"), "line 2: expected a name"));
+  CHECK(has(refusal("[train]\nsteps = 3 4\n"), "line 2: unexpected text after the value"));
+  CHECK(has(refusal("[train]\nmethod = \"pi\n"), "line 2: a string that does not end"));
+  CHECK(has(refusal("[train]\nsteps = 3\nsteps = 4\n"), "line 3: the key stands twice"));
+  CHECK(has(refusal("[train\nsteps = 3\n"), "line 1: expected ']'"));
+  CHECK(has(refusal("[train]\nsteps = 3\n[trian]\n"), "section [trian] is no verb"));
+  for (const char* nothing : {"", "# steps = 3\n", "[train]\n"}) CHECK(has(refusal(nothing), "states nothing"));
+}
+
 TEST_CASE("Help lists common options first and names no types") {
   for (const std::string verb : {"eval ppl", "eval passkey", "generate", "report", "train"}) {
     const std::string help = ropewalk(verb + " --help").out;
