@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What 8-bit products cost in quality: the papers' base recipe for 1000 steps in bf16 and with --matmul fp8, then PoSE with YaRN to
+# What 8-bit products cost in quality: the papers' base recipe for 1000 steps in bf16 and with --matmul fp8-all, then PoSE with YaRN to
 # eight windows, each in three seeds. The same batches in both. Prints a row for each run; needs a GPU with 8-bit products.
 #
 #   bash scripts/fetch_books.sh
@@ -43,7 +43,7 @@ P
 }
 printf 'seed\tproducts\tstage\tloss of the last 100 steps\tvalidation loss\tpasskey\n'
 for seed in $seeds; do
-  for matmul in native fp8; do
+  for matmul in native fp8-all; do
     base=$out/base-$matmul-$seed pose=$out/pose-$matmul-$seed
     run train --data "$books/train" --tokenizer "$out/tokenizer" "${shape[@]}" "${mix[@]}" --steps 1000 --lr 1.5e-3 --warmup 200 --min-ratio 0.02 \
       --weight-decay 0.1 --validation "$books/val" --validate-every 1000 --validation-tokens 131072 --seed "$seed" --matmul "$matmul" --out "$base"

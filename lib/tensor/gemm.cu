@@ -293,6 +293,28 @@ __global__ void __launch_bounds__(kMatvecThreads)
   }
 }
 
+// --- few results ----------------------------------------------------------------------------------------------------
+//
+// A tensor core adds sixteen products at a time to an f32 sum and rounds that sum towards zero, so its error grows with
+// the length of the sum: 5.7e-7 of the largest after 300 (docs/kernels-log.md). Few results are summed in f32 with
+// rounding to nearest, a warp for each, which takes no longer.
+
+constexpr int64_t kFewResults = 256;
+
+/// C [m,n] = alpha op(A) op(B) + beta C + bias. `ra`, `ca`: elements between rows and columns of op(A) [m,k]; so of B.
+__global__ void __launch_bounds__(256)
+    few_results_kernel(int64_t m, int64_t n, int64_t k, const __nv_bfloat16* a, int64_t ra, int64_t ca,
+                       const __nv_bfloat16* b, int64_t rb, int64_t cb, float* c, const float* bias, float alpha,
+                       float beta) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * (256 / kWarp) + threadIdx.x / kWarp;
+  if (i >= m * n) return;
+  float sum = 0;
+  for (int64_t j = threadIdx.x % kWarp; j < k; j += kWarp)
+    sum = fmaf(to_float(a[i / n * ra + j * ca]), to_float(b[j * rb + i % n * cb]), sum);
+  sum = warp_reduce(sum, Sum{});
+  if (threadIdx.x % kWarp == 0) c[i] = alpha * sum + (beta != 0 ? beta * c[i] : 0.f) + (bias ? bias[i % n] : 0.f);
+}
+
 template <class T>
 __global__ void __launch_bounds__(256) scale_in_place_kernel(T* c, int64_t n, float beta) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x;
@@ -341,11 +363,14 @@ void gemm_of_nothing(const Tensor& c, const GemmOptions& o) {
   });
 }
 
-/// True if cuBLASLt's kernels round the product to bf16 before they add the bias: where rows of C do not start at
-/// multiples of 16 bytes. tests/gpu/test_block_ops_gpu.cpp looks at the bits.
-bool rounds_before_bias(const Tensor& c, const GemmOptions& o) {
+/// True if cuBLASLt's kernels round the product to bf16 before they add the bias: where rows of A, B or C do not start
+/// at multiples of 16 bytes. tests/gpu/test_block_ops_gpu.cpp looks at the bits.
+bool rounds_before_bias(const Tensor& a, const Tensor& b, const Tensor& c, const GemmOptions& o) {
   if (!o.bias.defined() || o.beta != 0.0 || c.dtype() != DType::bf16) return false;
-  return c.size(1) * size_of(c.dtype()) % 16 != 0 || alignment_of(c.raw()) < 16;
+  const auto aligned = [](const Tensor& t) {
+    return t.size(1) * size_of(t.dtype()) % 16 == 0 && alignment_of(t.raw()) >= 16;
+  };
+  return !aligned(a) || !aligned(b) || !aligned(c);
 }
 
 /// C [M,N] = bias in every row.
@@ -355,6 +380,16 @@ void fill_rows(const Tensor& bias, const Tensor& c) {
     launch({"gemm's bias", {bytes_of(c), 0}}, fill_rows_kernel<T>, ceil_div(c.numel(), 256), 256, 0, as<T>(bias),
            c.size(1), as<T>(c), c.numel());
   });
+}
+
+void few_results(const Operand& a, const Operand& b, const Tensor& c, const GemmOptions& o) {
+  const int64_t m = c.size(0), n = c.size(1), k = a.columns();
+  const bool ta = a.trans == Trans::yes, tb = b.trans == Trans::yes;
+  const int64_t wide_a = a.tensor.size(1), wide_b = b.tensor.size(1);
+  launch({"gemm of few results", {bytes_of(a.tensor, b.tensor), 2 * m * n * k}}, few_results_kernel,
+         ceil_div(m * n, 256 / kWarp), 256, 0, m, n, k, as<__nv_bfloat16>(a.tensor), ta ? 1 : wide_a, ta ? wide_a : 1,
+         as<__nv_bfloat16>(b.tensor), tb ? 1 : wide_b, tb ? wide_b : 1, as<float>(c),
+         o.bias.defined() ? as<float>(o.bias) : nullptr, static_cast<float>(o.alpha), static_cast<float>(o.beta));
 }
 
 /// Errors: a dtype or a card without such products.
@@ -378,12 +413,14 @@ void gemm(const Operand& a, const Operand& b, const Tensor& c, const GemmOptions
   const bool ta = a.trans == Trans::yes, tb = b.trans == Trans::yes;
   check_card(a.tensor.dtype());
   if (k == 0) return gemm_of_nothing(c, o);
-  if (rounds_before_bias(c, o)) {  // C = bias + product, rounded once
+  if (rounds_before_bias(a.tensor, b.tensor, c, o)) {  // C = bias + product, rounded once
     fill_rows(o.bias, c);
     return cuda::gemm(a, b, c, {.alpha = o.alpha, .beta = 1, .fast_accumulation = o.fast_accumulation});
   }
   const bool plain = o.alpha == 1.0 && o.beta == 0.0 && !o.bias.defined() && a.tensor.dtype() == c.dtype();
   if (m == 1 && tb && plain) return matvec(b.tensor, a.tensor, c);
+  if (m * n <= kFewResults && a.tensor.dtype() == DType::bf16 && c.dtype() == DType::f32)
+    return few_results(a, b, c, o);
   Lt& lt = lt_of_this_device();
   const Key key{.ta = ta,
                 .tb = tb,

@@ -60,7 +60,7 @@ struct Recipe {
   double clip = 1.0;
   uint64_t seed = 1;
   std::string dtype = "auto";     // f32, bf16; auto: bf16 on a GPU
-  std::string matmul = "native";  // or fp8: the blocks' linear layers in 8-bit products
+  std::string matmul = "native";  // or fp8, fp8-all: the blocks' linear layers in 8-bit products
   bool fp8_recompute = false;     // fp8: backward makes inputs again instead of keeping 8-bit copies
   int64_t mlp_tile = 0;           // tokens of the feed-forward layers at a time; 0: all
   std::string memory;             // "24G": what the device's memory may come to; "": no limit

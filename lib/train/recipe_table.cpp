@@ -253,15 +253,15 @@ void add_computing(std::vector<RecipeField>& f) {
                {"auto", "f32", "bf16"}});  // what it comes to decides
   f.push_back(
       {"matmul",
-       "the blocks' linear layers: native, or fp8: 8-bit products where their sizes pay (bf16; a GPU of compute "
-       "capability 8.9 or later)",
+       "the blocks' linear layers: native; fp8: 8-bit products where their sizes pay; fp8-all: wherever sizes are "
+       "multiples of 16 (bf16; a GPU of compute capability 8.9 or later)",
        computing,
        decides,
        at(&Recipe::matmul),
        0,
        0,
        false,
-       {"native", "fp8"}});
+       {"native", "fp8", "fp8-all"}});
   f.push_back(
       {"fp8-recompute",
        "with --matmul fp8: backward computes inputs of linear layers again instead of keeping 8-bit copies. The "

@@ -97,18 +97,21 @@ std::string adapter_line(const CausalLm& model) {
              " parameters are trained, ", trained - adapters, " of them not low-rank");
 }
 
-/// Which of the blocks' linear layers multiply in 8 bits where a run asks for it.
-std::string fp8_layers(const CausalLm& model, int64_t tokens) {
-  int64_t all = 0, paying = 0;
+/// Which of the blocks' linear layers multiply in 8 bits where a run asks for it by `matmul`.
+std::string fp8_layers(const std::string& matmul, const CausalLm& model, int64_t tokens) {
+  const auto takes = matmul == "fp8" ? fp8_pays : fp8_fits;
+  int64_t all = 0, taking = 0;
   for (const Block& block : model.blocks()) {
     for (const Linear* layer :
          {&block.attention().qkv(), &block.attention().output(), &block.mlp().up(), &block.mlp().down()}) {
       ++all;
-      paying += fp8_pays(tokens, layer->rows(), layer->inputs());
+      taking += takes(tokens, layer->rows(), layer->inputs());
     }
   }
-  return cat("--matmul fp8: ", paying, " of the blocks' ", all, " linear layers multiply in 8 bits at ", tokens,
-             " tokens a forward", paying < all ? "; the others would gain less than they cost" : "");
+  const char* why =
+      matmul == "fp8" ? "; the others would gain less than they cost" : "; sizes of the others are not multiples of 16";
+  return cat("--matmul ", matmul, ": ", taking, " of the blocks' ", all, " linear layers multiply in 8 bits at ",
+             tokens, " tokens a forward", taking < all ? why : "");
 }
 
 /// Settings that were chosen and change nothing, one line each.
@@ -149,7 +152,7 @@ DType saved_dtype(const Recipe& recipe) {
 BatchShare share_of(const Recipe& recipe, const Communicator* comm) {
   const int64_t ranks = comm ? comm->size() : 1;
   check(recipe.batch % ranks == 0, kOp, "--batch ", recipe.batch, " does not divide by ", ranks, " ranks");
-  check(!recipe.fp8_recompute || recipe.matmul == "fp8", kOp, "--fp8-recompute has no effect without --matmul fp8");
+  check(!recipe.fp8_recompute || recipe.matmul != "native", kOp, "--fp8-recompute has no effect without --matmul fp8");
   check(!recipe.small_state || ranks == 1, kOp, "--small-state is for one process, got ", ranks, " ranks");
   const int64_t count = recipe.batch / ranks;
   return {comm ? comm->rank() * count : 0, count};
@@ -252,7 +255,7 @@ RunSetup set_up_run(const Recipe& recipe, const TrainPlace& place, const TrainCa
         place.maker);
   s.model = make_model(recipe, s.plan, s.dtype, place.device);
   if (s.plan.model.adapter) notice(callbacks, adapter_line(*s.model));
-  if (recipe.matmul == "fp8") notice(callbacks, fp8_layers(*s.model, share.count * s.plan.window));
+  if (recipe.matmul != "native") notice(callbacks, fp8_layers(recipe.matmul, *s.model, share.count * s.plan.window));
   s.identity = identify(recipe, s, validation ? &*validation : nullptr);
   if (!root) s.validation.reset();
   return s;

@@ -38,6 +38,14 @@ TEST_CASE("a run in 8-bit products says how many layers take them, also when non
                                  "forward; the others would gain less than they cost"});
 }
 
+TEST_CASE("fp8-all takes every layer whose sizes are multiples of 16, though it gains nothing there") {
+  Recipe recipe = small();
+  recipe.matmul = "fp8-all";
+  CHECK(notices(recipe) ==
+        std::vector<std::string>{
+            "--matmul fp8-all: 8 of the blocks' 8 linear layers multiply in 8 bits at 128 tokens a forward"});
+}
+
 TEST_CASE("a run in 8-bit products is refused for f32") {
   Recipe recipe = small();
   recipe.dtype = "f32";

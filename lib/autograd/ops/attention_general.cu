@@ -139,7 +139,15 @@ __device__ float sum16(float x) {
   return x;
 }
 
-__device__ float capped(const Shape& s, float score) { return s.cap > 0 ? s.cap * tanhf(score / s.cap) : score; }
+/// A score from the product of its rows, and the soft cap's slope there: 1 - tanh^2, or 1 without a cap.
+struct Score {
+  float value, slope;
+};
+__device__ Score score_of(const Shape& s, float product) {
+  if (s.cap <= 0) return {product * s.scale, 1.f};
+  const float t = tanhf(product * (s.scale / s.cap));
+  return {s.cap * t, (1.f - t) * (1.f + t)};
+}
 
 /// O and lse of BM queries of one head, by the online softmax over tiles of BN keys: with m the largest score so far
 /// and l the sum of exp(S - m), a tile that raises m to m' first shrinks l and O by exp(m - m').
@@ -175,7 +183,7 @@ __global__ void __launch_bounds__(kThreads)
       float top = m[i];
 #pragma unroll
       for (int j = 0; j < RN; ++j) {
-        x[i][j] = s.hidden(query, k0 + tx + 16 * j) ? -INFINITY : capped(s, x[i][j] * s.scale);
+        x[i][j] = s.hidden(query, k0 + tx + 16 * j) ? -INFINITY : score_of(s, x[i][j]).value;
         top = fmaxf(top, x[i][j]);
       }
       top = max16(top);
@@ -222,11 +230,11 @@ __device__ void backward_tile(const Shape& s, const float* q_tile, const float* 
 #pragma unroll
     for (int j = 0; j < RN; ++j) {
       // At huge scores the rounding of lse can leave S - lse above 0; P never exceeds 1.
-      const float score = capped(s, x[i][j] * s.scale), t = s.cap > 0 ? score / s.cap : 0.f;
-      const float p = s.hidden(query, k0 + tx + 16 * j) ? 0.f : expf(fminf(score - row_lse, 0.f));
+      const Score score = score_of(s, x[i][j]);
+      const float p = s.hidden(query, k0 + tx + 16 * j) ? 0.f : expf(fminf(score.value - row_lse, 0.f));
       const int at = (ty + 16 * i) * (BN + 1) + tx + 16 * j;
       p_tile[at] = p;
-      ds_tile[at] = p * (dp[i][j] - row_delta) * (1.f - t * t);  // the cap's slope: 1 without one
+      ds_tile[at] = p * (dp[i][j] - row_delta) * score.slope;
     }
   }
 }
