@@ -33,14 +33,17 @@ class Node {
   const Tensor& grad_out(size_t i = 0) const { return outputs[i]->grad; }
   /// absolute_max() of it, if it is known; else undefined.
   const Tensor& grad_out_largest(size_t i = 0) const { return outputs[i]->largest; }
+  /// Its sums over slabs of rows, if they are known; else undefined.
+  const Tensor& grad_out_slab_sums(size_t i = 0) const { return outputs[i]->slab_sums; }
   /// Adds g to input i's gradient. The first one is kept as it is, so g must not be written to afterwards. `largest`:
-  /// absolute_max(g), if it is known.
-  void add_grad(size_t i, Tensor g, Tensor largest = {}) const {
+  /// absolute_max(g), if it is known; `slab_sums`: GradSlot's, if they are.
+  void add_grad(size_t i, Tensor g, Tensor largest = {}, Tensor slab_sums = {}) const {
     if (!wants(i)) return;
     GradSlot& slot = *inputs[i];
     if (!slot.grad.defined()) {
       slot.grad = std::move(g);
       slot.largest = std::move(largest);
+      slot.slab_sums = std::move(slab_sums);
       return;
     }
     own(slot);
@@ -66,9 +69,9 @@ class Node {
   bool fast_atomics_ = false;
 
   /// Before a slot is written to: add() hands one tensor to two slots, so it gets
-  /// its own copy, and its maximum changes.
+  /// its own copy, and what was found about it is no longer true.
   static void own(GradSlot& slot) {
-    slot.largest = Tensor();
+    slot.forget();
     if (!slot.fixed_buffer && !slot.grad.unique()) slot.grad = slot.grad.clone();
   }
 };

@@ -72,7 +72,7 @@ void Tape::backward(const std::vector<Var>& roots, const std::vector<Tensor>& se
     GradSlot& slot = *roots[i].slot();
     if (slot.grad.defined()) {
       accumulate(slot.grad, seeds[i]);
-      slot.largest = Tensor();
+      slot.forget();
     } else {
       slot.grad = seeds[i];
     }
@@ -94,7 +94,10 @@ void Tape::backward(const std::vector<Var>& roots, const std::vector<Tensor>& se
       node->backward();
       profile_lap(node->name());
     }
-    for (const GradSlotPtr& out : node->outputs) out->grad = out->largest = Tensor();
+    for (const GradSlotPtr& out : node->outputs) {
+      out->grad = Tensor();
+      out->forget();
+    }
   }
 }
 

@@ -14,10 +14,15 @@ namespace rw {
 
 /// Where the gradient of one Var is collected.
 struct GradSlot {
-  Tensor grad;     // undefined until something was added, unless a buffer was given
-  Tensor largest;  // absolute_max(grad) (tensor/quantize.h), where whoever made grad found it; else undefined
-  bool wants_largest = false;  // whoever makes grad should find it: an 8-bit product reads grad next
-  bool fixed_buffer = false;   // grad is a given buffer (an arena's): always add into it
+  Tensor grad;       // undefined until something was added, unless a buffer was given
+  Tensor largest;    // absolute_max(grad) (tensor/quantize.h), where whoever made grad found it; else undefined
+  Tensor slab_sums;  // [P,C] f32, grad [R,C] summed over slabs of its rows, where whoever made grad found them
+  bool wants_largest = false;    // whoever makes grad should find it: an 8-bit product reads grad next
+  bool wants_slab_sums = false;  // whoever makes grad should find them: a bias's gradient is their sum
+  bool fixed_buffer = false;     // grad is a given buffer (an arena's): always add into it
+
+  /// Forgets what was found on the way: grad is about to change.
+  void forget() { largest = slab_sums = Tensor(); }
 };
 using GradSlotPtr = std::shared_ptr<GradSlot>;
 
@@ -49,7 +54,9 @@ class Var {
     return slot_->grad;
   }
   void clear_grad() const {
-    if (slot_) slot_->grad = slot_->largest = Tensor();
+    if (!slot_) return;
+    slot_->grad = Tensor();
+    slot_->forget();
   }
   /// A bf16 copy of the value, for products of one row that are bound by
   /// reading it (see CausalLm::use_compact_weights).

@@ -73,8 +73,9 @@ struct ActivateNode : Node {  // saved: x
   void backward() override {
     const Tensor &x = saved[0], &dy = grad_out();
     const Tensor dx = Tensor::empty_like(x);
+    Tensor slab_sums;
     if (x.is_cuda()) {
-      cuda::activate_backward(activation, x, dy, dx);
+      slab_sums = cuda::activate_backward(activation, x, dy, dx, wants(0) && inputs[0]->wants_slab_sums);
     } else {
       with_math(activation, [&](auto math) {
         dispatch_float(x.dtype(), name(), [&](auto zero) {
@@ -83,7 +84,7 @@ struct ActivateNode : Node {  // saved: x
         });
       });
     }
-    add_grad(0, dx);
+    add_grad(0, dx, {}, slab_sums);
   }
 };
 

@@ -2,6 +2,7 @@
 //
 //   gelu(x) = x Phi(x),             slope Phi(x) + x phi(x),           Phi(x) = (1 + erf(x / sqrt 2)) / 2
 //   gelu_tanh(x) = x sigmoid(2u),   slope s + x s (1 - s) d(2u)/dx,    2u = x (a + b x^2), s = sigmoid(2u)
+#include "autograd/ops/column_sums.cuh"
 #include "autograd/ops/cuda_ops.h"
 #include "autograd/ops/detail/gated.cuh"
 #include "autograd/ops/detail/map.cuh"
@@ -50,6 +51,21 @@ template <class M>
 struct Slope {
   __device__ float operator()(int64_t, float x, float dy) const { return dy * M::slope(x); }
 };
+/// Makes N elements of dx and gives them as they were stored.
+template <class M, int N, class T>
+struct SlopeRows {
+  const T *x, *dy;
+  T* dx;
+  __device__ Vec<float, N> operator()(int64_t at) const {
+    const Vec<float, N> value = load_float<N>(x + at), grad = load_float<N>(dy + at);
+    Vec<float, N> exact;
+#pragma unroll
+    for (int i = 0; i < N; ++i) exact.at[i] = grad.at[i] * M::slope(value.at[i]);
+    const Vec<T, N> stored = narrow<T, N>(exact);
+    store<N>(dx + at, stored);
+    return widen<N>(stored);
+  }
+};
 template <class M>
 struct Gate {
   __device__ __forceinline__ static float value(float gate, float up) { return M::value(gate) * up; }
@@ -79,11 +95,21 @@ void activate(Activation activation, const Tensor& x, const Tensor& y) {
   });
 }
 
-void activate_backward(Activation activation, const Tensor& x, const Tensor& dy, const Tensor& dx) {
+Tensor activate_backward(Activation activation, const Tensor& x, const Tensor& dy, const Tensor& dx, bool sums) {
+  Tensor slab_sums;
   with_math("activate", activation, x.dtype(), [&](auto math, auto zero) {
     using T = decltype(zero);
-    map("gelu_backward", dx.numel(), Slope<decltype(math)>{}, as<T>(dx), as<const T>(x), as<const T>(dy));
+    using M = decltype(math);
+    const T *px = as<const T>(x), *pdy = as<const T>(dy);
+    T* pdx = as<T>(dx);
+    if (!sums || dx.numel() == 0) return map("gelu_backward", dx.numel(), Slope<M>{}, pdx, px, pdy);
+    const int64_t columns = dx.size(-1);
+    dispatch_width(columns % 8 == 0 && aligned16(px, pdy, pdx), [&](auto width) {
+      slab_sums = column_partials<width()>({"gelu_backward, sums", 3 * dx.bytes()}, dx.numel() / columns, columns,
+                                           SlopeRows<M, width(), T>{px, pdy, pdx}, dx.device());
+    });
   });
+  return slab_sums;
 }
 
 void gated_packed_forward(Activation activation, const Tensor& gate_up, const Tensor& y, const Tensor& largest) {

@@ -34,6 +34,8 @@ void soft_cap(const Tensor& x, double cap, const Tensor& y);
 void soft_cap_backward(const Tensor& y, double cap, const Tensor& dy, const Tensor& dx);
 /// out [C] (f32 or x's dtype) (+)= column sums of x [N,C], in two deterministic stages
 void column_sums(const Tensor& x, const Tensor& out, bool add);
+/// Its second half: out [C] (f32 or bf16) = or += the sum over p of partial [P,C] (f32), in a fixed order.
+void add_partial_rows(const Tensor& partial, const Tensor& out, bool add);
 
 // --- reduce
 void sum_all(const Tensor& x, double factor, const Tensor& y);             // y [1]
@@ -87,7 +89,8 @@ void swiglu_packed_backward(const Tensor& gate_up, const Tensor& dy, const Tenso
 
 // --- activation (gelu and gelu_tanh; silu has kernels of its own). gate_up [N,2F], y [N,F]
 void activate(Activation activation, const Tensor& x, const Tensor& y);
-void activate_backward(Activation activation, const Tensor& x, const Tensor& dy, const Tensor& dx);
+/// Gives dx [R,C] summed over slabs of its rows (GradSlot::slab_sums) if `sums`, else nothing.
+Tensor activate_backward(Activation activation, const Tensor& x, const Tensor& dy, const Tensor& dx, bool sums);
 void gated_packed_forward(Activation activation, const Tensor& gate_up, const Tensor& y, const Tensor& largest = {});
 void gated_packed_backward(Activation activation, const Tensor& gate_up, const Tensor& dy, const Tensor& dgate_up,
                            const Tensor& largest = {});

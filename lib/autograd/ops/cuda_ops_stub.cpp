@@ -14,6 +14,7 @@ void scale(const Tensor&, double, const Tensor&) { absent(); }
 void add_scaled(const Tensor&, const Tensor&, double, const Tensor&) { absent(); }
 void add_bias(const Tensor&, const Tensor&, const Tensor&) { absent(); }
 void column_sums(const Tensor&, const Tensor&, bool) { absent(); }
+void add_partial_rows(const Tensor&, const Tensor&, bool) { absent(); }
 void sum_all(const Tensor&, double, const Tensor&) { absent(); }
 void sum_last(const Tensor&, const Tensor&) { absent(); }
 void broadcast_scalar(const Tensor&, double, const Tensor&) { absent(); }
@@ -44,7 +45,7 @@ void qk_norm_backward(const QkNormOptions&, const SavedQkNorm&, const Tensor&, c
   absent();
 }
 void activate(Activation, const Tensor&, const Tensor&) { absent(); }
-void activate_backward(Activation, const Tensor&, const Tensor&, const Tensor&) { absent(); }
+Tensor activate_backward(Activation, const Tensor&, const Tensor&, const Tensor&, bool) { absent(); }
 void gated_packed_forward(Activation, const Tensor&, const Tensor&, const Tensor&) { absent(); }
 void gated_packed_backward(Activation, const Tensor&, const Tensor&, const Tensor&, const Tensor&) { absent(); }
 void swiglu_forward(const Tensor&, const Tensor&, const Tensor&) { absent(); }

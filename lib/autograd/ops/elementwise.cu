@@ -87,44 +87,14 @@ __global__ void __launch_bounds__(kBiasThreads)
 //
 //   out[c] (+)= sum over rows of x[row,c]
 //
-// Stage 1 gives one partial row per slab of rows, stage 2 adds the slabs up in order: no atomics, so results repeat.
-// Bytes: x once; the partial sums are at most 1/64 of it for many rows.
+// In two stages (column_sums.cuh). Bytes: x once; the partial sums are at most 1/64 of it for many rows.
 
-constexpr int kLanes = 32;  // threads along the columns
-
-/// A block covers 32 N columns, ROWS rows at a time.
-template <int N, int ROWS, class X>
-__global__ void __launch_bounds__(kLanes* ROWS)
-    column_partials_kernel(int64_t rows, int64_t columns, int64_t slab, const X* __restrict__ x,
-                           float* __restrict__ partial) {
-  __shared__ float sums[ROWS][kLanes * N];
-  const int lane = threadIdx.x % kLanes, first = threadIdx.x / kLanes;
-  const int64_t column_blocks = (columns + kLanes * N - 1) / (kLanes * N);
-  const int64_t c = (blockIdx.x % column_blocks * kLanes + lane) * N;
-  const int64_t part = blockIdx.x / column_blocks, end = min(rows, (part + 1) * slab);
-  Vec<float, N> sum{}, lost{};  // lost: what rounding took off the sum (Kahan), so that long columns keep their digits
-  if (c < columns) {            // N divides the columns
-#pragma unroll 4
-    for (int64_t r = part * slab + first; r < end; r += ROWS) {
-      const Vec<float, N> v = load_float<N>(x + r * columns + c);
-#pragma unroll
-      for (int i = 0; i < N; ++i) {
-        const float term = __fsub_rn(v.at[i], lost.at[i]), total = __fadd_rn(sum.at[i], term);
-        lost.at[i] = __fsub_rn(__fsub_rn(total, sum.at[i]), term);
-        sum.at[i] = total;
-      }
-    }
-  }
-#pragma unroll
-  for (int i = 0; i < N; ++i) sums[first][lane * N + i] = sum.at[i];
-  __syncthreads();
-  const int64_t begin = blockIdx.x % column_blocks * kLanes * N;
-  for (int i = threadIdx.x; i < kLanes * N && begin + i < columns; i += kLanes * ROWS) {
-    float total = 0;
-    for (int r = 0; r < ROWS; ++r) total += sums[r][i];
-    partial[part * columns + begin + i] = total;
-  }
-}
+/// N elements of x from `at` on.
+template <int N, class X>
+struct Elements {
+  const X* x;
+  __device__ Vec<float, N> operator()(int64_t at) const { return load_float<N>(x + at); }
+};
 
 constexpr int kTotalRows = 32;  // many rows at a time: the partial rows are few, and latency is all that counts
 
@@ -256,18 +226,12 @@ void soft_cap_backward(const Tensor& y, double cap, const Tensor& dy, const Tens
 void column_sums(const Tensor& x, const Tensor& out, bool add) {
   const int64_t columns = out.numel(), rows = columns ? x.numel() / columns : 0;
   if (columns == 0) return;
-  constexpr int kRows = 8;
   dispatch(x.dtype(), "column_sums", [&](auto zero) {
     using X = decltype(zero);
     dispatch_width(columns % 8 == 0 && aligned16(x.raw()), [&](auto width) {
-      const int64_t column_blocks = ceil_div(columns, kLanes * width());
-      // Slabs of at least 64 rows, and about 1024 blocks; from the shape alone, so
-      // that the order of additions is the shape's.
-      const int64_t slab = std::max<int64_t>(64, ceil_div(rows, ceil_div(1024, column_blocks)));
-      const Tensor partial = Tensor::empty({ceil_div(rows, slab), columns}, DType::f32, x.device());
-      launch({"column_partials", x.bytes()}, column_partials_kernel<width(), kRows, X>, partial.size(0) * column_blocks,
-             kLanes * kRows, 0, rows, columns, slab, as<const X>(x), as<float>(partial));
-      add_partial_rows(partial, out, add);
+      const Elements<width(), X> source{as<const X>(x)};
+      add_partial_rows(column_partials<width()>({"column_partials", x.bytes()}, rows, columns, source, x.device()), out,
+                       add);
     });
   });
 }

@@ -44,7 +44,7 @@ struct LinearNode : Node {  // saved: x [R,K] if the weight is trained, weight [
     }
     if (inputs.size() > 2 && wants(2)) {
       const Target db = grad_target(2, {w.size(0)}, grad_dtype(w.dtype()), w.device());
-      detail::sum_columns(dy, db.tensor, db.beta != 0);
+      detail::sum_columns(dy, db.tensor, db.beta != 0, grad_out_slab_sums());
     }
   }
 };
@@ -105,6 +105,7 @@ Var linear(const Var& x, const Var& weight, const Var& bias, const LinearOptions
     std::vector<Var> inputs = {x, weight};
     if (bias.defined()) inputs.push_back(bias);
     Tape::current().record(std::move(node), inputs, {&out});
+    out.slot()->wants_slab_sums = bias.requires_grad();
   }
   return out;
 }
