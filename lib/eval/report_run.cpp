@@ -171,8 +171,16 @@ void read_architecture(const Json& json, const fs::path& folder, const std::stri
   }
 }
 
+/// The model's config: config.json, or what an adapter's folder keeps of it; empty if there is neither.
+fs::path config_in(const fs::path& folder) {
+  for (const char* name : {"config.json", "model_config.json"}) {
+    if (is_there(folder / name)) return folder / name;
+  }
+  return {};
+}
+
 void read_config(const fs::path& folder, ReportRun& run) {
-  const std::string path = (folder / "config.json").string(), text = read_file(path, limits::config);
+  const std::string path = config_in(folder).string(), text = read_file(path, limits::config);
   read_architecture(parse_object(text, path), folder, path, run.facts);
   const RopeConfig rope = rope_configs_from_json(text).full;
   check(rope.original_window() >= 1 && rope.original_window() <= kMost, kOp, path,
@@ -203,7 +211,7 @@ void read_frequencies(const std::string& path, ReportRun& run) {
 
 /// CLEX without a frequencies.json: its two matrices are in the weights.
 void solve_clex(const fs::path& folder, ReportRun& run) {
-  const RopeConfig rope = rope_configs_from_json(read_file((folder / "config.json").string(), limits::config)).full;
+  const RopeConfig rope = rope_configs_from_json(read_file(config_in(folder).string(), limits::config)).full;
   if (rope.rope_type() != "clex" || !is_there(folder / "model.safetensors")) return;
   if (const ClexRope* clex = rope.kind.get<ClexRope>(); clex && clex->max_factor > kMostFactor) return;
   const SafetensorsFile file((folder / "model.safetensors").string());
@@ -302,12 +310,11 @@ bool is_locked(const fs::path& folder) {
 
 /// Where the model is: the folder, or the newest checkpoint in it.
 fs::path model_in(const fs::path& folder) {
-  if (is_there(folder / "config.json")) return folder;
+  if (!config_in(folder).empty()) return folder;
   std::error_code error;
   fs::path newest;
   for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
-    const bool whole =
-        it->path().filename().string().starts_with("checkpoint-") && is_there(it->path() / "config.json");
+    const bool whole = it->path().filename().string().starts_with("checkpoint-") && !config_in(it->path()).empty();
     if (whole && it->path() > newest) newest = it->path();
   }
   return newest;
@@ -334,7 +341,7 @@ void read_mark(const fs::path& folder, ReportRun& run) {
   if (is_locked(folder)) f.state = RunState::training;
   if (!is_there(path)) {
     if (f.state == RunState::training || f.steps_done == 0) return;
-    const bool model = is_there(folder / "config.json") || is_there(folder / "cost.json");
+    const bool model = !config_in(folder).empty() || is_there(folder / "cost.json");
     f.state = model ? RunState::finished : RunState::stopped;
     return;
   }

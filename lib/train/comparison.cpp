@@ -12,6 +12,7 @@
 #include "data/demo_corpus.h"
 #include "data/text.h"
 #include "eval/provenance.h"
+#include "nn/io/adapter.h"
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
 #include "tensor/file.h"
@@ -286,14 +287,17 @@ void Comparison::evaluate(const std::string& name, const std::string& model, con
         eval_result_from_json(read_file(path, limits::evaluation), path).protocol.text("settings") == settings)
       continue;
     if (!loaded) {
-      loaded = load_hf(model_folder(model), {.compute = o_.device.is_cuda() ? DType::bf16 : DType::f32,
-                                             .device = o_.device,
-                                             .adjust = [&](ModelConfig& c) {
-                                               if (!rope.empty())
-                                                 c = extend_untrained(c, {.rope_json = rope}, 0).config;
-                                             }});
-      tok = load_tokenizer(model_folder(model));
-      weights = weights_checksum(model_folder(model)).value_or("");
+      const LoadOptions options{.compute = o_.device.is_cuda() ? DType::bf16 : DType::f32,
+                                .device = o_.device,
+                                .adjust = [&](ModelConfig& c) {
+                                  if (!rope.empty()) c = extend_untrained(c, {.rope_json = rope}, 0).config;
+                                }};
+      const bool adapter = path_exists(model + "/adapter_config.json");
+      const std::string whole = model_folder(adapter ? base_folder() : model);
+      loaded = adapter ? load_merged(whole, model, options) : load_hf(whole, options);
+      tok = load_tokenizer(whole);
+      weights = weights_checksum(whole).value_or("");
+      if (adapter) weights += " adapter " + file_checksum(model + "/adapter_model.safetensors");
       tok->fit_model(loaded->config().vocab_size);
       write_frequencies(name, *loaded);
     }

@@ -251,8 +251,8 @@ RunSetup set_up_run(const Recipe& recipe, const TrainPlace& place, const TrainCa
     notice(callbacks, s.validation->notice());
   }
   s.memory = memory_of(recipe, s, place, callbacks);
-  check(!s.plan.model.adapter || place.maker == "train", kOp, "--lora-rank is for ropewalk train, and not for ",
-        place.maker);
+  check(!s.plan.model.adapter || place.maker == "train" || place.maker == "compare", kOp,
+        "--lora-rank is for ropewalk train and compare, and not for ", place.maker);
   s.model = make_model(recipe, s.plan, s.dtype, place.device);
   if (s.plan.model.adapter) notice(callbacks, adapter_line(*s.model));
   if (recipe.matmul != "native") notice(callbacks, fp8_layers(recipe.matmul, *s.model, share.count * s.plan.window));
