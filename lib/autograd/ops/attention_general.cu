@@ -77,6 +77,24 @@ __device__ void add_rows(float4 (&acc)[R][N], const float* w, int w_row, int w_c
   }
 }
 
+/// The same with the tile's own sum made first: sums over thousands of tokens in two levels keep their last digits.
+template <int R, int N>
+__device__ void add_tile(float4 (&acc)[R][N], const float* w, int w_row, int w_col, const float* tile, int ld,
+                         int count, int ty, int tx) {
+  float4 part[R][N] = {};
+  add_rows(part, w, w_row, w_col, tile, ld, count, ty, tx);
+#pragma unroll
+  for (int i = 0; i < R; ++i) {
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+      acc[i][n].x += part[i][n].x;
+      acc[i][n].y += part[i][n].y;
+      acc[i][n].z += part[i][n].z;
+      acc[i][n].w += part[i][n].w;
+    }
+  }
+}
+
 template <int R, int N>
 __device__ void scale_row(float4 (&acc)[R][N], int i, float factor) {
 #pragma unroll
@@ -270,8 +288,8 @@ __global__ void __launch_bounds__(kThreads)
       backward_tile<BM, BN>(s, q_tile, k_tile, v_tile, do_tile, lse + bh * s.tq, delta + bh * delta_pitch, q0, k0,
                             p_tile, ds_tile, ty, tx);
       __syncthreads();
-      add_rows(dv_acc, p_tile, 1, BN + 1, do_tile, ld, BM, ty, tx);
-      add_rows(dk_acc, ds_tile, 1, BN + 1, q_tile, ld, BM, ty, tx);
+      add_tile(dv_acc, p_tile, 1, BN + 1, do_tile, ld, BM, ty, tx);
+      add_tile(dk_acc, ds_tile, 1, BN + 1, q_tile, ld, BM, ty, tx);
       if constexpr (with_dq) {
         float4 dq_part[BM / 16][N] = {};
         add_rows(dq_part, ds_tile, BN + 1, 1, k_tile, ld, BN, ty, tx);
@@ -313,7 +331,7 @@ __global__ void __launch_bounds__(kThreads)
     backward_tile<BM, BN>(s, q_tile, k_tile, v_tile, do_tile, lse + bh * s.tq, delta + bh * delta_pitch, q0, k0, p_tile,
                           ds_tile, ty, tx);
     __syncthreads();
-    add_rows(acc, ds_tile, BN + 1, 1, k_tile, ld, BN, ty, tx);
+    add_tile(acc, ds_tile, BN + 1, 1, k_tile, ld, BN, ty, tx);
   }
   for (int i = 0; i < RM; ++i) scale_row(acc, i, s.scale);
   write_rows(dq.head(b, h, s.head_dim), dq.row, q0, s.tq, s.head_dim, acc, ty, tx);
