@@ -150,6 +150,26 @@ TEST_CASE("a bias below an activation gets the same bits, whether the activation
   }
 }
 
+TEST_CASE("biases side by side get the same bits, whether the rows of their one gradient are summed once or twice") {
+  if (!test::has_gpu()) return;
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const auto gradients = [&](bool apart) {
+      Tape tape;
+      const TapeScope scope(tape);
+      const auto leaf = [&](const Shape& shape, uint64_t seed) {
+        return Var::leaf(randn(shape, seed, DType::bf16).to(dtype).to(test::kGpu));
+      };
+      const Var x = leaf({700, 32}, 1), b1 = leaf({264}, 2), b2 = leaf({264}, 3);
+      const Var first = linear(x, leaf({264, 32}, 4), b1), second = linear(x, leaf({264, 32}, 5), b2);
+      const Var y = apart ? add(reshape(first, {1, 700, 264}), reshape(second, {1, 700, 264})) : add(first, second);
+      tape.backward(y, randn(y.shape(), 6, DType::bf16).to(dtype).to(test::kGpu));
+      return std::array{b1.grad(), b2.grad()};
+    };
+    const auto once = gradients(false), twice = gradients(true);
+    for (const size_t i : {0, 1}) CHECK(test::same_bits(once[i], twice[i]));
+  }
+}
+
 TEST_CASE("soft_cap and linear with a bias on the GPU agree with the CPU") {
   if (!test::has_gpu()) return;
   for (const Shape& s : kShapes)

@@ -34,6 +34,8 @@ void soft_cap(const Tensor& x, double cap, const Tensor& y);
 void soft_cap_backward(const Tensor& y, double cap, const Tensor& dy, const Tensor& dx);
 /// out [C] (f32 or x's dtype) (+)= column sums of x [N,C], in two deterministic stages
 void column_sums(const Tensor& x, const Tensor& out, bool add);
+/// Its first half: x [R,C] summed over slabs of its rows, [P,C] f32 (GradSlot::slab_sums).
+Tensor slab_sums(const Tensor& x);
 /// Its second half: out [C] (f32 or bf16) = or += the sum over p of partial [P,C] (f32), in a fixed order.
 void add_partial_rows(const Tensor& partial, const Tensor& out, bool add);
 

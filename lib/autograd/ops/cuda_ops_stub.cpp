@@ -14,6 +14,7 @@ void scale(const Tensor&, double, const Tensor&) { absent(); }
 void add_scaled(const Tensor&, const Tensor&, double, const Tensor&) { absent(); }
 void add_bias(const Tensor&, const Tensor&, const Tensor&) { absent(); }
 void column_sums(const Tensor&, const Tensor&, bool) { absent(); }
+Tensor slab_sums(const Tensor&) { absent(); }
 void add_partial_rows(const Tensor&, const Tensor&, bool) { absent(); }
 void sum_all(const Tensor&, double, const Tensor&) { absent(); }
 void sum_last(const Tensor&, const Tensor&) { absent(); }

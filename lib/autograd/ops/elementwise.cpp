@@ -61,8 +61,16 @@ struct AddNode : Node {
   double sign = 1;
   const char* name() const override { return sign > 0 ? "add" : "sub"; }
   void backward() override {
-    add_grad(0, grad_out());
-    if (wants(1)) add_grad(1, sign > 0 ? grad_out() : scaled(grad_out(), -1));
+    const bool plus = sign > 0;
+    const Tensor sums = plus && both_want_slab_sums() ? cuda::slab_sums(grad_out()) : Tensor();
+    add_grad(0, grad_out(), {}, sums);
+    if (wants(1)) add_grad(1, plus ? grad_out() : scaled(grad_out(), -1), {}, sums);
+  }
+
+ private:
+  /// Linear layers with biases side by side, as in parallel blocks, get one gradient: its rows are summed once for both.
+  bool both_want_slab_sums() const {
+    return grad_out().is_cuda() && wants(0) && wants(1) && inputs[0]->wants_slab_sums && inputs[1]->wants_slab_sums;
   }
 };
 

@@ -223,17 +223,21 @@ void soft_cap_backward(const Tensor& y, double cap, const Tensor& dy, const Tens
   });
 }
 
-void column_sums(const Tensor& x, const Tensor& out, bool add) {
-  const int64_t columns = out.numel(), rows = columns ? x.numel() / columns : 0;
-  if (columns == 0) return;
+Tensor slab_sums(const Tensor& x) {
+  const int64_t columns = x.size(-1), rows = columns ? x.numel() / columns : 0;
+  Tensor partial;
   dispatch(x.dtype(), "column_sums", [&](auto zero) {
     using X = decltype(zero);
     dispatch_width(columns % 8 == 0 && aligned16(x.raw()), [&](auto width) {
       const Elements<width(), X> source{as<const X>(x)};
-      add_partial_rows(column_partials<width()>({"column_partials", x.bytes()}, rows, columns, source, x.device()), out,
-                       add);
+      partial = column_partials<width()>({"column_partials", x.bytes()}, rows, columns, source, x.device());
     });
   });
+  return partial;
+}
+
+void column_sums(const Tensor& x, const Tensor& out, bool add) {
+  if (out.numel() > 0) add_partial_rows(slab_sums(x), out, add);
 }
 
 void add_partial_rows(const Tensor& partial, const Tensor& out, bool add) {
