@@ -10,6 +10,7 @@
 #include "nn/io/hf.h"
 #include "nn/io/llama2c.h"
 #include "tensor/folder.h"
+#include "tensor/printable.h"
 #include "train/run_folder.h"
 
 using namespace rw;
@@ -39,7 +40,8 @@ void save(const CausalLm& model, const Tokenizer& tokenizer, const Options& o, c
     tokenizer.save(folder);
     save_hf(folder, model, save);
   });
-  std::printf("model %s  parameters %s\n", o.out.c_str(), with_commas(model.arena().parameter_count()).c_str());
+  std::printf("model %s  parameters %s\n", printable(o.out).c_str(),
+              with_commas(model.arena().parameter_count()).c_str());
 }
 
 /// A model folder into a GGUF file.
@@ -57,7 +59,7 @@ void write_gguf(const Options& o) {
                         : o.type == "bf16" ? GgmlType::bf16
                                            : GgmlType::q8_0;
   save_gguf_model(o.out, *model, type, keys);
-  std::printf("file %s  type %s  parameters %s\n", o.out.c_str(), o.type.c_str(),
+  std::printf("file %s  type %s  parameters %s\n", printable(o.out).c_str(), o.type.c_str(),
               with_commas(model->arena().parameter_count()).c_str());
 }
 

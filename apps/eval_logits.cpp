@@ -4,6 +4,7 @@
 #include "autograd/tape.h"
 #include "common.h"
 #include "result_file.h"
+#include "tensor/printable.h"
 #include "tensor/safetensors.h"
 #include "verbs.h"
 
@@ -33,7 +34,7 @@ void run(const Options& o, const Globals& globals) {
   const Var hidden = model->forward(ids, model->angles(model->plain_positions(0, count), {}));       // [1,T,C]
   const Tensor logits = model->logits(hidden).value().to(kCpu).to(DType::f32).view({count, vocab});  // [T,V]
   save_safetensors(o.out, {{"ids", Tensor::from(o.tokens, {count})}, {"logits", logits}});
-  std::printf("logits %s  tokens %lld  vocabulary %lld\n", o.out.c_str(), static_cast<long long>(count),
+  std::printf("logits %s  tokens %lld  vocabulary %lld\n", printable(o.out).c_str(), static_cast<long long>(count),
               static_cast<long long>(vocab));
 }
 

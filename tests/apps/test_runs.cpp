@@ -466,3 +466,16 @@ TEST_CASE("generation_config.json goes with a model that is extended or converte
   for (const char* name : {"long", "copy"})
     CHECK(rw::read_file(f.dir.path(std::string(name) + "/generation_config.json")) == wishes);
 }
+
+TEST_CASE("a name with control characters cannot steer the terminal that results are printed to") {
+  const test::TempDir dir;
+  const std::string name = dir.path("red\x1b[31m\nend");
+  const Answer a = ropewalk("--quiet train" + kShape + "--steps 1 --out '" + name + "'");
+  CHECK(a.code == 0);
+  CHECK(a.out.find("red\\x1b[31m\\nend") != std::string::npos);
+  CHECK(a.out.find('\x1b') == std::string::npos);
+  const Answer logits =
+      ropewalk("eval logits --model '" + name + "' --tokens 1 --out '" + name + "/logits.safetensors'");
+  CHECK(logits.code == 0);
+  CHECK(logits.out.find('\x1b') == std::string::npos);
+}
