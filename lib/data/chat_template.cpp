@@ -35,15 +35,20 @@ std::string default_system_of(const std::string& jinja) {
   return "";
 }
 
-/// Whether the words of people lose the white space around them.
-bool trims_words(const std::string& jinja) {
-  std::string close;  // without spaces
+/// A template without its spaces, in one kind of quotes.
+std::string squeezed(const std::string& jinja) {
+  std::string out;
   for (const char c : jinja) {
-    if (c != ' ') close += c;
+    if (c != ' ') out += c == '"' ? '\'' : c;
   }
-  for (const char* way : {"content']|trim", "content\"]|trim", "content|trim", "content.strip()", "content'].strip()",
-                          "content\"].strip()"}) {
-    if (holds(close, way)) return true;
+  return out;
+}
+
+/// Whether words lose the white space around them before `then`.
+bool trims_words(const std::string& jinja, const std::string& then = "") {
+  const std::string text = squeezed(jinja);
+  for (const char* way : {"content']|trim", "content|trim", "content.strip()", "content'].strip()"}) {
+    if (holds(text, way + then)) return true;
   }
   return false;
 }
@@ -84,7 +89,8 @@ void check_chatml(const std::string& jinja) {
     if (role.empty()) continue;  // a variable
     if (role != "system" && role != "user" && role != "assistant" && role != "tool")
       refuse_variant("ChatML", "it has a role \"" + role.substr(0, 40) + "\"");
-    if (!newline_follows(jinja, end)) refuse_variant("ChatML", "no newline follows the role " + role);
+    const bool tool = holds(jinja, "<tool_response>") && squeezed(jinja.substr(end, 4)).starts_with("'}");
+    if (!tool && !newline_follows(jinja, end)) refuse_variant("ChatML", "no newline follows the role " + role);
     asks = asks || role == "assistant";
   }
   if (!asks) refuse_variant("ChatML", "it does not ask for an answer with <|im_start|>assistant");
@@ -106,7 +112,8 @@ void check_llama3(const std::string& jinja) {
 ChatTemplate mistral_of(const std::string& jinja) {
   if (holds(jinja, "[SYSTEM_PROMPT]")) refuse_variant("Mistral", "it has [SYSTEM_PROMPT]");
   ChatTemplate out{.form = ChatForm::mistral, .begins_with_bos = true};
-  out.trims = trims_words(jinja);
+  out.trims_questions = trims_words(jinja, "+'[/INST]'");
+  out.trims_answers = trims_words(jinja, "+eos_token");
   out.space_after_open = holds(jinja, "[INST] ");
   out.space_before_close = holds(jinja, "' [/INST]") || holds(jinja, "\" [/INST]");
   out.space_before_answer = holds(jinja, "' ' + message") || holds(jinja, "\" \" + message");
@@ -267,7 +274,8 @@ ChatTemplate recognise_chat_template(const std::string& jinja) {
     return {.form = ChatForm::chatml,
             .begins_with_bos = bos,
             .default_system = default_system_of(jinja),
-            .trims = trims,
+            .trims_questions = trims,
+            .trims_answers = trims,
             .strips_thoughts = holds(jinja, "split('</think>')") || holds(jinja, "split(\"</think>\")")};
   }
   if (holds(jinja, "<|start_header_id|>") && holds(jinja, "<|eot_id|>")) {
@@ -327,9 +335,9 @@ std::vector<int32_t> encode_chat(const Tokenizer& tokenizer, const ChatTemplate&
       m.text.erase(0, std::min(m.text.find_first_not_of('\n'), m.text.size()));
     }
   }
-  if (form.trims) {
-    system = trimmed(system);
-    for (ChatMessage& m : turns) m.text = trimmed(m.text);
+  if (form.trims_questions) system = trimmed(system);
+  for (ChatMessage& m : turns) {
+    if (m.role == ChatRole::assistant ? form.trims_answers : form.trims_questions) m.text = trimmed(m.text);
   }
   Script out(tokenizer, form);
   switch (form.form) {

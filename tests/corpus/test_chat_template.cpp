@@ -112,6 +112,16 @@ TEST_CASE("A chat template that looks like a form and writes something else is r
   CHECK(said(body + ask + "{{ m.content.split('</think>')[-1] }}",
              {ask_me, {ChatRole::assistant, "<think>\nhm\n</think>\n\nyes"}, ask_me}) ==
         open + " a " + close + answer + "yes" + close + open + " a " + close + answer);
+  // The tools of Qwen 2.5 stand in a message whose newline comes later.
+  CHECK(
+      recognise_chat_template(body + "{{- '<|im_start|>user' }}{%- endif %}{{- '\n<tool_response>\n' }}" + ask).form ==
+      ChatForm::chatml);
+  // Mistral's newer templates trim answers alone.
+  const std::string trimming =
+      "{{ bos_token }}{{ \"[INST] \" + m[\"content\"] + \"[/INST]\" }}"
+      "{{ \" \" + m[\"content\"]|trim + eos_token }}";
+  CHECK(said(trimming, {ask_me, {ChatRole::assistant, " b "}, ask_me}).find("[INST]  a [/INST]") != std::string::npos);
+  CHECK(said(trimming, {ask_me, {ChatRole::assistant, " b "}, ask_me}).find("b</s>") != std::string::npos);
   // Mistral's newer tokenizers have no space after [INST].
   CHECK(said("{{ bos_token }}{{ '[INST]' + m['content'] + '[/INST]' }}", {ask_me}) == "<s>[INST] a [/INST]");
   CHECK(said("{{ bos_token }}{{ '[INST] ' + m['content'] + '[/INST]' }}", {ask_me}) == "<s>[INST]  a [/INST]");
