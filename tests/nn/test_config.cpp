@@ -3,6 +3,7 @@
 
 #include "autograd/tape.h"
 #include "families.h"
+#include "rope/kinds/longrope.h"
 
 using namespace rw;
 namespace fs = std::filesystem;
