@@ -17,6 +17,7 @@
 #include "nn/parallel/data_parallel.h"
 #include "nn/train_step.h"
 #include "ranks.h"
+#include "result_file.h"
 #include "rope/clex.h"
 #include "tensor/file.h"
 #include "tensor/gemm.h"
@@ -160,6 +161,9 @@ void bench_clex(Table& table) {
 }  // namespace
 
 void bench_cpu(const BenchOptions& o, const Globals& globals) {
+  check_result_file("bench", o.json, "what this verb writes", [](const std::string& path) {
+    return read_file(path, limits::evaluation).find("\"threads\"") != std::string::npos;
+  });
   use(globals);
   std::vector<int> threads = o.threads;
   if (threads.empty()) threads = {thread_count()};

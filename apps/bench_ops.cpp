@@ -11,6 +11,7 @@
 #include "autograd/ops/cuda_ops.h"
 #include "autograd/tape.h"
 #include "common.h"
+#include "result_file.h"
 #include "tensor/cuda.h"
 #include "tensor/file.h"
 #include "tensor/random.h"
@@ -119,6 +120,9 @@ nlohmann::json OpsBench::report() const {
 namespace {
 
 void run(const OpsOptions& o, const Globals& globals) {
+  check_result_file("bench", o.json, "what this verb writes", [](const std::string& path) {
+    return read_file(path, limits::evaluation).find("\"copy_gbs\"") != std::string::npos;
+  });
   const Device device = use(globals);
   check(device.is_cuda(), "bench", "there is no GPU (", cuda_device_name(), ")");
   Tape::current().set_fast_atomics(o.fast_atomics);

@@ -11,6 +11,7 @@
 #include "model_shapes.h"
 #include "nn/adamw.h"
 #include "nn/train_step.h"
+#include "result_file.h"
 #include "rope/kinds.h"
 #include "rope/samplers.h"
 #include "tensor/allocator.h"
@@ -152,6 +153,9 @@ void run(const Options& o, const Globals& globals) {
               with_commas(shape.parameters(kVocab)).c_str(),
               device.is_cuda() ? cuda_device_name(device.index).c_str() : "the CPU",
               o.plain ? "f32 master weights and gradients" : "split f32 master weights, bf16 gradients", now() - begin);
+  check_result_file("bench", o.json, "what this verb writes", [](const std::string& path) {
+    return read_file(path, limits::evaluation).find("\"tokens_per_second\"") != std::string::npos;
+  });
   std::string lines;
   int failed = 0;
   for (const Row& row : rows) {

@@ -42,7 +42,7 @@ class Conversation {
         loaded_(load_model_and_tokenizer(o.model, globals, o.rope, o.adapter)),
         form_(choose_chat_template(o.chat_template, *loaded_.tokenizer)),
         session_(prepared(*loaded_.model), capacity()) {
-    generate_ = {.tokens = o.tokens, .sampling = sampling_of(o.sampling, o.model), .stop = {}};
+    generate_ = {.tokens = o.tokens, .sampling = sampling_of(o.sampling, o.model, globals), .stop = {}};
     generate_.stop = end_tokens(loaded_, o.model);
     for (const int32_t id : chat_ends(*loaded_.tokenizer, form_)) generate_.stop.push_back(id);
     clear();

@@ -7,6 +7,7 @@
 #include "common.h"
 #include "tensor/file.h"
 #include "tensor/folder.h"
+#include "tensor/printable.h"
 
 using namespace rw;
 
@@ -22,7 +23,7 @@ void run(const Options& o) {
   check(!path_exists(o.out), "cloze", "'", o.out, "' is there already and is not replaced: name another file");
   const std::vector<ChoiceItem> items = make_cloze(load_corpus(o.data), o.cloze);
   write_file_atomic(o.out, choices_to_jsonl(items));
-  std::printf("%s  %zu items of %lld choices, %lld words after %lld\n", o.out.c_str(), items.size(),
+  std::printf("%s  %zu items of %lld choices, %lld words after %lld\n", printable(o.out).c_str(), items.size(),
               static_cast<long long>(o.cloze.choices), static_cast<long long>(o.cloze.choice_words),
               static_cast<long long>(o.cloze.context_words));
 }

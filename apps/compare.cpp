@@ -4,6 +4,7 @@
 
 #include "common.h"
 #include "interrupt.h"
+#include "tensor/printable.h"
 #include "train.h"
 #include "train/comparison.h"
 #include "verbs.h"
@@ -106,7 +107,8 @@ void run(Options& o, const Globals& globals) {
     }
   }
   const std::string table = comparison.write_tables(), &out = comparison.out();
-  std::printf("\n%s\ntable %s/table.md  report %s/report.html", table.c_str(), out.c_str(), out.c_str());
+  std::printf("\n%s\ntable %s/table.md  report %s/report.html", table.c_str(), printable(out).c_str(),
+              printable(out).c_str());
   if (!o.tables) std::printf("  time %s", duration(now() - start).c_str());
   std::printf("\n");
 }

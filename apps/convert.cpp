@@ -10,6 +10,7 @@
 #include "nn/io/hf.h"
 #include "nn/io/llama2c.h"
 #include "tensor/folder.h"
+#include "tensor/printable.h"
 #include "train/run_folder.h"
 
 using namespace rw;
@@ -30,14 +31,17 @@ void check_place(const Options& o) {
   check_unclaimed("convert", o.out, o.overwrite, /*makes_model=*/true);
 }
 
-void save(const CausalLm& model, const Tokenizer& tokenizer, const Options& o) {
-  SaveOptions save{.dtype = {}, .max_shard_bytes = o.shard_mb << 20};
+/// `base`: the model folder whose generation_config.json goes along, or "".
+void save(const CausalLm& model, const Tokenizer& tokenizer, const Options& o, const std::string& base = "") {
+  SaveOptions save{.dtype = {}, .max_shard_bytes = o.shard_mb << 20, .generation = {}};
+  if (!base.empty()) save.generation = generation_file(base);
   if (o.dtype != "keep") save.dtype = o.dtype == "bf16" ? DType::bf16 : DType::f32;
   replace_model_folder(o.out, [&](const std::string& folder) {
     tokenizer.save(folder);
     save_hf(folder, model, save);
   });
-  std::printf("model %s  parameters %s\n", o.out.c_str(), with_commas(model.arena().parameter_count()).c_str());
+  std::printf("model %s  parameters %s\n", printable(o.out).c_str(),
+              with_commas(model.arena().parameter_count()).c_str());
 }
 
 /// A model folder into a GGUF file.
@@ -55,7 +59,7 @@ void write_gguf(const Options& o) {
                         : o.type == "bf16" ? GgmlType::bf16
                                            : GgmlType::q8_0;
   save_gguf_model(o.out, *model, type, keys);
-  std::printf("file %s  type %s  parameters %s\n", o.out.c_str(), o.type.c_str(),
+  std::printf("file %s  type %s  parameters %s\n", printable(o.out).c_str(), o.type.c_str(),
               with_commas(model->arena().parameter_count()).c_str());
 }
 
@@ -131,7 +135,7 @@ void add_convert(CLI::App& app, Globals& globals) {
     use(globals);
     check_place(*options);
     const auto tokenizer = load_tokenizer(options->tokenizer.empty() ? options->input : options->tokenizer);
-    save(*load_hf(options->input), *tokenizer, *options);
+    save(*load_hf(options->input), *tokenizer, *options, options->input);
   });
   CLI::App* m = sub->add_subcommand("merge", "Add an adapter (LoRA, in PEFT's layout) to the weights of its base");
   m->add_option("--model,--from", o.input, "model folder of the base")->required();
@@ -141,7 +145,7 @@ void add_convert(CLI::App& app, Globals& globals) {
     use(globals);
     check_place(*options);
     const std::string base = model_folder(options->input);
-    save(*load_merged(base, adapter_folder(options->adapter)), *load_tokenizer(base), *options);
+    save(*load_merged(base, adapter_folder(options->adapter)), *load_tokenizer(base), *options, base);
   });
   CLI::App* f = sub->add_subcommand(
       "freeze",
@@ -154,8 +158,9 @@ void add_convert(CLI::App& app, Globals& globals) {
   f->callback([options, &globals] {
     use(globals);
     check_place(*options);
-    const auto model = load_hf(model_folder(options->input));
-    save(*freeze_model(*model, options->length), *load_tokenizer(model_folder(options->input)), *options);
+    const std::string base = model_folder(options->input);
+    const auto model = load_hf(base);
+    save(*freeze_model(*model, options->length), *load_tokenizer(base), *options, base);
   });
   add_convert_gguf(*sub, options, globals);
 }

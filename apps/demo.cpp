@@ -13,6 +13,7 @@
 #include "nn/generate.h"
 #include "nn/io/hf.h"
 #include "tensor/file.h"
+#include "tensor/printable.h"
 #include "train.h"
 #include "train/run_folder.h"
 
@@ -161,7 +162,7 @@ void run(const Options& o, const Globals& globals) {
                 .subtitle = cat("A LLaMA of 0.4 M parameters trained on built-in stories (", o.steps,
                                 " steps), then extended by PI and by PoSE."),
                 .texts = {{"A sample from the PoSE model", text}}});
-  std::printf("\nreport %s/report.html  time %s\n", o.out.c_str(), duration(now() - start).c_str());
+  std::printf("\nreport %s/report.html  time %s\n", printable(o.out).c_str(), duration(now() - start).c_str());
 }
 
 }  // namespace

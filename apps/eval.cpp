@@ -1,7 +1,6 @@
 // ropewalk eval ...: what a model makes of text. One subcommand per protocol; lib/eval has
 // their settings, defaults and what they do.
 #include <cstdio>
-#include <filesystem>
 #include <iostream>
 
 #include "common.h"
@@ -9,6 +8,7 @@
 #include "eval/protocol.h"
 #include "eval/provenance.h"
 #include "options.h"
+#include "result_file.h"
 #include "tensor/file.h"
 #include "tensor/gguf.h"
 #include "verbs.h"
@@ -22,25 +22,14 @@ struct Call {
   std::string model, adapter, rope, json;
 };
 
-/// Before the work, not after it. Errors: the file's folder does not exist;
-/// something is there that is not an evaluation.
+/// Errors: something is at --json that is not an evaluation.
 void check_json_path(const std::string& path) {
-  namespace fs = std::filesystem;
-  if (path.empty()) return;
-  std::error_code error;
-  const auto folder = fs::path(path).parent_path();
-  check(folder.empty() || fs::is_directory(folder, error), "eval", "cannot write '", path, "': no folder '",
-        folder.string(), "'");
-  const fs::file_type type = fs::symlink_status(path, error).type();
-  if (type == fs::file_type::not_found) return;
-  check(type == fs::file_type::regular, "eval", "'", path, "' is not a regular file and is not replaced");
-  const std::string text = read_file(path);
-  if (text.find_first_not_of(" \t\r\n{}") == std::string::npos) return;  // nothing is lost
-  try {
-    eval_result_from_json(text, path);
-  } catch (const Error&) {
-    fail("eval", "'", path, "' is there already and is not an evaluation, so it is not replaced: name another file");
-  }
+  check_result_file("eval", path, "an evaluation", [](const std::string& file) {
+    const std::string text = read_file(file);
+    if (text.find_first_not_of(" \t\r\n{}") == std::string::npos) return true;  // nothing is lost
+    eval_result_from_json(text, file);
+    return true;
+  });
 }
 
 void run(const Call& call, const Globals& globals) {

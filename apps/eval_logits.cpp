@@ -1,10 +1,10 @@
 // `ropewalk eval logits`: a model's raw output, for comparison with other programs.
 #include <cstdio>
-#include <filesystem>
 
 #include "autograd/tape.h"
 #include "common.h"
-#include "tensor/folder.h"
+#include "result_file.h"
+#include "tensor/printable.h"
 #include "tensor/safetensors.h"
 #include "verbs.h"
 
@@ -18,8 +18,10 @@ struct Options {
 };
 
 void run(const Options& o, const Globals& globals) {
-  const std::string folder = std::filesystem::path(o.out).parent_path().string();
-  check(folder.empty() || is_folder(folder), "eval", "there is no folder '", folder, "' for --out");
+  check_result_file("eval", o.out, "a file of logits", [](const std::string& path) {
+    const SafetensorsFile file(path);
+    return file.entries().size() == 2 && file.entries().count("ids") && file.entries().count("logits");
+  });
   const DType dtype = o.dtype == "bf16" ? DType::bf16 : o.dtype == "f64" ? DType::f64 : DType::f32;
   const std::unique_ptr<CausalLm> model = load_model(o.model, globals, o.rope, dtype, o.adapter);
   const int64_t count = static_cast<int64_t>(o.tokens.size()), vocab = model->config().vocab_size;
@@ -32,7 +34,7 @@ void run(const Options& o, const Globals& globals) {
   const Var hidden = model->forward(ids, model->angles(model->plain_positions(0, count), {}));       // [1,T,C]
   const Tensor logits = model->logits(hidden).value().to(kCpu).to(DType::f32).view({count, vocab});  // [T,V]
   save_safetensors(o.out, {{"ids", Tensor::from(o.tokens, {count})}, {"logits", logits}});
-  std::printf("logits %s  tokens %lld  vocabulary %lld\n", o.out.c_str(), static_cast<long long>(count),
+  std::printf("logits %s  tokens %lld  vocabulary %lld\n", printable(o.out).c_str(), static_cast<long long>(count),
               static_cast<long long>(vocab));
 }
 

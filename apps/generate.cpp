@@ -44,7 +44,7 @@ void run(const Options& o, const Globals& globals) {
                ": what comes after it may make no sense"),
            globals);
   }
-  GenerateOptions options{.tokens = o.tokens, .sampling = sampling_of(o.sampling, o.model), .stop = {}};
+  GenerateOptions options{.tokens = o.tokens, .sampling = sampling_of(o.sampling, o.model, globals), .stop = {}};
   if (!o.ignore_eos) {
     options.stop = end_tokens(m, o.model);
     // llama2.c's rule too: BOS ends a text, because stories follow each other in training

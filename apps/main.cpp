@@ -50,6 +50,29 @@ __attribute__((constructor(101))) void prepare_terminate() {
   });
 }
 
+/// An option with nothing in it, such as --from "$UNSET", would mean the same as none: a new model in place of an
+/// extension, a run that is not kept. Errors: an empty value, but for texts, which may be empty; a switch with a value that
+/// is neither yes nor no.
+void check_values(CLI::App& app) {
+  const CLI::Validator filled(
+      [](std::string& value) { return std::string(value.empty() ? "expected a value, got an empty one" : ""); }, "");
+  const CLI::Validator yes_or_no(
+      [](std::string& value) {
+        const bool number = !value.empty() && value.size() < 4 && value.find_first_not_of("0123456789") == value.npos;
+        for (const char* known : {"true", "false", "yes", "no", "on", "off"}) {
+          if (value == known) return std::string();
+        }
+        return number ? std::string() : "expected true or false, got '" + value + "'";
+      },
+      "");
+  for (CLI::Option* option : app.get_options()) {
+    const bool text = option->check_lname("prompt") || option->check_lname("text") || option->check_lname("system");
+    if (option->get_items_expected_max() == 0) option->check(yes_or_no);
+    else if (!text) option->check(filled);
+  }
+  for (CLI::App* sub : app.get_subcommands([](CLI::App*) { return true; })) check_values(*sub);
+}
+
 /// Declares the options of all verbs and runs the one that is asked for.
 int run(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);  // a write beyond the file size limit fails with a message instead
@@ -88,6 +111,7 @@ int run(int argc, char** argv) {
   add_bench(app, globals);
   add_profile(app, globals);
   add_shell_files(app);
+  check_values(app);
   try {
     app.parse(argc, argv);
     flush_standard_output();

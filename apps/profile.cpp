@@ -10,6 +10,7 @@
 #include "tensor/cuda.h"
 #include "tensor/file.h"
 #include "tensor/gemm.h"
+#include "tensor/printable.h"
 
 using namespace rw;
 
@@ -179,7 +180,7 @@ void run(const Options& o, const Globals& globals) {
   write_file_atomic(o.out + "/kernels.csv", profile_csv(s));
   write_file_atomic(o.out + "/records.csv", profile_records_csv(s.profile));
   write_file_atomic(o.out + "/timeline.html", profile_html(s));
-  std::fprintf(stderr, "wrote kernels.csv, records.csv and timeline.html to %s\n", o.out.c_str());
+  std::fprintf(stderr, "wrote kernels.csv, records.csv and timeline.html to %s\n", printable(o.out).c_str());
 }
 
 }  // namespace

@@ -29,13 +29,16 @@ void add_sampling(CLI::App& sub, SamplingChoice& choice) {
   sub.add_option("--seed", s.seed, "seed of the choice: the same seed gives the same text")->capture_default_str();
 }
 
-SamplingOptions sampling_of(const SamplingChoice& choice, const std::string& model) {
+SamplingOptions sampling_of(const SamplingChoice& choice, const std::string& model, const Globals& globals) {
   SamplingOptions out = choice.options;
   const GenerationConfig stated = stated_generation(model);
   if (choice.temperature->count() == 0) {
     if (stated.temperature) out.temperature = *stated.temperature;
     if (stated.do_sample == false) out.temperature = 0;
   }
+  std::string unused;
+  for (const std::string& setting : stated.unused) unused += (unused.empty() ? "" : ", ") + setting;
+  if (!unused.empty()) notice("generation_config.json: not applied: " + unused, globals);
   if (choice.top_k->count() == 0 && stated.top_k) out.top_k = *stated.top_k;
   if (choice.top_p->count() == 0 && stated.top_p) out.top_p = *stated.top_p;
   return out;

@@ -14,8 +14,9 @@ struct SamplingChoice {
 };
 /// Declares --temperature, --top-k, --top-p and --seed.
 void add_sampling(CLI::App& sub, SamplingChoice& choice);
-/// What the user did not give is as generation_config.json in the model's folder states it.
-rw::SamplingOptions sampling_of(const SamplingChoice& choice, const std::string& model);
+/// What the user did not give is as generation_config.json in the model's folder states it; what it states beyond that is
+/// named in a line.
+rw::SamplingOptions sampling_of(const SamplingChoice& choice, const std::string& model, const Globals& globals);
 
 /// Tokens that end a text: those that generation_config.json names, else the model's; the tokenizer's if neither does.
 std::vector<int32_t> end_tokens(const LoadedModel& m, const std::string& model);

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "tensor/error.h"
+#include "tensor/printable.h"
 #include "verbs.h"
 
 using namespace rw;
@@ -26,7 +27,7 @@ void run(const Options& o) {
   for (const ReportRun& r : runs) {
     for (const std::string& notice : r.notices) std::fprintf(stderr, "%s: %s\n", r.name.c_str(), notice.c_str());
   }
-  std::printf("%s\n", o.out.c_str());
+  std::printf("%s\n", printable(o.out).c_str());
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "rope/kinds.h"
 #include "tensor/file.h"
 #include "tensor/folder.h"
+#include "tensor/printable.h"
 
 using namespace rw;
 
@@ -127,10 +128,10 @@ void run(const Options& o, const Globals& globals) {
   for (const std::string& line : lines) std::printf("%s\n", line.c_str());
   if (o.write_model && !path_exists(o.out + "/model/config.json")) {
     model.set_rope(found);
-    save_hf(o.out + "/model", model, {});
+    save_hf(o.out + "/model", model, {.dtype = {}, .generation = generation_file(model_folder(o.model))});
     loaded.tokenizer->save(o.out + "/model");
   }
-  std::printf("recipe %s/longrope.json  page %s/search.html\n", o.out.c_str(), o.out.c_str());
+  std::printf("recipe %s/longrope.json  page %s/search.html\n", printable(o.out).c_str(), printable(o.out).c_str());
 }
 
 void add_search_options(CLI::App& sub, Options& o) {

@@ -9,6 +9,7 @@
 #include "rope/bounds.h"
 #include "rope/samplers.h"
 #include "tensor/file.h"
+#include "tensor/printable.h"
 
 using namespace rw;
 
@@ -79,7 +80,7 @@ void bound(const Options& o) {
                          {{"a(s)", "#1f6fb2", 1}, {"fitted values", "#444", 2, true}},
                          -3.5,
                          3.5}));
-  std::printf("figures and tables in %s\n", o.out.c_str());
+  std::printf("figures and tables in %s\n", printable(o.out).c_str());
 }
 
 void coverage(const Options& o) {
@@ -108,7 +109,7 @@ void coverage(const Options& o) {
                          {{"exact", "#1f6fb2", 1}, {"simulated", "#c03d3d", 2, true}},
                          0,
                          1}));
-  std::printf("picture and table in %s\n", o.out.c_str());
+  std::printf("picture and table in %s\n", printable(o.out).c_str());
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "rope/samplers.h"
 #include "rope/scaling.h"
 #include "tensor/file.h"
+#include "tensor/printable.h"
 
 using namespace rw;
 
@@ -221,7 +222,7 @@ void pictures(const std::string& out) {
                    {{"0.75", recipe(ProportionalRope{})}, {"0.25", recipe(ProportionalRope{.share = 0.25})}}));
   save("self_extend", distances("Self-Extend, G = 8, w = 256", recipe(SelfExtendRope{.group = 8, .neighbours = 256})));
   save("dca", distances("Dual Chunk Attention, c = 512, s = 384", recipe(DcaRope{})));
-  std::printf("23 pictures in %s\n", out.c_str());
+  std::printf("23 pictures in %s\n", printable(out).c_str());
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "common.h"
 #include "data/bpe_train.h"
 #include "data/demo_corpus.h"
+#include "tensor/printable.h"
 #include "train/run_folder.h"
 
 using namespace rw;
@@ -42,7 +43,7 @@ void train(const Options& o, const Globals& globals) {
     bytes += static_cast<int64_t>(d.text.size());
     tokens += static_cast<int64_t>(tokenizer->encode(d.text).size());
   }
-  std::printf("tokenizer %s  vocabulary %d  bytes per token %.3f\n", o.out.c_str(), tokenizer->vocab_size(),
+  std::printf("tokenizer %s  vocabulary %d  bytes per token %.3f\n", printable(o.out).c_str(), tokenizer->vocab_size(),
               static_cast<double>(bytes) / static_cast<double>(tokens));
 }
 

@@ -7,6 +7,7 @@
 #include "interrupt.h"
 #include "ranks.h"
 #include "rope/method_options.h"
+#include "tensor/printable.h"
 #include "train.h"
 #include "train/recipe_fields.h"
 
@@ -88,13 +89,13 @@ void add_method_options(CLI::App& app, std::map<std::string, std::string>& given
 
 void print_result(const Recipe& config, const TrainResult& r) {
   const auto line = [&](const char* what) {
-    std::printf("%s %s  steps %lld  tokens %s  time %s", what, config.out.c_str(), static_cast<long long>(r.steps),
-                with_commas(r.tokens).c_str(), duration(r.seconds).c_str());
+    std::printf("%s %s  steps %lld  tokens %s  time %s", what, printable(config.out).c_str(),
+                static_cast<long long>(r.steps), with_commas(r.tokens).c_str(), duration(r.seconds).c_str());
     if (!r.losses.empty()) std::printf("  loss %.4f", r.losses.back());
     std::printf("\n");
   };
   if (r.end == TrainEnd::was_finished) {
-    std::printf("model %s is finished: %lld steps; nothing to do\n", config.out.c_str(),
+    std::printf("model %s is finished: %lld steps; nothing to do\n", printable(config.out).c_str(),
                 static_cast<long long>(r.steps));
   } else if (r.end == TrainEnd::stopped) {
     line("stopped");

@@ -119,6 +119,8 @@ void ByteBpe::index_tokens() {
 
 void ByteBpe::append_token(const AddedToken&) { parts_.tokens.emplace_back(); }
 
+void ByteBpe::set_prefix_space(bool on) { parts_.pre_tokenizer.prefix = on ? SpacePrefix::always : SpacePrefix::never; }
+
 void ByteBpe::encode_text(std::string_view text, bool at_start, std::vector<int32_t>& out) const {
   std::string changed;
   if (parts_.pre_tokenizer.changes_text()) text = changed = parts_.pre_tokenizer.prepared(text, at_start);

@@ -36,6 +36,8 @@ class ByteBpe : public Tokenizer {
   int32_t vocab_size() const override { return static_cast<int32_t>(parts_.tokens.size()); }
   std::string kind() const override { return "byte-level BPE"; }
   void save(const std::string& folder) const override;
+  /// Whether text that begins without a space gets one, in place of what the tokenizer's own file says.
+  void set_prefix_space(bool on);
 
   const ByteBpeParts& parts() const { return parts_; }
   /// A tokenizer.json that HF's library loads.

@@ -1,6 +1,7 @@
 // Recognises published chat templates and writes conversations in their forms.
 #include "data/chat_template.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "tensor/error.h"
@@ -34,8 +35,86 @@ std::string default_system_of(const std::string& jinja) {
   return "";
 }
 
+/// A template without its spaces, in one kind of quotes.
+std::string squeezed(const std::string& jinja) {
+  std::string out;
+  for (const char c : jinja) {
+    if (c != ' ') out += c == '"' ? '\'' : c;
+  }
+  return out;
+}
+
+/// Whether words lose the white space around them before `then`.
+bool trims_words(const std::string& jinja, const std::string& then = "") {
+  const std::string text = squeezed(jinja);
+  for (const char* way : {"content']|trim", "content|trim", "content.strip()", "content'].strip()"}) {
+    if (holds(text, way + then)) return true;
+  }
+  return false;
+}
+
+[[noreturn]] void refuse_variant(const char* form, const std::string& what) {
+  fail(kOp, "the chat template looks like ", form, ", but ", what,
+       ", which is not supported; name a form with --chat-template");
+}
+
+/// Errors: marks in "<|...|>" that the form does not have.
+void check_marks(const std::string& jinja, const char* form, std::initializer_list<std::string_view> known) {
+  for (size_t at = jinja.find("<|"); at != std::string::npos; at = jinja.find("<|", at + 1)) {
+    const size_t end = jinja.find("|>", at);
+    const std::string mark = end == std::string::npos ? "<|" : jinja.substr(at, std::min<size_t>(end + 2 - at, 40));
+    if (std::find(known.begin(), known.end(), mark) == known.end()) refuse_variant(form, "it has " + mark);
+  }
+}
+
+/// Whether a newline, spelled or not, in this literal or one that is added to it, follows at `at`.
+bool newline_follows(const std::string& jinja, size_t at) {
+  while (at < jinja.size() &&
+         (jinja[at] == '\'' || jinja[at] == '"' || jinja[at] == ' ' || jinja[at] == '+' || jinja[at] == '~'))
+    ++at;
+  return jinja.compare(at, 1, "\n") == 0 || jinja.compare(at, 2, "\\n") == 0;
+}
+
+/// Errors: a template that writes other lines than "<|im_start|>role\n", words and "<|im_end|>\n".
+void check_chatml(const std::string& jinja) {
+  check_marks(jinja, "ChatML", {"<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|begin_of_text|>"});
+  for (size_t at = jinja.find("<|im_end|>"); at != std::string::npos; at = jinja.find("<|im_end|>", at + 1)) {
+    if (!newline_follows(jinja, at + 10)) refuse_variant("ChatML", "no newline follows <|im_end|>");
+  }
+  bool asks = false;
+  for (size_t at = jinja.find("<|im_start|>"); at != std::string::npos; at = jinja.find("<|im_start|>", at + 1)) {
+    size_t end = at + 12;
+    while (end < jinja.size() && ((jinja[end] >= 'a' && jinja[end] <= 'z') || jinja[end] == '_')) ++end;
+    const std::string role = jinja.substr(at + 12, end - at - 12);
+    if (role.empty()) continue;  // a variable
+    if (role != "system" && role != "user" && role != "assistant" && role != "tool")
+      refuse_variant("ChatML", "it has a role \"" + role.substr(0, 40) + "\"");
+    const bool tool = holds(jinja, "<tool_response>") && squeezed(jinja.substr(end, 4)).starts_with("'}");
+    if (!tool && !newline_follows(jinja, end)) refuse_variant("ChatML", "no newline follows the role " + role);
+    asks = asks || role == "assistant";
+  }
+  if (!asks) refuse_variant("ChatML", "it does not ask for an answer with <|im_start|>assistant");
+}
+
+/// Errors: a template that writes other heads than "<|start_header_id|>role<|end_header_id|>\n\n".
+void check_llama3(const std::string& jinja) {
+  check_marks(jinja, "Llama-3",
+              {"<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>",
+               "<|python_tag|>", "<|end_of_text|>"});
+  for (size_t at = jinja.find("<|end_header_id|>"); at != std::string::npos;
+       at = jinja.find("<|end_header_id|>", at + 1)) {
+    const std::string after = jinja.substr(at + 17, 4);
+    if (!after.starts_with("\n\n") && after != "\\n\\n")
+      refuse_variant("Llama-3", "no empty line follows <|end_header_id|>");
+  }
+}
+
 ChatTemplate mistral_of(const std::string& jinja) {
+  if (holds(jinja, "[SYSTEM_PROMPT]")) refuse_variant("Mistral", "it has [SYSTEM_PROMPT]");
   ChatTemplate out{.form = ChatForm::mistral, .begins_with_bos = true};
+  out.trims_questions = trims_words(jinja, "+'[/INST]'");
+  out.trims_answers = trims_words(jinja, "+eos_token");
+  out.space_after_open = holds(jinja, "[INST] ");
   out.space_before_close = holds(jinja, "' [/INST]") || holds(jinja, "\" [/INST]");
   out.space_before_answer = holds(jinja, "' ' + message") || holds(jinja, "\" \" + message");
   out.space_after_end =
@@ -105,7 +184,7 @@ void write_chatml(Script& out, const std::vector<ChatMessage>& messages) {
   out.say("assistant\n");
 }
 
-void write_llama3(Script& out, const std::vector<ChatMessage>& messages) {
+void write_llama3(Script& out, const std::vector<ChatMessage>& messages, bool keeps_space) {
   const auto head = [&](const char* role) {
     out.mark("<|start_header_id|>");
     out.say(role);
@@ -114,7 +193,7 @@ void write_llama3(Script& out, const std::vector<ChatMessage>& messages) {
   };
   for (const ChatMessage& m : messages) {
     head(name_of(m.role));
-    out.say(trimmed(m.text));
+    out.say(keeps_space ? m.text : trimmed(m.text));
     out.mark("<|eot_id|>");
   }
   head("assistant");
@@ -148,18 +227,18 @@ void write_mistral(Script& out, const ChatTemplate& form, const std::vector<Chat
       continue;
     }
     out.mark_or_say("[INST]");
-    out.say(" " + m.text + (form.space_before_close ? " " : ""));
+    out.say((form.space_after_open ? " " : "") + m.text + (form.space_before_close ? " " : ""));
     out.mark_or_say("[/INST]");
   }
 }
 
-void write_gemma(Script& out, const std::vector<ChatMessage>& messages, const std::string& system) {
+void write_gemma(Script& out, const std::vector<ChatMessage>& messages, const std::string& system, bool keeps_space) {
   bool first = true;
   for (const ChatMessage& m : messages) {
     out.mark("<start_of_turn>");
     out.say(m.role == ChatRole::assistant ? "model\n" : "user\n");
     if (first && !system.empty()) out.say(system + "\n\n");
-    out.say(trimmed(m.text));
+    out.say(keeps_space ? m.text : trimmed(m.text));
     out.mark("<end_of_turn>");
     out.say("\n");
     first = false;
@@ -189,15 +268,26 @@ ChatTemplate recognise_chat_template(const std::string& jinja) {
   check(!holds(jinja, "strftime_now") && !holds(jinja, "Today Date"), kOp,
         "the chat template writes dates, which is not supported; name a form with --chat-template");
   const bool bos = holds(jinja, "bos_token") || holds(jinja, "<|begin_of_text|>");
-  if (holds(jinja, "<|im_start|>") && holds(jinja, "<|im_end|>"))
-    return {.form = ChatForm::chatml, .begins_with_bos = bos, .default_system = default_system_of(jinja)};
-  if (holds(jinja, "<|start_header_id|>") && holds(jinja, "<|eot_id|>"))
-    return {.form = ChatForm::llama3, .begins_with_bos = bos};
+  const bool trims = trims_words(jinja);
+  if (holds(jinja, "<|im_start|>") && holds(jinja, "<|im_end|>")) {
+    check_chatml(jinja);
+    return {.form = ChatForm::chatml,
+            .begins_with_bos = bos,
+            .default_system = default_system_of(jinja),
+            .trims_questions = trims,
+            .trims_answers = trims,
+            .strips_thoughts = holds(jinja, "split('</think>')") || holds(jinja, "split(\"</think>\")")};
+  }
+  if (holds(jinja, "<|start_header_id|>") && holds(jinja, "<|eot_id|>")) {
+    check_llama3(jinja);
+    return {.form = ChatForm::llama3, .begins_with_bos = bos, .keeps_space = !trims};
+  }
   if (holds(jinja, "<start_of_turn>") && holds(jinja, "<end_of_turn>"))
     return {.form = ChatForm::gemma,
             .begins_with_bos = bos,
             .default_system = {},
-            .system_in_user = holds(jinja, "first_user_prefix")};
+            .system_in_user = holds(jinja, "first_user_prefix"),
+            .keeps_space = !trims};
   if (holds(jinja, "[INST]") && holds(jinja, "<<SYS>>")) return {.form = ChatForm::llama2, .begins_with_bos = true};
   if (holds(jinja, "[INST]")) return mistral_of(jinja);
   const bool loop = holds(jinja, "for message in messages") && holds(jinja, "endfor");
@@ -236,7 +326,19 @@ std::string stated_chat_template(const Tokenizer& tokenizer) {
 std::vector<int32_t> encode_chat(const Tokenizer& tokenizer, const ChatTemplate& form,
                                  const std::vector<ChatMessage>& messages) {
   std::vector<ChatMessage> turns = messages;
-  const std::string system = take_system(turns, form);
+  std::string system = take_system(turns, form);
+  if (form.strips_thoughts) {
+    for (ChatMessage& m : turns) {
+      const size_t end = m.role == ChatRole::assistant ? m.text.rfind("</think>") : std::string::npos;
+      if (end == std::string::npos) continue;
+      m.text.erase(0, end + 8);
+      m.text.erase(0, std::min(m.text.find_first_not_of('\n'), m.text.size()));
+    }
+  }
+  if (form.trims_questions) system = trimmed(system);
+  for (ChatMessage& m : turns) {
+    if (m.role == ChatRole::assistant ? form.trims_answers : form.trims_questions) m.text = trimmed(m.text);
+  }
   Script out(tokenizer, form);
   switch (form.form) {
     case ChatForm::plain:
@@ -247,7 +349,7 @@ std::vector<int32_t> encode_chat(const Tokenizer& tokenizer, const ChatTemplate&
     case ChatForm::llama3:
       if (!system.empty()) turns.insert(turns.begin(), {ChatRole::system, system});
       if (form.form == ChatForm::chatml) write_chatml(out, turns);
-      else write_llama3(out, turns);
+      else write_llama3(out, turns, form.keeps_space);
       break;
     case ChatForm::llama2:
       write_llama2(out, turns, system, tokenizer.named_bos() ? tokenizer.token(*tokenizer.named_bos()) : "<s>");
@@ -258,7 +360,7 @@ std::vector<int32_t> encode_chat(const Tokenizer& tokenizer, const ChatTemplate&
       break;
     case ChatForm::gemma:
       check(system.empty() || form.system_in_user, kOp, "this model's chat template has no system message");
-      write_gemma(out, turns, system);
+      write_gemma(out, turns, system, form.keeps_space);
   }
   return out.ids();
 }

@@ -27,6 +27,11 @@ struct ChatTemplate {
   bool begins_with_bos = false;
   std::string default_system = {};   // said where the conversation has no system message
   bool system_in_user = false;       // Gemma 3: before the first user's words
+  bool trims_questions = false;      // ChatML, Mistral: white space around people's words goes, as in the other forms
+  bool trims_answers = false;        // and around answers that are passed back
+  bool keeps_space = false;          // Llama 3, Gemma: it stays, unlike in the published templates
+  bool strips_thoughts = false;      // Qwen 3: of an answer that is passed back, what follows "</think>" counts
+  bool space_after_open = true;      // Mistral: "[INST] words", not "[INST]words"
   bool space_before_close = true;    // Mistral: "[INST] words [/INST]", not "[INST] words[/INST]"
   bool space_before_answer = false;  // Mistral: an answer that is passed back begins with a space
   bool space_after_end = false;      // Mistral: "</s> [INST]"

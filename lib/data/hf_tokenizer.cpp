@@ -20,6 +20,7 @@ using namespace tokenizer_files;
 
 /// Lines of a base64 text and its number: the vocabularies of tiktoken.
 bool is_tiktoken(std::string_view text) {
+  text.remove_prefix(std::min(text.find_first_not_of("\r\n"), text.size()));
   const std::string_view line = text.substr(0, std::min(text.find('\n'), text.size()));
   const size_t space = line.find(' ');
   if (space == std::string_view::npos || space == 0 || space + 1 >= line.size()) return false;
@@ -35,8 +36,7 @@ bool is_tiktoken(std::string_view text) {
 
 void refuse_other_kinds(std::string_view text, const std::string& path) {
   check(!text.empty(), "tokenizer", path, " is empty");
-  check(!text.starts_with("version https://git-lfs"), "tokenizer", path,
-        " is a git-lfs pointer, not the file itself: fetch it with 'git lfs pull'");
+  refuse_lfs_pointer(text, path);
   check(!is_tiktoken(text), "tokenizer", path,
         " is a tiktoken vocabulary, which is not supported: convert it to a tokenizer.json with transformers");
 }
@@ -100,11 +100,67 @@ std::string named_token(const Node& root, const char* key) {
   return node.has("content") ? node.at("content").text() : node.text();
 }
 
+/// "GPT2TokenizerFast" is GPT2Tokenizer; "" if the file names no class.
+std::string class_of(const Node& root) {
+  std::string name = root.has("tokenizer_class") ? root.at("tokenizer_class").text() : "";
+  if (name.ends_with("Fast")) name.resize(name.size() - 4);
+  return name;
+}
+
+/// Classes of transformers with GPT-2's kind of vocabulary: they put nothing around a text unless told to.
+bool is_gpt2_like(const std::string& name) {
+  return name == "GPT2Tokenizer" || name == "CodeGenTokenizer" || name == "GPTNeoXTokenizer" ||
+         name == "Qwen2Tokenizer";
+}
+
+/// Special tokens that the file names beside added_tokens_decoder: as in transformers, those that the vocabulary lacks
+/// follow it, in this order.
+void apply_named_specials(Tokenizer& tokenizer, const Node& root) {
+  std::vector<std::string> names;
+  const auto name = [&](const Node& node) {
+    names.push_back(node.has("content") ? node.at("content").text() : node.text());
+  };
+  for (const char* key : {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}) {
+    const bool end = std::string_view(key) == "bos_token" || std::string_view(key) == "eos_token";
+    if (!root.has(key)) continue;
+    name(root.at(key));
+    if (end && !tokenizer.token_id(names.back())) names.pop_back();  // an error of its own
+  }
+  for (const char* key : {"additional_special_tokens", "extra_special_tokens"}) {
+    if (!root.has(key)) continue;
+    const Node list = root.at(key);
+    if (!list.json().is_object()) {
+      for (const Node& item : list.items()) name(item);
+      continue;
+    }
+    for (const auto& [role, token] : list.json().items()) name(Node(token, cat(list.where(), ".", role)));
+  }
+  for (const std::string& text : names) {
+    const std::vector<AddedToken>& added = tokenizer.added_tokens();
+    if (text.empty() || std::any_of(added.begin(), added.end(), [&](const AddedToken& t) { return t.text == text; }))
+      continue;
+    const std::optional<int32_t> known = tokenizer.token_id(text);
+    tokenizer.add_tokens({{.text = text, .id = known.value_or(tokenizer.vocab_size()), .special = true}});
+  }
+}
+
+/// Where transformers makes the pre-tokenizer from the class, and not from tokenizer.json.
+void apply_prefix_space(Tokenizer& tokenizer, const Node& root, const std::string& name) {
+  if (!root.has("add_prefix_space")) return;
+  const bool on = root.flag("add_prefix_space", false);
+  auto* bytes = dynamic_cast<ByteBpe*>(&tokenizer);
+  if (bytes != nullptr && name == "GPT2Tokenizer") bytes->set_prefix_space(on);
+  if (auto* pieces = dynamic_cast<SentencePieceBpe*>(&tokenizer)) pieces->set_prefix_space(on);
+}
+
 void apply_config(Tokenizer& tokenizer, const std::string& path) {
   const Json json = parse_json(read_file(path, limits::tokenizer), path);
   check(json.is_object(), "tokenizer", path, " must be an object");
   const Node root(json, path);
   apply_added_tokens_decoder(tokenizer, root);
+  apply_named_specials(tokenizer, root);
+  const std::string name = class_of(root);
+  apply_prefix_space(tokenizer, root, name);
   const std::optional<int32_t> begins_with = tokenizer.bos_id(), ends_with = tokenizer.appended_eos();
   const auto says_none = [&](const char* key) { return json.contains(key) && json[key].is_null(); };
   if (const std::string bos = named_token(root, "bos_token"); !bos.empty()) tokenizer.set_bos(bos);
@@ -113,6 +169,8 @@ void apply_config(Tokenizer& tokenizer, const std::string& path) {
   else if (says_none("eos_token")) tokenizer.clear_eos();
   if (root.has("add_bos_token") || root.has("add_eos_token")) {
     tokenizer.set_ends({.bos = root.flag("add_bos_token", false), .eos = root.flag("add_eos_token", false)});
+  } else if (is_gpt2_like(name) && !tokenizer.ends().bos) {
+    tokenizer.set_ends({.bos = false, .eos = false});
   } else {  // what the post-processor puts around a text holds, whatever is called BOS
     if (tokenizer.ends().bos.value_or(false)) tokenizer.set_bos(tokenizer.token(begins_with.value()));
     check(!tokenizer.ends().eos.value_or(false) || tokenizer.eos_id() == ends_with, "tokenizer", path,
@@ -135,13 +193,12 @@ std::unique_ptr<Tokenizer> load_vocab(const std::string& folder) {
   if (path_exists(config)) {
     const Json json = parse_json(read_file(config, limits::tokenizer), config);
     const Node root(json, config);
-    if (root.has("tokenizer_class")) name = root.at("tokenizer_class").text();
+    if (root.has("tokenizer_class")) name = class_of(root);
     space = root.flag("add_prefix_space", false);
   }
-  if (name.ends_with("Fast")) name.resize(name.size() - 4);
   const bool qwen2 = name == "Qwen2Tokenizer", gpt2 = name == "GPT2Tokenizer" || name == "CodeGenTokenizer";
-  check(qwen2 || gpt2 || name == "GPTNeoXTokenizer" || name == "PreTrainedTokenizer", "tokenizer", config,
-        ".tokenizer_class '", name, "' is not supported with a vocab.json; known are GPT2, CodeGen, GPTNeoX and Qwen2");
+  check(is_gpt2_like(name) || name == "PreTrainedTokenizer", "tokenizer", config, ".tokenizer_class '", name,
+        "' is not supported with a vocab.json; known are GPT2, CodeGen, GPTNeoX and Qwen2");
   const auto style = qwen2 ? VocabStyle::qwen2 : gpt2 ? VocabStyle::gpt2 : VocabStyle::neox;
   return read_vocab_and_merges(parse_json(text, path), path, folder + "/merges.txt", style, space);
 }
@@ -154,7 +211,7 @@ std::unique_ptr<Tokenizer> load_folder(const std::string& path) {
   check(!path_exists(path + "/tekken.json"), "tokenizer", path,
         " holds Mistral's tekken.json, which is not supported: convert it to a tokenizer.json with transformers");
   for (const std::string& name : names_in(path)) {
-    check(!name.ends_with(".tiktoken"), "tokenizer", path, "/", name,
+    check(!name.ends_with(".tiktoken") && name != "tiktoken.model", "tokenizer", path, "/", name,
           " is a tiktoken vocabulary, which is not supported: convert it to a tokenizer.json with transformers");
   }
   fail("tokenizer", path, " holds no tokenizer.json, tokenizer.model, vocab.json or tokenizer.bin");

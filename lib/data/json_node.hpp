@@ -57,8 +57,15 @@ class Node {
   std::string where_;
 };
 
-/// Errors: not JSON, nested too deeply; the message begins with `path`.
+/// Errors: the text is git-lfs's stand-in for a file that was not downloaded.
+inline void refuse_lfs_pointer(std::string_view text, const std::string& path) {
+  check(!text.starts_with("version https://git-lfs"), "tokenizer", path,
+        " is a git-lfs pointer, not the file itself: fetch it with 'git lfs pull'");
+}
+
+/// Errors: not JSON, nested too deeply, a git-lfs pointer; the message begins with `path`.
 inline Json parse_json(const std::string& text, const std::string& path) {
+  refuse_lfs_pointer(text, path);
   check_json_depth(text, "tokenizer", path);
   Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   check(!json.is_discarded(), "tokenizer", path, " is not valid JSON (truncated or garbled?)");

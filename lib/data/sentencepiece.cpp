@@ -90,6 +90,10 @@ void SentencePieceBpe::append_token(const AddedToken& token) {
   parts_.pieces.push_back({token.text, 0, Piece::Type::control});
 }
 
+void SentencePieceBpe::set_prefix_space(bool on) {
+  if (!parts_.from_json) parts_.add_dummy_prefix = on;
+}
+
 void SentencePieceBpe::index_pieces() {
   byte_ids_.fill(-1);
   cuts_at_spaces_ = true;
@@ -196,6 +200,7 @@ std::string SentencePieceBpe::clean_text(std::string_view text, bool at_start) c
     return parts_.pre_tokenizer.changes_text() ? parts_.pre_tokenizer.prepared(text, at_start) : std::string(text);
   }
   std::string clean = with_marks(parts_.remove_extra_whitespaces ? collapse_spaces(text) : std::string(text));
+  if (clean.empty()) return clean;  // of spaces alone nothing is left
   if (parts_.add_dummy_prefix && at_start) clean.insert(0, kMark);
   return clean;
 }

@@ -52,6 +52,8 @@ class SentencePieceBpe : public Tokenizer {
   int32_t vocab_size() const override { return static_cast<int32_t>(parts_.pieces.size()); }
   std::string kind() const override { return "SentencePiece BPE"; }
   void save(const std::string& folder) const override;
+  /// Whether text gets a space in front, in place of what a .model says; a tokenizer.json has rules of its own.
+  void set_prefix_space(bool on);
 
   const SentencePieceParts& parts() const { return parts_; }
 

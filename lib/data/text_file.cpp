@@ -7,6 +7,7 @@
 #include <zlib.h>
 #endif
 
+#include "data/unicode.h"
 #include "tensor/error.h"
 #include "tensor/file.h"
 
@@ -66,6 +67,25 @@ constexpr Magic kMagics[] = {{"\x28\xB5\x2F\xFD", "zstd: unpack it with 'zstd -d
                              {"\xFF\xFE", "UTF-16: turn it into UTF-8 with 'iconv -f UTF-16 -t UTF-8'"},
                              {"\xFE\xFF", "UTF-16: turn it into UTF-8 with 'iconv -f UTF-16 -t UTF-8'"}};
 
+/// Bytes that are no UTF-8, and where the first of them is.
+struct Foreign {
+  size_t count = 0, first = 0;
+};
+
+Foreign foreign_bytes(std::string_view text) {
+  Foreign out;
+  for (size_t at = 0; at < text.size();) {
+    if (static_cast<unsigned char>(text[at]) < 0x80) {
+      ++at;
+      continue;
+    }
+    const Char c = char_at(text, at);
+    if (c.code == kInvalidChar && out.count++ == 0) out.first = at;
+    at += c.length;
+  }
+  return out;
+}
+
 bool is_json_structure(std::string_view text) {
   const auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   return json.is_structured();
@@ -89,6 +109,11 @@ std::string_view checked_text(std::string_view bytes, const std::string& path) {
   for (const Magic& magic : kMagics) check(!bytes.starts_with(magic.bytes), kOp, "'", path, "' is ", magic.what);
   const size_t nul = bytes.find('\0');
   check(nul == std::string_view::npos, kOp, "'", path, "' is no text: byte ", nul, " is NUL");
+  // A text that was cut off ends within a character, and a few damaged ones are no other encoding.
+  const Foreign foreign = foreign_bytes(bytes);
+  check(foreign.count <= 8 || foreign.count <= bytes.size() / 1000, kOp, "'", path, "' is no UTF-8: ", foreign.count,
+        " bytes are not, the first is byte ", foreign.first,
+        ". Turn it into UTF-8, as with 'iconv -f LATIN1 -t UTF-8', if it is text");
   constexpr std::string_view kMark = "\xEF\xBB\xBF";
   if (bytes.starts_with(kMark)) bytes.remove_prefix(kMark.size());
   return bytes;

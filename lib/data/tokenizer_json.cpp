@@ -219,6 +219,7 @@ std::unique_ptr<Tokenizer> read_vocab_and_merges(const Json& vocab, const std::s
     else parts.tokens[id] = unspell_bytes(spelled[id]);
   }
   const std::string text = read_file(merges_path, limits::tokenizer);
+  refuse_lfs_pointer(text, merges_path);
   for (size_t at = 0, number = 1; at < text.size(); ++number) {
     const size_t end = std::min(text.find('\n', at), text.size());
     std::string line = text.substr(at, end - at);

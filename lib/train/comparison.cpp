@@ -79,6 +79,21 @@ bool asks_for(const std::string& pattern, const ComparisonArm& arm) {
   return fits(pattern, arm.name) || fits(pattern, arm.family);
 }
 
+/// Errors: the folder itself is a model or a run, or holds tables that no comparison there has made.
+void check_own(const std::string& out) {
+  for (const char* name : {"config.json", "run.json", "metrics.jsonl", "model.safetensors", "adapter_config.json"}) {
+    check(!path_exists(out + "/" + name), kOp, "'", out, "' holds a model or a run (", name,
+          "), which are not mixed with a comparison: name another --out");
+  }
+  if (!path_exists(out)) return;
+  bool ours = false;
+  for (const std::string& name : names_in(out)) ours = ours || path_exists(out + "/" + name + "/stage.toml");
+  for (const char* name : {"table.md", "table.csv", "table.jsonl"}) {
+    check(ours || !path_exists(out + "/" + name), kOp, "'", out, "/", name,
+          "' is there already and is of no comparison, so it is not replaced: name another --out");
+  }
+}
+
 }  // namespace
 
 Comparison::Comparison(ComparisonRecipe recipe, ComparisonOptions options, ComparisonCallbacks callbacks)
@@ -111,6 +126,7 @@ StageState Comparison::state(const std::string& name) const {
 bool Comparison::run() {
   check_outside(kOp, o_.out, recipe_.base.data);
   for (const ComparisonEval& e : recipe_.evals) check_outside(kOp, o_.out, e.protocol->options.data);
+  check_own(o_.out);
   make_folder(kOp, o_.out);
   const std::vector<const ComparisonArm*> arms = wanted();
   stage_ = 0, stages_ = arms.size() + 1;

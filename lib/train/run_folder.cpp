@@ -290,6 +290,10 @@ void RunFolder::put_model(const std::function<void(const std::string& folder)>& 
   for (const std::string& old : names_in(path_, is_model_file)) {
     if (std::find(names.begin(), names.end(), old) == names.end()) remove_tree(path_ + "/" + old);
   }
+  // What an earlier model's makers wanted is not the new one's.
+  const std::string generation = "generation_config.json";
+  if (use_ == FolderUse::overwrite && std::find(names.begin(), names.end(), generation) == names.end())
+    fs::remove(path_ + "/" + generation, error);
   std::stable_partition(names.begin(), names.end(), [](const std::string& n) { return !is_marker(n); });
   for (const std::string& name : names) {
     fs::rename(beside + "/" + name, path_ + "/" + name, error);

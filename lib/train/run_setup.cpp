@@ -230,6 +230,7 @@ RunSetup set_up_run(const Recipe& recipe, const TrainPlace& place, const TrainCa
   s.tokenizer->fit_model(vocabulary);
   s.dtype = recipe.dtype == "bf16" || (recipe.dtype == "auto" && place.device.is_cuda()) ? DType::bf16 : DType::f32;
   s.save_dtype = saved_dtype(recipe);
+  if (!recipe.from.empty()) s.generation = generation_file(model_folder(recipe.from));
   for (const std::string& line : without_effect(recipe, place.device)) notice(callbacks, line);
   check(!recipe.small_state || s.dtype == DType::bf16, kOp, "--small-state needs --dtype bf16, got ", s.dtype);
   check(!recipe.small_state || make_rope_scaling(s.plan.model.rope)->parameter_specs().empty(), kOp,
@@ -241,6 +242,7 @@ RunSetup set_up_run(const Recipe& recipe, const TrainPlace& place, const TrainCa
   s.corpus = text_of(recipe, place, *s.tokenizer, callbacks);
   check_vocabulary(s.corpus, vocabulary);
   s.loader = std::make_unique<Loader>(recipe, s.plan, *s.tokenizer, s.corpus, s.bos, share);
+  s.loader->next(0, 0);  // what a sampler refuses is said before anything is written
   notice(callbacks, unused_text(s.corpus, s.plan.window));
   std::optional<TokenCorpus> validation;
   if (!recipe.validation.empty()) {

@@ -21,6 +21,7 @@ struct RunSetup {
   std::optional<int32_t> bos;
   DType dtype = DType::f32;
   DType save_dtype = DType::f32;  // of the weights that the run leaves: --save-dtype, or that of the base's files
+  std::string generation;         // the base's generation_config.json
   TokenCorpus corpus;
   std::unique_ptr<Loader> loader;
   std::optional<Validation> validation;  // on rank 0

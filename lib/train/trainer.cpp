@@ -381,7 +381,7 @@ class Trainer::Run {
           save_adapter(beside, model_,
                        {.base = recipe_.from, .dtype = recipe_.save_dtype == "bf16" ? DType::bf16 : DType::f32});
         } else {
-          save_hf(beside, model_, {.dtype = setup_.save_dtype});
+          save_hf(beside, model_, {.dtype = setup_.save_dtype, .generation = setup_.generation});
         }
       });
     } catch (const Error& e) {

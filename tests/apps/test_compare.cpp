@@ -182,3 +182,19 @@ TEST_CASE("Recipes that make no sense are refused in one line before anything is
   refuses(kEval + "[base]\nmodel = \"nowhere\"\n", "nowhere");
   CHECK(compare("no-such-recipe.toml", "out").code == 2);
 }
+
+TEST_CASE("compare does not work in the folder of a model, of a run, or of somebody's tables") {
+  const test::TempDir dir;
+  const std::string recipe = tiny(dir);
+  for (const char* name : {"config.json", "run.json", "metrics.jsonl", "table.csv"}) {
+    const std::string out = dir.path(std::string("of-") + name);
+    fs::create_directory(out);
+    write(out + "/" + name, "mine");
+    const Answer a = compare(recipe, out);
+    CAPTURE(a.err);
+    CHECK(a.code == 2);
+    CHECK(a.err.find(name) != std::string::npos);
+    CHECK(rw::read_file(out + "/" + name) == "mine");
+    CHECK(std::distance(fs::directory_iterator(out), {}) == 1);
+  }
+}

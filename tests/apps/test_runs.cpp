@@ -426,3 +426,56 @@ TEST_CASE("the demo trains, extends, evaluates and reports") {
   CHECK(a.code == 0);
   CHECK(std::filesystem::exists(dir.path("demo") + "/report.html"));
 }
+
+TEST_CASE("results replace only results: logits and benchmarks over a model's files are refused before the work") {
+  const Finished f;
+  const std::string model = "--model '" + f.dir.path("base") + "' ";
+  f.refuses("eval logits " + model + "--tokens 1,2 --out '" + f.dir.path("base/model.safetensors") + "'",
+            "is not a file of logits");
+  f.refuses("eval logits " + model + "--tokens 1,2 --out '" + f.dir.path("t.txt") + "'", "is not a file of logits");
+  f.refuses("bench cpu --only clex --json '" + f.dir.path("base/config.json") + "'", "is not what this verb writes");
+  const std::string out = " --out '" + f.dir.path("logits.safetensors") + "'";
+  for (const char* ids : {"1,2", "3"}) CHECK(ropewalk("eval logits " + model + "--tokens " + ids + out).code == 0);
+}
+
+TEST_CASE("an option without a value, and a switch with a wrong one, are refused by name") {
+  const Finished f;
+  f.refuses(f.train("x", "--from ''"), "--from");
+  f.refuses("--quiet train " + f.data() + kShape + "--steps 1 --out ''", "--out");
+  f.refuses(f.train("x", "--validation ''"), "--validation");
+  f.refuses(f.train("x", "--csv=maybe"), "expected true or false, got 'maybe'");
+  CHECK(ropewalk("generate --tokens 1 --prompt '' --model '" + f.dir.path("base") + "'").code == 0);
+}
+
+TEST_CASE("what a position sampler refuses is refused before the run begins") {
+  const Finished f;
+  f.refuses(f.train("x", "").substr(0, f.train("x", "").find("--hidden")) + "--steps 1 --batch 1 --method pose " +
+                "--target 64 --chunks 99 --from '" + f.dir.path("base") + "'",
+            "cannot hold 99 chunks");
+}
+
+TEST_CASE("generation_config.json goes with a model that is extended or converted") {
+  const Finished f;
+  const std::string wishes = R"({"eos_token_id": [1, 7], "temperature": 0.5})";
+  write(f.dir.path("base/generation_config.json"), wishes);
+  const std::string base = "'" + f.dir.path("base") + "'";
+  CHECK(ropewalk("--quiet train " + f.data() + f.out("long") + "--method pi --target 32 --steps 1 --batch 1 --from " +
+                 base)
+            .code == 0);
+  CHECK(ropewalk("convert hf " + base + " " + f.out("copy")).code == 0);
+  for (const char* name : {"long", "copy"})
+    CHECK(rw::read_file(f.dir.path(std::string(name) + "/generation_config.json")) == wishes);
+}
+
+TEST_CASE("a name with control characters cannot steer the terminal that results are printed to") {
+  const test::TempDir dir;
+  const std::string name = dir.path("red\x1b[31m\nend");
+  const Answer a = ropewalk("--quiet train" + kShape + "--steps 1 --out '" + name + "'");
+  CHECK(a.code == 0);
+  CHECK(a.out.find("red\\x1b[31m\\nend") != std::string::npos);
+  CHECK(a.out.find('\x1b') == std::string::npos);
+  const Answer logits =
+      ropewalk("eval logits --model '" + name + "' --tokens 1 --out '" + name + "/logits.safetensors'");
+  CHECK(logits.code == 0);
+  CHECK(logits.out.find('\x1b') == std::string::npos);
+}

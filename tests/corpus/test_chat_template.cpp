@@ -78,6 +78,59 @@ TEST_CASE("A chat template of no known form, or one that writes dates, is refuse
   CHECK(test::error_of([] { chat_template_named("alpaca"); }).find("'alpaca'") != std::string::npos);
 }
 
+TEST_CASE("A chat template that looks like a form and writes something else is refused, or followed") {
+  const auto refused = [](const std::string& jinja) { return test::error_of([&] { recognise_chat_template(jinja); }); };
+  const std::string body = "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}";
+  const std::string ask = "{{ '<|im_start|>assistant\n' }}";
+  CHECK(recognise_chat_template(body + ask).form == ChatForm::chatml);
+  CHECK(refused("{{ '<|im_start|>user<|im_sep|>' + m['content'] + '<|im_end|>' }}").find("it has <|im_sep|>") !=
+        std::string::npos);  // Phi-4
+  CHECK(refused(body).find("does not ask for an answer") != std::string::npos);
+  CHECK(refused("{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' }}" + ask)
+            .find("no newline follows <|im_end|>") != std::string::npos);
+  CHECK(refused(body + "{{ '<|im_start|>gpt\n' }}").find("a role \"gpt\"") != std::string::npos);
+  CHECK(refused("{{ '[SYSTEM_PROMPT]' + s + '[/SYSTEM_PROMPT][INST]' + m + '[/INST]' }}").find("[SYSTEM_PROMPT]") !=
+        std::string::npos);
+  CHECK(refused("'<|start_header_id|>' + r + '<|end_header_id|>' + m + '<|eot_id|>'").find("no empty line") !=
+        std::string::npos);
+
+  const auto said = [](const std::string& jinja, const std::vector<ChatMessage>& messages) {
+    const auto tokenizer = marks();
+    std::string out;
+    for (const int32_t id : encode_chat(*tokenizer, recognise_chat_template(jinja), messages)) {
+      const std::string piece = tokenizer->piece(-1, id);
+      out += piece.empty() ? tokenizer->token(id) : piece;
+    }
+    return out;
+  };
+  const ChatMessage ask_me{ChatRole::user, " a "};
+  const std::string open = "<|im_start|>user\n", close = "<|im_end|>\n", answer = "<|im_start|>assistant\n";
+  CHECK(said(body + ask, {ask_me}) == open + " a " + close + answer);
+  CHECK(said("{{ '<|im_start|>' + m.role + '\n' + m.content | trim + '<|im_end|>\n' }}" + ask, {ask_me}) ==
+        open + "a" + close + answer);
+  // Qwen 3 leaves out what an answer thought before.
+  CHECK(said(body + ask + "{{ m.content.split('</think>')[-1] }}",
+             {ask_me, {ChatRole::assistant, "<think>\nhm\n</think>\n\nyes"}, ask_me}) ==
+        open + " a " + close + answer + "yes" + close + open + " a " + close + answer);
+  // The tools of Qwen 2.5 stand in a message whose newline comes later.
+  CHECK(
+      recognise_chat_template(body + "{{- '<|im_start|>user' }}{%- endif %}{{- '\n<tool_response>\n' }}" + ask).form ==
+      ChatForm::chatml);
+  // Mistral's newer templates trim answers alone.
+  const std::string trimming =
+      "{{ bos_token }}{{ \"[INST] \" + m[\"content\"] + \"[/INST]\" }}"
+      "{{ \" \" + m[\"content\"]|trim + eos_token }}";
+  CHECK(said(trimming, {ask_me, {ChatRole::assistant, " b "}, ask_me}).find("[INST]  a [/INST]") != std::string::npos);
+  CHECK(said(trimming, {ask_me, {ChatRole::assistant, " b "}, ask_me}).find("b</s>") != std::string::npos);
+  // Mistral's newer tokenizers have no space after [INST].
+  CHECK(said("{{ bos_token }}{{ '[INST]' + m['content'] + '[/INST]' }}", {ask_me}) == "<s>[INST] a [/INST]");
+  CHECK(said("{{ bos_token }}{{ '[INST] ' + m['content'] + '[/INST]' }}", {ask_me}) == "<s>[INST]  a [/INST]");
+  // A Llama 3 template that does not trim.
+  const std::string llama3 = "'<|start_header_id|>' + r + '<|end_header_id|>\n\n' + m['content']";
+  CHECK(said(llama3 + " + '<|eot_id|>'", {ask_me}).find("\n\n a <|eot_id|>") != std::string::npos);
+  CHECK(said(llama3 + " | trim + '<|eot_id|>'", {ask_me}).find("\n\na<|eot_id|>") != std::string::npos);
+}
+
 TEST_CASE("Conversations that a form cannot hold are refused by what is wrong") {
   const ChatMessage user{ChatRole::user, "a"}, model{ChatRole::assistant, "b"}, system{ChatRole::system, "c"};
   const ChatTemplate chatml = chat_template_named("chatml");

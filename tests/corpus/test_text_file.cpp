@@ -96,3 +96,11 @@ TEST_CASE("gzip is unpacked, by its bytes and not by its name, and damage is nam
   CHECK(has(message, "built without zlib"));
   MESSAGE("SKIPPED: this build has no zlib");
 }
+
+TEST_CASE("Text in another encoding than UTF-8 is refused, a few damaged or cut characters are not") {
+  std::string latin1, shift_jis;
+  for (int i = 0; i < 100; ++i) latin1 += "caf\xE9 ol\xE9 ", shift_jis += "\x93\xFA\x96\x7B\x8C\xEA";
+  CHECK(has(error_of("a.txt", latin1), "is no UTF-8: 200 bytes are not, the first is byte 3"));
+  CHECK(has(error_of("a.txt", shift_jis), "is no UTF-8"));
+  CHECK(load("a.txt", "na\xC3\xAFve, and cut at \xC3")[0].text.size() == 20);
+}

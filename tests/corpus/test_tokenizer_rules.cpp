@@ -124,6 +124,67 @@ TEST_CASE("added_tokens.json and added_tokens_decoder add tokens to a SentencePi
   CHECK(has(test::error_of([] { from_model(R"({"<s>": 512})", ""); }), "in the vocabulary it has 1"));
 }
 
+TEST_CASE("Special tokens that tokenizer_config.json names and the vocabulary lacks follow it, and are saved") {
+  const auto tokenizer = from_model("", R"({"pad_token": "[PAD]", "additional_special_tokens": ["<|im_start|>"],
+    "extra_special_tokens": {"image": {"content": "<image>"}}, "unk_token": "<unk>"})");
+  CHECK(tokenizer->vocab_size() == 515);  // in transformers' order
+  CHECK(tokenizer->encode_special("[PAD]<|im_start|><image>") == Ids{512, 513, 514});
+  CHECK(tokenizer->encode("[PAD]").size() > 1);
+  test::TempDir folder;
+  tokenizer->save(folder.path());
+  CHECK(load_tokenizer(folder.path())->encode_special("[PAD]<|im_start|><image>") == Ids{512, 513, 514});
+  CHECK(from_model("", R"({"pad_token": "</s>", "mask_token": "<s>"})")->vocab_size() == 512);
+}
+
+TEST_CASE("add_prefix_space of tokenizer_config.json counts where transformers makes the tokenizer from it") {
+  const auto first = [](const Tokenizer& tokenizer) { return tokenizer.token(tokenizer.encode("once")[0]); };
+  CHECK(first(*from_model("", "")).starts_with("\u2581"));
+  CHECK(first(*from_model("", R"({"add_prefix_space": false})")).starts_with("o"));
+  test::TempDir folder;
+  write_file_atomic(folder.path("tokenizer.json"), byte_json().dump());
+  const auto with_class = [&](const std::string& name) {
+    write_file_atomic(folder.path("tokenizer_config.json"),
+                      R"({"add_prefix_space": true, "tokenizer_class": ")" + name + "\"}");
+    return load_tokenizer(folder.path())->encode("once").size();
+  };
+  CHECK(with_class("GPT2TokenizerFast") == 5);
+  CHECK(with_class("PreTrainedTokenizerFast") == 4);
+}
+
+TEST_CASE("Classes with GPT-2's kind of vocabulary put no BOS before a text unless told to") {
+  test::TempDir folder;
+  write_file_atomic(folder.path("tokenizer.json"), byte_json().dump());
+  const auto begins = [&](const std::string& name, const std::string& more) {
+    write_file_atomic(folder.path("tokenizer_config.json"),
+                      R"({"bos_token": "<s>", "tokenizer_class": ")" + name + "\"" + more + "}");
+    const auto tokenizer = load_tokenizer(folder.path());
+    CHECK(tokenizer->named_bos() == 0);
+    return tokenizer->bos_id();
+  };
+  for (const char* name : {"GPT2Tokenizer", "GPTNeoXTokenizerFast", "Qwen2Tokenizer", "CodeGenTokenizer"}) {
+    CHECK(begins(name, "") == std::nullopt);
+    CHECK(begins(name, R"(, "add_bos_token": true)") == 0);
+  }
+  CHECK(begins("PreTrainedTokenizerFast", "") == 0);
+}
+
+TEST_CASE("Of spaces alone, a SentencePiece model that trims them makes no token") {
+  const std::string path = small("tok512.model");
+  SentencePieceParts parts = parse_sentencepiece(read_file(path), path);
+  parts.remove_extra_whitespaces = true;
+  CHECK(SentencePieceBpe(std::move(parts)).encode("   ").empty());
+}
+
+TEST_CASE("Every file of a tokenizer may be a git-lfs pointer, which is named") {
+  const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
+  CHECK(has(test::error_of([&] { from_model(pointer, ""); }), "added_tokens.json is a git-lfs pointer"));
+  CHECK(has(test::error_of([&] { from_model("", pointer); }), "tokenizer_config.json is a git-lfs pointer"));
+  test::TempDir folder;
+  write_file_atomic(folder.path("vocab.json"), byte_json()["model"]["vocab"].dump());
+  write_file_atomic(folder.path("merges.txt"), pointer);
+  CHECK(has(test::error_of([&] { load_tokenizer(folder.path()); }), "merges.txt is a git-lfs pointer"));
+}
+
 TEST_CASE("Whether a text begins with BOS is what the files state") {
   const auto begins = [](const std::string& config) { return from_model("", config)->bos_id(); };
   CHECK(begins("") == 1);
@@ -225,6 +286,7 @@ TEST_CASE("Files of other kinds are refused by what they are") {
   };
   CHECK(has(refused("tokenizer.model", "IQ== 0\nIg== 1\n"), "tiktoken"));
   CHECK(has(refused("qwen.tiktoken", "IQ== 0\n"), "tiktoken"));
+  CHECK(has(refused("tiktoken.model", "IQ== 0\n"), "tiktoken vocabulary"));
   CHECK(has(refused("tekken.json", "{}"), "tekken.json"));
   CHECK(
       has(refused("tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"), "git-lfs"));

@@ -3,6 +3,7 @@
 
 #include "autograd/tape.h"
 #include "families.h"
+#include "rope/kinds/longrope.h"
 
 using namespace rw;
 namespace fs = std::filesystem;
@@ -102,6 +103,32 @@ TEST_CASE("windows of attention follow the fields of each family") {
   CHECK(says(refused("mistral", kv + R"(,"sliding_window":0)"), "'sliding_window'"));
 }
 
+TEST_CASE("a Gemma without windowed layers is saved with the window that transformers needs") {
+  for (const char* family : {"gemma2", "gemma3_text"}) {
+    const ModelConfig c = read(family, R"(,"num_key_value_heads":2,"sliding_window":9,"layer_types":["full_attention",)"
+                                       R"("full_attention","full_attention","full_attention"])");
+    const std::string saved = model_config_to_json(c, "float32");
+    CHECK(says(saved, R"("sliding_window": 4096)"));
+    CHECK(windows(model_config_from_json(saved)) == std::vector<int64_t>(4, 0));
+  }
+}
+
+TEST_CASE("LongRoPE's factor follows from the window of pre-training beside the recipe, as in Phi-3's files") {
+  const std::string factors = R"("short_factor":[1,1,1,1],"long_factor":[2,3,4,5]})";
+  const ModelConfig c = read("phi3", R"(,"max_position_embeddings":64,"original_max_position_embeddings":16,)"
+                                     R"("rope_scaling":{"type":"longrope",)" +
+                                         factors);
+  CHECK(c.rope.kind.get<LongRope>()->factor == 4);
+  CHECK(c.rope.original_max_position_embeddings == 16);
+  CHECK(read("phi3", R"(,"max_position_embeddings":64,"original_max_position_embeddings":16)").rope ==
+        read("phi3", R"(,"max_position_embeddings":64)").rope);
+  // A window below that of pre-training is not stretched.
+  const ModelConfig short_one = read("phi3", R"(,"max_position_embeddings":64,"original_max_position_embeddings":4096,)"
+                                             R"("rope_scaling":{"type":"su",)" +
+                                                 factors);
+  CHECK(short_one.rope.kind.get<LongRope>()->factor == 1);
+}
+
 TEST_CASE("every fourth layer of SmolLM3 has no RoPE where no list says otherwise") {
   const ModelConfig c = read("smollm3", R"(,"num_key_value_heads":2)");
   CHECK((c.layer(0).rope && c.layer(1).rope && c.layer(2).rope && !c.layer(3).rope));
@@ -129,6 +156,9 @@ TEST_CASE("fields that would change the computation are refused by name") {
   CHECK(says(refused("llama", R"(,"num_local_experts":8)"), "'num_local_experts'"));
   CHECK(says(refused("llama", R"(,"logit_scale":0.5)"), "'logit_scale'"));
   CHECK(says(refused("llama", R"(,"quantization_config":{"quant_method":"gptq","bits":4})"), "gptq"));
+  CHECK(says(refused("llama", R"(,"quantization":{"group_size":64,"bits":4})"), "'quantization'"));  // MLX
+  CHECK(says(refused("llama", R"(,"is_causal":false)"), "'is_causal'"));
+  CHECK(says(refused("qwen3", kv + R"(,"use_bidirectional_attention":true)"), "'use_bidirectional_attention'"));
   CHECK(says(refused("stablelm", kv + R"(,"qk_layernorm":true)"), "'qk_layernorm'"));
   CHECK(says(refused("gemma3_text", kv + R"(,"use_bidirectional_attention":true)"), "'use_bidirectional_attention'"));
   CHECK(says(refused("gemma3_text", kv + R"(,"attn_logit_softcapping":50.0)"), "'attn_logit_softcapping'"));
@@ -217,6 +247,8 @@ TEST_CASE("tensors that are left over, missing or under another prefix are named
   std::vector<NamedTensor> quantized = whole;
   quantized.push_back({"model.layers.0.mlp.up_proj.qweight", Tensor::zeros({4}, DType::i32)});
   CHECK(says(message(quantized), "quantized"));
+  quantized.back().name = "model.layers.0.mlp.up_proj.scales";  // MLX
+  CHECK(says(message(quantized), "quantized"));
   std::vector<NamedTensor> buffers = whole;
   buffers.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq", Tensor::zeros({4})});
   save_safetensors(path, buffers);
@@ -232,8 +264,14 @@ TEST_CASE("weights that are not read are refused by what they are") {
   CHECK(says(message(), "git-lfs pointer"));
   fs::remove(dir.path("m/model.safetensors"));
   CHECK(says(message(), "neither"));
+  write_file_atomic(dir.path("m/model-00001-of-00002.safetensors"), "x");
+  CHECK(says(message(), "'model-00001-of-00002.safetensors', but neither"));
+  fs::remove(dir.path("m/model-00001-of-00002.safetensors"));
+  write_file_atomic(dir.path("m/adapter_model.bin"), "x");
+  CHECK(says(message(), "'adapter_model.bin' is in a format that is not read"));
+  fs::remove(dir.path("m/adapter_model.bin"));
   write_file_atomic(dir.path("m/weights.gguf"), "GGUF");
-  CHECK(says(message(), ".gguf"));
+  CHECK(says(message(), "name that one, '" + dir.path("m/weights.gguf")));
   write_file_atomic(dir.path("m/adapter_model.safetensors"), "x");
   CHECK(says(message(), "adapter"));
   write_file_atomic(dir.path("m/pytorch_model.bin"), "x");

@@ -96,6 +96,10 @@ TEST_CASE("generation_config.json names ends and sampling, and what is wrong in 
   CHECK(all.top_k == 20);
   CHECK(all.do_sample == true);
   CHECK(read(R"({"eos_token_id": 7, "top_k": null})").eos == Ids{7});
+  CHECK(read(R"({"temperature": 0})").temperature == 0);
+  CHECK(all.unused.empty());
+  CHECK(read(R"({"repetition_penalty": 1.05, "num_beams": 1, "min_p": null})").unused ==
+        std::vector<std::string>{"repetition_penalty 1.05"});
   const auto refused = [&](const std::string& json, const char* part) {
     CHECK(test::error_of([&] { read(json); }).find(part) != std::string::npos);
   };

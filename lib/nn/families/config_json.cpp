@@ -9,7 +9,7 @@ namespace {
 /// Fields of other architectures, or of ways to store weights, that would change the computation.
 void refuse_foreign_fields(const ConfigReader& in) {
   constexpr const char* kOther = "this model computes something that is not supported";
-  for (const char* key : {"quantization_config", "compression_config"}) {
+  for (const char* key : {"quantization_config", "compression_config", "quantization"}) {
     check(!in.has(key), "config", "'", key, "' is ", in.text_of(key).substr(0, 120),
           ": the weights are quantized, which is not supported; convert the model to bfloat16 or float32 first");
   }
@@ -18,9 +18,10 @@ void refuse_foreign_fields(const ConfigReader& in) {
   for (const char* key : {"embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling",
                           "logit_scale", "scale_emb", "scale_depth", "mup_embeddings_multiplier", "pretraining_tp"})
     in.refuse_unless(key, "1", kOther);
-  for (const char* key :
-       {"alibi", "use_alibi", "parallel_attn", "use_mup", "is_encoder_decoder", "add_cross_attention"})
+  for (const char* key : {"alibi", "use_alibi", "parallel_attn", "use_mup", "is_encoder_decoder", "add_cross_attention",
+                          "use_bidirectional_attention"})
     in.refuse_unless(key, "false", kOther);
+  in.refuse_unless("is_causal", "true", "attention to later tokens is not supported");
   for (const char* key : {"clip_qkv", "per_layer_projections", "attention_chunk_size"})
     check(!in.has(key), "config", "'", key, "' is ", in.text_of(key), ": ", kOther);
   in.refuse_unless("position_embedding_type", "\"rotary\"", kOther);
@@ -111,11 +112,12 @@ RopeConfig read_rope(const ConfigReader& in, const ModelConfig& c, const RopeFie
     if (in.has(key)) recipe.set_json(key, in.text_of(key));
   }
   if (in.has("max_sequence_length")) recipe.set("max_sequence_length", in.integer("max_sequence_length"));
+  if (!in.has("original_max_position_embeddings")) return rope_config_from_json(recipe.text());
+  const std::string without = recipe.text();
+  recipe.set("original_max_position_embeddings", in.integer("original_max_position_embeddings"));
   const RopeConfig rope = rope_config_from_json(recipe.text());
   // Phi-3 states it of plain RoPE, too, where it means nothing.
-  if (rope.rope_type() == "default" || !in.has("original_max_position_embeddings")) return rope;
-  recipe.set("original_max_position_embeddings", in.integer("original_max_position_embeddings"));
-  return rope_config_from_json(recipe.text());
+  return rope.rope_type() == "default" ? rope_config_from_json(without) : rope;
 }
 
 void write_rope(const ModelConfig& c, ConfigWriter& out, const RopeFieldDefaults& defaults) {

@@ -41,7 +41,7 @@ void write_gemma(const ModelConfig& c, ConfigWriter& out) {
   }
   int64_t window = 0;
   for (int64_t i = 0; i < c.num_hidden_layers; ++i) window = std::max(window, c.layer(i).window);
-  write_window(out, window);
+  write_window(out, window > 0 ? window : 4096);  // transformers needs one, also where no layer slides
   write_layer_types(c, out);
 }
 

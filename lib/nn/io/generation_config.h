@@ -12,10 +12,11 @@ struct GenerationConfig {
   std::optional<bool> do_sample;
   std::optional<double> temperature, top_p;
   std::optional<int64_t> top_k;
+  std::vector<std::string> unused;  // what the file asks for beyond this, as "repetition_penalty 1.05"
 };
 
-/// Reads the file in a model folder; empty if there is none. Errors: not JSON, values of another type, a temperature
-/// that is not positive, top_p outside (0, 1], a negative top_k, each named by its key.
+/// Reads the file in a model folder; empty if there is none. Errors: not JSON, values of another type, a negative
+/// temperature, top_p outside (0, 1], a negative top_k, each named by its key.
 GenerationConfig read_generation_config(const std::string& folder);
 
 }  // namespace rw

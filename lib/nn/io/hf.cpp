@@ -36,6 +36,13 @@ ModelConfig read_hf_config(const std::string& folder) {
   return model_config_from_json(read_file(path, limits::config));
 }
 
+std::string generation_file(const std::string& folder) {
+  const std::string path = folder + "/generation_config.json";
+  if (!path_exists(path)) return "";
+  refuse_lfs_pointer(path);
+  return read_file(path, limits::config);
+}
+
 void assign_weights(CausalLm& model, const std::function<Tensor(const std::string&)>& find) {
   const ParamArena& arena = model.arena();
   for (size_t i = 0; i < arena.size(); ++i) {
@@ -83,8 +90,8 @@ std::string some_of(const std::vector<std::string>& names) {
 /// Errors: weights that were quantized, which have parts of their own or dtypes of one byte.
 void refuse_quantized(const WeightFiles& files) {
   for (const std::string& name : files.names()) {
-    for (const char* part :
-         {".qweight", ".qzeros", ".weight_scale", ".weight_packed", ".absmax", ".quant_state", ".SCB"}) {
+    for (const char* part : {".qweight", ".qzeros", ".weight_scale", ".weight_packed", ".absmax", ".quant_state",
+                             ".SCB", ".scales", ".g_idx", ".W_q"}) {
       check(name.find(part) == std::string::npos, "load", "the weights are quantized ('", name,
             "'), which is not supported; convert the model to bfloat16 or float32 first");
     }
@@ -187,6 +194,7 @@ void save_hf(const std::string& folder, const CausalLm& model, const SaveOptions
     fs::remove(folder + "/model.safetensors", error);
   }
   const char* word = dtype == DType::bf16 ? "bfloat16" : dtype == DType::f64 ? "float64" : "float32";
+  if (!options.generation.empty()) write_file_atomic(folder + "/generation_config.json", options.generation);
   write_file_atomic(folder + "/config.json", model_config_to_json(model.config(), word));
 }
 

@@ -30,7 +30,11 @@ std::unique_ptr<CausalLm> load_hf(const std::string& folder, const LoadOptions& 
 struct SaveOptions {
   std::optional<DType> dtype;  // f32 (exact), bf16 or f64; none: ModelConfig::file_dtype, what was loaded
   int64_t max_shard_bytes = int64_t{4} << 30;
+  std::string generation;  // the text of generation_config.json, "" for none
 };
+
+/// The text of generation_config.json in a model folder, which is kept as it is; "" if there is none.
+std::string generation_file(const std::string& folder);
 
 /// Writes config.json and the weights into `folder` (made if needed); every file appears
 /// whole or not at all, and config.json last.

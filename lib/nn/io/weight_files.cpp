@@ -30,10 +30,14 @@ using nlohmann::json;
          "folder "
          "with --adapter, or merge the two: ropewalk convert merge --model BASE --adapter FOLDER --out NEW_FOLDER");
   }
-  std::error_code error;
-  for (const auto& file : fs::directory_iterator(folder, error)) {
-    const std::string name = file.path().filename().string(), end = file.path().extension().string();
-    for (const char* other : {".gguf", ".pth", ".pt", ".h5", ".msgpack", ".ggml", ".npz", ".onnx"}) {
+  for (const std::string& name : names_in(folder)) {
+    const std::string end = fs::path(name).extension().string();
+    check(end != ".gguf", "load", "'", folder, "' has no model.safetensors, but a GGUF file: name that one, '", folder,
+          "/", name, "'");
+    check(end != ".safetensors", "load", "'", folder, "' has '", name,
+          "', but neither a model.safetensors nor a model.safetensors.index.json that names it: ",
+          "name a folder in Hugging Face's layout");
+    for (const char* other : {".pth", ".pt", ".bin", ".ckpt", ".h5", ".msgpack", ".ggml", ".npz", ".onnx"}) {
       if (end != other) continue;
       fail("load", "'", folder, "' has no model.safetensors; '", name, "' is in a format that is not read (", end,
            "): convert the model to safetensors first");

@@ -61,8 +61,9 @@ void LongRope::check(const RopeConfig& config) const {
 void LongRope::complete(RopeConfig& config, const GivenKeys& given, const std::string& path) {
   if (std::find(given.begin(), given.end(), "factor") != given.end()) return;
   if (config.original_max_position_embeddings <= 0) fail("rope_config", path, "factor is missing");
-  factor = static_cast<double>(config.max_position_embeddings) /
-           static_cast<double>(config.original_max_position_embeddings);
+  // A window below the original one is not stretched, as in transformers.
+  factor = std::max(1.0, static_cast<double>(config.max_position_embeddings) /
+                             static_cast<double>(config.original_max_position_embeddings));
 }
 
 std::unique_ptr<RopeScaling> LongRope::make(const RopeConfig& config) const {
