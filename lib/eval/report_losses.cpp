@@ -72,14 +72,17 @@ std::string loss_body(const Runs& runs, const std::vector<int>& colors,
                       const std::function<bool(const ReportRun&)>& shown) {
   std::vector<ChartSeries> series;
   std::vector<Row> rows;
+  const auto of_body = [&](const ReportRun& run) { return !run.loss.empty() && shown(run); };
+  const size_t points =
+      std::count_if(runs.begin(), runs.end(), of_body) > 4 ? 40 : 150;  // many noisy lines hide each other
   for (size_t r = 0; r < runs.size(); ++r) {
     const auto& loss = runs[r].loss;
-    if (loss.empty() || !shown(runs[r])) continue;
+    if (!of_body(runs[r])) continue;
     series.push_back({.name = runs[r].name,
                       .color = colors[r],
                       .dashed = runs[r].baseline,
                       .markers = false,
-                      .points = thin(loss, 150),
+                      .points = thin(loss, points),
                       .run = r});
     rows.push_back({chip(runs[r], colors[r]), cat(loss.back().step + 1), table_number(loss.front().loss),
                     table_number(thin(loss, 2).front().y), table_number(thin(loss, 10).back().y)});

@@ -17,6 +17,8 @@ using Row = std::vector<std::string>;  // cells as HTML
 std::string tag(const std::string& name, const std::string& content, const std::string& css = "");
 /// A run's colour and name.
 std::string chip(const ReportRun& run, int color);
+/// Text as HTML that may break after an underscore or a slash: on a phone, and not within a word.
+std::string breakable(const std::string& text);
 /// A cell of words; other cells hold numbers and stand to the right.
 std::string words(const std::string& text);
 std::string table(const Row& head, const std::vector<Row>& rows);
