@@ -17,6 +17,7 @@
 #include "tensor/allocator.h"
 #include "tensor/file.h"
 #include "tensor/hash.h"
+#include "tensor/printable.h"
 #include "train/metrics_file.h"
 #include "train/recipe_fields.h"
 #include "train/run_setup.h"
@@ -295,8 +296,9 @@ class Trainer::Run {
     const StepResult r = step_->result();
     const int64_t tokens = waiting_.front();
     waiting_.pop_front();
-    check(std::isfinite(r.loss), kOp, "the loss is ", r.loss, " at step ", seen_ + 1, "; ", kept());
-    check(std::isfinite(r.grad_norm), kOp, "the gradient norm is ", r.grad_norm, " at step ", seen_ + 1, "; ", kept());
+    check(std::isfinite(r.loss), kOp, "the loss is ", printable(r.loss), " at step ", seen_ + 1, "; ", kept());
+    check(std::isfinite(r.grad_norm), kOp, "the gradient norm is ", printable(r.grad_norm), " at step ", seen_ + 1,
+          "; ", kept());
     const double moment = now(), rate = static_cast<double>(tokens) / (moment - previous_);
     previous_ = moment;
     result_.losses.push_back(r.loss);
