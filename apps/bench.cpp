@@ -89,7 +89,7 @@ void bench_training(const BenchOptions& o, const TrainingRow& row, Device device
   const int ranks = comm ? comm->size() : 1;
   const double tokens = static_cast<double>(s.batch * s.window * ranks);
   model.set_recompute(s.recompute);
-  if (o.fp8) model.set_linear({.matmul = Matmul::fp8, .make_again = o.fp8_recompute});
+  if (o.fp8) model.set_linear({.matmul = Matmul::fp8, .recompute_input = o.fp8_recompute});
   TrainStep step(model, optimizer, !o.eager, parallel ? &*parallel : nullptr);
   const StepInput input{random_ids(batch, s.window, kVocab, 1),
                         random_ids(batch, s.window, kVocab, 2),

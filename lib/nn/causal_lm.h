@@ -72,9 +72,9 @@ class CausalLm {
   Device device() const { return device_; }
   /// Prepares for training: gradients and optimizer state.
   void enable_grad();
-  /// For generation on the CPU: single-token products read a bf16 copy of the weights. Exact, and then used, if the
-  /// weights are bf16 numbers (a bf16 checkpoint); otherwise only if `lossy`. Returns whether it is used.
-  bool use_compact_weights(bool lossy = false);
+  /// For decoding on the CPU: products of a single token read a bf16 copy of the weights. If the weights are bf16 numbers
+  /// (a bf16 checkpoint), the results are exact. Otherwise the copy is used only if `lossy`. Returns whether it is used.
+  bool use_bf16_copy(bool lossy = false);
   /// Recompute each block in backward instead of keeping its activations.
   void set_recompute(bool on) { recompute_ = on; }
   /// In training, the feed-forward layers go through at most so many tokens at a time, and backward makes their

@@ -19,7 +19,7 @@ namespace rw {
 /// Thread safety: none; the model's weights must not change meanwhile.
 class Decoder {
  public:
-  /// What a Decoder can do: batch 1, f32 or bf16 on a GPU, f32 on the CPU (with compact weights or without), a
+  /// What a Decoder can do: batch 1, f32 or bf16 on a GPU, f32 on the CPU (with a bf16 copy of the weights or without), a
   /// cache of rotated keys, no adapters; on a GPU sizes that are multiples of 8 and small enough for its shared
   /// memory. Anything else goes through CausalLm::extend.
   static bool supports(const CausalLm& model, const KvCache& cache);

@@ -97,10 +97,11 @@ class ParamArena {
   /// Sets parameter i to what it starts with for that seed, as allocate() with a seed does. refresh() comes next.
   void initialize(size_t i, uint64_t seed) const;
 
-  /// Keeps a bf16 copy beside f32 values on the CPU, which products of one row read instead: half the memory traffic of
-  /// decoding. Unless `lossy`, only if every value is a bf16 number, so that nothing changes. Returns whether it does.
-  /// Call stacked() and operator[] again afterwards; later changes of the weights are not followed.
-  bool make_compact(bool lossy);
+  /// Keeps a bf16 copy beside f32 values on the CPU. Products of one row read the copy: half the memory traffic of
+  /// decoding. Without `lossy` it is made only if every value is a bf16 number, so that no result changes. Returns
+  /// whether there is a copy. Call stacked() and operator[] again afterwards. Later changes of the weights do not reach
+  /// the copy.
+  bool make_bf16_copy(bool lossy);
 
   size_t size() const { return segments_.size(); }
   const std::vector<Segment>& segments() const { return segments_; }
@@ -158,7 +159,7 @@ class ParamArena {
   Device device_ = kCpu;
   bool allocated_ = false;
   int64_t total_ = 0, frozen_total_ = 0, own_begin_ = 0, own_end_ = -1;
-  Tensor master_, low_, grad_, m_, v_, compute_, compact_, frozen_;
+  Tensor master_, low_, grad_, m_, v_, compute_, bf16_copy_, frozen_;
   std::vector<BlockMatrix> blocks_;
   std::vector<Var> vars_;
   mutable int64_t version_ = 0;

@@ -100,7 +100,7 @@ class Trainer::Run {
     model_.enable_grad();
     model_.set_recompute(setup_.memory.recompute);
     model_.set_mlp_tile(setup_.memory.mlp_tile);
-    if (recipe.matmul == "fp8") model_.set_linear({.matmul = Matmul::fp8, .make_again = recipe.fp8_recompute});
+    if (recipe.matmul == "fp8") model_.set_linear({.matmul = Matmul::fp8, .recompute_input = recipe.fp8_recompute});
     state_ = {.step = 0, .tokens = 0, .seed = recipe.seed, .recipe = setup_.identity};
     if (folder_) stand_ = folder_->stand(setup_.identity);
     check_steps();

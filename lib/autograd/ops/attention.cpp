@@ -372,7 +372,7 @@ Var run(AttentionShape s, const std::vector<Var>& vars, const AttentionOptions& 
   if (o.numel() > 0) forward(s, in, o, lse);
   Var out(o);
   if (recorded) {
-    out.set_again([o] { return o; });  // kept for backward
+    out.set_recomputation([o] { return o; });  // kept for backward
     auto node = std::make_unique<AttentionNode>();
     node->shape = s;
     node->saved = in.tensors;

@@ -144,7 +144,7 @@ std::pair<Var, Var> norm(const char* op, const Var& x, const Var* residual, cons
   out_y.set_largest(largest);
   const bool recorded = residual ? records(x, weight, *residual) : records(x, weight);
   if (recorded && options.feeds_fp8) {
-    out_y.set_again([flat, w = weight.value(), plain = NormOptions{options.eps, options.weight_offset}] {
+    out_y.set_recomputation([flat, w = weight.value(), plain = NormOptions{options.eps, options.weight_offset}] {
       return rms_norm(flat, w, plain).value();
     });
   }
