@@ -76,6 +76,7 @@ table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-
 th, td { padding: 7px 8px; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th { color: var(--soft); font-weight: 550; font-size: 12.5px; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; position: sticky; left: 0; background: var(--card); }
+td:first-child wbr { display: none; }
 tbody tr:last-child td { border-bottom: 0; }
 th.words { text-align: left; }
 td.words { text-align: left; white-space: normal; min-width: 9em; overflow-wrap: anywhere; }
@@ -90,9 +91,10 @@ footer { color: var(--soft); font-size: 13px; padding-top: 6px; padding-bottom: 
   section { padding: 18px 14px; border-radius: 10px; margin: 14px 0; }
   .wide { display: none; } .narrow { display: block; } .legend.small { display: flex; }
   .grid { grid-template-columns: minmax(0, 1fr); }
-  th, td { padding: 6px 8px; }
+  th, td { padding: 6px; }
   /* A long name must not fill the screen: the columns beside it could not be reached. */
-  th:first-child, td:first-child, .pair th:first-child, .pair td:first-child { white-space: normal; min-width: 96px; max-width: 34vw; overflow-wrap: anywhere; }
+  th:first-child, td:first-child, .pair th:first-child, .pair td:first-child { white-space: normal; min-width: 86px; max-width: 34vw; overflow-wrap: anywhere; }
+  td:first-child wbr { display: inline; }
   td.words { min-width: 7em; }
   .facts td.words { white-space: nowrap; min-width: 0; }
 }
