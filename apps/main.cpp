@@ -28,7 +28,8 @@ std::terminate_handler earlier_terminate = nullptr;
 std::atomic<bool> memory_ran_out{false};
 
 /// For memory that runs out where no handler can catch it: before main() (constants of CLI11), in a destructor (JSON
-/// values need memory to be freed), while a message is put together. The program ends as after a kill, but with the cause.
+/// values need memory to be freed), while a message is put together. The program ends as after a kill, but with the
+/// cause.
 [[noreturn]] void terminated() {
   const std::type_info* type = abi::__cxa_current_exception_type();
   // A function that may not throw, such as those of std::filesystem, ends without naming what it did not throw.

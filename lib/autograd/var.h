@@ -58,8 +58,8 @@ class Var {
   /// absolute_max() of the value (tensor/quantize.h), where the op that made it found it on the way; else undefined.
   const Tensor& largest() const { return largest_; }
   void set_largest(Tensor largest) { largest_ = std::move(largest); }
-  /// Computes the value again, bit for bit, from tensors that other ops keep for backward; or null. An op that needs the
-  /// value in its backward, and would be the only one to keep it, may keep this function instead.
+  /// Computes the value again, bit for bit, from tensors that other ops keep for backward; or null. An op that needs
+  /// the value in its backward, and would be the only one to keep it, may keep this function instead.
   using Recomputation = std::shared_ptr<const std::function<Tensor()>>;
   const Recomputation& recomputation() const { return recomputation_; }
   void set_recomputation(std::function<Tensor()> recompute) {

@@ -149,10 +149,10 @@ class Tokenizer {
   std::string kept_config_;
 };
 
-/// Reads a HF folder (tokenizer.json, tokenizer.model, or vocab.json with merges.txt; added_tokens.json adds tokens,
-/// tokenizer_config.json names BOS and EOS and says whether texts have them) or one file: *.json (tokenizer.json or a
-/// GPT-2 vocab with its merges beside it), *.model (SentencePiece), *.bin (llama2.c). Errors: missing, unreadable,
-/// truncated or garbled files, and kinds that are not supported, by name.
+/// Reads a HF folder or one file. A folder has tokenizer.json, tokenizer.model, or vocab.json with merges.txt. In it
+/// added_tokens.json adds tokens, and tokenizer_config.json names BOS and EOS and says whether texts have them. A file
+/// is *.json (tokenizer.json or a GPT-2 vocab with its merges beside it), *.model (SentencePiece) or *.bin (llama2.c).
+/// Errors: missing, unreadable, truncated or garbled files, and kinds that are not supported, by name.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path);
 
 /// The 256 bytes and <s>=0, </s>=1: a byte-level BPE without merges, vocabulary 258.

@@ -35,7 +35,8 @@ std::vector<ChartMark> window_marks(const Runs& runs);
 
 /// What the best of a column is.
 enum class Best { smallest, largest };
-/// Runs against x values, which `names` may name by their index. The best of each column stands out where several runs differ; a share of 0 never does.
+/// Runs against x values, which `names` may name by their index. The best of each column stands out where several runs
+/// differ; a share of 0 never does.
 std::string matrix(const Runs& runs, const std::vector<int>& colors, const std::vector<ChartSeries>& series,
                    const std::string& corner, Best best, bool percent = false,
                    const std::vector<std::string>& names = {});

@@ -34,8 +34,8 @@ class TokenScorer {
   virtual std::vector<std::vector<TokenScore>> score(std::span<const ScoreWindow> windows, int64_t length,
                                                      bool details = false) = 0;
 
-  /// -log p of ids 1 .. end when the sequence is read in chunks over a KV cache whose scale follows the length read so
-  /// far, and earlier keys and values stay as they were (CLEX's published evaluation).
+  /// -log p of ids 1 .. end, when the sequence is read in chunks over a KV cache (CLEX's published evaluation). The
+  /// RoPE scale follows the length read so far. Earlier keys and values stay as they were.
   virtual std::vector<double> score_in_chunks(std::span<const int32_t> ids, int64_t chunk) = 0;
 
   /// Up to `count` most likely tokens after the prompt, one after another; ends before a token of `stop`.

@@ -1,7 +1,7 @@
 // Where RoPE's inverse frequencies come from.
 //
-// A context-extension method is a choice of (position p(m), inverse frequency theta_i, attention scale A): the angle of
-// pair i at token m is p(m) * theta_i, and cos and sin are multiplied by A. A RopeScaling chooses theta and A; a
+// A context-extension method chooses positions p(m), inverse frequencies theta_i and an attention scale A. The angle of
+// pair i at token m is p(m) * theta_i, and cos and sin are multiplied by A. A RopeScaling chooses theta and A. A
 // PositionSampler (positions.h) chooses p during training. RopeConfig holds everything that is needed to use a model
 // again. It is what config.json states: some fields that every kind has, and one record of the kind's own.
 //

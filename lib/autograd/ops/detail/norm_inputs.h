@@ -9,7 +9,8 @@ struct NormRows {
   int64_t rows = 0, columns = 0;
 };
 
-/// x [..., C], weight [C], bias [C] or undefined, residual of x's shape or null. Errors: other shapes, dtypes or devices.
+/// x [..., C], weight [C], bias [C] or undefined, residual of x's shape or null. Errors: other shapes, dtypes or
+/// devices.
 inline NormRows check_norm_inputs(const char* op, const Var& x, const Var* residual, const Var& weight,
                                   const Var& bias = {}) {
   check(x.rank() >= 1, op, "x must have shape [..., C], got ", x.shape());

@@ -22,7 +22,8 @@ constexpr int kRowsPerBlock = WARPS == 1 ? 8 : 1;
 template <int WARPS>
 constexpr int kGroups = WARPS == 1 ? 4 : 1;
 
-/// This thread's V vectors of a row. `member` counts the threads of its group; vectors beyond `columns` stay as they are.
+/// This thread's V vectors of a row. `member` counts the threads of its group; vectors beyond `columns` stay as they
+/// are.
 template <int WARPS, int V, class T>
 __device__ __forceinline__ void load_row(Eight<T> (&to)[V], const T* row, int member, int columns) {
 #pragma unroll
