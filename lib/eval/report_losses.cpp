@@ -52,7 +52,7 @@ std::string ppl_section(const Runs& runs, const std::vector<int>& colors) {
       "bootstrap interval over documents.",
       protocols_of(runs, &ReportRun::ppl), [&](const std::string& protocol) {
         const auto series = series_of(runs, colors, &ReportRun::ppl, protocol, [](const PplPoint& p) {
-          return ChartPoint{static_cast<double>(p.window), p.ppl, p.low, p.high};
+          return ChartPoint{.x = static_cast<double>(p.window), .y = p.ppl, .low = p.low, .high = p.high};
         });
         ChartSpec spec{.label = "Perplexity by evaluation window",
                        .x_title = "window, tokens",
@@ -188,7 +188,7 @@ std::string lastk_section(const Runs& runs, const std::vector<int>& colors) {
       "the added text, and nothing else.",
       protocols_of(runs, &ReportRun::lastk), [&](const std::string& protocol) {
         const auto series = series_of(runs, colors, &ReportRun::lastk, protocol, [](const ContextPoint& p) {
-          return ChartPoint{static_cast<double>(p.context), p.nll, p.low, p.high};
+          return ChartPoint{.x = static_cast<double>(p.context), .y = p.nll, .low = p.low, .high = p.high};
         });
         const ChartSpec spec{.label = "Loss of the same last tokens by context",
                              .x_title = "context, tokens",

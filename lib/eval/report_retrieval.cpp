@@ -75,7 +75,7 @@ std::string score_section(const Runs& runs, const std::vector<int>& colors) {
                              const auto known = std::find(tasks.begin(), tasks.end(), p.task);
                              const double column = static_cast<double>(known - tasks.begin());
                              if (known == tasks.end()) tasks.push_back(p.task);
-                             return ChartPoint{column, p.value, p.low, p.high};
+                             return ChartPoint{.x = column, .y = p.value, .low = p.low, .high = p.high};
                            });
                        return matrix(runs, colors, series, "task", Best::largest, true, tasks);
                      });

@@ -246,7 +246,7 @@ class CpuDecoder final : public Decoder {
 
   /// What thread `me` of `team` does for one token.
   RW_CPU_LEVELS void walk(int me, int team, int64_t position, float* logits) {
-    const Walker w{me, team, own_[static_cast<size_t>(me)].data(), barrier_};
+    const Walker w{.me = me, .team = team, .mine = own_[static_cast<size_t>(me)].data(), .barrier = barrier_};
     for (const Layer<W>& l : layers_) {
       // Every thread norms for itself: the row is short, and a barrier costs more.
       normalise(l.attention_norm, x_.data(), c_.hidden_size, w.mine);

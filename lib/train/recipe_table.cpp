@@ -45,7 +45,7 @@ auto at(M Recipe::*member) {
   return [member](Recipe& c) -> RecipeField::Ref { return &(c.*member); };
 }
 
-void add_text_and_model(std::vector<RecipeField>& f) {
+void add_text(std::vector<RecipeField>& f) {
   using enum FieldGroup;
   const auto source = FieldRole::source, decides = FieldRole::decides;
   f.push_back({.name = "data",
@@ -95,7 +95,11 @@ void add_text_and_model(std::vector<RecipeField>& f) {
        .role = decides,
        .at = at(&Recipe::retrieval_template),
        .idle = with_mix});
+}
 
+void add_model(std::vector<RecipeField>& f) {
+  using enum FieldGroup;
+  const auto decides = FieldRole::decides;
   const auto shape = [&](const char* name, const char* help, auto member, double low, double high, bool above = false) {
     f.push_back({.name = name,
                  .help = help,
@@ -450,7 +454,8 @@ void add_keeping(std::vector<RecipeField>& f) {
 const std::vector<RecipeField>& recipe_fields() {
   static const std::vector<RecipeField> all = [] {
     std::vector<RecipeField> f;
-    add_text_and_model(f);
+    add_text(f);
+    add_model(f);
     add_method(f);
     add_adapter(f);
     add_optimizer(f);

@@ -142,8 +142,8 @@ TEST_CASE("A list after an option's name means what the repeated option means, a
   CHECK(list.err == "");
   CHECK(list.out == repeated.out);
   write(dir.path("c.jsonl"), "{\"context\":\"Line 0 of\",\"choices\":[\" the\",\" a\"],\"answer\":0}\n");
-  for (const std::string order : {"choice '" + dir.path("c.jsonl") + "' --model '" + dir.path("m") + "'",
-                                  "choice --model '" + dir.path("m") + "' '" + dir.path("c.jsonl") + "'"})
+  for (const std::string& order : {"choice '" + dir.path("c.jsonl") + "' --model '" + dir.path("m") + "'",
+                                   "choice --model '" + dir.path("m") + "' '" + dir.path("c.jsonl") + "'"})
     CHECK(ropewalk("--quiet eval " + order).code == 0);
 }
 
