@@ -52,10 +52,10 @@ class RetrievalMix {
 
   /// True if sample k of a step is a retrieval sequence.
   bool chosen(uint64_t step, uint64_t sample) const;
-  /// Rewrites ids and targets of the chosen rows of `batch`, which make_batch has made of `where`, its count of scored
-  /// targets and, with an answer weight other than 1, its weights. A key whose sequence does not fit the window is
-  /// drawn again. Returns what was written. Errors: another window or number of rows, a corpus of another vocabulary,
-  /// a region shorter than the text that it must give, keys that never fit.
+  /// Rewrites ids and targets of the chosen rows of `batch`, which make_batch has made of `where`. It also sets the
+  /// count of scored targets and, with an answer weight other than 1, the weights. A key whose sequence does not fit
+  /// the window is drawn again. Returns what was written. Errors: another window or number of rows, a corpus of another
+  /// vocabulary, a region shorter than the text that it must give, keys that never fit.
   std::vector<RetrievalRow> apply(const TokenCorpus& corpus, std::span<const Region> where,
                                   const std::optional<int32_t>& bos, uint64_t step, uint64_t first_sample,
                                   Batch& batch) const;

@@ -45,8 +45,8 @@ class Tokenizer {
 
   /// Like encode(), for a piece of a text: unless it is `at_start`, no space is put in front of it.
   std::vector<int32_t> encode_within(std::string_view text, bool at_start) const;
-  /// The ids of a whole text as HF's tokenizer(text) gives them: special tokens spelled out become their ids, and BOS
-  /// and EOS stand where the files say that they do.
+  /// The ids of a whole text as HF's tokenizer(text) gives them. Special tokens in the text become their ids. BOS and
+  /// EOS stand where the tokenizer's files say so.
   std::vector<int32_t> encode_template(std::string_view text) const;
 
   /// Text of `ids`; special tokens and padding give nothing. Errors: an id outside [0,

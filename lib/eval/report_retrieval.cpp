@@ -69,7 +69,8 @@ std::string score_section(const Runs& runs, const std::vector<int>& colors) {
   return by_protocol("Tasks and questions", "Percent of right answers.", protocols_of(runs, &ReportRun::scores),
                      [&](const std::string& protocol) {
                        std::vector<std::string> tasks;
-                       // Columns by number, in order of appearance, so that the rules of the other tables hold here too.
+                       // Columns by number, in order of appearance, so that the rules of the other tables hold here
+                       // too.
                        const auto series =
                            series_of(runs, colors, &ReportRun::scores, protocol, [&](const ScorePoint& p) {
                              const auto known = std::find(tasks.begin(), tasks.end(), p.task);

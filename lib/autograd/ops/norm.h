@@ -39,9 +39,9 @@ struct QkNormOptions {
                           // is recorded; backward needs the input.
 };
 
-/// rms_norm of the query heads and of the key heads of qkv [B,T,H+2K,D], which holds the q heads, then the k heads,
-/// then the v heads; the v heads pass through. Gives [B,T,H+2K,D]. q_weight and k_weight are [D], shared by all heads;
-/// with across_heads [H*D] and [K*D], and the mean goes over all of a token's query (key) heads.
+/// rms_norm of the query heads and of the key heads. qkv [B,T,H+2K,D] holds the q heads, then the k heads, then the v
+/// heads, which pass through. Gives [B,T,H+2K,D]. q_weight and k_weight are [D], shared by all heads. With across_heads
+/// they are [H*D] and [K*D], and the mean goes over all of a token's query (key) heads.
 /// Errors: head counts that do not fit qkv; shapes, dtypes or devices that differ.
 Var qk_norm(const Var& qkv, const Var& q_weight, const Var& k_weight, const QkNormOptions& options);
 
