@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(WARPS* kWarp* kRowsPerBlock<WARPS>)
   if (row >= rows) return;  // a whole group leaves
 
   Eight<T> held[V];
-  load_row<WARPS>(held, io.x + row * columns, member, columns);
+  load_row<WARPS>(held, io.x, row, member, columns);
   if (io.residual) {
 #pragma unroll
     for (int v = 0; v < V; ++v) {

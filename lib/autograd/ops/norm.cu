@@ -35,10 +35,10 @@ __global__ void __launch_bounds__(WARPS* kWarp* kRowsPerBlock<WARPS>)
   if (row >= rows) return;  // a whole group leaves
 
   Eight<T> held[V];
-  load_row<WARPS>(held, x + row * columns, member, columns);
+  load_row<WARPS>(held, x, row, member, columns);
   if (residual) {
     Eight<T> more[V];
-    load_row<WARPS>(more, residual + row * columns, member, columns);
+    load_row<WARPS>(more, residual, row, member, columns);
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       const int c = (v * kGroup + member) * kN;

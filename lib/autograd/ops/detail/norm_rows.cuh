@@ -22,14 +22,14 @@ constexpr int kRowsPerBlock = WARPS == 1 ? 8 : 1;
 template <int WARPS>
 constexpr int kGroups = WARPS == 1 ? 4 : 1;
 
-/// This thread's V vectors of a row. `member` counts the threads of its group; vectors beyond `columns` stay as they
-/// are.
+/// This thread's V vectors of row `row` of x [rows, columns]. `member` counts the threads of its group. Vectors beyond the
+/// row's end stay as they are.
 template <int WARPS, int V, class T>
-__device__ __forceinline__ void load_row(Eight<T> (&to)[V], const T* row, int member, int columns) {
+__device__ __forceinline__ void load_row(Eight<T> (&to)[V], const T* x, int64_t row, int member, int columns) {
 #pragma unroll
   for (int v = 0; v < V; ++v) {
     const int c = (v * WARPS * kWarp + member) * kN;
-    if (c < columns) to[v] = load_eight(row + c);
+    if (c < columns) to[v] = load_eight(x + row * columns + c);
   }
 }
 
