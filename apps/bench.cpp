@@ -45,9 +45,9 @@ std::vector<TrainingRow> training_rows() {
     if (s.small_state) {
       ModelShape plain = s;
       plain.small_state = false;
-      rows.push_back({cat(s.name, "-plain"), plain, 1, true});
+      rows.push_back({.name = cat(s.name, "-plain"), .shape = plain, .by_name = true});
     }
-    if (std::string(s.name) == "L") rows.push_back({"L-split", s, 1, true, true});
+    if (std::string(s.name) == "L") rows.push_back({.name = "L-split", .shape = s, .by_name = true, .split = true});
     if (std::string(s.name) != "M") continue;
     ModelShape recomputed = s;
     recomputed.recompute = true;
@@ -57,7 +57,7 @@ std::vector<TrainingRow> training_rows() {
     for (const char* family : {"qwen3", "gpt_neox"}) {
       ModelShape other = s;
       other.family = family;
-      rows.push_back({cat("M-", family), other, 1, true});
+      rows.push_back({.name = cat("M-", family), .shape = other, .by_name = true});
     }
   }
   return rows;
@@ -89,14 +89,12 @@ void bench_training(const BenchOptions& o, const TrainingRow& row, Device device
   const int ranks = comm ? comm->size() : 1;
   const double tokens = static_cast<double>(s.batch * s.window * ranks);
   model.set_recompute(s.recompute);
-  if (o.fp8) model.set_linear({.matmul = Matmul::fp8, .make_again = o.fp8_recompute});
+  if (o.fp8) model.set_linear({.matmul = Matmul::fp8, .recompute_input = o.fp8_recompute});
   TrainStep step(model, optimizer, !o.eager, parallel ? &*parallel : nullptr);
-  const StepInput input{random_ids(batch, s.window, kVocab, 1),
-                        random_ids(batch, s.window, kVocab, 2),
-                        model.plain_positions(0, s.window),
-                        {},
-                        {},
-                        batch * s.window};
+  const StepInput input{.ids = random_ids(batch, s.window, kVocab, 1),
+                        .targets = random_ids(batch, s.window, kVocab, 2),
+                        .positions = model.plain_positions(0, s.window),
+                        .scored = batch * s.window};
   const auto enqueue = [&] {
     for (int64_t i = 0; i < row.micro_batches; ++i) step.add(input, i + 1 == row.micro_batches);
     step.update(3e-4, 1.0);

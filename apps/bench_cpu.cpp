@@ -108,7 +108,7 @@ void bench_decode(Table& table) {
   const auto decode = [&] { generate(model, {1}, options, [](int32_t) { return true; }); };
   BenchTiming t = measure(1.0, decode);
   table.row("S decode, batch 1, 256 tokens, f32 weights", 256 / t.median, "tok/s", t);
-  model.use_compact_weights(true);
+  model.use_bf16_copy(true);
   t = measure(1.0, decode);
   table.row("S decode, batch 1, 256 tokens, bf16 weights", 256 / t.median, "tok/s", t);
 }

@@ -48,12 +48,15 @@ std::vector<Row> rows_of(const Options& o, const ModelShape& shape) {
   for (const char* method : {"pose", "e2"}) {
     for (const int64_t batch : o.batches) {
       for (const int64_t target : o.targets)
-        if (asked_for(o.only, method)) rows.push_back({method, shape.window, target, batch, false});
+        if (asked_for(o.only, method))
+          rows.push_back(
+              {.method = method, .window = shape.window, .target = target, .batch = batch, .recompute = false});
     }
   }
   for (const bool recompute : {false, true}) {
     for (const int64_t window : o.windows)
-      if (asked_for(o.only, recompute ? "recompute" : "full")) rows.push_back({"full", window, window, 1, recompute});
+      if (asked_for(o.only, recompute ? "recompute" : "full"))
+        rows.push_back({.method = "full", .window = window, .target = window, .batch = 1, .recompute = recompute});
   }
   return rows;
 }
@@ -80,12 +83,11 @@ class Steps {
   double run(int64_t i) {
     SampleSpec spec{.seed = 1, .step = i, .window = row_.window, .target = row_.target};
     for (int64_t b = 0; b < row_.batch; ++b) spec.sample_ids.push_back(b);
-    const StepInput input{random_ids(row_.batch, row_.window, kVocab, static_cast<uint64_t>(2 * i)),
-                          random_ids(row_.batch, row_.window, kVocab, static_cast<uint64_t>(2 * i + 1)),
-                          sampler_->sample(spec).positions,
-                          {.length = row_.target, .training = true},
-                          {},
-                          row_.batch * row_.window};
+    const StepInput input{.ids = random_ids(row_.batch, row_.window, kVocab, static_cast<uint64_t>(2 * i)),
+                          .targets = random_ids(row_.batch, row_.window, kVocab, static_cast<uint64_t>(2 * i + 1)),
+                          .positions = sampler_->sample(spec).positions,
+                          .context = {.length = row_.target, .training = true},
+                          .scored = row_.batch * row_.window};
     const double start = now();
     step_.add(input, true);
     step_.update(1e-5, 1.0);

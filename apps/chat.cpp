@@ -78,7 +78,7 @@ class Conversation {
 
  private:
   static CausalLm& prepared(CausalLm& model) {
-    model.use_compact_weights();
+    model.use_bf16_copy();
     return model;
   }
   int64_t capacity() const {

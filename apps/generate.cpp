@@ -36,7 +36,7 @@ std::vector<int32_t> prompt_ids(const Options& o, const Tokenizer& tokenizer) {
 
 void run(const Options& o, const Globals& globals) {
   const LoadedModel m = load_model_and_tokenizer(o.model, globals, o.rope, o.adapter);
-  m.model->use_compact_weights();
+  m.model->use_bf16_copy();
   const std::vector<int32_t> prompt = prompt_ids(o, *m.tokenizer);
   const int64_t window = serving_window(m.model->config().rope), most = static_cast<int64_t>(prompt.size()) + o.tokens;
   if (most > window) {

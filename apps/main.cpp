@@ -28,7 +28,8 @@ std::terminate_handler earlier_terminate = nullptr;
 std::atomic<bool> memory_ran_out{false};
 
 /// For memory that runs out where no handler can catch it: before main() (constants of CLI11), in a destructor (JSON
-/// values need memory to be freed), while a message is put together. The program ends as after a kill, but with the cause.
+/// values need memory to be freed), while a message is put together. The program ends as after a kill, but with the
+/// cause.
 [[noreturn]] void terminated() {
   const std::type_info* type = abi::__cxa_current_exception_type();
   // A function that may not throw, such as those of std::filesystem, ends without naming what it did not throw.
@@ -77,11 +78,12 @@ void check_values(CLI::App& app) {
 int run(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);  // a write beyond the file size limit fails with a message instead
   CLI::App app{
-      "ropewalk trains small LLaMA models, extends their context window by the RoPE methods of PI, PoSE, CLEX, E2-LLM "
-      "and\n"
-      "their neighbours, evaluates and generates. MODEL is a folder in Hugging Face layout. Results go to standard "
-      "output,\n"
-      "progress to standard error. Exit code: 0 done, 2 bad input, 1 anything else.\n\n"
+      "ropewalk trains small language models, extends their context window by the RoPE methods of PI, PoSE, CLEX, "
+      "E2-LLM\n"
+      "and others, evaluates them and generates text. MODEL is a folder in Hugging Face layout. Results go to "
+      "standard\n"
+      "output, progress to standard error. Exit code: 0 done, 2 bad input, 1 any other error.\n\n"
+      "Examples with typical values; 'ropewalk VERB --help' shows the options of a verb and their defaults:\n"
       "  ropewalk demo                                              the whole story in a few minutes, on synthetic "
       "text\n"
       "  ropewalk tokenizer train --data books/ --vocab 4096 --out tok\n"

@@ -27,7 +27,9 @@ void add_setting(CLI::App& app, const Setting& setting) {
         help);
     option->type_name("");
     if (setting.is_list())
-      option->expected(1, CLI::detail::expected_max_vector_size)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+      option->expected(1, CLI::detail::expected_max_vector_size)
+          ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+          ->allow_extra_args();
     else option->expected(1);
   }
   if (setting.required) option->required();

@@ -97,7 +97,7 @@ std::string positions(const std::string& title, PositionConfig config, uint64_t 
     } else {
       std::snprintf(name, sizeof name, "sample %zu", b + 1);
     }
-    series.push_back({name, kColours[b], b + 1, true});
+    series.push_back({.name = name, .colour = kColours[b], .column = b + 1, .points = true});
   }
   const bool within = config.is<E2Positions>();  // E2-LLM stays inside the window
   return svg({.title = title,
@@ -152,7 +152,8 @@ std::string distances(const std::string& title, const RopeConfig& config) {
     table.rows.push_back(row);
   }
   std::vector<Series> series;
-  for (size_t i = 0; i < queries.size(); ++i) series.push_back({cat("query ", queries[i]), kColours[i], i + 1, true});
+  for (size_t i = 0; i < queries.size(); ++i)
+    series.push_back({.name = cat("query ", queries[i]), .colour = kColours[i], .column = i + 1, .points = true});
   return svg({.title = title,
               .x_title = "key n",
               .y_title = "distance under RoPE",

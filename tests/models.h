@@ -2,6 +2,7 @@
 #pragma once
 #include "nn/config.h"
 #include "support.h"
+#include "tensor/random.h"
 
 namespace test {
 
@@ -24,6 +25,21 @@ inline rw::Tensor next_tokens(const rw::Tensor& ids) {
       targets.data<int32_t>()[b * length + t] = ids.data<int32_t>()[b * length + t + 1];
   }
   return targets;
+}
+
+/// A text with something to learn, ids [batch, length] below `vocabulary`: each id follows from the one before, but for
+/// one in four, which is drawn.
+inline rw::Tensor learnable(int64_t batch, int64_t length, uint64_t step, int64_t vocabulary) {
+  rw::Random random(11, rw::Purpose::test, step);
+  std::vector<int32_t> ids;
+  for (int64_t b = 0; b < batch; ++b) {
+    auto id = static_cast<int32_t>(random.below(vocabulary));
+    for (int64_t t = 0; t < length; ++t) {
+      ids.push_back(id);
+      id = static_cast<int32_t>(random.below(4) == 0 ? random.below(vocabulary) : (id * 7 + 3) % vocabulary);
+    }
+  }
+  return rw::Tensor::from(ids, {batch, length});
 }
 
 }  // namespace test

@@ -35,9 +35,10 @@ class Tape {
 
   /// Whether backward on a GPU may add up gradients by float atomics, in the order in which blocks happen to come.
   ///
-  /// Off at first: every backward adds in a fixed order, and a second run gives the same bits. On, these leave out the
-  /// pass or the waiting that the order costs: the gradients of an embedding (no sort of the ids) and dQ of attention
-  /// (made together with dK and dV where it took a pass of its own). docs/kernels.md says how, and what stays as it is.
+  /// Off at first: every backward adds in a fixed order, and a second run gives the same bits. The order costs a pass
+  /// or a wait. When this is on, two gradients save that cost: an embedding's (its ids are not sorted) and attention's
+  /// dQ (it is made together with dK and dV, without a pass of its own). docs/kernels.md says how, and what stays as it
+  /// is.
   ///
   /// The price: gradients differ in their last bits from run to run, and so, after some steps, does everything that is
   /// trained; a resumed run no longer repeats an uninterrupted one. Errors against exact arithmetic are no larger. A

@@ -58,19 +58,19 @@ class Var {
     slot_->grad = Tensor();
     slot_->forget();
   }
-  /// A bf16 copy of the value, for products of one row that are bound by
-  /// reading it (see CausalLm::use_compact_weights).
-  const Tensor& compact() const { return compact_; }
-  void set_compact(Tensor bf16_copy) { compact_ = std::move(bf16_copy); }
+  /// A bf16 copy of the value, or undefined. Products of one row read it instead of the value, because reading is what
+  /// they take time for (CausalLm::use_bf16_copy).
+  const Tensor& bf16_copy() const { return bf16_copy_; }
+  void set_bf16_copy(Tensor copy) { bf16_copy_ = std::move(copy); }
   /// absolute_max() of the value (tensor/quantize.h), where the op that made it found it on the way; else undefined.
   const Tensor& largest() const { return largest_; }
   void set_largest(Tensor largest) { largest_ = std::move(largest); }
-  /// Gives the value once more, bit for bit, from tensors that backward keeps for other ops anyway; or null. An op that
-  /// needs the value in its backward, and would be the only one to keep it, may keep this instead.
-  using Again = std::shared_ptr<const std::function<Tensor()>>;
-  const Again& again() const { return again_; }
-  void set_again(std::function<Tensor()> again) {
-    again_ = std::make_shared<const std::function<Tensor()>>(std::move(again));
+  /// Computes the value again, bit for bit, from tensors that other ops keep for backward; or null. An op that needs
+  /// the value in its backward, and would be the only one to keep it, may keep this function instead.
+  using Recomputation = std::shared_ptr<const std::function<Tensor()>>;
+  const Recomputation& recomputation() const { return recomputation_; }
+  void set_recomputation(std::function<Tensor()> recompute) {
+    recomputation_ = std::make_shared<const std::function<Tensor()>>(std::move(recompute));
   }
   /// The same value as a constant.
   Var detach() const { return Var(value_); }
@@ -87,8 +87,8 @@ class Var {
 
  private:
   friend class Tape;
-  Tensor value_, compact_, largest_;
-  Again again_;
+  Tensor value_, bf16_copy_, largest_;
+  Recomputation recomputation_;
   GradSlotPtr slot_;
 };
 

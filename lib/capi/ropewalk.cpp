@@ -40,7 +40,7 @@ void load(const std::string& path, const ropewalk_load_options& options, ropewal
         folder, {.compute = dtype, .device = device, .adjust = [&](ModelConfig& c) { apply_rope_json(c, rope); }});
   }
   model.tokenizer = load_tokenizer(tokenizer);
-  model.lm->use_compact_weights();
+  model.lm->use_bf16_copy();
 }
 
 /// The text that a new id adds; a model may have more ids than its tokenizer (padded vocabularies), which say nothing.

@@ -15,12 +15,24 @@ struct Calls {
   bool stop = false;
 
   void step(const StepReport& r) {
-    const ropewalk_step step{sizeof step, r.step,   r.steps,        r.loss,   r.grad_norm,
-                             r.lr,        r.tokens, r.tokens_per_s, r.seconds};
+    const ropewalk_step step{.size = sizeof step,
+                             .step = r.step,
+                             .steps = r.steps,
+                             .loss = r.loss,
+                             .grad_norm = r.grad_norm,
+                             .lr = r.lr,
+                             .tokens = r.tokens,
+                             .tokens_per_s = r.tokens_per_s,
+                             .seconds = r.seconds};
     if (options.on_step(options.user, &step) != 0) stop = true;
   }
   void validation(const ValidationReport& r) {
-    const ropewalk_validation v{sizeof v, r.step, r.loss, r.tokens, r.documents, r.window};
+    const ropewalk_validation v{.size = sizeof v,
+                                .step = r.step,
+                                .loss = r.loss,
+                                .tokens = r.tokens,
+                                .documents = r.documents,
+                                .window = r.window};
     if (options.on_validation(options.user, &v) != 0) stop = true;
   }
 };
@@ -108,7 +120,13 @@ ropewalk_status ropewalk_trainer_run(ropewalk_trainer* trainer, ropewalk_train_r
                         : r.end == TrainEnd::stopped ? ROPEWALK_TRAIN_STOPPED
                                                      : ROPEWALK_TRAIN_WAS_FINISHED;
     if (result != nullptr)
-      write_result(ropewalk_train_result{sizeof *result, end, 0, r.steps, r.tokens, r.seconds}, result);
+      write_result(ropewalk_train_result{.size = sizeof *result,
+                                         .end = end,
+                                         .reserved = 0,
+                                         .steps = r.steps,
+                                         .tokens = r.tokens,
+                                         .seconds = r.seconds},
+                   result);
     return ROPEWALK_OK;
   });
 }

@@ -71,8 +71,8 @@ struct BatchOptions {
   bool mask_seams = false;  // no loss where one span ends and another begins (the next token there is noise)
 };
 
-/// Sample b is the concatenation of content[b], whose spans count from where[b].begin; every sample has T
-/// tokens. Targets are the next tokens of the concatenation, seams included unless masked; the last one
+/// Sample b is the concatenation of content[b], whose spans count from where[b].begin. Every sample has T
+/// tokens. Targets are the next tokens of the concatenation, seams included unless masked. The last target
 /// is the document's token after the last span, or kIgnoreIndex if the document ends there. Errors:
 /// counts or lengths differ, a span outside its document.
 Batch make_batch(const TokenCorpus& corpus, std::span<const Region> where, std::span<const std::vector<Span>> content,

@@ -1,5 +1,5 @@
-// Byte-level BPE, as GPT-2, Llama 3 and our own tokenizers use it: text is cut into words (pretokenize.h), a word
-// starts as bytes, and neighbours merge in the order in which training found them.
+// Byte-level BPE, as GPT-2, Llama 3 and our own tokenizers use it. Text is cut into words (pretokenize.h). A word
+// starts as bytes, and neighbours merge in the order in which training found the merges.
 #pragma once
 #include <array>
 #include <string>

@@ -1,14 +1,14 @@
-// The embedded default corpus: stories whose facts come up again much later, so that a model with a longer window
-// measurably predicts better. Forty people appear in every story, but which of four surnames each bears, and what their
-// key is made of, differs from story to story. Whoever still sees the last mention of a person knows the surname. It
-// lies twenty sentences back on average: of the mentions, a window of 64 tokens sees the last one for 4 in 10, of 128
-// for 6 in 10, of 512 for nearly all.
+// The embedded default corpus: stories whose facts come up again much later. So a model with a longer window predicts
+// measurably better. Forty people appear in every story. Which of four surnames each bears, and what their key is made
+// of, differs from story to story. A model that still sees the last mention of a person knows the surname. The last
+// mention lies twenty sentences back on average. A window of 64 tokens still sees it for 4 in 10 mentions, a window of
+// 128 for 6 in 10, and a window of 512 for nearly all.
 //
 //   Anna Ashford met Tom Birchman. Ruth Clayson helped Anna Ashford. The key of Tom Birchman is silver. ...
 //
-// Why so plain: looking up "who is Anna here" takes one attention step, because a surname names
-// its bearer; a small model learns it in some 300 steps. The keys take two steps (first the
-// person, then what follows), which takes much longer.
+// The stories are plain for a reason. Looking up "who is Anna here" takes one attention step, because a surname
+// follows its bearer's name. A small model learns it in some 300 steps. The keys take two attention steps (first the
+// person, then what follows). A model needs much longer for them.
 #pragma once
 #include <cstdint>
 #include <string>

@@ -62,10 +62,10 @@ void merge_symbols(const MergeTable& merges, std::vector<int32_t>& symbols);
 using NextSymbols = std::function<size_t(size_t at, std::vector<int32_t>& symbols)>;
 
 /// Appends the ids of a word of `size` bytes, however long, as merge_symbols() gives them. A long word is merged block
-/// by block, so that beside the ids only a block is kept. Two blocks meet where their last and first ids would not
-/// merge either if they stood alone, which is what makes a sequence of ids that of the whole word, provided that every
-/// merge has a higher rank than those that make its parts (`ordered`, which training ensures). Otherwise, and where no
-/// such place is found, the block grows.
+/// by block, so that beside the ids only a block is kept. A block ends where its last id and the first id of the next
+/// block would not merge if they stood alone. Then the ids are those of the whole word. This needs merges that have a
+/// higher rank than the merges of their parts (`ordered`; training makes them so). Without it, and where no such place
+/// is found, the block grows.
 void merge_word(const MergeTable& merges, bool ordered, size_t size, const NextSymbols& next,
                 std::vector<int32_t>& out);
 

@@ -140,7 +140,11 @@ std::vector<RetrievalRow> RetrievalMix::apply(const TokenCorpus& corpus, std::sp
     std::copy(y.begin(), y.begin() + window - (bos ? 1 : 0), ids);
     std::copy(y.end() - window, y.end(), targets);
     const int64_t shift = bos ? 0 : 1, answer_end = task + asked + needle + question - shift;
-    written.push_back({row, key, task + before - shift, answer_end - p.answer, answer_end});
+    written.push_back({.row = row,
+                       .key = key,
+                       .key_begin = task + before - shift,
+                       .answer_begin = answer_end - p.answer,
+                       .answer_end = answer_end});
     if (!weighted) continue;
     float* weights = batch.weights.data<float>() + row * window;
     std::fill(weights + answer_end - p.answer, weights + answer_end, static_cast<float>(options_.answer_weight));

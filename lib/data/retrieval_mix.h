@@ -1,5 +1,5 @@
-// Key-retrieval sequences in training text: a number is written into a span of a document and asked for later, so
-// that a small model learns the task that passkey and needle tests set (METHODS.md 7.3).
+// Key-retrieval sequences in training text: a number is written into a span of a document and asked for later. So a
+// small model learns the task of the passkey and needle tests (METHODS.md 7.3).
 //
 //   RetrievalMix mix(*tokenizer, {.share = 0.07, .window = 512, .seed = 1});
 //   Batch batch = make_batch(corpus, where, positions.content, {.bos = bos});
@@ -9,10 +9,10 @@
 //
 //   text  needle with the key  text  question and answer  text
 //
-// The answer ends at a uniform place, the needle stands at a uniform place before the question, after a sentence's end
-// if one is near. Every token is a target, text and answer alike. Positions are not touched: whatever a method's
-// sampler drew for the sample (skips, offsets, random subsets) holds for its retrieval sequence as it does for text, so
-// that the distance from answer to key is the one that the method imitates.
+// The answer ends at a uniform place. The needle stands at a uniform place before the question, after a sentence's end
+// if one is near. Every token is a target, text and answer alike. Positions are not touched: the skips, offsets or
+// random subsets that a method's sampler drew for the sample hold for its retrieval sequence, too. So the distance from
+// answer to key is the one that the method imitates.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -52,10 +52,10 @@ class RetrievalMix {
 
   /// True if sample k of a step is a retrieval sequence.
   bool chosen(uint64_t step, uint64_t sample) const;
-  /// Rewrites ids and targets of the chosen rows of `batch`, which make_batch has made of `where`, its count of scored
-  /// targets and, with an answer weight other than 1, its weights. A key whose sequence does not fit the window is
-  /// drawn again. Returns what was written. Errors: another window or number of rows, a corpus of another vocabulary,
-  /// a region shorter than the text that it must give, keys that never fit.
+  /// Rewrites ids and targets of the chosen rows of `batch`, which make_batch has made of `where`. It also sets the
+  /// count of scored targets and, with an answer weight other than 1, the weights. A key whose sequence does not fit
+  /// the window is drawn again. Returns what was written. Errors: another window or number of rows, a corpus of another
+  /// vocabulary, a region shorter than the text that it must give, keys that never fit.
   std::vector<RetrievalRow> apply(const TokenCorpus& corpus, std::span<const Region> where,
                                   const std::optional<int32_t>& bos, uint64_t step, uint64_t first_sample,
                                   Batch& batch) const;

@@ -5,6 +5,7 @@
 
 #include "data/sentencepiece.h"
 #include "tensor/error.h"
+#include "tensor/printable.h"
 
 namespace rw {
 namespace {
@@ -99,7 +100,7 @@ Piece parse_piece(std::string_view bytes, size_t id, const std::string& path) {
     } else if (field.number == 2) {
       Message::expect(field, 5, path);
       piece.score = field.real();
-      check(std::isfinite(piece.score), "tokenizer", path, ": piece ", id, " has score ", piece.score);
+      check(std::isfinite(piece.score), "tokenizer", path, ": piece ", id, " has score ", printable(piece.score));
     } else if (field.number == 3) {
       Message::expect(field, 0, path);
       check(field.integer >= 1 && field.integer <= 6, "tokenizer", path, ": piece ", id, " has unknown type ",
@@ -228,7 +229,7 @@ SentencePieceParts parse_llama2c_tokenizer(std::string_view bytes, const std::st
     read(length);
     // (the exporter's longest counts the written bytes only, so BOS and EOS may be longer)
     check(length >= 0 && length <= std::max(longest, 16) && std::isfinite(piece.score), "tokenizer", path, ": token ",
-          id, " has score ", piece.score, " and ", length, " bytes, the longest being ", longest,
+          id, " has score ", printable(piece.score), " and ", length, " bytes, the longest being ", longest,
           ": the file is garbled");
     check(bytes.size() - at >= static_cast<size_t>(length), "tokenizer", path, ": truncated in token ", id);
     for (const char c : bytes.substr(at, static_cast<size_t>(length))) {

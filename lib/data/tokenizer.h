@@ -45,8 +45,8 @@ class Tokenizer {
 
   /// Like encode(), for a piece of a text: unless it is `at_start`, no space is put in front of it.
   std::vector<int32_t> encode_within(std::string_view text, bool at_start) const;
-  /// The ids of a whole text as HF's tokenizer(text) gives them: special tokens spelled out become their ids, and BOS
-  /// and EOS stand where the files say that they do.
+  /// The ids of a whole text as HF's tokenizer(text) gives them. Special tokens in the text become their ids. BOS and
+  /// EOS stand where the tokenizer's files say so.
   std::vector<int32_t> encode_template(std::string_view text) const;
 
   /// Text of `ids`; special tokens and padding give nothing. Errors: an id outside [0,
@@ -149,10 +149,10 @@ class Tokenizer {
   std::string kept_config_;
 };
 
-/// Reads a HF folder (tokenizer.json, tokenizer.model, or vocab.json with merges.txt; added_tokens.json adds tokens,
-/// tokenizer_config.json names BOS and EOS and says whether texts have them) or one file: *.json (tokenizer.json or a
-/// GPT-2 vocab with its merges beside it), *.model (SentencePiece), *.bin (llama2.c). Errors: missing, unreadable,
-/// truncated or garbled files, and kinds that are not supported, by name.
+/// Reads a HF folder or one file. A folder has tokenizer.json, tokenizer.model, or vocab.json with merges.txt. In it
+/// added_tokens.json adds tokens, and tokenizer_config.json names BOS and EOS and says whether texts have them. A file
+/// is *.json (tokenizer.json or a GPT-2 vocab with its merges beside it), *.model (SentencePiece) or *.bin (llama2.c).
+/// Errors: missing, unreadable, truncated or garbled files, and kinds that are not supported, by name.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path);
 
 /// The 256 bytes and <s>=0, </s>=1: a byte-level BPE without merges, vocabulary 258.

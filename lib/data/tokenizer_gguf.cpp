@@ -8,6 +8,7 @@
 #include "data/sentencepiece.h"
 #include "data/tokenizer_gguf.hpp"
 #include "data/tokenizer_json.hpp"
+#include "tensor/printable.h"
 
 namespace rw {
 namespace {
@@ -86,7 +87,7 @@ std::unique_ptr<Tokenizer> read_sentencepiece(const GgufFile& file, const GgufTo
         tokens.texts.size(), " tokens");
   for (size_t id = 0; id < tokens.texts.size(); ++id) {
     Piece piece{tokens.texts[id], static_cast<float>(scores[id]), static_cast<Piece::Type>(tokens.types[id])};
-    check(std::isfinite(piece.score), kGguf, file.path(), ": token ", id, " has score ", scores[id]);
+    check(std::isfinite(piece.score), kGguf, file.path(), ": token ", id, " has score ", printable(scores[id]));
     if (tokens.types[id] == kUnused) piece = {"", piece.score, Piece::Type::normal};
     if (tokens.types[id] == kUserDefined) piece.text = replaced(piece.text, " ", kSpaceMark);
     parts.pieces.push_back(std::move(piece));

@@ -1,5 +1,5 @@
-// Multiple choice by log-likelihood, counted as lm-evaluation-harness counts it: every choice is a continuation of the
-// context, and the one with the highest sum of log-probabilities is the model's answer.
+// Multiple choice by log-likelihood, counted as lm-evaluation-harness counts it. Every choice is a continuation of the
+// context. The one with the highest sum of log-probabilities is the model's answer.
 //
 //   items = load_choices("arc.jsonl", "auto");
 //   EvalResult result = evaluate_choice(scorer, tokenizer, items, {.window = 2048});

@@ -3,9 +3,9 @@
 //   items = make_cloze(load_corpus({"held-out"}), {.items = 200});
 //   write_file_atomic("cloze.jsonl", choices_to_jsonl(items));       // `ropewalk eval choice cloze.jsonl`
 //
-// Every passage and every wrong continuation is a stretch of words of its own: no two of a set overlap, in any book, so
-// that no item tells the answer of another. A wrong continuation comes from another place of the same book and has as
-// many words: neither its length nor its book gives it away.
+// No two passages or wrong continuations of a set overlap, in any book. So no item tells the answer of another. A wrong
+// continuation comes from another place of the same book and has as many words. So neither its length nor its book
+// gives it away.
 #pragma once
 #include <cstdint>
 #include <vector>

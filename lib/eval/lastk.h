@@ -1,8 +1,8 @@
 // Loss of the same last tokens under growing contexts, and mean loss by token index (METHODS.md 7.2).
 //
 // Perplexity by window mixes two things: more context, and other documents' beginnings. Here the scored tokens stay the
-// same, so that a difference between two contexts is the worth of the added text alone; differences are paired by
-// document before their interval is drawn.
+// same. So a difference between two contexts comes from the added text alone. Differences are paired by document before
+// their interval is drawn.
 #pragma once
 #include <optional>
 #include <vector>

@@ -32,10 +32,10 @@ struct LongBenchOptions {
   Progress progress = {};
 };
 
-/// Rows: item, score, prompt_tokens, truncated, answer. Total: items and mean score. `rouge-score` (summaries, as PI's
-/// Table 6): rouge1, rouge2 and rougeL as the package of that name counts them (rouge.h), each the best of an item's
-/// answers by rougeL, in rows and with intervals in the total; score is rougeL. Errors: no items, an unknown metric,
-/// `stem` with another one, a window that max_new leaves nothing of.
+/// Rows: item, score, prompt_tokens, truncated, answer. Total: items and mean score. The metric `rouge-score` is for
+/// summaries, as in PI's Table 6. It gives rouge1, rouge2 and rougeL as the package of that name counts them (rouge.h),
+/// in rows, and with intervals in the total. Of an item's answers the best by rougeL counts. Its score is rougeL.
+/// Errors: no items, an unknown metric, `stem` with another metric, a window that max_new leaves nothing of.
 EvalResult evaluate_longbench(TokenScorer& scorer, const Tokenizer& tokenizer, const std::vector<LongBenchItem>& items,
                               const LongBenchOptions& options);
 

@@ -1,10 +1,10 @@
 // LongPPL (Fang et al. 2024, "What is Wrong with Perplexity for Long-context Language Modeling?", eq. 2 to 7): the
-// perplexity of those tokens alone that the long context decides.
+// perplexity of only those tokens that depend on the long context.
 //
 // A token is a key token if the long context makes it much more likely than a short one does, and likely at all:
 //   LSD = log p(x | long) - log p(x | short) > alpha     and     LCL = log p(x | long) > beta
-// with alpha = 2 and beta = -2. The short context is the last K tokens at most; it is read, as the paper's code does, in
-// windows of K tokens that move on by a quarter of K. The model judges for itself which tokens are key.
+// with alpha = 2 and beta = -2. The short context is the last K tokens at most. It is read in windows of K tokens that
+// move on by a quarter of K, as in the paper's code. The model itself decides which tokens are key tokens.
 #pragma once
 #include <optional>
 #include <vector>

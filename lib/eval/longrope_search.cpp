@@ -38,7 +38,10 @@ LongRopeSearch::LongRopeSearch(const RopeConfig& base, int64_t target, const Lon
     RopeConfig config = base_;
     config.kind = kind;
     const RopeTable table = make_rope_scaling(config)->table({.length = target});
-    LongRopeCandidate c{table.inv_freq.value().to_vector(), table.attention_scale, 0, kind.name()};
+    LongRopeCandidate c{.factors = table.inv_freq.value().to_vector(),
+                        .attention = table.attention_scale,
+                        .loss = 0,
+                        .origin = kind.name()};
     for (size_t i = 0; i < plain.size(); ++i) c.factors[i] = plain[i] / c.factors[i];  // exact: not yet rounded
     known_.push_back(std::move(c));
   }

@@ -20,8 +20,10 @@ Json json_of(const LongRopeCandidate& c) {
 }
 
 LongRopeCandidate candidate_of(const Json& json) {
-  return {json.at("factors").get<std::vector<double>>(), json.at("attention").get<double>(),
-          json.at("loss").get<double>(), json.at("origin").get<std::string>()};
+  return {.factors = json.at("factors").get<std::vector<double>>(),
+          .attention = json.at("attention").get<double>(),
+          .loss = json.at("loss").get<double>(),
+          .origin = json.at("origin").get<std::string>()};
 }
 
 std::string escaped(const std::string& text) {

@@ -1,10 +1,9 @@
-// Passkey and needle: is a number that was read far back still there when it is asked for? (METHODS.md 7.3, 7.4)
+// Passkey and needle: does the model find a number that it read far back? (METHODS.md 7.3, 7.4)
 //
-// The answer is scored teacher-forced: a trial succeeds if every token of the answer is the most likely one given the
-// prompt and the answer's tokens before it, which is when greedy generation begins with exactly these tokens. The
-// margin (log-probability of the right token less that of the best other one, mean over the answer) is the continuous
-// side of the same question. With `greedy`, text is generated too and the first number in it compared, as YaRN's code
-// does.
+// The answer is scored teacher-forced. A trial succeeds if every token of the answer is the most likely one, given the
+// prompt and the answer's tokens before it. Greedy generation would begin with exactly these tokens. The margin is a
+// continuous measure of the same: the log-probability of the right token less that of the best other one, as a mean
+// over the answer. With `greedy`, text is generated too, and its first number is compared, as YaRN's code does.
 #pragma once
 #include <optional>
 #include <vector>
@@ -18,8 +17,8 @@ namespace rw {
 
 struct PasskeyOptions {
   std::vector<int64_t> lengths = {512};  // tokens of the whole prompt, answer included
-  /// Where the key lies: at these distances from the answer (PI's protocol; those beyond a length are left out), at
-  /// these depths (needle grid), or, if both are empty, at a uniform depth of its own in every trial.
+  /// Where the key lies: at these distances from the answer (PI's protocol; those beyond a length are left out), or at
+  /// these depths (needle grid). If both are empty, every trial draws a uniform depth of its own.
   std::vector<int64_t> distances = {};
   std::vector<double> depths = {};
   int64_t trials = 32;  // per length and place
@@ -48,8 +47,8 @@ struct PasskeyGroup {
 struct PasskeyResult {
   std::vector<PasskeyGroup> groups;
   std::vector<PasskeyTrial> trials;
-  /// PI's effective window (Table 4): the largest distance k so that all grid distances up to k have at least 20 %
-  /// hits, in prompts of the largest length; 0 if the smallest already fails or there is no grid.
+  /// PI's effective window (Table 4), in prompts of the largest length: the largest distance k of the grid for which k
+  /// and all smaller distances have at least 20 % hits. 0 if the smallest already fails or there is no grid.
   int64_t k_max = 0;
   /// The largest length so that all lengths up to it have at least 20 % hits over all their trials; 0: none.
   int64_t length_20 = 0;

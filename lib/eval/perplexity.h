@@ -5,10 +5,10 @@
 //   std::cout << to_text_table(totals_of(result));
 //
 // Sliding (Press et al. 2022, as PI, YaRN and PoSE use it). A document has tokens x[0 .. n) without special tokens. A
-// window of W tokens is [BOS] + w = W - 1 document tokens; windows begin at b = 0, S, 2S, ... and each scores only
-// tokens that no earlier window has scored. So the first window scores w tokens, later ones S with at least W - S
-// tokens of context, and the last one what is left; positions restart at 0 in every window. Without a BOS w = W and
-// x[0], which nothing predicts, is not counted. S = W stands for windows without overlap (a step of w).
+// window of W tokens is [BOS] + w = W - 1 document tokens. Windows begin at b = 0, S, 2S, ... and each scores only
+// tokens that no earlier window has scored. So the first window scores w tokens. Later ones score S tokens with at
+// least W - S tokens of context, and the last one what is left. Positions restart at 0 in every window. Without a BOS w
+// = W, and x[0], which nothing predicts, is not counted. S = W stands for windows without overlap (a step of w).
 //
 // Length-dependent RoPE kinds take their scale from W, in short last windows too, or from `as_length`.
 #pragma once

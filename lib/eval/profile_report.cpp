@@ -64,7 +64,9 @@ std::vector<ProfileGap> profile_gaps(const std::vector<ProfileRecord>& kernels, 
   std::vector<ProfileGap> gaps;
   for (size_t i = 1; i < kernels.size(); ++i) {
     const double gap = kernels[i].start - kernels[i - 1].end;
-    if (gap > least) gaps.push_back({kernels[i - 1].end, gap, kernels[i - 1].name, kernels[i].name});
+    if (gap > least)
+      gaps.push_back(
+          {.start = kernels[i - 1].end, .seconds = gap, .before = kernels[i - 1].name, .after = kernels[i].name});
   }
   std::stable_sort(gaps.begin(), gaps.end(), [](const auto& a, const auto& b) { return a.seconds > b.seconds; });
   return gaps;

@@ -1,5 +1,5 @@
-// One self-contained HTML page that compares runs: curves as inline SVG with a table beside every picture, light and
-// dark, for a phone and for a desk, and the same numbers as CSV and JSON lines. It loads nothing from anywhere.
+// One self-contained HTML page that compares runs. Curves are inline SVG, with a table beside every picture. The page
+// is light or dark, for a phone or a desk. It loads nothing. The same numbers are written as CSV and JSON lines.
 //
 //   std::vector<ReportRun> runs = {load_run("out/base"), load_run("out/pose")};
 //   write_report("out/report.html", runs, {.title = "PoSE to 4x"});     // and out/report.csv, out/report.jsonl
@@ -134,17 +134,18 @@ std::string report_html(const std::vector<ReportRun>& runs, const ReportOptions&
 /// Every number of the page, one record each: run, section, x (what the section counts by), value, ...
 std::vector<Record> report_records(const std::vector<ReportRun>& runs);
 
-/// Writes `path` and, with .csv and .jsonl in place of its ending, the same numbers. Errors: a path that does not end in
-/// .html, one of the three is there already and is not part of a report.
+/// Writes `path` and, with .csv and .jsonl in place of its ending, the same numbers. Errors: a path that does not end
+/// in .html, one of the three is there already and is not part of a report.
 void write_report(const std::string& path, const std::vector<ReportRun>& runs, const ReportOptions& options = {});
 
 /// Where a sample's positions change their pace, and both ends: between them they are a straight line.
 std::vector<size_t> position_corners(const std::vector<double>& positions);
 
 /// Reads a run folder: metrics.jsonl ({"step", "loss", "tokens_per_s", "time_s"}), config.json, cost.json, recipe.toml
-/// (key = "value"), validation.jsonl, frequencies.json and every eval-*.json as `ropewalk eval --json` writes it. Positions are drawn
-/// again from the recipe. Each may be missing, but not all. An evaluation of other weights than the folder has is left
-/// out, with a notice. Errors: no such folder, nothing to show in it, a garbled file or numbers out of range (named).
+/// (key = "value"), validation.jsonl, frequencies.json and every eval-*.json as `ropewalk eval --json` writes it.
+/// Positions are drawn again from the recipe. Each may be missing, but not all. An evaluation of other weights than the
+/// folder has is left out, with a notice. Errors: no such folder, nothing to show in it, a garbled file or numbers out
+/// of range (named).
 ReportRun load_run(const std::string& folder);
 
 /// Runs by folder, and evaluations by file, wherever `ropewalk eval --json` wrote them. A file goes to the run whose

@@ -28,13 +28,15 @@ constexpr size_t kLongestLabel = 24;  // characters of a name beside a line
 struct Axis {
   double low = 0, high = 1;  // data range
   double from = 0, to = 1;   // pixels
+  double inset = 0;          // pixels that the data keep away from both ends
   bool logarithmic = false;
   double limit = INFINITY;  // values above are not drawn
   std::vector<double> ticks;
 
   double operator()(double v) const {
     const double share = logarithmic ? std::log(v / low) / std::log(high / low) : (v - low) / (high - low);
-    return from + share * (to - from);
+    const double side = to > from ? inset : -inset;
+    return from + side + share * (to - from - 2 * side);
   }
   bool holds(double v) const {
     return std::isfinite(v) && std::abs(v) <= kLargest && v <= limit && (!logarithmic || v >= 1 / kLargest);
@@ -112,6 +114,27 @@ void include_whiskers(const std::vector<ChartSeries>& series, Axis& y) {
   }
 }
 
+/// Intervals of several series stand beside each other instead of on top of each other.
+struct Dodge {
+  std::vector<double> shift;  // pixels to the right, of each series
+  double most = 0;
+};
+
+Dodge dodge_whiskers(const std::vector<ChartSeries>& series) {
+  std::vector<size_t> with;
+  for (size_t i = 0; i < series.size(); ++i) {
+    const auto& points = series[i].points;
+    if (std::any_of(points.begin(), points.end(), [](const ChartPoint& p) { return p.low < p.high; }))
+      with.push_back(i);
+  }
+  Dodge dodge{.shift = std::vector<double>(series.size(), 0.0)};
+  if (with.size() < 2) return dodge;
+  const double gap = std::min(5.0, 36.0 / static_cast<double>(with.size()));
+  dodge.most = gap * static_cast<double>(with.size() - 1) / 2;
+  for (size_t k = 0; k < with.size(); ++k) dodge.shift[with[k]] = gap * static_cast<double>(k) - dodge.most;
+  return dodge;
+}
+
 Axis make_x(const ChartSpec& spec, const std::vector<ChartSeries>& series, double from, double to) {
   Axis x;
   x.from = from;
@@ -151,7 +174,7 @@ Axis make_y(const ChartSpec& spec, const std::vector<ChartSeries>& series, doubl
   } else {
     const double pad = std::max((y.high - y.low) * 0.08, std::max(1e-3, std::abs(y.high) * 1e-3));
     y.low = y.low >= 0 ? std::max(0.0, y.low - pad) : y.low - pad;
-    y.high += pad;
+    if (!(y.limit <= y.high)) y.high += pad;  // a line that comes in from above begins at the upper edge
     y.ticks = nice_ticks(y.low, y.high, 5);
   }
   return y;
@@ -209,9 +232,11 @@ std::string crossing(const ChartPoint& one, const ChartPoint& other, const Axis&
   return cat(px(x(one.x) + share * (x(other.x) - x(one.x))), " ", px(y(y.limit)));
 }
 
-std::string draw_series(const ChartSeries& s, const Axis& x, const Axis& y) {
+std::string draw_series(const ChartSeries& s, const Axis& x, const Axis& y, double whisker_shift) {
   std::string path, extras;
   bool pen_down = false;
+  const auto drawn = std::count_if(s.points.begin(), s.points.end(),
+                                   [&](const ChartPoint& p) { return x.holds(p.x) && y.holds(p.y); });
   const ChartPoint *before = nullptr, *above = nullptr;  // the point drawn last; one beyond the limit since
   for (const ChartPoint& p : s.points) {
     if (!x.holds(p.x) || !y.holds(p.y)) {
@@ -228,9 +253,9 @@ std::string draw_series(const ChartSeries& s, const Axis& x, const Axis& y) {
     pen_down = true;
     if (p.low < p.high && y.holds(p.low) && y.holds(p.high)) {
       const double top = std::max(y(p.high), y.to), bottom = std::min(y(p.low), y.from);
-      extras += line(at_x, top, at_x, bottom, "whisker");
+      extras += line(at_x + whisker_shift, top, at_x + whisker_shift, bottom, "whisker");
     }
-    if (s.markers) {
+    if (s.markers || drawn == 1) {  // a line of one point cannot be seen
       extras += cat("<circle cx=\"", px(at_x), "\" cy=\"", px(at_y), "\" r=\"3.5\" class=\"dot\"><title>",
                     escape_html(s.name), ", ", short_tokens(p.x), ": ", short_number(p.y), "</title></circle>");
     }
@@ -252,12 +277,13 @@ std::string draw_end_labels(const std::vector<ChartSeries>& series, const Axis& 
   struct Label {
     double y;
     const ChartSeries* series;
+    double end_x, end_y;  // where its line ends
   };
   std::vector<Label> labels;
   for (const ChartSeries& s : series) {
     for (auto p = s.points.rbegin(); p != s.points.rend(); ++p) {
       if (!x.holds(p->x) || !y.holds(p->y)) continue;
-      labels.push_back({y(p->y) + 4, &s});
+      labels.push_back({.y = y(p->y) + 4, .series = &s, .end_x = x(p->x), .end_y = y(p->y)});
       break;
     }
   }
@@ -269,7 +295,9 @@ std::string draw_end_labels(const std::vector<ChartSeries>& series, const Axis& 
   for (size_t i = labels.size(); i-- > 0; limit -= kGap) labels[i].y = std::min(labels[i].y, limit);
   std::string out;
   for (const Label& label : labels) {
+    const bool early = x.to - x.inset - label.end_x > 14;  // a thread leads to the name of a line that ends early
     out += cat("<g class=\"", color_class(label.series->color), "\">",
+               early ? line(label.end_x + 6, label.end_y, x.to + 6, label.y - 4, "lead") : "",
                text(x.to + 10, label.y, "start", "end", shortened(label.series->name)), "</g>");
   }
   return out;
@@ -282,12 +310,14 @@ std::string line_chart(const ChartSpec& spec, const std::vector<ChartSeries>& se
   size_t longest = 0;
   for (const ChartSeries& s : series) longest = std::max(longest, std::min(s.name.size(), kLongestLabel));
   const double right = size.end_labels ? 22.0 + 7.4 * static_cast<double>(longest) : 20;
-  const Axis x = make_x(spec, series, 52, size.width - right);
+  const Dodge dodge = dodge_whiskers(series);
+  Axis x = make_x(spec, series, 52, size.width - right);
+  if (dodge.most > 0) x.inset = dodge.most + 3;
   const Axis y = make_y(spec, series, size.height - 46, 46);
   std::string out = cat("<svg class=\"chart ", css_class, "\" viewBox=\"0 0 ", size.width, " ", size.height,
                         "\" role=\"img\" aria-label=\"", escape_html(spec.label), "\">");
   out += draw_frame(spec, x, y) + draw_marks(spec, x, y);
-  for (const ChartSeries& s : series) out += draw_series(s, x, y);
+  for (size_t i = 0; i < series.size(); ++i) out += draw_series(series[i], x, y, dodge.shift[i]);
   if (size.end_labels) out += draw_end_labels(series, x, y);
   return out + "</svg>\n";
 }

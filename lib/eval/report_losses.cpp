@@ -52,7 +52,7 @@ std::string ppl_section(const Runs& runs, const std::vector<int>& colors) {
       "bootstrap interval over documents.",
       protocols_of(runs, &ReportRun::ppl), [&](const std::string& protocol) {
         const auto series = series_of(runs, colors, &ReportRun::ppl, protocol, [](const PplPoint& p) {
-          return ChartPoint{static_cast<double>(p.window), p.ppl, p.low, p.high};
+          return ChartPoint{.x = static_cast<double>(p.window), .y = p.ppl, .low = p.low, .high = p.high};
         });
         ChartSpec spec{.label = "Perplexity by evaluation window",
                        .x_title = "window, tokens",
@@ -72,14 +72,17 @@ std::string loss_body(const Runs& runs, const std::vector<int>& colors,
                       const std::function<bool(const ReportRun&)>& shown) {
   std::vector<ChartSeries> series;
   std::vector<Row> rows;
+  const auto of_body = [&](const ReportRun& run) { return !run.loss.empty() && shown(run); };
+  const size_t points =
+      std::count_if(runs.begin(), runs.end(), of_body) > 4 ? 40 : 150;  // many noisy lines hide each other
   for (size_t r = 0; r < runs.size(); ++r) {
     const auto& loss = runs[r].loss;
-    if (loss.empty() || !shown(runs[r])) continue;
+    if (!of_body(runs[r])) continue;
     series.push_back({.name = runs[r].name,
                       .color = colors[r],
                       .dashed = runs[r].baseline,
                       .markers = false,
-                      .points = thin(loss, 150),
+                      .points = thin(loss, points),
                       .run = r});
     rows.push_back({chip(runs[r], colors[r]), cat(loss.back().step + 1), table_number(loss.front().loss),
                     table_number(thin(loss, 2).front().y), table_number(thin(loss, 10).back().y)});
@@ -185,7 +188,7 @@ std::string lastk_section(const Runs& runs, const std::vector<int>& colors) {
       "the added text, and nothing else.",
       protocols_of(runs, &ReportRun::lastk), [&](const std::string& protocol) {
         const auto series = series_of(runs, colors, &ReportRun::lastk, protocol, [](const ContextPoint& p) {
-          return ChartPoint{static_cast<double>(p.context), p.nll, p.low, p.high};
+          return ChartPoint{.x = static_cast<double>(p.context), .y = p.nll, .low = p.low, .high = p.high};
         });
         const ChartSpec spec{.label = "Loss of the same last tokens by context",
                              .x_title = "context, tokens",

@@ -82,7 +82,11 @@ void add_ppl(ReportRun& run, const EvalResult& result, const std::string& protoc
     if (std::any_of(run.ppl.begin(), run.ppl.end(),
                     [&](const PplPoint& p) { return p.window == window && p.protocol == protocol; }))
       continue;
-    run.ppl.push_back({window, t.number("ppl"), t.number("ppl_low"), t.number("ppl_high"), protocol});
+    run.ppl.push_back({.window = window,
+                       .ppl = t.number("ppl"),
+                       .low = t.number("ppl_low"),
+                       .high = t.number("ppl_high"),
+                       .protocol = protocol});
   }
   std::stable_sort(run.ppl.begin(), run.ppl.end(),
                    [](const PplPoint& a, const PplPoint& b) { return a.window < b.window; });
@@ -93,8 +97,10 @@ void add_passkey(ReportRun& run, const EvalResult& result, const std::string& pr
   for (const Record& record : result.totals) {
     const Total t(record, name);
     if (!t.has("distance") && !t.has("mean_distance")) continue;
-    points.push_back({t.count(t.has("distance") ? "distance" : "mean_distance", 0), t.share("accuracy"),
-                      t.has("trials") ? t.count("trials", 0) : 0, protocol});
+    points.push_back({.distance = t.count(t.has("distance") ? "distance" : "mean_distance", 0),
+                      .accuracy = t.share("accuracy"),
+                      .trials = t.has("trials") ? t.count("trials", 0) : 0,
+                      .protocol = protocol});
   }
   // Of two evaluations by one protocol, the one that reaches farther is drawn.
   const auto reach = [&](const std::vector<PasskeyPoint>& list) {
@@ -125,7 +131,11 @@ void add_scores(ReportRun& run, const EvalResult& result, const std::string& pro
                 const Record& record) {
   const auto put = [&](const std::string& task, const char* key) {
     const std::string low = cat(key, "_low"), high = cat(key, "_high");
-    run.scores.push_back({task.substr(0, 60), t.share(key), t.number(low.c_str()), t.number(high.c_str()), protocol});
+    run.scores.push_back({.task = task.substr(0, 60),
+                          .value = t.share(key),
+                          .low = t.number(low.c_str()),
+                          .high = t.number(high.c_str()),
+                          .protocol = protocol});
   };
   if (result.kind == "tasks") put(cat(record.text("task"), " @", t.count("length", 1)), "accuracy");
   else if (result.kind == "ruler") put(cat(record.text("task"), " @", t.count("length", 1)), "score");
@@ -210,12 +220,19 @@ void add_eval_result(ReportRun& run, const EvalResult& result, const std::string
     const Total t(record, name);
     if (result.kind == "bins") {
       const int64_t begin = t.count("begin", 0);
-      run.bins.push_back({begin, t.count("end", begin + 1), t.number("nll"), protocol});
+      run.bins.push_back(
+          {.begin = begin, .end = t.count("end", begin + 1), .nll = t.number("nll"), .protocol = protocol});
     } else if (result.kind == "lastk") {
-      run.lastk.push_back(
-          {t.count("context", 1), t.number("nll"), t.number("nll_low"), t.number("nll_high"), protocol});
+      run.lastk.push_back({.context = t.count("context", 1),
+                           .nll = t.number("nll"),
+                           .low = t.number("nll_low"),
+                           .high = t.number("nll_high"),
+                           .protocol = protocol});
     } else if (result.kind == "needle") {
-      run.needle.push_back({t.count("length", 1), t.share("depth"), t.share("accuracy"), protocol});
+      run.needle.push_back({.length = t.count("length", 1),
+                            .depth = t.share("depth"),
+                            .accuracy = t.share("accuracy"),
+                            .protocol = protocol});
     } else {
       add_scores(run, result, protocol, t, record);
     }

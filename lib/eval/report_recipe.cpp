@@ -68,7 +68,7 @@ std::string position_chart(const ReportRun& run, int color) {
   const double target = static_cast<double>(std::max(run.target_window, run.trained_window));
   const ChartSpec spec{.label = "Training positions of " + run.name,
                        .x_title = "token",
-                       .y_title = "position, up to the target",
+                       .y_title = "position",
                        .y_low = 0,
                        .y_high = target};
   return cat("<div>", tag("h3", chip(run, color)),
@@ -123,7 +123,7 @@ std::string runs_section(const Runs& runs, const std::vector<int>& colors) {
 std::string frequency_section(const Runs& runs, const std::vector<int>& colors) {
   std::vector<ChartSeries> series;
   std::vector<Row> rows;
-  Row head{"share of the pairs", "fastest", "1/4", "1/2", "3/4", "slowest", "A"};
+  Row head{"run", "fastest pair", "1/4", "1/2", "3/4", "slowest", "A"};
   for (size_t r = 0; r < runs.size(); ++r) {
     const std::vector<double> times = slowing(runs[r]);
     if (times.empty()) continue;
@@ -194,7 +194,7 @@ std::string recipe_section(const Runs& runs, const std::vector<int>& colors) {
   if (keys.empty()) return "";
   std::vector<Row> rows;
   for (const std::string& key : keys) {
-    Row row{escape_html(key)};
+    Row row{breakable(key)};
     std::set<std::string> distinct;
     for (const ReportRun& run : runs) {
       if (run.recipe.empty()) continue;
@@ -207,7 +207,7 @@ std::string recipe_section(const Runs& runs, const std::vector<int>& colors) {
     if (distinct.size() == 1 && row.size() > 2) step_back(row);
     rows.push_back(row);
   }
-  return section("Recipes", "Everything that decides a run's result. What all runs share is grey.", table(head, rows));
+  return section("Recipes", "The settings of each run. What all runs share is grey.", table(head, rows));
 }
 
 }  // namespace rw::report

@@ -264,13 +264,18 @@ void use_recipe(ReportRun& run) {
                     kind = value_of(run, "scaling");
   run.baseline = (method.empty() || method == "none" || method == "plain") && (scaling.empty() || scaling == "null") &&
                  (kind.empty() || kind == "default");
-  if (run.cost.tokens == 0 && !run.loss.empty()) {
-    const double per_step = static_cast<double>(integer_of(run, "window")) *
-                            static_cast<double>(integer_of(run, "batch")) *
-                            static_cast<double>(std::max<int64_t>(1, integer_of(run, "accumulate")));
-    const double tokens = per_step * static_cast<double>(run.loss.back().step + 1);
-    if (tokens < 1e18) run.cost.tokens = std::llround(tokens);
-  }
+}
+
+/// Tokens of a run that has no cost.json yet, by its recipe and its steps.
+void estimate_tokens(ReportRun& run) {
+  if (run.cost.tokens > 0 || run.loss.empty()) return;
+  const std::string method = value_of(run, "method");
+  int64_t window = integer_of(run, "window");
+  if (window == 0) window = method == "pi" || method == "full" ? run.target_window : run.trained_window;
+  const double per_step = static_cast<double>(window) * static_cast<double>(integer_of(run, "batch")) *
+                          static_cast<double>(std::max<int64_t>(1, integer_of(run, "accumulate")));
+  const double tokens = per_step * static_cast<double>(run.loss.back().step + 1);
+  if (tokens < 1e18) run.cost.tokens = std::llround(tokens);
 }
 
 /// Three samples' positions, drawn as the run's training drew those of its first step.
@@ -453,6 +458,7 @@ ReportRun load_run(const std::string& folder) {
   use_recipe(run);
   if (is_there(path / "cost.json")) read_cost((path / "cost.json").string(), run);
   read_mark(path, run);
+  estimate_tokens(run);
   if (run.facts.parameters == 0 && !model.empty() && is_there(model / "model.safetensors"))
     run.facts.parameters = count_parameters(model);
   if (is_there(path / "frequencies.json")) read_frequencies((path / "frequencies.json").string(), run);

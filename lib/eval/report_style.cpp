@@ -39,6 +39,7 @@ section { background: var(--card); border: 1px solid var(--rule); border-radius:
 .note { color: var(--soft); font-size: 14px; margin: 0 0 14px; max-width: 80ch; }
 .warn { color: var(--warn); background: var(--warnbg); border-radius: 8px; padding: 8px 12px; margin: 0 0 14px; font-size: 14px;
   overflow-wrap: anywhere; }
+.pair + h3 { margin-top: 24px; }
 h3.protocol { margin: 18px 0 8px; overflow-wrap: anywhere; }
 .pair { display: grid; grid-template-columns: minmax(0, 1.3fr) minmax(0, 1fr); gap: 30px; align-items: start; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 22px; }
@@ -55,7 +56,8 @@ h3.protocol { margin: 18px 0 8px; overflow-wrap: anywhere; }
 .again .line { stroke-dasharray: 2 4; }
 .chart .dashed { stroke-dasharray: 6 5; }
 .chart .dot { fill: var(--c); stroke: var(--card); stroke-width: 1.5; }
-.chart .whisker { stroke: var(--c); stroke-opacity: .45; stroke-width: 3; stroke-linecap: round; }
+.chart .whisker { stroke: var(--c); stroke-opacity: .5; stroke-width: 2.5; stroke-linecap: round; }
+.chart .lead { stroke: var(--c); stroke-opacity: .6; stroke-dasharray: 1 4; }
 .chart .cell { fill: var(--heat); }
 .chart .on { fill: var(--on); font-size: 11px; }
 .chart .off { fill: var(--ink); font-size: 11px; }
@@ -74,6 +76,7 @@ table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-
 th, td { padding: 7px 8px; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th { color: var(--soft); font-weight: 550; font-size: 12.5px; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; position: sticky; left: 0; background: var(--card); }
+td:first-child wbr { display: none; }
 tbody tr:last-child td { border-bottom: 0; }
 th.words { text-align: left; }
 td.words { text-align: left; white-space: normal; min-width: 9em; overflow-wrap: anywhere; }
@@ -88,9 +91,10 @@ footer { color: var(--soft); font-size: 13px; padding-top: 6px; padding-bottom: 
   section { padding: 18px 14px; border-radius: 10px; margin: 14px 0; }
   .wide { display: none; } .narrow { display: block; } .legend.small { display: flex; }
   .grid { grid-template-columns: minmax(0, 1fr); }
-  th, td { padding: 6px 8px; }
+  th, td { padding: 6px; }
   /* A long name must not fill the screen: the columns beside it could not be reached. */
-  th:first-child, td:first-child, .pair th:first-child, .pair td:first-child { white-space: normal; min-width: 80px; max-width: 34vw; overflow-wrap: anywhere; }
+  th:first-child, td:first-child, .pair th:first-child, .pair td:first-child { white-space: normal; min-width: 86px; max-width: 34vw; overflow-wrap: anywhere; }
+  td:first-child wbr { display: inline; }
   td.words { min-width: 7em; }
   .facts td.words { white-space: nowrap; min-width: 0; }
 }

@@ -18,28 +18,34 @@ std::string legend(const std::vector<ChartSeries>& series, const Runs& runs, con
   return out + "</ul>\n";
 }
 
-/// The best value of each x; none where the runs agree, where there is one run, or for a share of 0.
-std::map<double, double> best_of(const std::vector<ChartSeries>& series, Best best, bool percent) {
+/// A value as a cell shows it.
+std::string shown(double value, bool percent) {
+  return percent && std::isfinite(value) ? cat(std::llround(100 * value)) : table_number(value);
+}
+
+/// The best value of each x, as it is shown; none where the runs agree, where there is one run, or for a share of 0.
+std::map<double, std::string> best_of(const std::vector<ChartSeries>& series, Best best, bool percent) {
   std::map<double, std::vector<double>> columns;
   for (const ChartSeries& s : series) {
     for (const ChartPoint& p : s.points) {
       if (std::isfinite(p.y)) columns[p.x].push_back(p.y);
     }
   }
-  std::map<double, double> out;
+  std::map<double, std::string> out;
   for (const auto& [x, values] : columns) {
     const auto [low, high] = std::minmax_element(values.begin(), values.end());
-    if (values.size() < 2 || *low == *high) continue;
+    if (values.size() < 2 || shown(*low, percent) == shown(*high, percent)) continue;
     const double chosen = best == Best::smallest ? *low : *high;
-    if (!percent || chosen > 0) out[x] = chosen;
+    if (!percent || chosen > 0) out[x] = shown(chosen, percent);
   }
   return out;
 }
 
-std::string cell_of(const ChartPoint& p, const std::map<double, double>& best, bool percent) {
-  std::string cell = percent && std::isfinite(p.y) ? cat(std::llround(100 * p.y)) : table_number(p.y);
+/// Values that are shown alike are marked alike.
+std::string cell_of(const ChartPoint& p, const std::map<double, std::string>& best, bool percent) {
+  std::string cell = shown(p.y, percent);
   const auto marked = best.find(p.x);
-  if (marked != best.end() && marked->second == p.y) cell = tag("span", cell, "best");
+  if (marked != best.end() && marked->second == cell) cell = tag("span", cell, "best");
   if (p.low < p.high && !percent)
     cell = cat("<span title=\"95 %: ", table_number(p.low), " – ", table_number(p.high), "\">", cell, "</span>");
   return cell;
@@ -52,10 +58,19 @@ std::string tag(const std::string& name, const std::string& content, const std::
 }
 
 std::string chip(const ReportRun& run, int color) {
-  return cat("<span class=\"chip ", color_class(color), "\"></span>", escape_html(run.name));
+  return cat("<span class=\"chip ", color_class(color), "\"></span>&#8288;", escape_html(run.name));  // never apart
 }
 
-std::string words(const std::string& text) { return kWords + escape_html(text); }
+std::string breakable(const std::string& text) {
+  std::string out;
+  for (const char c : escape_html(text)) {
+    out += c;
+    if (c == '_' || c == '/') out += "<wbr/>";
+  }
+  return out;
+}
+
+std::string words(const std::string& text) { return kWords + breakable(text); }
 
 std::string table(const Row& head, const std::vector<Row>& rows) {
   std::string out = "<div class=\"scroll\"><table><thead><tr>";
@@ -120,7 +135,7 @@ std::string matrix(const Runs& runs, const std::vector<int>& colors, const std::
   for (const ChartSeries& s : series) {
     for (const ChartPoint& p : s.points) xs.insert(p.x);
   }
-  const std::map<double, double> marked = best_of(series, best, percent);
+  const std::map<double, std::string> marked = best_of(series, best, percent);
   Row head{escape_html(corner)};
   for (double x : xs) {
     const bool named = x < static_cast<double>(names.size());

@@ -17,6 +17,8 @@ using Row = std::vector<std::string>;  // cells as HTML
 std::string tag(const std::string& name, const std::string& content, const std::string& css = "");
 /// A run's colour and name.
 std::string chip(const ReportRun& run, int color);
+/// Text as HTML that may break after an underscore or a slash: on a phone, and not within a word.
+std::string breakable(const std::string& text);
 /// A cell of words; other cells hold numbers and stand to the right.
 std::string words(const std::string& text);
 std::string table(const Row& head, const std::vector<Row>& rows);
@@ -33,7 +35,8 @@ std::vector<ChartMark> window_marks(const Runs& runs);
 
 /// What the best of a column is.
 enum class Best { smallest, largest };
-/// Runs against x values, which `names` may name by their index. The best of each column stands out where several runs differ; a share of 0 never does.
+/// Runs against x values, which `names` may name by their index. The best of each column stands out where several runs
+/// differ; a share of 0 never does.
 std::string matrix(const Runs& runs, const std::vector<int>& colors, const std::vector<ChartSeries>& series,
                    const std::string& corner, Best best, bool percent = false,
                    const std::vector<std::string>& names = {});

@@ -56,7 +56,7 @@ RulerQuestions read_squad(const Json& json, const std::string& path) {
       const int64_t own = documents.at(text_of(p, "context", path));
       for (const Json& qa : list_of(p, "qas", path)) {
         if (qa.value("is_impossible", false)) continue;
-        RulerQuestion q{text_of(qa, "question", path), {}, {own}, {}};
+        RulerQuestion q{.question = text_of(qa, "question", path), .answers = {}, .documents = {own}, .neighbours = {}};
         for (const Json& a : list_of(qa, "answers", path)) q.answers.push_back(text_of(a, "text", path));
         check(!q.answers.empty(), kOp, path, ": the question '", q.question.substr(0, 60), "' has no answer");
         std::copy_if(around.begin(), around.end(), std::back_inserter(q.neighbours),
@@ -88,7 +88,10 @@ RulerQuestions read_hotpot(const Json& json, const std::string& path) {
   const Documents documents(std::move(texts));
   RulerQuestions out{{}, documents.list()};
   for (const Json& item : json) {
-    RulerQuestion q{text_of(item, "question", path), {text_of(item, "answer", path)}, {}, {}};
+    RulerQuestion q{.question = text_of(item, "question", path),
+                    .answers = {text_of(item, "answer", path)},
+                    .documents = {},
+                    .neighbours = {}};
     for (const Json& entry : item["context"]) q.documents.push_back(documents.at(hotpot_document(entry, path)));
     out.questions.push_back(std::move(q));
   }

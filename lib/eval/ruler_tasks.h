@@ -8,8 +8,8 @@ namespace rw::ruler {
 RulerPrompt needles(const std::string& task, int64_t size, Random& random, const RulerMaterial& material);
 /// A chain of variables among `size` lines of noise, and before it a solved example of at most 500 tokens.
 RulerPrompt variables(int64_t size, Random& random, const Tokenizer& tokenizer, bool shots);
-/// A numbered list of `size` distinct words of which ten are common; below 4096 tokens they stand 6 times and the others
-/// once, from there on 30 times and 3 times.
+/// A numbered list of `size` distinct words, of which ten are common. Below 4096 tokens common words stand 6 times and
+/// the others once. From there on they stand 30 times and 3 times.
 RulerPrompt common_words(int64_t length, int64_t size, Random& random, const RulerMaterial& material, bool shots);
 /// Coded words; `size` is the N of the counts floor(N k^-2 / zeta(2)) of ranks k = 1 ..
 RulerPrompt frequent_words(int64_t length, int64_t size, Random& random);

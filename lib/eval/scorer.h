@@ -1,7 +1,7 @@
 // What an evaluation asks of a model: probabilities of given tokens, and greedy continuations.
 //
-// Every protocol in this folder goes through TokenScorer, so that tests can put a model with known probabilities in the
-// place of a LLaMA, and so that batching is written once.
+// Every protocol in this folder goes through TokenScorer. So tests can use a model with known probabilities instead of
+// a LLaMA, and batching is written once.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -34,8 +34,8 @@ class TokenScorer {
   virtual std::vector<std::vector<TokenScore>> score(std::span<const ScoreWindow> windows, int64_t length,
                                                      bool details = false) = 0;
 
-  /// -log p of ids 1 .. end when the sequence is read in chunks over a KV cache whose scale follows the length read so
-  /// far, and earlier keys and values stay as they were (CLEX's published evaluation).
+  /// -log p of ids 1 .. end, when the sequence is read in chunks over a KV cache (CLEX's published evaluation). The
+  /// RoPE scale follows the length read so far. Earlier keys and values stay as they were.
   virtual std::vector<double> score_in_chunks(std::span<const int32_t> ids, int64_t chunk) = 0;
 
   /// Up to `count` most likely tokens after the prompt, one after another; ends before a token of `stop`.
@@ -52,8 +52,8 @@ struct ScorerOptions {
   int64_t batch_tokens = 0;  // tokens of one forward; 0: 4096 on the CPU, 65536 on a GPU
 };
 
-/// Scores with a LLaMA. Windows of a batch are padded on the right, which changes nothing under a causal mask; only
-/// rows of the hidden states that predict a scored token meet the vocabulary. Thread safety: none.
+/// Scores with a CausalLm. Windows of a batch are padded on the right, which changes nothing under a causal mask. Only
+/// the hidden states that predict a scored token are multiplied by the head. Thread safety: none.
 class ModelScorer : public TokenScorer {
  public:
   /// `model` must outlive the scorer.

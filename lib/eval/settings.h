@@ -1,5 +1,5 @@
-// The settings of an evaluation, described as data: the command line makes options of them, a recipe reads them from a
-// TOML section, and both take the same names, ranges and defaults from here.
+// The settings of an evaluation, described as data. The command line makes options of them, and a recipe reads them
+// from a TOML section. Both take the same names, ranges and defaults from here.
 //
 //   std::vector<Setting> settings = protocol->settings();
 //   assign(settings, "window", {"512", "2048"});

@@ -4,8 +4,8 @@
 //   multikey   several, asked for one of them: the others distract
 //   vt         variable tracking: VAR a = 71, VAR b = VAR a, ...; which variables hold 71? with 1 to 4 hops
 //
-// Names, numbers and chains are short by default, so that models of a few million parameters can take part; wording is
-// our own, so scores are not comparable with published RULER numbers.
+// Names, numbers and chains are short by default, so that models of a few million parameters can take part. The wording
+// is our own, so scores do not compare with published RULER numbers.
 #pragma once
 #include <optional>
 #include <string>

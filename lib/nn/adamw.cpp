@@ -130,14 +130,14 @@ double AdamW::step_cpu(double lr, double grad_scale, double clip) {
     const double factor = clip > 0 ? std::min(1.0, clip / (norm + 1e-6)) : 1.0;
     const double t = static_cast<double>(steps_ + 1);
     for (const ParamArena::Segment& s : a.segments()) {
-      const Rates rates{lr * s.spec.lr_scale,
-                        s.spec.decay ? config_.weight_decay : 0.0,
-                        grad_scale * factor,
-                        config_.beta1,
-                        config_.beta2,
-                        1 - std::pow(config_.beta1, t),
-                        1 - std::pow(config_.beta2, t),
-                        config_.eps};
+      const Rates rates{.lr = lr * s.spec.lr_scale,
+                        .decay = s.spec.decay ? config_.weight_decay : 0.0,
+                        .scale = grad_scale * factor,
+                        .beta1 = config_.beta1,
+                        .beta2 = config_.beta2,
+                        .correction1 = 1 - std::pow(config_.beta1, t),
+                        .correction2 = 1 - std::pow(config_.beta2, t),
+                        .eps = config_.eps};
       const int64_t o = std::max(s.offset, begin), n = std::min(s.offset + s.numel, end) - o;
       if (n <= 0 || s.frozen || !s.trainable) continue;
       if (split) {

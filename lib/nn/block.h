@@ -1,8 +1,8 @@
 // One transformer block, as the description in nn/config.h says: norms before the sublayers, after them or on both
 // sides, attention and MLP one after the other or side by side.
 //
-// The residual add of a sublayer is fused with the norm of the next one, so a block hands on two tensors: the residual
-// stream and what is still to be added to it.
+// The residual add of a sublayer is fused with the norm of the next one. So a block hands on two tensors: the residual
+// stream, and what is still to be added to it.
 #pragma once
 #include "nn/attention.h"
 #include "nn/mlp.h"

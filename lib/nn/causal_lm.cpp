@@ -120,8 +120,8 @@ void CausalLm::enable_grad() {
   bind();
 }
 
-bool CausalLm::use_compact_weights(bool lossy) {
-  if (!arena_.make_compact(lossy)) return false;
+bool CausalLm::use_bf16_copy(bool lossy) {
+  if (!arena_.make_bf16_copy(lossy)) return false;
   bind();
   return true;
 }

@@ -72,9 +72,10 @@ class CausalLm {
   Device device() const { return device_; }
   /// Prepares for training: gradients and optimizer state.
   void enable_grad();
-  /// For generation on the CPU: single-token products read a bf16 copy of the weights. Exact, and then used, if the
-  /// weights are bf16 numbers (a bf16 checkpoint); otherwise only if `lossy`. Returns whether it is used.
-  bool use_compact_weights(bool lossy = false);
+  /// For decoding on the CPU: products of a single token read a bf16 copy of the weights. If the weights are bf16
+  /// numbers (a bf16 checkpoint), the results are exact. Otherwise the copy is used only if `lossy`. Returns whether it
+  /// is used.
+  bool use_bf16_copy(bool lossy = false);
   /// Recompute each block in backward instead of keeping its activations.
   void set_recompute(bool on) { recompute_ = on; }
   /// In training, the feed-forward layers go through at most so many tokens at a time, and backward makes their
@@ -94,12 +95,12 @@ class CausalLm {
   /// How the blocks' linear layers multiply; embedding, norms, attention and head stay as they are. Errors: 8-bit
   /// products of a model that does not compute in bf16, or on a GPU that has none.
   void set_linear(const LinearOptions& options);
-  /// Calls f in the backward pass of what is recorded from now on, when parameters [first, last) of the arena have
-  /// their whole gradient: norm and head first, then block after block down to the first. The embedding and what RoPE
-  /// learns have theirs when backward is over. An empty function ends it.
+  /// Calls f in the backward pass of what is recorded from now on, each time that parameters [first, last) of the arena
+  /// have their whole gradient. Norm and head come first, then the blocks from the last to the first. The embedding and
+  /// what RoPE learns have their gradients when backward is over. An empty function ends it.
   void set_gradient_hook(std::function<void(size_t first, size_t last)> f) { gradient_hook_ = std::move(f); }
-  /// Calls f in the backward pass of what is recorded from now on, as soon as the gradient of the angles' inv_freq is
-  /// whole: in the first block, before the product of its q, k and v. An empty function ends it.
+  /// Calls f in the backward pass of what is recorded from now on, when the gradient of the angles' inv_freq is whole.
+  /// That is in the first block, before the product of its q, k and v. An empty function ends it.
   void set_frequency_hook(std::function<void()> f) { frequency_hook_ = std::move(f); }
   /// Swaps the RoPE recipe of an existing model (to extend its window). Call before enable_grad(). Errors: a recipe
   /// with parameters of its own on a model that was built without them; build the model with that recipe instead.

@@ -42,7 +42,7 @@ const float* floats(const Var& v) { return v.defined() ? v.value().data<float>()
 template <class W>
 const W* weights_of(const Var& v) {
   if constexpr (std::is_same_v<W, bf16>) {
-    return v.compact().data<bf16>();
+    return v.bf16_copy().data<bf16>();
   } else {
     return v.value().data<float>();
   }
@@ -246,7 +246,7 @@ class CpuDecoder final : public Decoder {
 
   /// What thread `me` of `team` does for one token.
   RW_CPU_LEVELS void walk(int me, int team, int64_t position, float* logits) {
-    const Walker w{me, team, own_[static_cast<size_t>(me)].data(), barrier_};
+    const Walker w{.me = me, .team = team, .mine = own_[static_cast<size_t>(me)].data(), .barrier = barrier_};
     for (const Layer<W>& l : layers_) {
       // Every thread norms for itself: the row is short, and a barrier costs more.
       normalise(l.attention_norm, x_.data(), c_.hidden_size, w.mine);
@@ -391,7 +391,7 @@ class CpuDecoder final : public Decoder {
 }  // namespace
 
 std::unique_ptr<Decoder> make_cpu_decoder(const CausalLm& model, KvCache& cache) {
-  if (model.embedding().compact().defined()) return std::make_unique<CpuDecoder<bf16>>(model, cache);
+  if (model.embedding().bf16_copy().defined()) return std::make_unique<CpuDecoder<bf16>>(model, cache);
   return std::make_unique<CpuDecoder<float>>(model, cache);
 }
 

@@ -6,7 +6,7 @@
 
 namespace rw {
 
-/// Every family, f32, with compact weights where the model has them. Errors: as Decoder.
+/// Every family, f32, with the bf16 copy of the weights where the model has one. Errors: as Decoder.
 std::unique_ptr<Decoder> make_cpu_decoder(const CausalLm& model, KvCache& cache);
 
 }  // namespace rw

@@ -1,13 +1,13 @@
-// Decoding: one text, one token at a time. The same model as CausalLm::extend, arranged for what bounds it
-// here, which is reading every weight once: five passes per block, each a matrix-vector product with what
-// surrounds it, over buffers that are made once.
+// Decoding: one text, one token at a time. It computes what CausalLm::extend computes. The time goes into reading
+// every weight once, so each block is five passes. Each pass is a matrix-vector product with the work around it, over
+// buffers that are made once.
 //
 //   qkv = W_qkv norm(x) | o = attention(rope(q), cache + rope(k), v) | x += W_o o
 //   h = swiglu(W_gu norm(x)) | x += W_d h
 //
-// On the CPU all threads walk through the passes together, with a barrier after each
-// (cpu_decoder.cpp); on a GPU all blocks of one kernel do (decoder.cu for LLaMA's block,
-// decoder_families.cu for the others). generate() uses it by itself.
+// On the CPU all threads go through the passes together, with a barrier after each (cpu_decoder.cpp).
+// On a GPU all blocks of one kernel do so (decoder.cu for LLaMA's block, decoder_families.cu for the
+// others). generate() uses a Decoder where it can.
 #pragma once
 #include <memory>
 #include <vector>
@@ -19,9 +19,9 @@ namespace rw {
 /// Thread safety: none; the model's weights must not change meanwhile.
 class Decoder {
  public:
-  /// What a Decoder can do: batch 1, f32 or bf16 on a GPU, f32 on the CPU (with compact weights or without), a
-  /// cache of rotated keys, no adapters; on a GPU sizes that are multiples of 8 and small enough for its shared
-  /// memory. Anything else goes through CausalLm::extend.
+  /// A Decoder needs batch 1, a cache of rotated keys and a model without adapters. The model computes in f32 or bf16
+  /// on a GPU, in f32 on the CPU (with a bf16 copy of the weights or without). On a GPU its sizes are multiples of 8
+  /// and fit into shared memory. Anything else goes through CausalLm::extend.
   static bool supports(const CausalLm& model, const KvCache& cache);
 
   /// Goes on behind what `cache` holds. Both must outlive the decoder. Errors: not supported.

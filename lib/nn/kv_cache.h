@@ -1,10 +1,10 @@
 // Keys and values of the tokens so far, per layer.
 //
-// Keys are kept rotated when their angles never change, and raw when the RoPE table depends on the length (dynamic NTK,
-// CLEX, ...): then every step rotates all of them with the table of the current length. That alone is exact in the
-// first layer only, because deeper keys and values were computed from attention under the earlier table; so when the
-// table changes, an exact cache also runs all its tokens again. CLEX changes at multiples of the window, dynamic NTK at
-// every token beyond it.
+// Keys are kept rotated when their angles never change. They are kept raw when the RoPE table depends on the length
+// (dynamic NTK, CLEX, ...); then every step rotates all of them with the table of the current length. That alone is
+// exact in the first layer only, because deeper keys and values were computed under the earlier table. So an exact
+// cache runs all its tokens again when the table changes. CLEX's table changes at multiples of the window, dynamic
+// NTK's at every token beyond it.
 #pragma once
 #include <cstdint>
 #include <vector>

@@ -1,6 +1,6 @@
-// Learned frequencies (CLEX) of a model on a GPU. Their ODE is solved on the host, so a step crosses over three times,
-// each time through pinned memory and as one copy: the parameters come when they have changed, the table's gradient
-// comes once backward has made it, and the parameters' gradients go back.
+// Learned frequencies (CLEX) of a model on a GPU. Their ODE is solved on the host, so a step has three copies between
+// GPU and host, each through pinned memory. The parameters come to the host when they have changed. The table's
+// gradient comes to the host when backward has made it. The parameters' gradients go back to the GPU.
 //
 //   LearnedFrequencies frequencies(model);
 //   const Tensor table = frequencies.solve(t, context).inv_freq.value();   // [B, D/2] f64, on the host

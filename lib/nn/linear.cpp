@@ -80,7 +80,10 @@ Var Linear::forward(const Var& x, int64_t first_row) const {
   if (!has_adapter()) return y;
   const bool drops = dropout_ > 0 && dropout_state_ && dropout_state_->on;
   const auto key = [&] {
-    return DropoutKey{dropout_state_->words, dropout_state_->seed, static_cast<uint32_t>(a_index_), first_row};
+    return DropoutKey{.words = dropout_state_->words,
+                      .seed = dropout_state_->seed,
+                      .site = static_cast<uint32_t>(a_index_),
+                      .row = first_row};
   };
   return add_low_rank(y, drops ? dropout(x, dropout_, key()) : x, a_, b_, ranges_, scale_);
 }

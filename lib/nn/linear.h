@@ -27,8 +27,9 @@ class Linear {
     int64_t rows = 0;
   };
   /// Declares <name>.weight [rows, inputs] of every part, and <name>.bias [rows] if `bias`; each kind joined. With an
-  /// adapter these are frozen, and the parts that it covers get <name>.lora_A.weight [r, inputs], which begins as
-  /// U(-1, 1) / sqrt(inputs), and <name>.lora_B.weight [rows, r], zeros; each kind joined.
+  /// adapter these are frozen. The parts that it covers also get <name>.lora_A.weight [r, inputs] and
+  /// <name>.lora_B.weight [rows, r], each kind joined. The former begins as U(-1, 1) / sqrt(inputs), the latter as
+  /// zeros.
   Linear(std::vector<Part> parts, int64_t inputs, bool bias, std::function<void(const Tensor&, Random&)> init,
          ParamArena& arena, const std::optional<AdapterDescription>& adapter = {});
 

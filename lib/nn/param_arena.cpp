@@ -142,7 +142,7 @@ void ParamArena::own(int64_t begin, int64_t end) {
 void ParamArena::enable_grad() {
   check(allocated_, "param_arena", "enable_grad() before allocate()");
   if (grad_.defined()) return;
-  compact_ = Tensor();
+  bf16_copy_ = Tensor();
   settle();
   {
     const MemoryTag tag("gradients");
@@ -154,7 +154,7 @@ void ParamArena::enable_grad() {
   make_vars();
 }
 
-bool ParamArena::make_compact(bool lossy) {
+bool ParamArena::make_bf16_copy(bool lossy) {
   if (compute_.dtype() != DType::f32 || compute_.is_cuda() || grad_.defined() || frozen_.defined()) return false;
   if (!lossy) {
     const float* p = compute_.data<float>();
@@ -162,7 +162,7 @@ bool ParamArena::make_compact(bool lossy) {
       if (static_cast<float>(bf16(p[i])) != p[i]) return false;
     }
   }
-  compact_ = compute_.to(DType::bf16);
+  bf16_copy_ = compute_.to(DType::bf16);
   make_vars();
   return true;
 }
@@ -187,7 +187,7 @@ Var ParamArena::make_var(const Segment& first, int64_t numel, const Shape& shape
   const Tensor value = compute_.slice(begin, end).view(shape);
   if (!grad_.defined() || !first.trainable) {
     Var constant(value);
-    if (compact_.defined()) constant.set_compact(compact_.slice(begin, end).view(shape));
+    if (bf16_copy_.defined()) constant.set_bf16_copy(bf16_copy_.slice(begin, end).view(shape));
     return constant;
   }
   return Var::leaf(value, grad_.slice(begin, end).view(shape));

@@ -5,8 +5,8 @@
 //   arena.allocate(DType::f32, kCpu, /*seed=*/1);
 //   Var weight = arena[w];
 //
-// With ArenaMemory::small_state() it takes 14 bytes for each parameter instead of 18. A parameter that is not trained takes
-// what the model computes with and nothing else (2 bytes in bf16), or about half a byte as blocks of 4 bits.
+// With ArenaMemory::small_state() it takes 14 bytes for each parameter instead of 18. A parameter that is not trained
+// takes what the model computes with and nothing else (2 bytes in bf16), or about half a byte as blocks of 4 bits.
 //
 // Why flat: one kernel updates everything, one reduction is the gradient norm, one transfer is an all-reduce.
 #pragma once
@@ -31,8 +31,8 @@ struct ArenaMemory {
   /// Master and copy in 4 bytes instead of 6 (nn/split_master.h). Masters stay exact; values halfway between two bf16
   /// are rounded away from zero in the copy, not to even.
   bool split_master = false;
-  /// Gradients in 2 bytes instead of 4. Each product is summed in f32 and rounded once when it is added to the buffer,
-  /// so that every further micro-batch of a step costs another rounding (a relative error of up to 2^-9 each).
+  /// Gradients in 2 bytes instead of 4. Each product is summed in f32 and rounded once when it is added to the buffer.
+  /// So every further micro-batch of a step costs another rounding (a relative error of up to 2^-9 each).
   bool bf16_gradients = false;
 
   /// Both: 14 bytes for each parameter.
@@ -97,10 +97,11 @@ class ParamArena {
   /// Sets parameter i to what it starts with for that seed, as allocate() with a seed does. refresh() comes next.
   void initialize(size_t i, uint64_t seed) const;
 
-  /// Keeps a bf16 copy beside f32 values on the CPU, which products of one row read instead: half the memory traffic of
-  /// decoding. Unless `lossy`, only if every value is a bf16 number, so that nothing changes. Returns whether it does.
-  /// Call stacked() and operator[] again afterwards; later changes of the weights are not followed.
-  bool make_compact(bool lossy);
+  /// Keeps a bf16 copy beside f32 values on the CPU. Products of one row read the copy: half the memory traffic of
+  /// decoding. Without `lossy` it is made only if every value is a bf16 number, so that no result changes. Returns
+  /// whether there is a copy. Call stacked() and operator[] again afterwards. Later changes of the weights do not reach
+  /// the copy.
+  bool make_bf16_copy(bool lossy);
 
   size_t size() const { return segments_.size(); }
   const std::vector<Segment>& segments() const { return segments_; }
@@ -128,8 +129,8 @@ class ParamArena {
   const Tensor& frozen() const { return frozen_; }
   /// The master values of parameter i, as a view with its shape. Errors: masters are split; a frozen one without.
   Tensor master_of(size_t i) const;
-  /// The values of parameter i with its shape, to be read: a view of the master values, or of a frozen one's in the
-  /// model's dtype; or on the CPU where masters are split or values are blocks.
+  /// The values of parameter i with its shape, to be read. It is a view of the master values, or of a frozen one's
+  /// values in the model's dtype. Where masters are split or values are blocks, it is a copy on the CPU.
   Tensor values_of(size_t i) const;
   /// Sets them from values of any dtype and device, split masters' copy included; otherwise refresh() comes next.
   /// Errors: another shape.
@@ -158,7 +159,7 @@ class ParamArena {
   Device device_ = kCpu;
   bool allocated_ = false;
   int64_t total_ = 0, frozen_total_ = 0, own_begin_ = 0, own_end_ = -1;
-  Tensor master_, low_, grad_, m_, v_, compute_, compact_, frozen_;
+  Tensor master_, low_, grad_, m_, v_, compute_, bf16_copy_, frozen_;
   std::vector<BlockMatrix> blocks_;
   std::vector<Var> vars_;
   mutable int64_t version_ = 0;

@@ -7,9 +7,9 @@
 // need no care, since floats are ordered like their bits on either side of zero, and a carry out of the fraction gives
 // the next power of two. Values from 2^128 - 2^119 on round to infinity in `high`, as they do in any bf16 copy.
 //
-// A value halfway between two bf16 goes to the one of larger magnitude, where a conversion would choose the even one:
-// rounded to even, a bf16 with an even last bit would have 65,537 values of f32 to tell apart, one more than 16 bits
-// can. Among random values one in 131,072 gets a copy that differs by that.
+// A value halfway between two bf16 goes to the one of larger magnitude. A conversion would choose the even one. Then a
+// bf16 with an even last bit would stand for 65,537 values of f32, and 16 bits can tell only 65,536 apart. Among random
+// values one in 131,072 gets another copy than by conversion.
 #pragma once
 #include <cstdint>
 

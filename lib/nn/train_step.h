@@ -5,12 +5,14 @@
 //   step.update(lr, 1.0);
 //   const StepResult r = step.result();      // of the oldest update not asked for yet
 //
-// On a GPU nothing waits for the card: inputs travel through pinned memory, losses come back the same way, and from the
-// third micro-batch of a shape on, forward and backward are one CUDA graph. Ask for result() one update later than
-// update(), and the card never idles. Learned frequencies (CLEX) are solved on the host between replays: there update()
-// and the next add() wait for the gradient of their table, and add() for an update before it. So make the next batch
-// before them, while the card works. They run without a graph, their ODE on the model's tape, if `graph` is off, there
-// are several ranks or the input has no t; models with log-n attention run without a graph too.
+// On a GPU the host does not wait for the card. Inputs and losses travel through pinned memory. From the third
+// micro-batch of a shape on, forward and backward are one CUDA graph. Ask for result() one update later than update(),
+// and the card never idles.
+//
+// Learned frequencies (CLEX) are solved on the host between replays. There update() and the next add() wait for the
+// gradient of their table, and add() waits for an update before it. So make the next batch before them, while the card
+// works. If `graph` is off, there are several ranks or the input has no t, they run without a graph, with their ODE on
+// the model's tape. Models with log-n attention run without a graph, too.
 #pragma once
 #include <deque>
 #include <memory>

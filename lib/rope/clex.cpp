@@ -73,12 +73,20 @@ ClexScaling::ClexScaling(const RopeConfig& config)
 std::vector<ParameterSpec> ClexScaling::parameter_specs() const {
   const int64_t pairs = config().rotary_dim() / 2, hidden = record_.param_factor * config().rotary_dim();
   const double bound = 1 / std::sqrt(static_cast<double>(hidden));
-  ParameterSpec up{"model.rotary_emb.ode_up_proj", {pairs, hidden}, {}, false, record_.lr_scale};
+  ParameterSpec up{.name = "model.rotary_emb.ode_up_proj",
+                   .shape = {pairs, hidden},
+                   .init = {},
+                   .decay = false,
+                   .lr_scale = record_.lr_scale};
   up.init = [bound](const Tensor& values, Random& random) {
     for (int64_t i = 0; i < values.numel(); ++i)
       values.data<float>()[i] = static_cast<float>(bound * (2 * random.uniform() - 1));
   };
-  ParameterSpec down{"model.rotary_emb.ode_down_proj", {hidden, pairs}, {}, false, record_.lr_scale};
+  ParameterSpec down{.name = "model.rotary_emb.ode_down_proj",
+                     .shape = {hidden, pairs},
+                     .init = {},
+                     .decay = false,
+                     .lr_scale = record_.lr_scale};
   down.init = [](const Tensor& values, Random&) { values.zero(); };
   return {up, down};
 }

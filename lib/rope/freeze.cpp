@@ -6,6 +6,7 @@
 
 #include "rope/kinds/longrope.h"
 #include "rope/position_sets.h"
+#include "tensor/printable.h"
 
 namespace rw {
 
@@ -24,7 +25,7 @@ RopeConfig freeze_rope(RopeScaling& scaling, int64_t length) {
   LongRope frozen;
   for (size_t i = 0; i < base.size(); ++i) {
     const double divisor = base[i] / own[i];
-    check(own[i] > 0 && std::isfinite(divisor), "freeze", "frequency ", i, " is ", own[i],
+    check(own[i] > 0 && std::isfinite(divisor), "freeze", "frequency ", i, " is ", printable(own[i]),
           ": a divisor cannot express it");
     frozen.long_factor.push_back(divisor);
   }

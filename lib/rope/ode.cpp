@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "rope/ode_first_step.h"
+#include "tensor/printable.h"
 
 namespace rw {
 namespace {
@@ -123,8 +124,8 @@ class Integrator {
   [[noreturn]] void stop(const char* why, double t, double h) const {
     double square = 0;
     for (const T v : y_) square += static_cast<double>(v) * static_cast<double>(v);
-    fail("odeint", table_.name, ": ", why, " at t = ", t, ", step = ", h, ", |y| = ", std::sqrt(square), ", after ",
-         out_.steps, " steps");
+    fail("odeint", table_.name, ": ", why, " at t = ", t, ", step = ", h, ", |y| = ", printable(std::sqrt(square)),
+         ", after ", out_.steps, " steps");
   }
 
   // --- fixed steps

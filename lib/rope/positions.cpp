@@ -69,4 +69,10 @@ void Draw::take_contiguous_text() {
   content = {{random.between(0, document - length), length}};
 }
 
+void Draw::take_ordinary(int64_t reach) {
+  for (int64_t m = 0; m < window; ++m) positions[m] = static_cast<float>(m);
+  take_contiguous_text();
+  t = std::max(1.0, static_cast<double>(reach) / static_cast<double>(original_window));
+}
+
 }  // namespace rw

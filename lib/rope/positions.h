@@ -52,6 +52,8 @@ struct Draw {
 
   /// One run of text, as long as the window and the document allow, at a uniform place in the document.
   void take_contiguous_text();
+  /// Positions 0 .. T-1 and one run of text; t is the scale factor of a window of `reach` tokens, at least 1.
+  void take_ordinary(int64_t reach);
 };
 
 /// What a sampler's record has, beyond a MethodRecord.

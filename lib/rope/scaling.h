@@ -1,7 +1,7 @@
 // Where RoPE's inverse frequencies come from.
 //
-// A context-extension method is a choice of (position p(m), inverse frequency theta_i, attention scale A): the angle of
-// pair i at token m is p(m) * theta_i, and cos and sin are multiplied by A. A RopeScaling chooses theta and A; a
+// A context-extension method chooses positions p(m), inverse frequencies theta_i and an attention scale A. The angle of
+// pair i at token m is p(m) * theta_i, and cos and sin are multiplied by A. A RopeScaling chooses theta and A. A
 // PositionSampler (positions.h) chooses p during training. RopeConfig holds everything that is needed to use a model
 // again. It is what config.json states: some fields that every kind has, and one record of the kind's own.
 //
@@ -175,9 +175,9 @@ struct RopeConfigs {
 ///   - original_max_position_embeddings beside a recipe goes before one inside;
 ///   - {"full_attention": {..}, "sliding_attention": {..}} are two recipes, and so is rope_local_base_freq beside
 ///     rope_theta.
-/// head_dim is read, or hidden_size / num_attention_heads. A linear recipe that states no original window was written
-/// after max_position_embeddings had been extended, as published models are; L is then max_position_embeddings /
-/// factor, unless max_sequence_length says that the window was left as it was.
+/// head_dim is read, or hidden_size / num_attention_heads. A linear recipe may state no original window, as published
+/// models do. Then max_position_embeddings is the extended window, and L is max_position_embeddings / factor, unless
+/// max_sequence_length says that the window was left as it was.
 /// Errors: not JSON, unknown rope_type, missing or wrong-typed fields, numbers out of range, keys
 /// that are no fields of the kind. All are named.
 RopeConfigs rope_configs_from_json(const std::string& config_json_text, const RopeDefaults& defaults = {});

@@ -1,8 +1,8 @@
 // The most bytes that are read of each kind of file. A file beyond its limit is refused by name before it is read.
 //
-// The limits are far above every file of its kind that is in use (the largest published tokenizer.json has 33 MB), and
-// low enough that what a parser makes of the text fits into memory: see docs/robustness.md for what an input of n bytes
-// may cost. To work with a larger file, change its line here.
+// Each limit is far above the files of its kind that are in use: the largest published tokenizer.json has 33 MB. It is
+// low enough that the parsed text fits into memory. docs/robustness.md says what an input of n bytes may cost. To work
+// with a larger file, change its line here.
 #pragma once
 #include <cstdint>
 

@@ -25,16 +25,16 @@ void remove_tree(const std::string& path);
 /// Makes the names in a folder durable. Errors: an input or output error.
 void sync_folder(const std::string& folder);
 
-/// Writes a folder beside `path`, under a temporary name, and puts it in the place of `path` as one: whoever opens
-/// `path` sees all of the old files or all of the new ones, also after a kill or a power failure at any moment. A
-/// writer destroyed without commit() leaves nothing behind.
+/// Writes a folder beside `path` under a temporary name, and puts it in the place of `path` in one step. Whoever opens
+/// `path` sees all of the old files or all of the new ones, also after a kill or a power failure. A writer destroyed
+/// without commit() leaves nothing behind.
 ///
 ///   FolderWriter writer("model");
 ///   save_hf(writer.folder(), ...);
 ///   writer.commit([](const std::string& name) { return name == "notes.txt"; });
 ///
-/// Where the kernel can (renameat2), old and new change places in one call. Elsewhere two renames do it; killed between
-/// them, `path` is missing until recover_folder(path) or the next FolderWriter puts the old folder back.
+/// Where the kernel can (renameat2), old and new change places in one call. Elsewhere two renames do it. After a kill
+/// between them `path` is missing, until recover_folder(path) or the next FolderWriter puts the old folder back.
 /// Thread safety: none; one writer per folder at a time.
 class FolderWriter {
  public:
@@ -47,10 +47,10 @@ class FolderWriter {
 
   /// Where to write. Empty at first.
   const std::string& folder() const { return temporary_; }
-  /// `keep` says which entries of the old folder, by name, stay where the new one has none of that name: they are
-  /// hard-linked (copied where links are not possible) before anything is replaced. All others are removed; a new file
-  /// takes the mode of the old one. Errors: an output error, something that would be replaced or removed and is not a
-  /// regular file or is read-only; the old folder is untouched.
+  /// `keep` says which entries of the old folder stay, by name, if the new one has none of that name. They are
+  /// hard-linked (copied where links are not possible) before anything is replaced. All others are removed. A new file
+  /// takes the mode of the old one. Errors: an output error; something that would be replaced or removed is read-only
+  /// or no regular file. Then the old folder is untouched.
   void commit(const std::function<bool(const std::string& name)>& keep);
 
  private:

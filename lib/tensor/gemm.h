@@ -32,8 +32,8 @@ struct GemmOptions {
 /// C [M,N] = alpha * op(A) op(B) + beta * C + bias, row-major; op(A) is [M,K], op(B) is [K,N].
 ///
 /// A is stored [M,K], or [K,M] if transposed, B [K,N] or [N,K]. Rank 2, one device. With beta = 0, C need not be
-/// initialised. A and B share a dtype; C has it too, or is f32 when they are bf16. Or both are 8-bit floats with a
-/// scale each, A stored [M,K] and B [N,K] (what GPUs multiply), K and N multiples of 16, and C is bf16 or f32.
+/// initialised. A and B share a dtype. C has it too, or is f32 when they are bf16. 8-bit floats have a scale each. Then
+/// A is stored [M,K] and B [N,K] (what GPUs multiply), K and N are multiples of 16, and C is bf16 or f32.
 /// Errors: shapes or dtypes that do not fit; 8-bit floats on a GPU without such products.
 void gemm(const Operand& a, const Operand& b, const Tensor& c, const GemmOptions& options = {});
 

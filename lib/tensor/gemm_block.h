@@ -26,8 +26,8 @@ struct Product {
   T alpha = T(1), beta = T(0);
 };
 
-/// A product and the tiles of C, in rows and columns, that it works in: how an element is added up depends on whether
-/// it lies in a whole tile or in the remainder.
+/// A product, and the rows and columns of the tiles of C that it works in. How an element is added up depends on
+/// whether it lies in a whole tile or in the remainder.
 template <class T>
 struct GemmKernel {
   void (*multiply)(const Product<T>& product);

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
+#include <sstream>
 
 namespace rw {
 namespace {
@@ -56,6 +58,13 @@ std::string printable(std::string_view text) {
     at += std::max<size_t>(n, 1);
   }
   return out;
+}
+
+std::string printable(double value) {
+  if (std::isnan(value)) return "nan";
+  std::ostringstream out;
+  out << value;
+  return out.str();
 }
 
 std::string joined(const std::vector<std::string>& names, const char* separator) {

@@ -10,6 +10,9 @@ namespace rw {
 /// UTF-8 become escapes such as \n and \x1b. A path may hold any of them.
 std::string printable(std::string_view text);
 
+/// A number for a message, as a stream writes it. A NaN is "nan" whatever its sign: processors make negative ones.
+std::string printable(double value);
+
 /// "a, b, c"
 std::string joined(const std::vector<std::string>& names, const char* separator = ", ");
 

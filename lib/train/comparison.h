@@ -4,9 +4,9 @@
 //   Comparison comparison(read_comparison_recipe("recipes/tiny.toml", {}), {.out = "out/tiny"}, callbacks);
 //   comparison.run();
 //
-// Every finished stage leaves a file, so that the same comparison goes on where it was stopped: OUT/<arm>/stage.toml
-// stands when the arm is trained, OUT/<arm>/eval-<name>.json when that evaluation is done. Several processes with the
-// same OUT, one per GPU, share the arms among them.
+// Every finished stage leaves a file, so that the same comparison continues where it was stopped. A trained arm has
+// OUT/<arm>/stage.toml. A finished evaluation has OUT/<arm>/eval-<name>.json. Several processes with the same OUT, one
+// per GPU, share the arms.
 #pragma once
 #include <functional>
 #include <map>

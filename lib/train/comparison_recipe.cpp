@@ -364,7 +364,7 @@ class Reader {
                                                 "table.jsonl", "report.html", "report.csv", "report.jsonl"};
     require(is_folder_name(name) && !taken.count(name), section, "'", name,
             "' cannot be an arm's name: it is a folder's, beside base, tokenizer, text, the tables and the report");
-    ComparisonArm arm{name, family, {}, false, settings_of(items)};
+    ComparisonArm arm{.name = name, .family = family, .train = {}, .zero_shot = false, .settings = settings_of(items)};
     const auto tokens = take(items, "tokens-per-step");
     settle(section, items, arm.train);
     Recipe& train = arm.train;

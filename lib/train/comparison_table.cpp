@@ -145,7 +145,7 @@ std::vector<ArmMetric> arm_metrics(const std::vector<ArmRuns>& arms) {
     const auto put = [&](const Number& n) {
       const auto same = std::find_if(out.begin() + static_cast<std::ptrdiff_t>(first), out.end(),
                                      [&](const ArmMetric& m) { return m.metric == n.name; });
-      if (same == out.end()) out.push_back({arm.name, n.name, n.shown, {n.value}});
+      if (same == out.end()) out.push_back({.arm = arm.name, .metric = n.name, .shown = n.shown, .values = {n.value}});
       else same->values.push_back(n.value);
     };
     for (const std::string& folder : arm.folders) {

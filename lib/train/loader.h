@@ -3,8 +3,8 @@
 //   Loader loader(recipe, plan, tokenizer, corpus, tokenizer.bos_id());
 //   Loader::Item item = loader.next(step, micro);     // item.batch.ids [B,T], item.positions.positions [B,T]
 //
-// Every draw depends on (seed, step, sample) alone, so any (step, micro) can be asked for in any order, and a rank gets
-// its part of what one process would get.
+// Every draw depends only on the seed, the step and the sample. So any (step, micro) can be asked for in any order, and
+// a rank gets its part of what one process would get.
 #pragma once
 #include <memory>
 #include <optional>

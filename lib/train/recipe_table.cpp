@@ -45,44 +45,71 @@ auto at(M Recipe::*member) {
   return [member](Recipe& c) -> RecipeField::Ref { return &(c.*member); };
 }
 
-void add_text_and_model(std::vector<RecipeField>& f) {
+void add_text(std::vector<RecipeField>& f) {
   using enum FieldGroup;
   const auto source = FieldRole::source, decides = FieldRole::decides;
-  f.push_back({"data", "text files, .jsonl files or folders, or one token file; demo: built-in stories", text, source,
-               at(&Recipe::data)});
-  f.push_back({"from", "model folder to start from", text, source, at(&Recipe::from)});
-  f.push_back({"tokenizer", "tokenizer folder or file (default: --from's; bytes for a new model)", text, source,
-               at(&Recipe::tokenizer)});
-  f.push_back({"packed", "join documents with end-of-text tokens (for corpora of short ones)", text, decides,
-               at(&Recipe::packed)});
-  f.push_back({"no-bos", "no beginning-of-text token in front of samples", text, decides, at(&Recipe::no_bos)});
-  f.push_back({"retrieval-share",
-               "share of samples in which a number is hidden in the text and asked for (5 to 10 % teach the task)",
-               text, decides, at(&Recipe::retrieval_share), 0, 1});
-  f.push_back({"retrieval-weight",
-               "how many times an answer's tokens count in the loss",
-               text,
-               decides,
-               at(&Recipe::retrieval_weight),
-               0,
-               kHuge,
-               true,
-               {},
-               with_mix});
+  f.push_back({.name = "data",
+               .help = "text files, .jsonl files or folders, or one token file; demo: built-in stories",
+               .group = text,
+               .role = source,
+               .at = at(&Recipe::data)});
   f.push_back(
-      {"retrieval-template",
-       "wording of the key-retrieval samples: default, short, or a JSON file with task, filler, needle, question",
-       text,
-       decides,
-       at(&Recipe::retrieval_template),
-       0,
-       0,
-       false,
-       {},
-       with_mix});
+      {.name = "from", .help = "model folder to start from", .group = text, .role = source, .at = at(&Recipe::from)});
+  f.push_back({.name = "tokenizer",
+               .help = "tokenizer folder or file (default: --from's; bytes for a new model)",
+               .group = text,
+               .role = source,
+               .at = at(&Recipe::tokenizer)});
+  f.push_back({.name = "packed",
+               .help = "join documents with end-of-text tokens (for corpora of short ones)",
+               .group = text,
+               .role = decides,
+               .at = at(&Recipe::packed)});
+  f.push_back({.name = "no-bos",
+               .help = "no beginning-of-text token in front of samples",
+               .group = text,
+               .role = decides,
+               .at = at(&Recipe::no_bos)});
+  f.push_back(
+      {.name = "retrieval-share",
+       .help = "share of samples in which a number is hidden in the text and asked for (5 to 10 % teach the task)",
+       .group = text,
+       .role = decides,
+       .at = at(&Recipe::retrieval_share),
+       .low = 0,
+       .high = 1});
+  f.push_back({.name = "retrieval-weight",
+               .help = "how many times an answer's tokens count in the loss",
+               .group = text,
+               .role = decides,
+               .at = at(&Recipe::retrieval_weight),
+               .low = 0,
+               .high = kHuge,
+               .above = true,
+               .idle = with_mix});
+  f.push_back(
+      {.name = "retrieval-template",
+       .help =
+           "wording of the key-retrieval samples: default, short, or a JSON file with task, filler, needle, question",
+       .group = text,
+       .role = decides,
+       .at = at(&Recipe::retrieval_template),
+       .idle = with_mix});
+}
 
+void add_model(std::vector<RecipeField>& f) {
+  using enum FieldGroup;
+  const auto decides = FieldRole::decides;
   const auto shape = [&](const char* name, const char* help, auto member, double low, double high, bool above = false) {
-    f.push_back({name, help, model, decides, at(member), low, high, above, {}, new_model_only});
+    f.push_back({.name = name,
+                 .help = help,
+                 .group = model,
+                 .role = decides,
+                 .at = at(member),
+                 .low = low,
+                 .high = high,
+                 .above = above,
+                 .idle = new_model_only});
   };
   shape("hidden", "new model: hidden size", &Recipe::hidden, 1, 1 << 20);
   shape("layers", "new model: blocks", &Recipe::layers, 1, 1 << 16);
@@ -93,65 +120,68 @@ void add_text_and_model(std::vector<RecipeField>& f) {
   shape("theta", "new model: RoPE base", &Recipe::theta, 0, kHuge, true);
   shape("init-std", "new model: standard deviation of weights (0: 1 / sqrt(hidden))", &Recipe::init_std, 0, 1e6);
   shape("untied", "new model: an output head of its own", &Recipe::untied, 0, 1);
-  f.push_back({"family",
-               "new model: the family of its blocks, by model_type",
-               model,
-               decides,
-               at(&Recipe::family),
-               0,
-               0,
-               false,
-               {"llama", "gpt_neox", "qwen3", "smollm3"},
-               new_model_only});
-  f.push_back({"nope-interval",
-               "new model of family smollm3: every so many-th layer has no RoPE (0: every fourth, as published)",
-               model,
-               decides,
-               at(&Recipe::nope_interval),
-               0,
-               1 << 16,
-               false,
-               {},
-               with_nope_layers});
+  f.push_back({.name = "family",
+               .help = "new model: the family of its blocks, by model_type",
+               .group = model,
+               .role = decides,
+               .at = at(&Recipe::family),
+               .choices = {"llama", "gpt_neox", "qwen3", "smollm3"},
+               .idle = new_model_only});
+  f.push_back(
+      {.name = "nope-interval",
+       .help = "new model of family smollm3: every so many-th layer has no RoPE (0: every fourth, as published)",
+       .group = model,
+       .role = decides,
+       .at = at(&Recipe::nope_interval),
+       .low = 0,
+       .high = 1 << 16,
+       .idle = with_nope_layers});
 }
 
 void add_method(std::vector<RecipeField>& f) {
   using enum FieldGroup;
   const auto decides = FieldRole::decides;
-  f.push_back({"method", "plain, " + joined(method_names()), method, decides, at(&Recipe::method)});
-  f.push_back({"scaling", "RoPE scaling: " + joined(trained_kinds()) + ", or a JSON object of its fields", method,
-               decides, at(&Recipe::scaling)});
-  f.push_back({"factor", "scaling factor (0: target / base window)", method, decides, at(&Recipe::factor), 0, 1e9});
-  f.push_back({"window",
-               "tokens of a sample (0: the base's window; for full and pi: the target)",
-               method,
-               decides,
-               at(&Recipe::window),
-               0,
-               kTokens,
-               false,
-               {},
-               with_whole_windows});
-  f.push_back({"target",
-               "context window to extend to",
-               method,
-               decides,
-               at(&Recipe::target),
-               0,
-               kTokens,
-               false,
-               {},
-               with_target});
-  f.push_back({"mask-seams",
-               "pose: no loss where one chunk ends and another begins",
-               method,
-               decides,
-               at(&Recipe::mask_seams),
-               0,
-               1,
-               false,
-               {},
-               with_seams});
+  f.push_back({.name = "method",
+               .help = "plain, " + joined(method_names()),
+               .group = method,
+               .role = decides,
+               .at = at(&Recipe::method)});
+  f.push_back({.name = "scaling",
+               .help = "RoPE scaling: " + joined(trained_kinds()) + ", or a JSON object of its fields",
+               .group = method,
+               .role = decides,
+               .at = at(&Recipe::scaling)});
+  f.push_back({.name = "factor",
+               .help = "scaling factor (0: target / base window)",
+               .group = method,
+               .role = decides,
+               .at = at(&Recipe::factor),
+               .low = 0,
+               .high = 1e9});
+  f.push_back({.name = "window",
+               .help = "tokens of a sample (0: the base's window; for full and pi: the target)",
+               .group = method,
+               .role = decides,
+               .at = at(&Recipe::window),
+               .low = 0,
+               .high = kTokens,
+               .idle = with_whole_windows});
+  f.push_back({.name = "target",
+               .help = "context window to extend to",
+               .group = method,
+               .role = decides,
+               .at = at(&Recipe::target),
+               .low = 0,
+               .high = kTokens,
+               .idle = with_target});
+  f.push_back({.name = "mask-seams",
+               .help = "pose: no loss where one chunk ends and another begins",
+               .group = method,
+               .role = decides,
+               .at = at(&Recipe::mask_seams),
+               .low = 0,
+               .high = 1,
+               .idle = with_seams});
 }
 
 std::string with_adapter(const Recipe& c) { return c.lora_rank > 0 ? "" : "there is no --lora-rank"; }
@@ -159,20 +189,27 @@ std::string with_adapter(const Recipe& c) { return c.lora_rank > 0 ? "" : "there
 void add_adapter(std::vector<RecipeField>& f) {
   const auto setting = [&](const char* name, const char* help, auto member, double low = 0, double high = 1,
                            bool above = false, std::vector<std::string> choices = {}) {
-    f.push_back({name, help, FieldGroup::adapter, FieldRole::decides, at(member), low, high, above, std::move(choices),
-                 with_adapter});
+    f.push_back({.name = name,
+                 .help = help,
+                 .group = FieldGroup::adapter,
+                 .role = FieldRole::decides,
+                 .at = at(member),
+                 .low = low,
+                 .high = high,
+                 .above = above,
+                 .choices = std::move(choices),
+                 .idle = with_adapter});
   };
-  f.push_back(
-      {"lora-rank",
-       "train low-rank adapters (LoRA) of this rank beside --from's frozen weights; 0: the whole model",
-       FieldGroup::adapter,
-       FieldRole::decides,
-       at(&Recipe::lora_rank),
-       0,
-       65536,
-       false,
-       {},
-       [](const Recipe& c) { return c.lora_rank > 0 ? std::string() : std::string("rank 0 trains the whole model"); }});
+  f.push_back({.name = "lora-rank",
+               .help = "train low-rank adapters (LoRA) of this rank beside --from's frozen weights; 0: the whole model",
+               .group = FieldGroup::adapter,
+               .role = FieldRole::decides,
+               .at = at(&Recipe::lora_rank),
+               .low = 0,
+               .high = 65536,
+               .idle = [](const Recipe& c) {
+                 return c.lora_rank > 0 ? std::string() : std::string("rank 0 trains the whole model");
+               }});
   setting("lora-alpha", "what an adapter's product is multiplied by, over the rank", &Recipe::lora_alpha, 0, kHuge,
           true);
   setting("lora-dropout", "share of an adapter's inputs that training leaves out", &Recipe::lora_dropout, 0, 0.999999);
@@ -183,29 +220,23 @@ void add_adapter(std::vector<RecipeField>& f) {
   setting("lora-norms", "train the norms, too", &Recipe::lora_norms);
   setting("lora-base", "how the blocks' frozen linear layers are kept: native, or int8 or nf4: blocks of 64 (QLoRA)",
           &Recipe::lora_base, 0, 0, false, {"native", "int8", "nf4"});
-  f.push_back({"lora-double-scales",
-               "int8, nf4: keep the blocks' scales in 8 bits",
-               FieldGroup::adapter,
-               FieldRole::decides,
-               at(&Recipe::lora_double_scales),
-               0,
-               1,
-               false,
-               {},
-               [](const Recipe& c) {
+  f.push_back({.name = "lora-double-scales",
+               .help = "int8, nf4: keep the blocks' scales in 8 bits",
+               .group = FieldGroup::adapter,
+               .role = FieldRole::decides,
+               .at = at(&Recipe::lora_double_scales),
+               .low = 0,
+               .high = 1,
+               .idle = [](const Recipe& c) {
                  return c.lora_rank > 0 && c.lora_base != "native" ? std::string()
                                                                    : std::string("--lora-base is not int8 or nf4");
                }});
-  f.push_back({"lora-from",
-               "adapter folder to begin with, ours or PEFT's, of the same rank, scale and layers",
-               FieldGroup::adapter,
-               FieldRole::source,
-               at(&Recipe::lora_from),
-               0,
-               0,
-               false,
-               {},
-               with_adapter});
+  f.push_back({.name = "lora-from",
+               .help = "adapter folder to begin with, ours or PEFT's, of the same rank, scale and layers",
+               .group = FieldGroup::adapter,
+               .role = FieldRole::source,
+               .at = at(&Recipe::lora_from),
+               .idle = with_adapter});
 }
 
 void add_optimizer(std::vector<RecipeField>& f) {
@@ -213,18 +244,46 @@ void add_optimizer(std::vector<RecipeField>& f) {
   const auto decides = FieldRole::decides;
   const auto schedule = [&](const char* name, const char* help, auto member, double low, double high,
                             std::vector<std::string> choices = {}) {
-    f.push_back({name, help, optimizer, decides,
-                 [member](Recipe& c) -> RecipeField::Ref { return &(c.schedule.*member); }, low, high, false,
-                 std::move(choices)});
+    f.push_back({.name = name,
+                 .help = help,
+                 .group = optimizer,
+                 .role = decides,
+                 .at = [member](Recipe& c) -> RecipeField::Ref { return &(c.schedule.*member); },
+                 .low = low,
+                 .high = high,
+                 .choices = std::move(choices)});
   };
   const auto adamw = [&](const char* name, const char* help, auto member, double low, double high, bool above = false) {
-    f.push_back({name, help, optimizer, decides, [member](Recipe& c) -> RecipeField::Ref { return &(c.adamw.*member); },
-                 low, high, above});
+    f.push_back({.name = name,
+                 .help = help,
+                 .group = optimizer,
+                 .role = decides,
+                 .at = [member](Recipe& c) -> RecipeField::Ref { return &(c.adamw.*member); },
+                 .low = low,
+                 .high = high,
+                 .above = above});
   };
-  f.push_back({"steps", "optimizer steps", optimizer, decides, at(&Recipe::steps), 0, kLong});
-  f.push_back({"batch", "samples of a forward, over all ranks", optimizer, decides, at(&Recipe::batch), 1, kTokens});
-  f.push_back({"accumulate", "forwards of a step, weighted by scored tokens", optimizer, decides,
-               at(&Recipe::accumulate), 1, kTokens});
+  f.push_back({.name = "steps",
+               .help = "optimizer steps",
+               .group = optimizer,
+               .role = decides,
+               .at = at(&Recipe::steps),
+               .low = 0,
+               .high = kLong});
+  f.push_back({.name = "batch",
+               .help = "samples of a forward, over all ranks",
+               .group = optimizer,
+               .role = decides,
+               .at = at(&Recipe::batch),
+               .low = 1,
+               .high = kTokens});
+  f.push_back({.name = "accumulate",
+               .help = "forwards of a step, weighted by scored tokens",
+               .group = optimizer,
+               .role = decides,
+               .at = at(&Recipe::accumulate),
+               .low = 1,
+               .high = kTokens});
   schedule("lr", "peak learning rate", &Schedule::lr, 0, kHuge);
   schedule("schedule", "constant, linear or cosine", &Schedule::kind, 0, 0, {"constant", "linear", "cosine"});
   schedule("warmup", "warm-up steps", &Schedule::warmup, 0, kLong);
@@ -234,123 +293,160 @@ void add_optimizer(std::vector<RecipeField>& f) {
   adamw("beta2", "AdamW: decay of the mean of their squares", &AdamWConfig::beta2, 0, 0.999999999);
   adamw("eps", "AdamW: added to the divisor", &AdamWConfig::eps, 0, 1, true);
   adamw("weight-decay", "AdamW: on matrices, not on norms", &AdamWConfig::weight_decay, 0, 1e6);
-  f.push_back({"clip", "largest global gradient norm (0: off)", optimizer, decides, at(&Recipe::clip), 0, kHuge});
-  f.push_back(
-      {"seed", "seed of weights, text and positions", optimizer, decides, at(&Recipe::seed), 0, 1.8446744073709552e19});
+  f.push_back({.name = "clip",
+               .help = "largest global gradient norm (0: off)",
+               .group = optimizer,
+               .role = decides,
+               .at = at(&Recipe::clip),
+               .low = 0,
+               .high = kHuge});
+  f.push_back({.name = "seed",
+               .help = "seed of weights, text and positions",
+               .group = optimizer,
+               .role = decides,
+               .at = at(&Recipe::seed),
+               .low = 0,
+               .high = 1.8446744073709552e19});
 }
 
 void add_computing(std::vector<RecipeField>& f) {
   using enum FieldGroup;
   const auto decides = FieldRole::decides, kept = FieldRole::kept;
-  f.push_back({"dtype",
-               "f32, bf16 or auto (bf16 on a GPU)",
-               computing,
-               kept,
-               at(&Recipe::dtype),
-               0,
-               0,
-               false,
-               {"auto", "f32", "bf16"}});  // what it comes to decides
+  f.push_back({.name = "dtype",
+               .help = "f32, bf16 or auto (bf16 on a GPU)",
+               .group = computing,
+               .role = kept,
+               .at = at(&Recipe::dtype),
+               .choices = {"auto", "f32", "bf16"}});  // what it comes to decides
   f.push_back(
-      {"matmul",
-       "the blocks' linear layers: native; fp8: 8-bit products where their sizes pay; fp8-all: wherever sizes are "
-       "multiples of 16 (bf16; a GPU of compute capability 8.9 or later)",
-       computing,
-       decides,
-       at(&Recipe::matmul),
-       0,
-       0,
-       false,
-       {"native", "fp8", "fp8-all"}});
+      {.name = "matmul",
+       .help =
+           "the blocks' linear layers: native; fp8: 8-bit products where their sizes pay; fp8-all: wherever sizes are "
+           "multiples of 16 (bf16; a GPU of compute capability 8.9 or later)",
+       .group = computing,
+       .role = decides,
+       .at = at(&Recipe::matmul),
+       .choices = {"native", "fp8", "fp8-all"}});
   f.push_back(
-      {"fp8-recompute",
-       "with --matmul fp8: backward computes inputs of linear layers again instead of keeping 8-bit copies. The "
-       "result is the same; it takes less memory and about 4 % more time",
-       computing, kept, at(&Recipe::fp8_recompute)});
-  f.back().old_name = "fp8-lean";
+      {.name = "fp8-recompute",
+       .help =
+           "with --matmul fp8: backward computes inputs of linear layers again instead of keeping 8-bit copies. The "
+           "result is the same; it takes less memory and about 4 % more time",
+       .group = computing,
+       .role = kept,
+       .at = at(&Recipe::fp8_recompute),
+       .old_name = "fp8-lean"});
+  f.push_back({.name = "mlp-tile",
+               .help =
+                   "tokens that the feed-forward layers take at a time, recomputed in backward: less memory for long "
+                   "windows (0: all at once)",
+               .group = computing,
+               .role = decides,
+               .at = at(&Recipe::mlp_tile),
+               .low = 0,
+               .high = kTokens,
+               .idle = [](const Recipe& c) {
+                 return c.mlp_tile > 0 ? std::string() : std::string("0 takes all tokens at once");
+               }});
   f.push_back(
-      {"mlp-tile",
-       "tokens that the feed-forward layers take at a time, recomputed in backward: less memory for long "
-       "windows (0: all at once)",
-       computing,
-       decides,
-       at(&Recipe::mlp_tile),
-       0,
-       kTokens,
-       false,
-       {},
-       [](const Recipe& c) { return c.mlp_tile > 0 ? std::string() : std::string("0 takes all tokens at once"); }});
-  f.push_back({"memory",
-               "what the device's memory may come to, as 24G or 900M: chooses --recompute and --mlp-tile, and ends the "
+      {.name = "memory",
+       .help = "what the device's memory may come to, as 24G or 900M: chooses --recompute and --mlp-tile, and ends the "
                "run with an error where it is exceeded",
-               computing, kept, at(&Recipe::memory)});
-  f.push_back({"recompute", "recompute each block in backward: less memory, about a third more time", computing, kept,
-               at(&Recipe::recompute)});
+       .group = computing,
+       .role = kept,
+       .at = at(&Recipe::memory)});
+  f.push_back({.name = "recompute",
+               .help = "recompute each block in backward: less memory, about a third more time",
+               .group = computing,
+               .role = kept,
+               .at = at(&Recipe::recompute)});
   f.push_back(
-      {"small-state",
-       "bf16, one process: 14 bytes for each parameter instead of 18. Master weights lose nothing; gradients are "
-       "kept in bf16, which is less exact with --accumulate",
-       computing, decides, at(&Recipe::small_state)});
-  f.back().old_name = "lean";
-  f.push_back({"eager", "GPU: launch every kernel from the host instead of replaying a CUDA graph", computing, kept,
-               at(&Recipe::eager)});
-  f.push_back({"fast-atomics",
-               "GPU: add up some gradients in whatever order they come: faster, but no two runs give the same bits",
-               computing, decides, at(&Recipe::fast_atomics)});
+      {.name = "small-state",
+       .help =
+           "bf16, one process: 14 bytes for each parameter instead of 18. Master weights lose nothing; gradients are "
+           "kept in bf16, which is less exact with --accumulate",
+       .group = computing,
+       .role = decides,
+       .at = at(&Recipe::small_state),
+       .old_name = "lean"});
+  f.push_back({.name = "eager",
+               .help = "GPU: launch every kernel from the host instead of replaying a CUDA graph",
+               .group = computing,
+               .role = kept,
+               .at = at(&Recipe::eager)});
+  f.push_back(
+      {.name = "fast-atomics",
+       .help = "GPU: add up some gradients in whatever order they come: faster, but no two runs give the same bits",
+       .group = computing,
+       .role = decides,
+       .at = at(&Recipe::fast_atomics)});
 }
 
 void add_keeping(std::vector<RecipeField>& f) {
   using enum FieldGroup;
   const auto kept = FieldRole::kept;
-  f.push_back(
-      {"save-every", "steps between checkpoints (0: by time alone)", keeping, kept, at(&Recipe::save_every), 0, kLong});
-  f.push_back({"save-minutes", "minutes of wall time between checkpoints (0: by steps alone)", keeping, kept,
-               at(&Recipe::save_minutes), 0, 1e6});
-  f.push_back({"keep",
-               "checkpoints to keep (0: all)",
-               keeping,
-               kept,
-               at(&Recipe::keep),
-               0,
-               kLong,
-               false,
-               {},
-               with_checkpoints});
-  f.push_back({"save-dtype",
-               "dtype of the model's weights on disk: f32, bf16 or auto (--from's, f32 for a new model)",
-               keeping,
-               kept,
-               at(&Recipe::save_dtype),
-               0,
-               0,
-               false,
-               {"auto", "f32", "bf16"}});
-  f.push_back({"log-every", "steps between lines of metrics.jsonl", keeping, kept, at(&Recipe::log_every), 1, kLong});
-  f.push_back({"csv", "write the lines of metrics.jsonl as metrics.csv, too", keeping, kept, at(&Recipe::csv)});
-  f.push_back({"validation",
-               "text that is not trained on, as --data: its loss under the target window goes to "
-               "validation.jsonl",
-               validation, FieldRole::source, at(&Recipe::validation)});
-  f.push_back({"validate-every",
-               "steps between validations (0: only at the end)",
-               validation,
-               kept,
-               at(&Recipe::validate_every),
-               0,
-               kLong,
-               false,
-               {},
-               with_validation});
-  f.push_back({"validation-tokens",
-               "tokens of a validation, in whole windows (at least one)",
-               validation,
-               FieldRole::decides,
-               at(&Recipe::validation_tokens),
-               1,
-               kLong,
-               false,
-               {},
-               with_validation});
+  f.push_back({.name = "save-every",
+               .help = "steps between checkpoints (0: by time alone)",
+               .group = keeping,
+               .role = kept,
+               .at = at(&Recipe::save_every),
+               .low = 0,
+               .high = kLong});
+  f.push_back({.name = "save-minutes",
+               .help = "minutes of wall time between checkpoints (0: by steps alone)",
+               .group = keeping,
+               .role = kept,
+               .at = at(&Recipe::save_minutes),
+               .low = 0,
+               .high = 1e6});
+  f.push_back({.name = "keep",
+               .help = "checkpoints to keep (0: all)",
+               .group = keeping,
+               .role = kept,
+               .at = at(&Recipe::keep),
+               .low = 0,
+               .high = kLong,
+               .idle = with_checkpoints});
+  f.push_back({.name = "save-dtype",
+               .help = "dtype of the model's weights on disk: f32, bf16 or auto (--from's, f32 for a new model)",
+               .group = keeping,
+               .role = kept,
+               .at = at(&Recipe::save_dtype),
+               .choices = {"auto", "f32", "bf16"}});
+  f.push_back({.name = "log-every",
+               .help = "steps between lines of metrics.jsonl",
+               .group = keeping,
+               .role = kept,
+               .at = at(&Recipe::log_every),
+               .low = 1,
+               .high = kLong});
+  f.push_back({.name = "csv",
+               .help = "write the lines of metrics.jsonl as metrics.csv, too",
+               .group = keeping,
+               .role = kept,
+               .at = at(&Recipe::csv)});
+  f.push_back({.name = "validation",
+               .help = "text that is not trained on, as --data: its loss under the target window goes to "
+                       "validation.jsonl",
+               .group = validation,
+               .role = FieldRole::source,
+               .at = at(&Recipe::validation)});
+  f.push_back({.name = "validate-every",
+               .help = "steps between validations (0: only at the end)",
+               .group = validation,
+               .role = kept,
+               .at = at(&Recipe::validate_every),
+               .low = 0,
+               .high = kLong,
+               .idle = with_validation});
+  f.push_back({.name = "validation-tokens",
+               .help = "tokens of a validation, in whole windows (at least one)",
+               .group = validation,
+               .role = FieldRole::decides,
+               .at = at(&Recipe::validation_tokens),
+               .low = 1,
+               .high = kLong,
+               .idle = with_validation});
 }
 
 }  // namespace
@@ -358,7 +454,8 @@ void add_keeping(std::vector<RecipeField>& f) {
 const std::vector<RecipeField>& recipe_fields() {
   static const std::vector<RecipeField> all = [] {
     std::vector<RecipeField> f;
-    add_text_and_model(f);
+    add_text(f);
+    add_model(f);
     add_method(f);
     add_adapter(f);
     add_optimizer(f);

@@ -82,12 +82,12 @@ class RunFolder {
   /// the run had finished; only damaged checkpoints. Writes nothing.
   RunStand stand(const Identity& identity) const;
 
-  /// Takes the lock, checks again, removes what a killed process left half written and, with FolderUse::overwrite, what
-  /// was there but for the model, which stays until put_model() replaces it, and writes run.json and recipe.toml. Errors:
-  /// check_place's; unwritable.
+  /// Takes the lock, checks again, removes what a killed process left half written, and writes run.json and
+  /// recipe.toml. With FolderUse::overwrite it removes what was there, too, but for the model: that stays until
+  /// put_model() replaces it. Errors: check_place's; unwritable.
   void begin(const std::vector<std::string>& sources, const Identity& identity, const std::string& recipe_toml);
-  /// Puts the files that `write` makes in the folder it is given in the place of the model, config.json last: who finds
-  /// a config.json finds the weights that belong to it.
+  /// `write` makes files in the folder that it is given. They take the place of the model, config.json last: whoever
+  /// finds a config.json finds the weights that belong to it.
   void put_model(const std::function<void(const std::string& folder)>& write) const;
   /// Marks the run as finished. `facts`, a JSON object, goes into run.json beside the identity.
   void finish(const Identity& identity, const std::string& facts) const;

@@ -17,6 +17,7 @@
 #include "tensor/allocator.h"
 #include "tensor/file.h"
 #include "tensor/hash.h"
+#include "tensor/printable.h"
 #include "train/metrics_file.h"
 #include "train/recipe_fields.h"
 #include "train/run_setup.h"
@@ -101,7 +102,7 @@ class Trainer::Run {
     model_.set_mlp_tile(setup_.memory.mlp_tile);
     if (recipe.matmul != "native") {
       const Matmul matmul = recipe.matmul == "fp8" ? Matmul::fp8 : Matmul::fp8_wherever;
-      model_.set_linear({.matmul = matmul, .make_again = recipe.fp8_recompute});
+      model_.set_linear({.matmul = matmul, .recompute_input = recipe.fp8_recompute});
     }
     state_ = {.step = 0, .tokens = 0, .seed = recipe.seed, .recipe = setup_.identity};
     if (folder_) stand_ = folder_->stand(setup_.identity);
@@ -298,8 +299,9 @@ class Trainer::Run {
     const StepResult r = step_->result();
     const int64_t tokens = waiting_.front();
     waiting_.pop_front();
-    check(std::isfinite(r.loss), kOp, "the loss is ", r.loss, " at step ", seen_ + 1, "; ", kept());
-    check(std::isfinite(r.grad_norm), kOp, "the gradient norm is ", r.grad_norm, " at step ", seen_ + 1, "; ", kept());
+    check(std::isfinite(r.loss), kOp, "the loss is ", printable(r.loss), " at step ", seen_ + 1, "; ", kept());
+    check(std::isfinite(r.grad_norm), kOp, "the gradient norm is ", printable(r.grad_norm), " at step ", seen_ + 1,
+          "; ", kept());
     const double moment = now(), rate = static_cast<double>(tokens) / (moment - previous_);
     previous_ = moment;
     result_.losses.push_back(r.loss);

@@ -150,6 +150,30 @@ TEST_CASE("An evaluation says what it will read, and its file what was measured"
   CHECK_FALSE(has(rw::read_file(dir.path("s.html")), "Perplexity by window"));
 }
 
+TEST_CASE("A list after an option's name means what the repeated option means, and leaves a required file alone") {
+  const test::TempDir dir;
+  make_model(dir);
+  write(dir.path("u.txt"), text_of(2000));
+  const std::string eval = "--quiet eval ppl --model '" + dir.path("m") + "' --max-tokens 200 --window ",
+                    t = " '" + dir.path("t.txt") + "'", u = " '" + dir.path("u.txt") + "'";
+  const Answer list = ropewalk(eval + "16 32 --data" + t + u),
+               repeated = ropewalk(eval + "16,32 --data" + t + " --data" + u);
+  CHECK(list.code == 0);
+  CHECK(list.err == "");
+  CHECK(list.out == repeated.out);
+  write(dir.path("c.jsonl"), "{\"context\":\"Line 0 of\",\"choices\":[\" the\",\" a\"],\"answer\":0}\n");
+  for (const std::string& order : {"choice '" + dir.path("c.jsonl") + "' --model '" + dir.path("m") + "'",
+                                   "choice --model '" + dir.path("m") + "' '" + dir.path("c.jsonl") + "'"})
+    CHECK(ropewalk("--quiet eval " + order).code == 0);
+}
+
+TEST_CASE("Examples of the first help are named as examples") {
+  const std::string help = ropewalk("--help").out;
+  CHECK(has(help,
+            "Examples with typical values; 'ropewalk VERB --help' shows the options of a verb and their defaults:"));
+  CHECK(help.find("Examples") < help.find("--steps 2000"));
+}
+
 TEST_CASE("A window beyond every document is said in the line that says what is read") {
   const test::TempDir dir;
   make_model(dir);

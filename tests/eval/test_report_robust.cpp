@@ -219,7 +219,7 @@ TEST_CASE("A report replaces nothing but a report") {
   write_report(dir.path("r.html"), {run});
   run.name = "b";
   write_report(dir.path("r.html"), {run});
-  CHECK(read_file(dir.path("r.html")).find("\"></span>b<") != std::string::npos);
+  CHECK(read_file(dir.path("r.html")).find("\"></span>&#8288;b<") != std::string::npos);
   fs::create_symlink(dir.path("metrics.jsonl"), dir.path("l.html"));
   CHECK_FALSE(test::error_of([&] { write_report(dir.path("l.html"), {run}); }).empty());
   CHECK(fs::is_symlink(dir.path("l.html")));
@@ -237,4 +237,70 @@ TEST_CASE("An object of an evaluation with thousands of fields is refused and ta
   const EvalResult big = eval_result_from_json(R"({"kind":"x","totals":[{"n":18446744073709551615,"m":1e300}]})", "e");
   CHECK(big.totals[0].integer("n", 7) == 7);
   CHECK(big.totals[0].integer("m", 7) == 7);
+}
+
+TEST_CASE("Values that are shown alike are marked alike, and none is best where all are shown alike") {
+  ReportRun a, b, c;
+  a.name = "a", b.name = "b", c.name = "c";
+  a.ppl = {{64, 119.2, 0, 0}, {128, 121.4, 0, 0}};
+  b.ppl = {{64, 119.3, 0, 0}, {128, 121.1, 0, 0}};
+  c.ppl = {{64, 125.0, 0, 0}, {128, 120.9, 0, 0}};
+  const std::string html = report_html({a, b, c});
+  CHECK(count(html, "<span class=\"best\">119</span>") == 2);
+  CHECK(count(html, "class=\"best\"") == 2);
+}
+
+TEST_CASE("Intervals of several runs stand beside each other, and one run's stands on its point") {
+  const ChartSize size{.width = 720, .height = 380};
+  const auto run = [](int color) {
+    return ChartSeries{.name = cat("run ", color),
+                       .color = color,
+                       .points = {{.x = 1, .y = 5, .low = 4, .high = 6}, {.x = 2, .y = 5, .low = 4, .high = 6}}};
+  };
+  const auto whiskers = [](const std::string& svg) {  // the x of each
+    std::vector<std::string> out;
+    for (size_t at = svg.find("class=\"whisker\""); at != std::string::npos;
+         at = svg.find("class=\"whisker\"", at + 1)) {
+      const size_t x = svg.rfind("x1=\"", at) + 4;
+      out.push_back(svg.substr(x, svg.find('"', x) - x));
+    }
+    return out;
+  };
+  const std::string one = line_chart({}, {run(0)}, size, "wide"),
+                    three = line_chart({}, {run(0), run(1), run(2)}, size, "wide");
+  REQUIRE(whiskers(one).size() == 2);
+  CHECK(one.find("<circle cx=\"" + whiskers(one)[0] + "\"") != std::string::npos);
+  const auto beside = whiskers(three);
+  REQUIRE(beside.size() == 6);
+  CHECK(beside[0] != beside[2]);
+  CHECK(beside[2] != beside[4]);
+  CHECK(std::stod(beside[0]) >= 52);  // right of the axis
+}
+
+TEST_CASE("A run of one step is a dot, and a thread leads from a line that ends early to its name") {
+  ReportRun whole, early, failed;
+  whole.name = "whole", early.name = "early", failed.name = "failed";
+  for (int64_t step = 0; step < 60; ++step) whole.loss.push_back({step, 2.0});
+  for (int64_t step = 0; step < 20; ++step) early.loss.push_back({step, 2.1});
+  failed.loss = {{0, 2.2}};
+  const std::string html = report_html({whole, early, failed});
+  CHECK(count(html, "<circle") == 2);         // the wide and the narrow picture
+  CHECK(count(html, "class=\"lead\"") == 2);  // early and failed
+  CHECK(count(report_html({whole}), "class=\"lead\"") == 0);
+}
+
+TEST_CASE("A name never parts from its mark, and settings break at underscores and slashes") {
+  const Run run({{"metrics.jsonl", kStep}, {"recipe.toml", "retrieval_share = 0.5\ndata = \"books/a.txt\"\n"}});
+  const std::string page = run.page();
+  CHECK(page.find("retrieval_<wbr/>share") != std::string::npos);
+  CHECK(page.find("books/<wbr/>a.txt") != std::string::npos);
+  CHECK(page.find("\"></span>&#8288;") != std::string::npos);
+}
+
+TEST_CASE("A run that is still training has a cost in tokens, whatever its window is called in the recipe") {
+  const std::string two = kStep + "{\"step\":1,\"loss\":1}\n", rest = "batch = 3\noriginal_window = 64\ntarget = 256\n";
+  const Run pose({{"metrics.jsonl", two}, {"recipe.toml", "method = \"pose\"\nwindow = 0\n" + rest}});
+  CHECK(load_run(pose.path()).cost.tokens == 2 * 3 * 64);
+  const Run pi({{"metrics.jsonl", two}, {"recipe.toml", "method = \"pi\"\nwindow = 0\n" + rest}});
+  CHECK(load_run(pi.path()).cost.tokens == 2 * 3 * 256);
 }

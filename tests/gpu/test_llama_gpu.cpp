@@ -17,20 +17,6 @@ namespace {
 
 using test::kGpu;
 
-/// A text with something to learn: each id follows from the one before, now and then from chance.
-Tensor learnable(int64_t batch, int64_t length, uint64_t step) {
-  Random random(11, Purpose::test, step);
-  std::vector<int32_t> ids;
-  for (int64_t b = 0; b < batch; ++b) {
-    int32_t id = static_cast<int32_t>(random.below(512));
-    for (int64_t t = 0; t < length; ++t) {
-      ids.push_back(id);
-      id = random.below(4) == 0 ? static_cast<int32_t>(random.below(512)) : (id * 7 + 3) % 512;
-    }
-  }
-  return Tensor::from(ids, {batch, length});
-}
-
 std::vector<double> train(DType dtype, Device device, int64_t steps, bool recompute = false, ArenaMemory memory = {}) {
   CausalLm model(test::golden_config(), dtype, device, 3, memory);
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
@@ -38,7 +24,7 @@ std::vector<double> train(DType dtype, Device device, int64_t steps, bool recomp
   model.set_recompute(recompute);
   std::vector<double> losses;
   for (int64_t step = 0; step < steps; ++step) {
-    const Tensor ids = learnable(4, 48, static_cast<uint64_t>(step)), targets = test::next_tokens(ids);
+    const Tensor ids = test::learnable(4, 48, static_cast<uint64_t>(step), 512), targets = test::next_tokens(ids);
     const double n = 4 * 47;
     const Var loss = model.loss(ids.to(device), targets.to(device), model.angles(model.plain_positions(0, 48), {}));
     losses.push_back(loss.item() / n);
@@ -112,7 +98,7 @@ TEST_CASE("generation over a KV cache on the GPU equals the whole forward") {
     ModelConfig c = test::golden_config();
     c.rope = rope_config_from_json(cat(R"({"head_dim":16,"max_position_embeddings":16,"rope_scaling":)", scaling, "}"));
     CausalLm model(c, DType::f32, kGpu, 3);
-    const Tensor ids = learnable(1, 40, 1).to(kGpu);
+    const Tensor ids = test::learnable(1, 40, 1, 512).to(kGpu);
     const NoGrad no_grad;
     const Tensor want = model.forward(ids, model.angles(model.plain_positions(0, 40), {.length = 40}))
                             .value()

@@ -42,7 +42,7 @@ struct Trained {
   explicit Trained(Matmul matmul, bool recompute = false)
       : model(small(), DType::bf16, kCpu, 3), optimizer(model.arena(), {.weight_decay = 0.1}) {
     model.enable_grad();
-    model.set_linear({.matmul = matmul, .make_again = recompute});
+    model.set_linear({.matmul = matmul, .recompute_input = recompute});
     model.set_recompute(recompute);
   }
   /// Steps [begin, end), of two micro-batches each.

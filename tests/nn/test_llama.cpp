@@ -207,7 +207,7 @@ TEST_CASE("prefill of n + m equals prefill of n and m single steps for every RoP
   }
 }
 
-TEST_CASE("compact weights change nothing for a bf16 model and are refused for another unless asked for") {
+TEST_CASE("a bf16 copy of the weights changes nothing for a bf16 model and is refused for another unless asked for") {
   CausalLm model(small_config(), DType::f32, kCpu, 3);
   const auto text = [&] {
     std::vector<int32_t> ids;
@@ -217,14 +217,16 @@ TEST_CASE("compact weights change nothing for a bf16 model and are refused for a
     });
     return ids;
   };
-  CHECK_FALSE(model.use_compact_weights());
+  CHECK_FALSE(model.use_bf16_copy());
   model.arena().master().copy_from(model.arena().master().to(DType::bf16));
   const std::vector<int32_t> before = text();
-  CHECK(model.use_compact_weights());
+  CHECK(model.use_bf16_copy());
   CHECK(text() == before);
 }
 
-TEST_CASE("the decoder gives the logits of extend, for both rope layouts, grouped heads, log-n and compact weights") {
+TEST_CASE(
+    "the decoder gives the logits of extend, for both rope layouts, grouped heads, log-n and a bf16 copy of the "
+    "weights") {
   for (const char* scaling : {R"({"rope_type":"default"})", R"({"rope_type":"yarn","factor":4.0})",
                               R"({"rope_type":"default","logn_scaling":"position"})"}) {
     for (const RopeLayout layout : {RopeLayout::half, RopeLayout::interleaved}) {
@@ -233,8 +235,8 @@ TEST_CASE("the decoder gives the logits of extend, for both rope layouts, groupe
       config.rope =
           rope_config_from_json(cat(R"({"head_dim":8,"max_position_embeddings":16,"rope_scaling":)", scaling, "}"));
       CausalLm model(config, DType::f32, kCpu, 3);
-      for (const bool compact : {false, true}) {
-        if (compact) model.use_compact_weights(true);
+      for (const bool bf16_copy : {false, true}) {
+        if (bf16_copy) model.use_bf16_copy(true);
         const Tensor ids = some_ids(1, 24, config.vocab_size, 2);
         KvCache slow = model.make_cache(1, 24), fast = model.make_cache(1, 24);
         const auto part = [&](int64_t a, int64_t b) {

@@ -5,9 +5,10 @@
 
 #include "autograd/ops/loss.h"
 #include "autograd/tape.h"
+#include "models.h"
+#include "nn/causal_lm.h"
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
-#include "nn/causal_lm.h"
 #include "nn/split_master.h"
 #include "support.h"
 #include "tensor/allocator.h"
@@ -51,20 +52,6 @@ void declare(ParamArena& arena) {
   arena.add({"c", {5}, constant_init(1), true, 0.5});
 }
 
-/// Ids each of which mostly follows from the one before.
-Tensor learnable(int64_t batch, int64_t length, uint64_t step) {
-  Random random(11, Purpose::test, step);
-  std::vector<int32_t> ids;
-  for (int64_t b = 0; b < batch; ++b) {
-    int32_t id = static_cast<int32_t>(random.below(50));
-    for (int64_t t = 0; t < length; ++t) {
-      ids.push_back(id);
-      id = random.below(4) == 0 ? static_cast<int32_t>(random.below(50)) : (id * 7 + 3) % 50;
-    }
-  }
-  return Tensor::from(ids, {batch, length});
-}
-
 struct Run {
   std::vector<double> losses;
   std::vector<Tensor> values;
@@ -75,7 +62,7 @@ Run train(ArenaMemory memory, int64_t steps) {
   model.enable_grad();
   Run run;
   for (int64_t step = 0; step < steps; ++step) {
-    const Tensor text = learnable(4, 17, static_cast<uint64_t>(step));
+    const Tensor text = test::learnable(4, 17, static_cast<uint64_t>(step), 50);
     const Tensor ids = Tensor::empty({4, 16}, DType::i32), targets = Tensor::empty({4, 16}, DType::i32);
     for (int64_t i = 0; i < 64; ++i) {
       ids.data<int32_t>()[i] = text.data<int32_t>()[i / 16 * 17 + i % 16];
@@ -227,7 +214,8 @@ TEST_CASE("a checkpoint of split masters has the bytes of a plain one and loads 
     }
   }
   save_hf(dir.path("hf"), split, {.dtype = DType::bf16});
-  const auto loaded = load_hf(dir.path("hf"), {.compute = DType::bf16, .adjust = {}, .memory = ArenaMemory::small_state()});
+  const auto loaded =
+      load_hf(dir.path("hf"), {.compute = DType::bf16, .adjust = {}, .memory = ArenaMemory::small_state()});
   for (size_t i = 0; i < plain.arena().size(); ++i)
     CHECK(same_bits(loaded->arena().values_of(i), plain.arena().values_of(i).to(DType::bf16).to(DType::f32)));
 }
@@ -245,14 +233,14 @@ TEST_CASE("an arena of small state takes 14 bytes for each parameter, a plain on
 
 TEST_CASE("the saving is refused where it cannot be had, and says why") {
   for (const DType dtype : {DType::f32, DType::f64}) {
-    CHECK_THROWS_WITH_AS(CausalLm(tiny(), dtype, kCpu, 1, ArenaMemory::small_state()), doctest::Contains("computes in bf16"),
-                         Error);
+    CHECK_THROWS_WITH_AS(CausalLm(tiny(), dtype, kCpu, 1, ArenaMemory::small_state()),
+                         doctest::Contains("computes in bf16"), Error);
   }
   ModelConfig clex = tiny();
   clex.rope = rope_config_from_json(
       R"({"max_position_embeddings":32,"head_dim":8,"rope_scaling":{"rope_type":"clex","max_factor":4}})");
-  CHECK_THROWS_WITH_AS(CausalLm(clex, DType::bf16, kCpu, 1, ArenaMemory::small_state()), doctest::Contains("cannot be split"),
-                       Error);
+  CHECK_THROWS_WITH_AS(CausalLm(clex, DType::bf16, kCpu, 1, ArenaMemory::small_state()),
+                       doctest::Contains("cannot be split"), Error);
   CausalLm model(tiny(), DType::bf16, kCpu, 1, ArenaMemory::small_state());
   CHECK_THROWS_WITH_AS(model.arena().own(0, 64), doctest::Contains("one process"), Error);
   CHECK_THROWS_WITH_AS(model.arena().master_of(0), doctest::Contains("split"), Error);

@@ -7,8 +7,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 
 #include "support.h"
 #include "tensor/file.h"
@@ -207,6 +209,14 @@ TEST_CASE("messages show control characters and bytes that are not UTF-8 as esca
   CHECK(printable("\xf5\x80") == "\\xf5\\x80");
   CHECK(test::error_of([] { read_file("no\x1b\nsuch"); }) ==
         "[file] cannot open 'no\\x1b\\nsuch': No such file or directory");
+}
+
+TEST_CASE("a NaN in a message has no sign") {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  CHECK(printable(std::copysign(nan, -1.0)) == "nan");
+  CHECK(printable(std::copysign(nan, 1.0)) == "nan");
+  CHECK(printable(-std::numeric_limits<double>::infinity()) == "-inf");
+  CHECK(printable(-2.5) == "-2.5");
 }
 
 TEST_CASE("an error is one printable line of bounded length, whatever it quotes") {

@@ -56,3 +56,13 @@ TEST_CASE("a run with csv writes the table as it goes, and a resumed run goes on
   Trainer(recipe, place).run();
   CHECK_FALSE(std::filesystem::exists(dir.path("run/metrics.csv")));  // an earlier run's table does not stay
 }
+
+TEST_CASE("a run that diverges says nan, not -nan, and leaves no model") {
+  const test::TempDir dir;
+  Recipe recipe = small_run(dir.path("run"));
+  recipe.schedule.lr = 1e30, recipe.schedule.kind = "constant", recipe.clip = 0;
+  const std::string error =
+      test::error_of([&] { Trainer(recipe, TrainPlace{.documents = make_demo_corpus(1, 4, 2000)}).run(); });
+  CHECK(error.find("is nan at step") != std::string::npos);
+  CHECK_FALSE(std::filesystem::exists(dir.path("run/config.json")));
+}

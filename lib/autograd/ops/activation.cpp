@@ -154,7 +154,8 @@ Var gated_packed(const Var& gate_up, Activation activation, const GatedOptions& 
   out.set_largest(to.largest);
   if (records(gate_up)) {
     if (options.feeds_fp8) {
-      out.set_again([packed = gate_up.value(), activation] { return gated_packed(packed, activation).value(); });
+      out.set_recomputation(
+          [packed = gate_up.value(), activation] { return gated_packed(packed, activation).value(); });
     }
     auto node = std::make_unique<GatedPackedNode>();
     node->activation = activation;

@@ -274,7 +274,10 @@ void backward_cpu(const AttentionShape& s, const HeadView& q, const HeadView& k,
   });
 }
 
-HeadView whole(const Tensor& t) { return {&t, t.raw(), t.size(1) * t.size(2) * t.size(3), t.size(2) * t.size(3)}; }
+HeadView whole(const Tensor& t) {
+  const int64_t row = t.size(2) * t.size(3);
+  return {.owner = &t, .data = t.raw(), .batch = t.size(1) * row, .row = row};
+}
 
 /// The heads [first, ...) of a packed tensor.
 HeadView part(const Tensor& t, int64_t first) {
@@ -372,7 +375,7 @@ Var run(AttentionShape s, const std::vector<Var>& vars, const AttentionOptions& 
   if (o.numel() > 0) forward(s, in, o, lse);
   Var out(o);
   if (recorded) {
-    out.set_again([o] { return o; });  // kept for backward
+    out.set_recomputation([o] { return o; });  // kept for backward
     auto node = std::make_unique<AttentionNode>();
     node->shape = s;
     node->saved = in.tensors;

@@ -87,7 +87,14 @@ Tensor attention_sets(std::span<const Tensor> q, std::span<const Tensor> k, cons
             q[0].size(1) <= v.size(1),
         kOp, "q ", q[0].shape(), " does not fit v ", v.shape());
   const double scale = options.scale > 0 ? options.scale : 1 / std::sqrt(static_cast<double>(v.size(3)));
-  const Sizes s{v.size(0), q[0].size(1), v.size(1), q[0].size(2), v.size(2), v.size(3), scale, options.soft_cap};
+  const Sizes s{.batch = v.size(0),
+                .queries = q[0].size(1),
+                .keys = v.size(1),
+                .heads = q[0].size(2),
+                .kv_heads = v.size(2),
+                .dim = v.size(3),
+                .scale = scale,
+                .soft_cap = options.soft_cap};
   const Tensor out = Tensor::empty(q[0].shape(), v.dtype());
   check(v.dtype() == DType::f32 || v.dtype() == DType::f64, kOp, "computes in f32 or f64, got ", v.dtype());
   if (v.dtype() == DType::f64) all_queries<double>(s, q, k, v, ranges, out);

@@ -1,5 +1,5 @@
-// Causal attention in which a query and a key may meet under one of several pairs of positions: queries and keys are
-// rotated once for each set, and every key of a query belongs to one set (Self-Extend, Dual Chunk Attention).
+// Causal attention with several sets of positions (Self-Extend, Dual Chunk Attention). Queries and keys are rotated
+// once for each set. Every key of a query belongs to one set, and the two meet under the positions of that set.
 //
 //   S[m,n] = scale <q_s[m], k_s[n]>,  s = the set whose range of m holds n;   P = softmax over all n <= m,   O = P V
 //

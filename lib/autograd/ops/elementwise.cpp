@@ -364,7 +364,8 @@ Var soft_cap(const Var& x, double cap) {
 Var reshape(const Var& x, const Shape& shape) {
   Var out(x.value().view(shape));
   out.set_largest(x.largest());
-  if (x.again()) out.set_again([again = x.again(), shape = out.shape()] { return (*again)().view(shape); });
+  if (x.recomputation())
+    out.set_recomputation([x_of = x.recomputation(), shape = out.shape()] { return (*x_of)().view(shape); });
   if (records(x)) {
     auto node = std::make_unique<ReshapeNode>();
     node->shape = x.shape();

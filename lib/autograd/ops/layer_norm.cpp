@@ -3,6 +3,7 @@
 
 #include "autograd/ops/cuda_ops.h"
 #include "autograd/ops/detail/bias.h"
+#include "autograd/ops/detail/norm_inputs.h"
 #include "autograd/ops/norm.h"
 #include "autograd/tape.h"
 #include "tensor/cpu_levels.h"
@@ -129,18 +130,8 @@ struct LayerNormNode : Node {
 
 std::pair<Var, Var> norm(const char* op, const Var& x, const Var* residual, const Var& weight, const Var& bias,
                          double eps) {
-  check(x.rank() >= 1, op, "x must have shape [..., C], got ", x.shape());
-  const int64_t columns = x.size(-1), rows = columns ? x.numel() / columns : 0;
-  check_shape(op, "weight", weight.value(), {columns});
-  check_same(op, "x", x.value(), "weight", weight.value());
-  if (bias.defined()) {
-    check_shape(op, "bias", bias.value(), {columns});
-    check_same(op, "x", x.value(), "bias", bias.value());
-  }
-  if (residual) {
-    check_shape(op, "residual", residual->value(), x.shape());
-    check_same(op, "x", x.value(), "residual", residual->value());
-  }
+  const detail::NormRows size = detail::check_norm_inputs(op, x, residual, weight, bias);
+  const int64_t rows = size.rows, columns = size.columns;
   const DType wide = x.dtype() == DType::f64 ? DType::f64 : DType::f32;
   const Tensor y = Tensor::empty_like(x.value());
   const Tensor h = residual ? Tensor::empty_like(x.value()) : x.value();

@@ -37,11 +37,7 @@ __global__ void __launch_bounds__(WARPS* kWarp* kRowsPerBlock<WARPS>)
   if (row >= rows) return;  // a whole group leaves
 
   Eight<T> held[V];
-#pragma unroll
-  for (int v = 0; v < V; ++v) {
-    const int c = (v * kGroup + member) * kN;
-    if (c < columns) held[v] = load_eight(io.x + row * columns + c);
-  }
+  load_row<WARPS>(held, io.x, row, member, columns);
   if (io.residual) {
 #pragma unroll
     for (int v = 0; v < V; ++v) {

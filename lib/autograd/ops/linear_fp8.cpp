@@ -18,8 +18,8 @@ void product(const Tensor& a, const Tensor& a_scale, const Tensor& b, const Tens
 Tensor known_or(const Tensor& largest, const Tensor& x) { return largest.defined() ? largest : absolute_max(x); }
 
 struct LinearFp8Node
-    : Node {  // saved: weight [N,K], the largest of it and of x; x's columns [K,R] and scale, or `again`
-  Var::Again again;
+    : Node {  // saved: weight [N,K], the largest of it and of x; x's columns [K,R] and scale, or `recomputation`
+  Var::Recomputation recomputation;
   Shape x_shape;
   DType dtype = DType::bf16;
   const char* name() const override { return "linear fp8"; }
@@ -42,8 +42,8 @@ struct LinearFp8Node
   }
 
   Quantized x_copy() const {
-    if (!again) return {Tensor(), saved[3], saved[4]};
-    const Tensor x = (*again)();
+    if (!recomputation) return {Tensor(), saved[3], saved[4]};
+    const Tensor x = (*recomputation)();
     return quantize(x.view({-1, saved[0].size(1)}), saved[2], DType::e4m3, Copies::columns);
   }
 };
@@ -63,13 +63,13 @@ bool fp8_pays(int64_t rows, int64_t n, int64_t k) {
   return fp8_fits(rows, n, k) && flops >= kFlopsPerByte * bytes;
 }
 
-Var linear_fp8(const Var& x, const Var& weight, bool make_again) {
+Var linear_fp8(const Var& x, const Var& weight, bool recompute_input) {
   const Tensor rows = x.value().view({-1, weight.size(1)});  // [R,K]
   Shape shape = x.shape();
   shape.set(-1, weight.size(0));
   const Tensor y = Tensor::empty(shape, x.dtype(), x.device());
-  make_again = make_again && x.again();
-  const bool keeps_x = records(weight) && !make_again;
+  recompute_input = recompute_input && x.recomputation();
+  const bool keeps_x = records(weight) && !recompute_input;
   const Tensor largest = absolute_max(weight.value()), x_largest = known_or(x.largest(), rows);
   const Quantized qx = quantize(rows, x_largest, DType::e4m3, keeps_x ? Copies::both : Copies::rows);
   {
@@ -83,7 +83,7 @@ Var linear_fp8(const Var& x, const Var& weight, bool make_again) {
     node->dtype = x.dtype();
     node->saved = {weight.value(), largest, x_largest};
     if (keeps_x) node->saved.insert(node->saved.end(), {qx.columns, qx.scale});
-    else if (make_again) node->again = x.again();
+    else if (recompute_input) node->recomputation = x.recomputation();
     Tape::current().record(std::move(node), {x, weight}, {&out});
     out.slot()->wants_largest = true;
   }

@@ -82,7 +82,7 @@ Var linear(const Var& x, const Var& weight, const Var& bias, const LinearOptions
   if (options.matmul != Matmul::native) {
     check(x.dtype() == DType::bf16, "linear", "8-bit products are for bf16, got ", x.dtype());
     if (takes_fp8(options.matmul, x.numel() / x.size(-1), weight.size(0), weight.size(1))) {
-      const Var y = linear_fp8(x, weight, options.make_again);
+      const Var y = linear_fp8(x, weight, options.recompute_input);
       return bias.defined() ? add_bias(y, bias) : y;
     }
   }
@@ -91,8 +91,8 @@ Var linear(const Var& x, const Var& weight, const Var& bias, const LinearOptions
   const Tensor rows = x.value().view({-1, weight.size(1)});  // [R,K]
   Tensor y = Tensor::empty(shape, x.dtype(), x.device());
   const bool recorded = records(x, weight, bias);
-  if (rows.size(0) == 1 && weight.compact().defined() && !recorded) {  // decoding: half the bytes
-    cpu::matvec(weight.size(0), weight.size(1), weight.compact().data<bf16>(), rows.data<float>(), y.data<float>());
+  if (rows.size(0) == 1 && weight.bf16_copy().defined() && !recorded) {  // decoding: half the bytes
+    cpu::matvec(weight.size(0), weight.size(1), weight.bf16_copy().data<bf16>(), rows.data<float>(), y.data<float>());
     if (bias.defined()) detail::add_bias_rows(y, bias.value(), y);
   } else {
     gemm(rows, transposed(weight.value()), y.view({rows.size(0), weight.size(0)}), {.bias = bias.value()});

@@ -16,9 +16,9 @@ enum class Matmul {
 
 struct LinearOptions {
   Matmul matmul = Matmul::native;
-  /// 8-bit products: backward makes x again from what others keep, where it can (Var::again), instead of keeping an
-  /// 8-bit copy. The same bits with less memory, and more time.
-  bool make_again = false;
+  /// 8-bit products: backward recomputes x from tensors that other ops keep (Var::recomputation), where it can, instead
+  /// of keeping an 8-bit copy. The bits are the same. It takes less memory and more time.
+  bool recompute_input = false;
 };
 
 /// y [...,N] = x [...,K] W^T + bias, W [N,K] as HF stores it, bias [N] or undefined. The gradient buffer of a bf16

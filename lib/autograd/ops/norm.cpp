@@ -5,6 +5,7 @@
 
 #include "autograd/ops/cuda_ops.h"
 #include "autograd/ops/detail/largest.h"
+#include "autograd/ops/detail/norm_inputs.h"
 #include "autograd/tape.h"
 #include "tensor/cpu_levels.h"
 #include "tensor/parallel_for.h"
@@ -121,14 +122,8 @@ struct NormNode : Node {  // saved: h [N,C], weight [C], rstd [N]. inputs: x, we
 
 std::pair<Var, Var> norm(const char* op, const Var& x, const Var* residual, const Var& weight,
                          const NormOptions& options) {
-  check(x.rank() >= 1, op, "x must have shape [..., C], got ", x.shape());
-  const int64_t columns = x.size(-1), rows = columns ? x.numel() / columns : 0;
-  check_shape(op, "weight", weight.value(), {columns});
-  check_same(op, "x", x.value(), "weight", weight.value());
-  if (residual) {
-    check_shape(op, "residual", residual->value(), x.shape());
-    check_same(op, "x", x.value(), "residual", residual->value());
-  }
+  const detail::NormRows size = detail::check_norm_inputs(op, x, residual, weight);
+  const int64_t rows = size.rows, columns = size.columns;
   const Tensor y = Tensor::empty_like(x.value());
   const Tensor h = residual ? Tensor::empty_like(x.value()) : x.value();
   const Tensor rstd = Tensor::empty({rows}, x.dtype() == DType::f64 ? DType::f64 : DType::f32, x.device());
@@ -149,7 +144,7 @@ std::pair<Var, Var> norm(const char* op, const Var& x, const Var* residual, cons
   out_y.set_largest(largest);
   const bool recorded = residual ? records(x, weight, *residual) : records(x, weight);
   if (recorded && options.feeds_fp8) {
-    out_y.set_again([flat, w = weight.value(), plain = NormOptions{options.eps, options.weight_offset}] {
+    out_y.set_recomputation([flat, w = weight.value(), plain = NormOptions{options.eps, options.weight_offset}] {
       return rms_norm(flat, w, plain).value();
     });
   }

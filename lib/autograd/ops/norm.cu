@@ -35,18 +35,10 @@ __global__ void __launch_bounds__(WARPS* kWarp* kRowsPerBlock<WARPS>)
   if (row >= rows) return;  // a whole group leaves
 
   Eight<T> held[V];
-#pragma unroll
-  for (int v = 0; v < V; ++v) {
-    const int c = (v * kGroup + member) * kN;
-    if (c < columns) held[v] = load_eight(x + row * columns + c);
-  }
+  load_row<WARPS>(held, x, row, member, columns);
   if (residual) {
     Eight<T> more[V];
-#pragma unroll
-    for (int v = 0; v < V; ++v) {
-      const int c = (v * kGroup + member) * kN;
-      if (c < columns) more[v] = load_eight(residual + row * columns + c);
-    }
+    load_row<WARPS>(more, residual, row, member, columns);
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       const int c = (v * kGroup + member) * kN;

@@ -10,7 +10,7 @@ namespace rw {
 struct NormOptions {
   double eps = 1e-5;
   double weight_offset = 0;  // added to every weight: 1 for Gemma, whose checkpoints store weight - 1
-  bool feeds_fp8 = false;    // an 8-bit product reads y: y.largest() and y.again() are set
+  bool feeds_fp8 = false;    // an 8-bit product reads y: y.largest() and y.recomputation() are set
 };
 
 /// y = x / sqrt(mean(x^2) + eps) * (weight + weight_offset) over the last dimension; x [...,C], weight [C].
@@ -39,9 +39,9 @@ struct QkNormOptions {
                           // is recorded; backward needs the input.
 };
 
-/// rms_norm of the query heads and of the key heads of qkv [B,T,H+2K,D], which holds the q heads, then the k heads,
-/// then the v heads; the v heads pass through. Gives [B,T,H+2K,D]. q_weight and k_weight are [D], shared by all heads;
-/// with across_heads [H*D] and [K*D], and the mean goes over all of a token's query (key) heads.
+/// rms_norm of the query heads and of the key heads. qkv [B,T,H+2K,D] holds the q heads, then the k heads, then the v
+/// heads, which pass through. Gives [B,T,H+2K,D]. q_weight and k_weight are [D], shared by all heads. With across_heads
+/// they are [H*D] and [K*D], and the mean goes over all of a token's query (key) heads.
 /// Errors: head counts that do not fit qkv; shapes, dtypes or devices that differ.
 Var qk_norm(const Var& qkv, const Var& q_weight, const Var& k_weight, const QkNormOptions& options);
 

@@ -148,7 +148,7 @@ RopeAngles rope_angles(const Tensor& positions, const Var& inv_freq, double scal
   check(freq_batch == batch || freq_batch == 1, "rope", "inv_freq is for ", freq_batch, " samples, positions for ",
         batch);
   const DType table = dtype == DType::f64 ? DType::f64 : DType::f32;
-  RopeAngles angles{positions, inv_freq, {}, {}, scale};
+  RopeAngles angles{.positions = positions, .inv_freq = inv_freq, .cos = {}, .sin = {}, .scale = scale};
   angles.cos = Tensor::empty({batch, length, pairs}, table, device);
   angles.sin = Tensor::empty({batch, length, pairs}, table, device);
   if (device.is_cuda()) {
@@ -179,7 +179,13 @@ RopeAngles rope_angles(const Tensor& positions, const Var& inv_freq, double scal
 
 Var rope(const Var& x, const RopeAngles& angles, const RopeOptions& options) {
   check(x.rank() == 4, "rope", "x must have shape [B, T, H, D], got ", x.shape());
-  Rows rows{x.size(0), x.size(1), x.size(2), x.size(3), angles.cos.size(2), angles.cos.size(0), 0};
+  Rows rows{.batch = x.size(0),
+            .length = x.size(1),
+            .heads = x.size(2),
+            .head_dim = x.size(3),
+            .pairs = angles.cos.size(2),
+            .table_batch = angles.cos.size(0),
+            .rotated_heads = 0};
   rows.rotated_heads = options.heads < 0 ? rows.heads : options.heads;
   check(rows.rotated_heads <= rows.heads, "rope", "heads = ", options.heads, " of ", rows.heads);
   check(angles.cos.size(1) == rows.length && (rows.table_batch == 1 || rows.table_batch == rows.batch), "rope",

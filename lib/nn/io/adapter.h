@@ -3,9 +3,9 @@
 //   save_adapter("lora", model, {.base = "base"});
 //   auto merged = load_merged("base", "lora");
 //
-// Beside PEFT's two files an adapter of ours has model_config.json, the config.json of the model that it belongs to,
-// with the RoPE recipe it was trained with, and where RoPE has learned (CLEX) rope_parameters.safetensors. PEFT reads
-// neither: it takes the base's config, to which that recipe must be given.
+// Beside PEFT's two files an adapter of ours has model_config.json. That is the config.json of its model, with the RoPE
+// recipe of the training. Where RoPE has learned (CLEX), there is rope_parameters.safetensors, too. PEFT reads neither:
+// it takes the base's config, to which that recipe must be given.
 #pragma once
 #include <memory>
 #include <optional>

@@ -40,9 +40,9 @@ std::string generation_file(const std::string& folder);
 /// whole or not at all, and config.json last.
 void save_hf(const std::string& folder, const CausalLm& model, const SaveOptions& options = {});
 
-/// Puts the files that `write` makes, in the folder it is given, in the place of a model folder, as one (FolderWriter):
-/// who opens `path` finds the old model or the new one. Of the old folder, files of a model and its tokenizer go, and all
-/// others stay. Errors: FolderWriter's, and those of `write`; the old folder is untouched.
+/// `write` makes files in the folder that it is given. They take the place of a model folder in one step
+/// (FolderWriter): whoever opens `path` finds the old model or the new one. Files of the old model and its tokenizer
+/// are removed, and all others stay. Errors: FolderWriter's, and those of `write`. Then the old folder is untouched.
 void replace_model_folder(const std::string& path, const std::function<void(const std::string& folder)>& write);
 
 /// Sets the model's master weights by name, from tensors as the family's files have them; an undefined one leaves the

@@ -10,8 +10,8 @@
 //   norm          each owner's sum of squares, added up
 //   AdamW         each rank its own part: it has moments for no other
 //   gather        each owner's new compute parameters (bf16 or f32) go to all
-// Why contiguous parts and not a slice of each bucket: AdamW and the norm stay one pass over contiguous memory, and the
-// moments of all ranks, one behind the other, are those of a single process.
+// Why contiguous parts and not a slice of each bucket: AdamW and the norm stay one pass over contiguous memory. The
+// moments of all ranks, one after the other, are those of a single process.
 #pragma once
 #include <initializer_list>
 #include <vector>

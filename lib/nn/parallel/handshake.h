@@ -38,8 +38,8 @@ enum class Verdict : int32_t { welcome = 0, wrong_secret = 1, wrong_size = 2, ra
 /// Errors: refused, with the reason; the other end does not know the secret.
 Socket knock(Address address, int port, const Hello& hello, const std::string& secret, Deadline deadline);
 
-/// Hears any number of connections at once on one port: each has a few seconds to say who it is and to show that it
-/// knows the secret, and none waits for another. Garbage and silence are dropped.
+/// Hears any number of connections at once on one port. Each has a few seconds to say who it is and to show that it
+/// knows the secret. None waits for another. Garbage and silence are dropped.
 class Door {
  public:
   /// `judge` is asked about every rank that knows the secret.

@@ -198,10 +198,13 @@ void Mesh::transfer(const std::vector<Send>& sends, const std::vector<Receive>& 
   };
   std::vector<Job> jobs;
   for (const Send& s : sends) {  // never written to
-    if (s.size > 0) jobs.push_back({s.peer, true, static_cast<char*>(const_cast<void*>(s.bytes)), s.size});
+    if (s.size > 0)
+      jobs.push_back(
+          {.peer = s.peer, .sending = true, .at = static_cast<char*>(const_cast<void*>(s.bytes)), .left = s.size});
   }
   for (const Receive& r : receives) {
-    if (r.size > 0) jobs.push_back({r.peer, false, static_cast<char*>(r.bytes), r.size});
+    if (r.size > 0)
+      jobs.push_back({.peer = r.peer, .sending = false, .at = static_cast<char*>(r.bytes), .left = r.size});
   }
   std::vector<pollfd> waiting;
   while (!jobs.empty()) {
@@ -260,7 +263,7 @@ void Mesh::on_lost(std::function<void(const std::string&)> f) {
 void Mesh::say(int rank, uint8_t kind, int about, uint8_t why) {
   const Peer& p = peers_[static_cast<size_t>(rank)];
   if (!p.watch.open()) return;
-  const Message m{kind, why, 0, about};
+  const Message m{.kind = kind, .why = why, .reserved = 0, .rank = about};
   const std::lock_guard lock(mutex_);
   // Eight bytes always fit unless the other end has not read for minutes; then it is lost anyway.
   static_cast<void>(::send(p.watch.fd(), &m, sizeof m, MSG_NOSIGNAL | MSG_DONTWAIT));

@@ -3,8 +3,8 @@
 //
 // A rank is let in if it knows the run's secret (handshake.h). Strangers are heard beside the ranks and delay nobody.
 //
-// Why a mesh and not a ring: every rank sends each other one its part directly, which is the same traffic, one hop
-// instead of size - 1, and lets the receiver add in the order of ranks.
+// Why a mesh and not a ring: every rank sends its part directly to each other rank. The traffic is the same, with one
+// hop instead of size - 1, and the receiver can add in the order of ranks.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -34,8 +34,8 @@ struct MeshOptions {
 /// Thread safety: one thread makes calls; lost() and check_alive() may be asked from any.
 class Mesh {
  public:
-  /// Waits for all ranks. Rank 0 listens at the address that world.master names, and the others at the address from
-  /// which they reach it; at all addresses only where the name of rank 0's host means a loopback address to itself.
+  /// Waits for all ranks. Rank 0 listens at the address that world.master names. The others listen at the address from
+  /// which they reach it. If the name of rank 0's host means a loopback address to itself, it listens at all addresses.
   /// Errors: some did not appear in time (named, with who was refused), this rank was refused.
   explicit Mesh(World world, MeshOptions options = {});
   /// Without close(), the others are told that this rank failed.

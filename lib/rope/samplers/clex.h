@@ -5,10 +5,10 @@
 //   multiply:  p = m t / sf
 //   skip:      p = {0 .. l-1, u+l .. u+n-1},  l in 1 .. n-1,  u in 0 .. L t - n
 //
-// so positions lie in [0, L t). `skip` is PoSE's two chunks (arXiv 2309.10400) in place of scattered tokens: neighbours
+// so positions lie in [0, L t). `skip` is PoSE's two chunks (arXiv 2309.10400) instead of scattered tokens. Neighbours
 // keep the distance 1 that they have in any text read later. It draws only t with room for the window, n / L and above.
-// The published code pins the last position to floor(n t / sf) - 1, which for sf > 1 is below the ones before it; here
-// the sequence stays increasing.
+// The published code sets the last position to floor(n t / sf) - 1. For sf > 1 that is below the positions before it.
+// Here the sequence stays increasing.
 #pragma once
 #include "rope/positions.h"
 

@@ -1,14 +1,8 @@
 // Ordinary positions.
 #include "rope/samplers/contiguous.h"
 
-#include <algorithm>
-
 namespace rw {
 
-void ContiguousPositions::draw(Draw& s) const {
-  for (int64_t m = 0; m < s.window; ++m) s.positions[m] = static_cast<float>(m);
-  s.take_contiguous_text();
-  s.t = std::max(1.0, static_cast<double>(s.window) / static_cast<double>(s.original_window));
-}
+void ContiguousPositions::draw(Draw& s) const { s.take_ordinary(s.window); }
 
 }  // namespace rw

@@ -7,7 +7,7 @@
 // else. Sums are kept in f32, results are bf16, the weight's gradient f32 or what its buffer is.
 //
 // Backward keeps the 8-bit transpose of x, a byte per element, where the bf16 product keeps x itself; or nothing, where
-// x can be made again.
+// x can be recomputed.
 #pragma once
 #include "autograd/var.h"
 
@@ -19,8 +19,8 @@ bool fp8_fits(int64_t rows, int64_t n, int64_t k);
 /// enough to gain more than the copies cost. It depends on the sizes alone, never on a clock, so that a run repeats.
 bool fp8_pays(int64_t rows, int64_t n, int64_t k);
 
-/// x [...,K], weight [N,K] -> [...,N]; all bf16, or f32 on the CPU. `make_again` as in
+/// x [...,K], weight [N,K] -> [...,N]; all bf16, or f32 on the CPU. `recompute_input` as in
 /// LinearOptions. Arguments were checked by linear().
-Var linear_fp8(const Var& x, const Var& weight, bool make_again = false);
+Var linear_fp8(const Var& x, const Var& weight, bool recompute_input = false);
 
 }  // namespace rw

@@ -22,6 +22,17 @@ constexpr int kRowsPerBlock = WARPS == 1 ? 8 : 1;
 template <int WARPS>
 constexpr int kGroups = WARPS == 1 ? 4 : 1;
 
+/// This thread's V vectors of row `row` of x [rows, columns]. `member` counts the threads of its group. Vectors beyond the
+/// row's end stay as they are.
+template <int WARPS, int V, class T>
+__device__ __forceinline__ void load_row(Eight<T> (&to)[V], const T* x, int64_t row, int member, int columns) {
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    const int c = (v * WARPS * kWarp + member) * kN;
+    if (c < columns) to[v] = load_eight(x + row * columns + c);
+  }
+}
+
 /// Any number of columns, any alignment: a block per row, which reads the row again for the second pass.
 constexpr int kAnyThreads = 256;
 
