@@ -12,12 +12,6 @@ namespace {
 
 constexpr char kWords = '\x01';  // begins a cell of words
 
-std::string legend(const std::vector<ChartSeries>& series, const Runs& runs, const std::vector<int>& colors) {
-  std::string out = "<ul class=\"legend small\">";
-  for (const ChartSeries& s : series) out += tag("li", chip(runs[s.run], colors[s.run]));
-  return out + "</ul>\n";
-}
-
 /// The best value of each x; none where the runs agree, where there is one run, or for a share of 0.
 std::map<double, double> best_of(const std::vector<ChartSeries>& series, Best best, bool percent) {
   std::map<double, std::vector<double>> columns;
@@ -90,6 +84,12 @@ std::string section(const std::string& heading, const std::string& note, const s
 
 std::string pair(const std::string& picture, const std::string& numbers) {
   return cat("<div class=\"pair\"><div>", picture, "</div><div>", numbers, "</div></div>\n");
+}
+
+std::string legend(const std::vector<ChartSeries>& series, const Runs& runs, const std::vector<int>& colors) {
+  std::string out = "<ul class=\"legend small\">";
+  for (const ChartSeries& s : series) out += tag("li", chip(runs[s.run], colors[s.run]));
+  return out + "</ul>\n";
 }
 
 std::string charts(const ChartSpec& spec, const std::vector<ChartSeries>& series, const Runs& runs,
