@@ -5,10 +5,13 @@
 #include <memory>
 
 #include "common.h"
+#include "data/text.h"
 #include "eval/longrope_search.h"
+#include "eval/provenance.h"
 #include "eval/retrieval.h"
 #include "eval/scorer.h"
 #include "interrupt.h"
+#include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
 #include "rope/kinds.h"
 #include "tensor/file.h"
@@ -53,6 +56,13 @@ std::vector<ScoreWindow> windows_of(const TokenCorpus& corpus, const Tokenizer& 
   return out;
 }
 
+/// What gives the losses: a search must not go on with another model, text or objective.
+std::string judge_of(const Options& o, const TokenCorpus& corpus) {
+  const std::string how = o.objective == "needle" ? cat(o.trials, " needles") : cat(o.documents, " documents");
+  const std::string model = model_folder(o.model);
+  return cat(how, ", text ", fingerprint(corpus), ", weights ", weights_checksum(model).value_or("of " + model));
+}
+
 /// Mean loss under a recipe, nats per token.
 double loss_under(CausalLm& model, const RopeConfig& recipe, const std::vector<ScoreWindow>& windows, int64_t length) {
   model.set_rope(recipe);
@@ -94,9 +104,11 @@ void run(const Options& o, const Globals& globals) {
   LoadedModel loaded = load_model_and_tokenizer(o.model, globals);
   CausalLm& model = *loaded.model;
   const RopeConfig base = model.config().rope;
-  LongRopeSearch search(base, o.target, o.search);
-  const std::vector<ScoreWindow> windows =
-      windows_of(load_text(o.data, *loaded.tokenizer, globals), *loaded.tokenizer, o);
+  const TokenCorpus text = load_text(o.data, *loaded.tokenizer, globals);
+  LongRopeSearchOptions settings = o.search;
+  settings.judge = judge_of(o, text);
+  LongRopeSearch search(base, o.target, settings);
+  const std::vector<ScoreWindow> windows = windows_of(text, *loaded.tokenizer, o);
   prepare(o, search);
   ProgressBar bar("generations", o.search.generations + 1, globals);
   while (!search.done()) {
@@ -118,7 +130,9 @@ void run(const Options& o, const Globals& globals) {
     lines.insert(lines.begin(), cat("Held-out text, ", o.target, " tokens:"));
   } else {
     lines = compare(model, search, windows, base, o.target);
-    lines.insert(lines.begin(), cat("The search's own text, ", o.target, " tokens:"));
+    lines.insert(lines.begin(), o.objective == "needle"
+                                    ? cat("The digits of the search's own needles, ", o.target, " tokens:")
+                                    : cat("The search's own text, ", o.target, " tokens:"));
   }
   const RopeConfig found = search.recipe(search.best());
   write_file_atomic(o.out + "/longrope.json", rope_scaling_to_json(found) + "\n");
@@ -130,6 +144,10 @@ void run(const Options& o, const Globals& globals) {
     model.set_rope(found);
     save_hf(o.out + "/model", model, {.dtype = {}, .generation = generation_file(model_folder(o.model))});
     loaded.tokenizer->save(o.out + "/model");
+  }
+  if (search.best().start > 0) {
+    std::printf("the first %lld tokens are not interpolated (start_tokens): transformers ignores that\n",
+                static_cast<long long>(search.best().start));
   }
   std::printf("recipe %s/longrope.json  page %s/search.html\n", printable(o.out).c_str(), printable(o.out).c_str());
 }
@@ -159,6 +177,9 @@ void add_search_options(CLI::App& sub, Options& o) {
   sub.add_option("--mutation-rate", o.search.mutation_rate, "share of pairs that a mutation changes")
       ->check(CLI::Range(0.001, 1.0))
       ->capture_default_str();
+  sub.add_flag(
+      "--start-tokens", o.search.start_tokens,
+      "also search how many first tokens are not interpolated (the paper's n^); other programs cannot read it");
   sub.add_option("--seed", o.search.seed, "of all draws")->capture_default_str();
   sub.add_flag("--write-model", o.write_model, "also write the model with the recipe to OUT/model");
 }

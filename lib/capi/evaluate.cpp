@@ -1,6 +1,7 @@
 // The C API: evaluation. One function for every protocol; the settings are the protocol's own.
 #include "capi/detail.h"
 #include "data/text.h"
+#include "eval/cloze.h"
 #include "eval/protocol.h"
 
 using namespace rw;
@@ -11,16 +12,16 @@ struct ropewalk_result {
 
 namespace {
 
-/// Hands each setting its values; a name that stands several times is a list.
-void assign_all(const Settings& given, EvalProtocol& protocol, bool has_text, const char* name) {
-  const std::vector<Setting> known = protocol.settings();
+/// Hands each setting its values; a name that stands several times is a list. `what` is it that has the settings.
+void assign_all(const Settings& given, const std::vector<Setting>& known, const std::string& what, bool has_text,
+                const char* name) {
   std::vector<std::pair<const Setting*, std::vector<std::string>>> values;
   const auto stated = [&](const std::string& wanted) {
     return std::any_of(values.begin(), values.end(), [&](const auto& v) { return v.first->name == wanted; });
   };
   for (const auto& [key, value] : given) {
     const Setting* setting = find_setting(known, key);
-    check(setting != nullptr, name, "eval ", protocol.kind(), " has no setting '", key, "'");
+    check(setting != nullptr, name, what, " has no setting '", key, "'");
     const auto at = std::find_if(values.begin(), values.end(), [&](const auto& v) { return v.first == setting; });
     if (at == values.end()) values.push_back({setting, {value}});
     else at->second.push_back(value);
@@ -33,8 +34,7 @@ void assign_all(const Settings& given, EvalProtocol& protocol, bool has_text, co
   require(!has_text || !stated("data"), name, "there are documents and the setting 'data': give one");
   for (const Setting& setting : known) {
     const bool given_otherwise = setting.name == "data" && has_text;
-    check(!setting.required || stated(setting.name) || given_otherwise, name, "eval ", protocol.kind(), " needs '",
-          setting.name, "'");
+    check(!setting.required || stated(setting.name) || given_otherwise, name, what, " needs '", setting.name, "'");
   }
 }
 
@@ -50,7 +50,8 @@ ropewalk_status ropewalk_evaluate(ropewalk_model* model, const char* kind, const
         read_options(options, {sizeof(ropewalk_evaluate_options), nullptr, 0, nullptr, nullptr}, kName);
     const auto protocol = make_eval_protocol(kind);
     check(protocol != nullptr, kName, "unknown kind '", kind, "'");
-    assign_all(read_settings(settings, count, kName), *protocol, o.documents_count > 0, kName);
+    assign_all(read_settings(settings, count, kName), protocol->settings(), cat("eval ", kind), o.documents_count > 0,
+               kName);
     protocol->options.model = model->path;
     const Tokenizer& tokenizer = *model->tokenizer;
     TokenCorpus text;
@@ -62,6 +63,32 @@ ropewalk_status ropewalk_evaluate(ropewalk_model* model, const char* kind, const
       if (o.on_progress != nullptr && o.on_progress(o.user, done, total) != 0) throw Stopped();
     });
     *result = new ropewalk_result{to_json(found)};
+    return ROPEWALK_OK;
+  });
+}
+
+ropewalk_status ropewalk_cloze(const ropewalk_setting* settings, size_t count, const ropewalk_document* documents,
+                               size_t documents_count, ropewalk_result** result) {
+  if (result != nullptr) *result = nullptr;
+  return guarded([&] {
+    constexpr const char* kName = "ropewalk_cloze";
+    require(result != nullptr, kName, "result must not be null");
+    ClozeOptions o;
+    std::vector<std::string> data;
+    const auto number = [](const char* setting, auto& to, double low, double high) {
+      return Setting{.name = setting, .target = &to, .low = low, .high = high};
+    };
+    const std::vector<Setting> known = {{.name = "data", .target = &data, .required = true},
+                                        number("items", o.items, 1, kMostCount),
+                                        number("choices", o.choices, 2, 26),
+                                        number("context-words", o.context_words, 1, kMostCount),
+                                        number("choice-words", o.choice_words, 1, kMostCount),
+                                        number("seed", o.seed, 0, 1e20)};
+    assign_all(read_settings(settings, count, kName), known, "cloze", documents_count > 0, kName);
+    const GivenDocuments given = read_documents(documents, documents_count, kName);
+    require(given.ids.empty(), kName, "the documents must be text, not token ids");
+    *result =
+        new ropewalk_result{choices_to_jsonl(make_cloze(documents_count > 0 ? given.text : load_corpus(data), o))};
     return ROPEWALK_OK;
   });
 }

@@ -9,6 +9,7 @@
 #include "capi/detail.h"
 #include "nn/generate.h"
 #include "nn/io/checkpoint.h"
+#include "nn/io/gguf.h"
 #include "nn/io/hf.h"
 #include "nn/io/llama2c.h"
 #include "tensor/threads.h"
@@ -33,6 +34,10 @@ void load(const std::string& path, const ropewalk_load_options& options, ropewal
     ModelConfig config = model.lm->config();
     apply_rope_json(config, rope);
     if (!rope.empty()) model.lm->set_rope(config.rope);
+  } else if (is_gguf_path(path)) {
+    model.lm = load_gguf_model(GgufFile(path), {.compute = dtype, .device = device, .adjust = [&](ModelConfig& c) {
+                                                  apply_rope_json(c, rope);
+                                                }});
   } else {
     const std::string folder = model_folder(path);
     if (!options.tokenizer) tokenizer = folder;

@@ -70,7 +70,8 @@ typedef struct ropewalk_load_options {
 } ropewalk_load_options;
 
 /* Loads a model with its tokenizer: `path` is a Hugging Face folder (config.json, safetensors, tokenizer files), the
- * folder of a run, whose newest checkpoint counts until it is finished, or a llama2.c .bin file. Computes in f32 on the CPU and in bf16 on a GPU. `options` may be NULL.
+ * folder of a run, whose newest checkpoint counts until it is finished, a .gguf file, which holds its tokenizer (since
+ * 0.2.0), or a llama2.c .bin file. Computes in f32 on the CPU and in bf16 on a GPU. `options` may be NULL.
  * On success *model is set and belongs to the caller: ropewalk_free() it. On an error *model is NULL.
  * Errors: ARGUMENT, INPUT, MEMORY. */
 ROPEWALK_API ropewalk_status ropewalk_load(const char* path, const ropewalk_load_options* options,
@@ -196,8 +197,8 @@ typedef struct ropewalk_evaluate_options {
 
 typedef struct ropewalk_result ropewalk_result;
 
-/* Evaluates a model. `kind`: ppl, lastk, bins, longppl, passkey, needle, tasks, longbench or choice; the settings and
- * their defaults are those of `ropewalk eval KIND`. `options` may be NULL. On success *result belongs to the caller:
+/* Evaluates a model. `kind`: ppl, lastk, bins, longppl, passkey, needle, tasks, ruler, longbench or choice; the settings
+ * and their defaults are those of `ropewalk eval KIND`. `options` may be NULL. On success *result belongs to the caller:
  * ropewalk_result_free() it. On an error it is NULL.
  * Errors: ARGUMENT, INPUT (an unknown kind or setting, unreadable text), MEMORY, STOPPED. */
 ROPEWALK_API ropewalk_status ropewalk_evaluate(ropewalk_model* model, const char* kind,
@@ -207,6 +208,14 @@ ROPEWALK_API ropewalk_status ropewalk_evaluate(ropewalk_model* model, const char
 /* The result as `ropewalk eval KIND --json` writes it: {"kind", "protocol": {}, "rows": [{}], "totals": [{}]}, ended by
  * a zero. *bytes, if not NULL, is its length. Owned by the result. NULL for a NULL result. */
 ROPEWALK_API const char* ropewalk_result_json(const ropewalk_result* result, size_t* bytes);
+
+/* Makes a multiple-choice set from books for the kind "choice": which of several continuations is the real one? Settings:
+ * those of `ropewalk cloze` but "out": data, items, choices, context-words, choice-words, seed. `documents`, text, take
+ * the place of "data"; NULL: none. *result holds the items as JSON lines {"context", "choices", "answer"}, one object a
+ * line; ropewalk_result_json gives them. Errors: ARGUMENT, INPUT (an unknown setting, too little text), MEMORY. */
+ROPEWALK_API ropewalk_status ropewalk_cloze(const ropewalk_setting* settings, size_t count,
+                                            const ropewalk_document* documents, size_t documents_count,
+                                            ropewalk_result** result);
 
 /* Frees a result. NULL is allowed. */
 ROPEWALK_API void ropewalk_result_free(ropewalk_result* result);
@@ -251,10 +260,13 @@ typedef struct ropewalk_train_options {
   void* user; /* handed to each */
 } ropewalk_train_options;
 
+/* How ropewalk_trainer_run ended. WAS_FINISHED: "resume" is set, and the folder "out" holds this run with all of its
+ * steps done, by an earlier trainer or process. Nothing is trained and nothing is written. The result's steps are those
+ * of the run, its tokens and seconds are 0, and ropewalk_trainer_model gives the finished model. */
 typedef enum ropewalk_train_end {
-  ROPEWALK_TRAIN_FINISHED = 0,
+  ROPEWALK_TRAIN_FINISHED = 0,    /* all steps are done */
   ROPEWALK_TRAIN_STOPPED = 1,     /* by a callback */
-  ROPEWALK_TRAIN_WAS_FINISHED = 2 /* by an earlier process: "resume" found nothing to do */
+  ROPEWALK_TRAIN_WAS_FINISHED = 2 /* before: there was nothing to do */
 } ropewalk_train_end;
 
 typedef struct ropewalk_train_result {

@@ -12,6 +12,7 @@ namespace rw {
 namespace {
 
 constexpr const char* kOp = "longrope_search";
+constexpr int64_t kStarts[] = {0, 1, 2, 4, 8, 12, 16, 20, 24, 28, 32, 64, 128, 256};  // the paper's choices of n^
 constexpr double kStep = 0.01, kSlack = 1.25;  // divisors are multiples of 0.01 up to 1.25 s
 
 }  // namespace
@@ -66,6 +67,10 @@ LongRopeCandidate LongRopeSearch::mutant(const LongRopeCandidate& parent, Random
   const double choices[] = {std::sqrt(1 + std::log(factor_) / std::log(static_cast<double>(base_.original_window()))),
                             0.1 * std::log(factor_) + 1, 1};
   if (random.uniform() < 0.25) out.attention = choices[random.below(3)];
+  if (options_.start_tokens && random.uniform() < 0.25) {  // no draw without the option: searches stay as they were
+    const auto end = std::upper_bound(std::begin(kStarts), std::end(kStarts), base_.original_window());
+    out.start = kStarts[random.below(end - std::begin(kStarts))];
+  }
   return out;
 }
 
@@ -76,6 +81,7 @@ LongRopeCandidate LongRopeSearch::cross(const LongRopeCandidate& a, const LongRo
     if (random.below(2) == 1) out.factors[i] = b.factors[i];
   }
   if (random.below(2) == 1) out.attention = b.attention;
+  if (options_.start_tokens && random.below(2) == 1) out.start = b.start;
   make_valid(out.factors);
   return out;
 }
@@ -120,10 +126,13 @@ const LongRopeCandidate& LongRopeSearch::best() const {
 
 RopeConfig LongRopeSearch::recipe(const LongRopeCandidate& candidate) const {
   RopeConfig out = base_;
+  std::optional<double> start;
+  if (candidate.start > 0) start = static_cast<double>(candidate.start);
   out.kind = LongRope{.factor = factor_,
                       .short_factor = std::vector<double>(candidate.factors.size(), 1.0),
                       .long_factor = candidate.factors,
-                      .attention_factor = candidate.attention};
+                      .attention_factor = candidate.attention,
+                      .start_tokens = start};
   return out;
 }
 

@@ -7,8 +7,10 @@
 //
 // A candidate is D/2 divisors in [1, 1.25 s], multiples of 0.01 that never fall from pair to pair (faster pairs are
 // stretched less), and an attention scale A. The first candidates are PI, NTK and YaRN, and mutants of them; each
-// generation the best ones are parents of mutants and crosses. The paper's first n tokens without interpolation are not
-// searched: "longrope" in config.json cannot state them. A is the paper's sqrt(1 + ln s / ln L), YaRN's or 1.
+// generation the best ones are parents of mutants and crosses. A is the paper's sqrt(1 + ln s / ln L), YaRN's or 1.
+//
+// With `start_tokens` a candidate also has n^, the number of first tokens that are not interpolated, among 0, 1, 2, 4,
+// .. 256 (the paper's table). transformers cannot state n^ and would leave it out: the default searches without.
 #pragma once
 #include <functional>
 #include <string>
@@ -24,6 +26,7 @@ struct LongRopeCandidate {
   double attention = 1;         // A
   double loss = 0;              // nats per token; smaller is better
   std::string origin;           // "linear", "ntk", "yarn", "mutant", "cross"
+  int64_t start = 0;            // n^
 };
 
 struct LongRopeSearchOptions {
@@ -32,7 +35,9 @@ struct LongRopeSearchOptions {
   int64_t mutants = 8, crosses = 4;  // new candidates of a generation; the paper: 16 and 16
   int64_t generations = 12;          // the paper: 40
   double mutation_rate = 0.3;        // share of pairs that a mutation changes
+  bool start_tokens = false;         // search n^, too
   uint64_t seed = 1;
+  std::string judge = {};  // what gives the losses, in words: a search goes on with the same judge only
   bool operator==(const LongRopeSearchOptions&) const = default;
 };
 

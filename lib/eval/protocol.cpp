@@ -104,6 +104,12 @@ Setting items_file(const char* help, std::string& file) {
   return {.name = "file", .help = help, .target = &file, .required = true, .positional = true};
 }
 
+void set_file(Record& protocol, const std::string& key, const std::string& path) {
+  protocol.set(key, path);
+  const std::string checksum = file_checksum(path);
+  if (!checksum.empty()) protocol.set(key + "_checksum", checksum);
+}
+
 Setting first_items(EvalOptions& o) {
   return {.name = "documents",
           .help = "only the first N items (0: all)",

@@ -104,6 +104,9 @@ void add_text(std::vector<Setting>& settings, EvalOptions& options);
 /// Those of protocols that read their items from a file: its name, and `documents`.
 Setting items_file(const char* help, std::string& file);
 Setting first_items(EvalOptions& options);
+/// States in a protocol which file was read under `key`, and its checksum: a report compares what was read from equal
+/// files only.
+void set_file(Record& protocol, const std::string& key, const std::string& path);
 }  // namespace protocols
 
 }  // namespace rw

@@ -63,7 +63,8 @@ class Choice : public EvalProtocol {
     o.bos = s.bos;
     o.progress = progress;
     EvalResult result = evaluate_choice(s.scorer, s.tokenizer, items, o);
-    result.protocol.set("file", file_);
+    protocols::set_file(result.protocol, "file", file_);
+    if (shots_ > 0) protocols::set_file(result.protocol, "shots_file", shots_file_);
     result.protocol.set("task", task_);
     return result;
   }

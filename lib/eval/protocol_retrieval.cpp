@@ -240,7 +240,7 @@ class LongBench : public EvalProtocol {
     o.eos = s.tokenizer.eos_id();
     o.progress = progress;
     EvalResult result = evaluate_longbench(s.scorer, s.tokenizer, items, o);
-    result.protocol.set("file", file_);
+    protocols::set_file(result.protocol, "file", file_);
     return result;
   }
 

@@ -71,11 +71,18 @@ class Ruler : public EvalProtocol {
     o.eos = s.tokenizer.eos_id();
     o.seed = options.seed;
     o.progress = progress;
-    if (file_.empty()) return evaluate_ruler(s.scorer, s.tokenizer, material(s), o);
+    if (file_.empty()) {
+      EvalResult result = evaluate_ruler(s.scorer, s.tokenizer, material(s), o);
+      for (const auto& [key, path] : {std::pair{"squad", squad_}, {"hotpotqa", hotpotqa_}}) {
+        if (!path.empty()) protocols::set_file(result.protocol, key, path);
+      }
+      return result;
+    }
     check(o.tasks.size() == 1, "ruler", "--file needs --task with the one task that its prompts are of");
     const int64_t window = *std::max_element(o.lengths.begin(), o.lengths.end());
     EvalResult result = evaluate_ruler_prompts(s.scorer, s.tokenizer, load_ruler(file_, o.tasks[0]), window, o);
-    result.protocol.set("file", file_);
+    protocols::set_file(result.protocol, "file", file_);
+    result.protocol.set("tasks", o.tasks[0]);
     return result;
   }
 

@@ -121,8 +121,9 @@ std::string report_html(const std::vector<ReportRun>& given, const ReportOptions
   if (!options.subtitle.empty()) out += tag("p", escape_html(options.subtitle), "lead");
   out += cat("</div>", report_rope(), "</header>\n<main>\n", verdict(runs));
   for (const auto& make :
-       {runs_section, ppl_section, loss_section, validation_section, bins_section, lastk_section, passkey_section,
-        needle_section, score_section, frequency_section, position_section, cost_section, recipe_section}) {
+       {runs_section, ppl_section, loss_section, validation_section, bins_section, lastk_section, longppl_section,
+        passkey_section, needle_section, ruler_section, task_section, choice_section, summary_section, question_section,
+        frequency_section, position_section, cost_section, recipe_section}) {
     out += make(runs, colors);
   }
   out += text_sections(options);

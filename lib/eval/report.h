@@ -59,11 +59,22 @@ struct NeedleCell {
   std::string protocol = {};
 };
 
-/// Share of right answers in a task: "single @512", "acc".
+/// LongPPL under one window: perplexity of the tokens that the long context decides. NaN: there is none.
+struct LongPplPoint {
+  int64_t window = 0;
+  double longppl = 0, low = 0, high = 0;
+  double key_share = 0;  // of the judged tokens, in [0, 1]
+  double ppl = 0;        // of all judged tokens
+  std::string protocol = {};
+};
+
+/// A score of a task: share of right answers, or ROUGE.
 struct ScorePoint {
-  std::string task;
+  std::string task;                     // "vt", "acc", "rougeL"
   double value = 0, low = 0, high = 0;  // in [0, 1]
   std::string protocol = {};
+  std::string kind = {};  // of the evaluation: "ruler", "tasks", "choice", "longbench"
+  int64_t length = 0;     // tokens of the prompts; 0: whatever the items have
 };
 
 /// What a run cost; 0: unknown.
@@ -110,6 +121,7 @@ struct ReportRun {
   std::vector<ContextPoint> lastk;
   std::vector<PasskeyPoint> passkey;
   std::vector<NeedleCell> needle;
+  std::vector<LongPplPoint> longppl;
   std::vector<ScorePoint> scores;
   /// theta'_i at the target window, and theta_i of the pre-trained model, both [D/2].
   std::vector<double> inv_freq, base_inv_freq;

@@ -23,6 +23,7 @@ std::string px(double value) {
 constexpr double kLargest = 1e15;  // values beyond are left out of pictures
 constexpr int kMostTicks = 64;
 constexpr size_t kLongestLabel = 24;  // characters of a name beside a line
+constexpr size_t kMostIntervals = 1024;
 
 /// One axis: data values to pixels, and where its ticks stand.
 struct Axis {
@@ -322,18 +323,74 @@ std::string line_chart(const ChartSpec& spec, const std::vector<ChartSeries>& se
   return out + "</svg>\n";
 }
 
+std::string interval_chart(const ChartSpec& spec, const std::vector<IntervalGroup>& groups, const ChartSize& size,
+                           const std::string& css_class) {
+  constexpr double kRow = 22, kGroup = 26, kTop = 26;
+  double largest = 0, height = kTop;
+  size_t longest = 0, rows = 0;
+  for (const IntervalGroup& g : groups) {
+    height += kGroup;
+    for (const IntervalRow& r : g.rows) {
+      if (++rows > kMostIntervals) break;
+      height += kRow;
+      longest = std::max(longest, std::min(r.name.size(), kLongestLabel));
+      for (const double v : {r.value, r.high}) largest = std::isfinite(v) ? std::max(largest, v) : largest;
+    }
+  }
+  Axis x;
+  x.from = size.end_labels ? 24.0 + 7.4 * static_cast<double>(longest) : 14;
+  x.to = size.width - 24;
+  for (const ChartMark& mark : spec.marks) largest = std::max(largest, mark.x);
+  x.high = largest > 0.5 ? 1 : std::clamp(std::ceil(largest * 20) / 20, 0.05, 1.0);
+  x.ticks = nice_ticks(0, x.high, size.end_labels ? 5 : 4);
+  const double bottom = height + 4;
+  std::string out = cat("<svg class=\"chart ", css_class, "\" viewBox=\"0 0 ", size.width, " ", px(bottom + 44),
+                        "\" role=\"img\" aria-label=\"", escape_html(spec.label), "\">");
+  for (const double t : x.ticks) {
+    out += line(x(t), kTop, x(t), bottom, "grid");
+    out += text(x(t), bottom + 18, "middle", "tick", short_number(100 * t) + " %");
+  }
+  out += line(x.from, bottom, x.to, bottom, "axis") + text(x.to, bottom + 38, "end", "title", spec.x_title);
+  Axis y;
+  y.from = bottom, y.to = kTop - 4;
+  out += draw_marks(spec, x, y);
+  double at = kTop;
+  rows = 0;
+  for (const IntervalGroup& g : groups) {
+    out += text(size.end_labels ? 0 : x.from, at + 17, "start", "group", g.name);
+    at += kGroup;
+    for (const IntervalRow& r : g.rows) {
+      if (++rows > kMostIntervals) break;
+      const double middle = at + kRow / 2;
+      at += kRow;
+      out += cat("<g class=\"", color_class(r.color), "\">");
+      if (size.end_labels) out += text(x.from - 12, middle + 4, "end", "end", shortened(r.name));
+      if (r.low < r.high && r.low >= 0 && r.high <= 1) out += line(x(r.low), middle, x(r.high), middle, "whisker");
+      if (r.value >= 0 && r.value <= 1) {
+        out += cat("<circle cx=\"", px(x(r.value)), "\" cy=\"", px(middle), "\" r=\"4.5\" class=\"dot\"><title>",
+                   escape_html(r.name), ", ", escape_html(g.name), ": ", short_number(100 * r.value),
+                   " %</title></circle>");
+      }
+      out += "</g>";
+    }
+  }
+  return out + "</svg>\n";
+}
+
 std::string heat_map(const std::string& label, const std::vector<std::string>& columns,
                      const std::vector<std::string>& rows, const std::string& x_title, const std::string& y_title,
                      const std::vector<HeatCell>& cells, int width) {
-  const double left = 52, top = 30, gap = 2;
+  size_t longest = 0;
+  for (const std::string& row : rows) longest = std::max(longest, std::min(row.size(), kLongestLabel));
+  const double left = std::max(52.0, 16 + 6.6 * static_cast<double>(longest)), top = 30, gap = 2;
   const double cell_w = (width - left - 8) / static_cast<double>(std::max<size_t>(1, columns.size()));
   const double cell_h = std::clamp(cell_w * 0.7, 20.0, 30.0);
   const int height = static_cast<int>(top + cell_h * static_cast<double>(rows.size()) + 44);
   std::string out = cat("<svg class=\"chart heat\" viewBox=\"0 0 ", width, " ", height, "\" role=\"img\" aria-label=\"",
                         escape_html(label), "\">");
-  out += text(left - 44, 16, "start", "title", y_title);
+  out += text(8, 16, "start", "title", y_title);
   for (size_t r = 0; r < rows.size(); ++r) {
-    out += text(left - 8, top + cell_h * (static_cast<double>(r) + 0.5) + 4, "end", "tick", rows[r]);
+    out += text(left - 8, top + cell_h * (static_cast<double>(r) + 0.5) + 4, "end", "tick", shortened(rows[r]));
   }
   const double bottom = top + cell_h * static_cast<double>(rows.size());
   for (size_t c = 0; c < columns.size(); ++c) {

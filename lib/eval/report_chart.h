@@ -49,6 +49,24 @@ struct ChartSize {
 std::string line_chart(const ChartSpec& spec, const std::vector<ChartSeries>& series, const ChartSize& size,
                        const std::string& css_class);
 
+/// A value with its interval; drawn as a dot on a line.
+struct IntervalRow {
+  std::string name = {};
+  int color = 0;  // as of a series
+  double value = 0, low = 0, high = 0;
+};
+
+/// Rows that are compared with each other, under one name.
+struct IntervalGroup {
+  std::string name;
+  std::vector<IntervalRow> rows;
+};
+
+/// One <svg> of shares in [0, 1], one row below the other, on an axis from 0 %. Of the spec, its label, title of x and
+/// marks count; of the size, its width and whether names stand before the rows.
+std::string interval_chart(const ChartSpec& spec, const std::vector<IntervalGroup>& groups, const ChartSize& size,
+                           const std::string& css_class);
+
 struct HeatCell {
   int column = 0, row = 0;
   double value = 0;  // in [0, 1]

@@ -1,6 +1,7 @@
 // Evaluations as points of a report: which numbers are taken, in which range they must lie, and how they were measured.
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "eval/report.h"
@@ -57,6 +58,13 @@ std::string stride_in_words(const EvalResult& result) {
   return same ? fixed : "by window";
 }
 
+/// Of "N tokens in D documents, fnv1a HASH" the hash.
+std::string text_hash(const Record& protocol) {
+  const std::string text = protocol.text("text");
+  const size_t hash = text.rfind(' ');
+  return hash == std::string::npos ? text : text.substr(hash + 1);
+}
+
 std::string text_in_words(const EvalResult& result) {
   const Record& p = result.protocol;
   std::string out;
@@ -65,9 +73,7 @@ std::string text_in_words(const EvalResult& result) {
   if (documents > 0) out += cat(documents, documents == 1 ? " document" : " documents");
   else out += "all documents";
   if (p.find("text")) {
-    const std::string text = p.text("text");  // "N tokens in D documents, fnv1a HASH"
-    const size_t hash = text.rfind(' ');
-    out += cat(" of text ", hash == std::string::npos ? text : text.substr(hash + 1));
+    out += cat(" of text ", text_hash(p));
   } else if (!result.totals.empty() && result.totals[0].integer("tokens") > 0) {
     out += cat(" (", result.totals[0].integer("tokens"), " tokens)");
   }
@@ -115,32 +121,83 @@ void add_passkey(ReportRun& run, const EvalResult& result, const std::string& pr
   run.passkey.insert(run.passkey.end(), points.begin(), points.end());
 }
 
-/// The score of generated answers; summaries have one for each ROUGE.
-template <class Put>
-void add_answer_scores(const Put& put, const Record& record) {
-  if (record.find("rouge1")) {
-    for (const char* key : {"rouge1", "rouge2", "rougeL"}) put(key, key);
-  } else {
+void add_longppl(ReportRun& run, const Total& t, const std::string& protocol) {
+  const int64_t window = t.count("window", 2);
+  for (const LongPplPoint& p : run.longppl) {
+    if (p.window == window && p.protocol == protocol) return;  // of two at one window, the first counts
+  }
+  const double tokens = static_cast<double>(t.count("tokens", 1)), key = static_cast<double>(t.count("key_tokens", 0));
+  run.longppl.push_back({window, t.number("longppl"), t.number("longppl_low"), t.number("longppl_high"),
+                         std::min(1.0, key / tokens), t.number("ppl"), protocol});
+  std::stable_sort(run.longppl.begin(), run.longppl.end(),
+                   [](const LongPplPoint& a, const LongPplPoint& b) { return a.window < b.window; });
+}
+
+/// The scores of one total: RULER and tasks in its form by length, multiple choice by its four rules, generated
+/// answers, of which summaries have one score for each ROUGE.
+void add_scores(ReportRun& run, const EvalResult& result, const std::string& protocol, const Total& t,
+                const Record& record) {
+  const auto put = [&](const std::string& name, const char* key, int64_t length = 0) {
+    const std::string low = cat(key, "_low"), high = cat(key, "_high"), task = name.substr(0, 60);
+    // Of two evaluations of a task, the first counts.
+    for (const ScorePoint& p : run.scores) {
+      if (p.task == task && p.length == length && p.kind == result.kind && p.protocol == protocol) return;
+    }
+    run.scores.push_back(
+        {task, t.share(key), t.number(low.c_str()), t.number(high.c_str()), protocol, result.kind, length});
+  };
+  if (result.kind == "tasks") {
+    put(record.text("task"), "accuracy", t.count("length", 1));
+  } else if (result.kind == "ruler") {
+    put(record.text("task"), "score", t.count("length", 1));
+  } else if (result.kind == "choice") {
+    for (const char* rule : {"acc", "acc_norm", "acc_char", "acc_answer"}) {
+      if (t.has(rule)) put(rule, rule);
+    }
+  } else if (result.kind == "longbench" && t.has("rouge1")) {
+    for (const char* rouge : {"rouge1", "rouge2", "rougeL"}) put(rouge, rouge);
+  } else if (result.kind == "longbench") {
     put(record.text("metric"), "score");
   }
 }
 
-/// The scores of one total: RULER and tasks in its form by length, multiple choice by the two usual rules, answers
-/// to questions.
-void add_scores(ReportRun& run, const EvalResult& result, const std::string& protocol, const Total& t,
-                const Record& record) {
-  const auto put = [&](const std::string& task, const char* key) {
-    const std::string low = cat(key, "_low"), high = cat(key, "_high");
-    run.scores.push_back({.task = task.substr(0, 60),
-                          .value = t.share(key),
-                          .low = t.number(low.c_str()),
-                          .high = t.number(high.c_str()),
-                          .protocol = protocol});
+/// The last part of a path, with the checksum of what the file held where that is known.
+std::string file_in_words(const Record& protocol, const std::string& key) {
+  if (!protocol.find(key)) return "";
+  const std::string path = protocol.text(key), checksum = protocol.text(key + "_checksum");
+  if (checksum.empty()) return path;
+  return cat(path.substr(path.rfind('/') + 1), " (", checksum, ")");
+}
+
+/// How prompts were made and answers judged, for the kinds whose results are scores.
+void add_score_protocol(const EvalResult& result, const std::function<void(const std::string&)>& add) {
+  const Record& p = result.protocol;
+  const auto given = [&](const char* key, const std::string& before, const std::string& after = "") {
+    if (p.find(key)) add(before + p.text(key) + after);
   };
-  if (result.kind == "tasks") put(cat(record.text("task"), " @", t.count("length", 1)), "accuracy");
-  else if (result.kind == "ruler") put(cat(record.text("task"), " @", t.count("length", 1)), "score");
-  else if (result.kind == "longbench") add_answer_scores(put, record);
-  else if (result.kind == "choice") put("acc", "acc"), put("acc_norm", "acc_norm");
+  add(result.kind == "tasks"    ? "retrieval tasks"
+      : result.kind == "ruler"  ? "RULER"
+      : result.kind == "choice" ? "multiple choice"
+                                : "questions");
+  add(file_in_words(p, "file"));
+  if (result.kind == "ruler") {
+    const std::string tasks = p.text("tasks");  // their mean is one of the scores
+    const int64_t count = 1 + std::count(tasks.begin(), tasks.end(), ',');
+    if (!tasks.empty()) add(count > 3 ? cat(count, " tasks") : tasks);
+    if (p.text("shots") == "false") add("without solved examples");
+    for (const char* key : {"squad", "hotpotqa"}) add(file_in_words(p, key));
+    if (p.find("text")) add("haystack of text " + text_hash(p));
+  } else {
+    given("shots", "", " solved examples");
+    add(file_in_words(p, "shots_file"));
+  }
+  given("trials", "", " prompts each");
+  given("metric", "by ");
+  if (p.text("stem") == "true") add("stems");
+  given("keys", "", " keys");
+  given("hops", "", " hops");
+  given("digits", "", " digits");
+  if (!result.totals.empty() && result.totals[0].find("items")) add(cat(result.totals[0].text("items"), " items"));
 }
 
 }  // namespace
@@ -185,20 +242,15 @@ std::string protocol_in_words(const EvalResult& result) {
       add(lengths);
     }
   }
-  if (result.kind == "tasks" || result.kind == "ruler" || result.kind == "choice" || result.kind == "longbench") {
-    add(result.kind == "tasks"    ? "retrieval tasks"
-        : result.kind == "ruler"  ? "RULER"
-        : result.kind == "choice" ? "multiple choice"
-                                  : "questions");
-    given("file", "");
-    given("shots", "", " solved examples");
-    given("trials", "", " prompts each");
-    given("metric", "by ");
-    given("keys", "", " keys");
-    given("hops", "", " hops");
-    given("digits", "", " digits");
-    if (!result.totals.empty() && result.totals[0].find("items")) add(cat(result.totals[0].text("items"), " items"));
+  if (result.kind == "longppl") {
+    given("short_window", "a short context of ", " tokens");
+    given("alpha", "alpha ");
+    given("beta", "beta ");
+    given("judge", "judged by ");
+    add(text_in_words(result));
   }
+  if (result.kind == "tasks" || result.kind == "ruler" || result.kind == "choice" || result.kind == "longbench")
+    add_score_protocol(result, add);
   if (p.text("bos") == "false") add("without BOS");
   if (out.size() > 400) out.resize(400);
   return out;
@@ -233,6 +285,8 @@ void add_eval_result(ReportRun& run, const EvalResult& result, const std::string
                             .depth = t.share("depth"),
                             .accuracy = t.share("accuracy"),
                             .protocol = protocol});
+    } else if (result.kind == "longppl") {
+      add_longppl(run, t, protocol);
     } else {
       add_scores(run, result, protocol, t, record);
     }

@@ -49,8 +49,19 @@ std::vector<Record> report_records(const std::vector<ReportRun>& runs) {
       record->set("depth", c.depth);
       measured(record, c.protocol);
     }
-    for (const ScorePoint& p : run.scores)
-      measured(interval(put("scores", "task", p.task, "share", p.value), p.low, p.high), p.protocol);
+    for (const LongPplPoint& p : run.longppl) {
+      Record* record =
+          interval(put("longppl", "window", p.window, "perplexity_of_key_tokens", p.longppl), p.low, p.high);
+      record->set("key_share", p.key_share);
+      record->set("ppl", p.ppl);
+      measured(record, p.protocol);
+    }
+    for (const ScorePoint& p : run.scores) {
+      Record* record = interval(put("scores", "task", p.task, "share", p.value), p.low, p.high);
+      if (!p.kind.empty()) record->set("kind", p.kind);
+      if (p.length > 0) record->set("length", p.length);
+      measured(record, p.protocol);
+    }
     for (size_t i = 0; i < run.inv_freq.size(); ++i)
       put("frequencies", "pair", static_cast<int64_t>(i), "inv_freq", run.inv_freq[i]);
     for (size_t s = 0; s < run.positions.size(); ++s) {

@@ -65,23 +65,6 @@ std::string passkey_section(const Runs& runs, const std::vector<int>& colors) {
       });
 }
 
-std::string score_section(const Runs& runs, const std::vector<int>& colors) {
-  return by_protocol("Tasks and questions", "Percent of right answers.", protocols_of(runs, &ReportRun::scores),
-                     [&](const std::string& protocol) {
-                       std::vector<std::string> tasks;
-                       // Columns by number, in order of appearance, so that the rules of the other tables hold here
-                       // too.
-                       const auto series =
-                           series_of(runs, colors, &ReportRun::scores, protocol, [&](const ScorePoint& p) {
-                             const auto known = std::find(tasks.begin(), tasks.end(), p.task);
-                             const double column = static_cast<double>(known - tasks.begin());
-                             if (known == tasks.end()) tasks.push_back(p.task);
-                             return ChartPoint{.x = column, .y = p.value, .low = p.low, .high = p.high};
-                           });
-                       return matrix(runs, colors, series, "task", Best::largest, true, tasks);
-                     });
-}
-
 std::string needle_section(const Runs& runs, const std::vector<int>& colors) {
   return by_protocol("Needle in a haystack",
                      "Percent of needles found, by length of the prompt and depth of the needle.",

@@ -47,6 +47,7 @@ h3.protocol { margin: 18px 0 8px; overflow-wrap: anywhere; }
 .narrow, .legend.small { display: none; }
 .chart text { font-size: 12px; fill: var(--soft); font-variant-numeric: tabular-nums; }
 .chart .title { font-size: 12px; fill: var(--soft); }
+.chart .group { font-size: 12.5px; font-weight: 600; fill: var(--ink); }
 .chart .end { font-size: 12.5px; font-weight: 600; fill: var(--c); }
 .chart .grid { stroke: var(--grid); }
 .chart .axis { stroke: var(--soft); stroke-opacity: .6; }
@@ -82,6 +83,7 @@ th.words { text-align: left; }
 td.words { text-align: left; white-space: normal; min-width: 9em; overflow-wrap: anywhere; }
 .best { color: var(--best); font-weight: 650; }
 .same { color: var(--soft); }
+.range { color: var(--soft); font-size: 12px; }
 .bar { display: block; height: 5px; border-radius: 3px; background: var(--c); margin-top: 4px; min-width: 2px; }
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; font: 13.5px/1.6 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 footer { color: var(--soft); font-size: 13px; padding-top: 6px; padding-bottom: 40px; }

@@ -12,12 +12,6 @@ namespace {
 
 constexpr char kWords = '\x01';  // begins a cell of words
 
-std::string legend(const std::vector<ChartSeries>& series, const Runs& runs, const std::vector<int>& colors) {
-  std::string out = "<ul class=\"legend small\">";
-  for (const ChartSeries& s : series) out += tag("li", chip(runs[s.run], colors[s.run]));
-  return out + "</ul>\n";
-}
-
 /// A value as a cell shows it.
 std::string shown(double value, bool percent) {
   return percent && std::isfinite(value) ? cat(std::llround(100 * value)) : table_number(value);
@@ -105,6 +99,12 @@ std::string section(const std::string& heading, const std::string& note, const s
 
 std::string pair(const std::string& picture, const std::string& numbers) {
   return cat("<div class=\"pair\"><div>", picture, "</div><div>", numbers, "</div></div>\n");
+}
+
+std::string legend(const std::vector<ChartSeries>& series, const Runs& runs, const std::vector<int>& colors) {
+  std::string out = "<ul class=\"legend small\">";
+  for (const ChartSeries& s : series) out += tag("li", chip(runs[s.run], colors[s.run]));
+  return out + "</ul>\n";
 }
 
 std::string charts(const ChartSpec& spec, const std::vector<ChartSeries>& series, const Runs& runs,

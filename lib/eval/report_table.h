@@ -27,6 +27,8 @@ void drop_empty_columns(Row& head, std::vector<Row>& rows);
 std::string section(const std::string& heading, const std::string& note, const std::string& body);
 /// A picture beside its numbers.
 std::string pair(const std::string& picture, const std::string& numbers);
+/// The names of the runs that the series belong to; shown on a phone only.
+std::string legend(const std::vector<ChartSeries>& series, const Runs& runs, const std::vector<int>& colors);
 /// The same chart for a desk and for a phone, with a legend for the latter.
 std::string charts(const ChartSpec& spec, const std::vector<ChartSeries>& series, const Runs& runs,
                    const std::vector<int>& colors);
@@ -90,7 +92,12 @@ std::string bins_section(const Runs& runs, const std::vector<int>& colors);
 std::string lastk_section(const Runs& runs, const std::vector<int>& colors);
 std::string passkey_section(const Runs& runs, const std::vector<int>& colors);
 std::string needle_section(const Runs& runs, const std::vector<int>& colors);
-std::string score_section(const Runs& runs, const std::vector<int>& colors);
+std::string longppl_section(const Runs& runs, const std::vector<int>& colors);
+std::string ruler_section(const Runs& runs, const std::vector<int>& colors);
+std::string task_section(const Runs& runs, const std::vector<int>& colors);
+std::string choice_section(const Runs& runs, const std::vector<int>& colors);
+std::string summary_section(const Runs& runs, const std::vector<int>& colors);
+std::string question_section(const Runs& runs, const std::vector<int>& colors);
 std::string frequency_section(const Runs& runs, const std::vector<int>& colors);
 std::string position_section(const Runs& runs, const std::vector<int>& colors);
 std::string cost_section(const Runs& runs, const std::vector<int>& colors);

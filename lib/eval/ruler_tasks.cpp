@@ -353,19 +353,21 @@ RulerPrompt question(const std::string& task, int64_t size, int64_t trial, Rando
   std::vector<int64_t> chosen = q.documents;
   const int64_t own = static_cast<int64_t>(q.documents.size());
   std::vector<int64_t> near = q.neighbours, far;
-  if (size - own <= static_cast<int64_t>(near.size())) {
+  const int64_t count = static_cast<int64_t>(all.documents.size());
+  if (size >= count) {  // a haystack longer than all documents repeats them
+    chosen.clear();
+    for (int64_t i = 0; i < size; ++i) chosen.push_back(i % count);
+  } else if (size - own <= static_cast<int64_t>(near.size())) {
     for (const int64_t i : sample(static_cast<int64_t>(near.size()), std::max<int64_t>(0, size - own), random))
       chosen.push_back(near[static_cast<size_t>(i)]);
   } else {
     chosen.insert(chosen.end(), near.begin(), near.end());
     std::set<int64_t> used(chosen.begin(), chosen.end());
-    for (int64_t i = 0; i < static_cast<int64_t>(all.documents.size()); ++i) {
+    for (int64_t i = 0; i < count; ++i) {
       if (!used.contains(i)) far.push_back(i);
     }
     shuffle(far, random);
-    // A haystack longer than all documents repeats them.
-    for (size_t i = 0; static_cast<int64_t>(chosen.size()) < size && !far.empty(); ++i)
-      chosen.push_back(far[i % far.size()]);
+    for (size_t i = 0; static_cast<int64_t>(chosen.size()) < size; ++i) chosen.push_back(far[i]);
   }
   shuffle(chosen, random);
   std::vector<std::string> documents;

@@ -13,6 +13,7 @@
 #include "autograd/tape.h"
 #include "nn/families/family.h"
 #include "rope/position_sets.h"
+#include "rope/start_tokens.h"
 #include "tensor/gemm.h"
 
 namespace rw {
@@ -168,6 +169,9 @@ RopeAngles CausalLm::angles(const Tensor& positions, RopeContext context, const 
     context.length = static_cast<int64_t>(*std::max_element(p, p + positions.numel())) + 1;
   }
   const RopeTable table = t.empty() ? scaling_->table(context) : scaling_->table(t, context);
+  const auto* start = dynamic_cast<const StartTokens*>(scaling_.get());
+  if (start && start->start_tokens(context.length) > 0)
+    return angles_after_start(*start, context.length, positions, table, compute_, device_);
   return rope_angles(positions, table.inv_freq, table.attention_scale, compute_, device_);
 }
 
@@ -304,6 +308,8 @@ Tensor CausalLm::extend(const Tensor& ids, KvCache& cache) const {
     std::copy_n(host.data<int32_t>() + b * count, count, cache.ids.data<int32_t>() + b * cache.capacity + past);
   }
   std::vector<double> table = scaling_->table({.length = total}).inv_freq.value().to_vector();
+  if (const auto* start = dynamic_cast<const StartTokens*>(scaling_.get()))
+    table.push_back(static_cast<double>(start->start_tokens(total)));
   const bool again = cache.exact && past > 0 && table != cache.table;
   cache.table = std::move(table);
   if (!again) return extend_with(ids, cache, total);

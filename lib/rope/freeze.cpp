@@ -6,6 +6,7 @@
 
 #include "rope/kinds/longrope.h"
 #include "rope/position_sets.h"
+#include "rope/start_tokens.h"
 #include "tensor/printable.h"
 
 namespace rw {
@@ -18,6 +19,9 @@ RopeConfig freeze_rope(RopeScaling& scaling, int64_t length) {
       "factor can state");
   check(dynamic_cast<PositionSetScaling*>(&scaling) == nullptr, "freeze", "the RoPE type ", config.rope_type(),
         " rotates every token by several positions, which no list of factors can state");
+  const auto* start = dynamic_cast<StartTokens*>(&scaling);
+  check(start == nullptr || start->start_tokens(length) == 0, "freeze", "the RoPE type ", config.rope_type(),
+        " has start_tokens, first tokens without interpolation, which no list of factors can state");
   check(length >= 2, "freeze", "the length must be at least 2, got ", length);
   const RopeTable table = scaling.table({.length = length});
   const std::vector<double> base = base_inv_freq(config), own = table.inv_freq.value().to_vector();  // [D/2]

@@ -95,7 +95,11 @@ Extension extended(const ModelConfig& base, const Method& method, int64_t target
 }  // namespace
 
 Extension extend(const ModelConfig& base, const Method& method, int64_t target) {
-  return extended(base, method, target, true);
+  Extension e = extended(base, method, target, true);
+  const LongRope* longrope = e.config.rope.kind.get<LongRope>();
+  check(!longrope || longrope->start_tokens.value_or(0) == 0, kOp,
+        "longrope's start_tokens, first tokens without interpolation, is for inference only: train without it");
+  return e;
 }
 Extension extend_untrained(const ModelConfig& base, const Method& method, int64_t target) {
   return extended(base, method, target, method.rope.trained() && (method.rope_json.empty() || target > 0));

@@ -147,6 +147,7 @@ def _load() -> c.CDLL:
     declare("rope", status, handle, c.c_void_p, size, out_size)
     declare("save", status, handle, text)
     declare("evaluate", status, handle, text, settings, size, c.POINTER(EvaluateOptions), out_handle)
+    declare("cloze", status, settings, size, c.POINTER(Document), size, out_handle)
     declare("result_json", text, handle, out_size)
     declare("result_free", None, handle)
     declare("trainer_create", status, text, settings, size, c.POINTER(TrainOptions), out_handle)

@@ -33,7 +33,7 @@ class Model:
         rope: Optional[Rope] = None,
         tokenizer: Optional[Union[str, os.PathLike]] = None,
     ) -> "Model":
-        """Loads a Hugging Face folder, the folder of a run, or a llama2.c ``.bin`` file.
+        """Loads a Hugging Face folder, the folder of a run, a ``.gguf`` file, or a llama2.c ``.bin`` file.
 
         device: "cpu", "cuda", "cuda:1", or "auto" (the GPU if there is one). On the CPU it computes in float32, on a
         GPU in bfloat16. rope: another rope_scaling than config.json's, a kind ("linear") or a dict with its fields.

@@ -45,6 +45,20 @@ def test_the_same_weights_as_the_program_bit_for_bit(base, text, extended, tmp_p
     assert weights(tmp_path / "cli") == weights(extended)
 
 
+@pytest.mark.skipif("ROPEWALK_BASE" not in os.environ, reason="name a model by ROPEWALK_BASE, and a text by ROPEWALK_TEXT")
+def test_a_model_that_is_named_is_extended_to_the_same_weights_as_by_the_program(tmp_path):
+    if program() is None:
+        pytest.skip("no ropewalk program: name it by ROPEWALK_PROGRAM")
+    named, book = os.environ["ROPEWALK_BASE"], os.environ["ROPEWALK_TEXT"]
+    settings = dict(method="pose", scaling="yarn", target=2048, steps=3, batch=2, lr=2e-4)
+    result = ropewalk.Trainer(named, book, tmp_path / "python", device="cpu", progress=False, **settings).run()
+    options = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    command = [program(), "--device", "cpu", "--quiet", "train", "--from", named, "--data", book]
+    subprocess.run([*command, "--out", tmp_path / "cli", *options], check=True)
+    assert result.steps == 3 and weights(tmp_path / "cli") == weights(tmp_path / "python")
+    print(f"{result.tokens} tokens, losses {[round(loss, 4) for loss in result.losses]}, {len(weights(tmp_path / 'cli'))} equal bytes")
+
+
 def test_numpy_arrays_as_data_give_the_same_weights_as_the_file(base, extended):
     ids = ropewalk.Model.load(base, device="cpu").tokenize(story())
     trainer = ropewalk.Trainer(base, [ids.astype(np.int64)], **EXTENSION)

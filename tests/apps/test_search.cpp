@@ -51,6 +51,9 @@ TEST_CASE("The search writes a recipe that eval reads, and goes on where it was 
   const Answer other = search("--generations 2 --population 4 --parents 2 --mutants 1 --crosses 1 --seed 9");
   CHECK(other.code == 2);
   CHECK(other.err.find("was searched with seed 1, not 9") != std::string::npos);
+  const Answer needle = search("--generations 2 --population 4 --parents 2 --mutants 1 --crosses 1 --objective needle");
+  CHECK(needle.code == 2);
+  CHECK(needle.err.find("was searched with judge") != std::string::npos);
   const Answer judged = ropewalk("--quiet eval ppl --model " + in_quotes(dir.path("base")) + " --data " +
                                  in_quotes(dir.path("book.txt")) + " --window 64 --rope \"$(cat " +
                                  in_quotes(dir.path("found/longrope.json")) + ")\"");

@@ -167,6 +167,16 @@ TEST_CASE("callbacks see every step and the validation, and stop a run that resu
   CHECK(weights(w.dir.path("out")) == library_weights(w));
   const Run third(recipe, options);
   CHECK(third.result.end == ROPEWALK_TRAIN_WAS_FINISHED);
+  CHECK(third.result.steps == second.result.steps);
+  CHECK(third.result.tokens == 0);
+  CHECK(third.result.seconds == 0);
+  CHECK(seen.losses.size() == 3);  // no step was called for
+  ropewalk_model* finished = nullptr;
+  REQUIRE(ropewalk_trainer_model(third.trainer, &finished) == ROPEWALK_OK);
+  const std::string folder = w.dir.path("finished");
+  CHECK(ropewalk_save(finished, folder.c_str()) == ROPEWALK_OK);
+  ropewalk_free(finished);
+  CHECK(weights(folder) == weights(w.dir.path("out")));
 }
 
 TEST_CASE("a trained model is used without a folder, and after its trainer is gone") {

@@ -60,8 +60,60 @@ TEST_CASE("A search that is stopped and goes on from its file is the same as one
         }).find("was searched with seed 5, not 6") != std::string::npos);
   CHECK_THROWS_AS(other.from_json("{}", "x"), Error);
   const std::string page = longrope_search_page(whole, "A <search>", {"found 1.0"});
-  CHECK(page.find("A &lt;search>") != std::string::npos);
+  CHECK(page.find("A &lt;search&gt;") != std::string::npos);
   CHECK(page.find("<svg") != std::string::npos);
+}
+
+TEST_CASE(
+    "The number of first tokens without interpolation is found among the paper's choices, and only if asked for") {
+  // The same loss, and more of it the further the start is from 8 tokens.
+  const auto loss = [](const RopeConfig& recipe) {
+    return loss_of(recipe) + std::abs(recipe.kind.get<LongRope>()->start_tokens.value_or(0) - 8) / 10;
+  };
+  LongRopeSearch search(base(), 256, {.generations = 30, .start_tokens = true, .seed = 2}), without = search;
+  while (!search.done()) search.step(loss);
+  CHECK(search.best().start == 8);
+  CHECK(search.recipe(search.best()).kind.get<LongRope>()->start_tokens == 8.0);
+  LongRopeSearch again(base(), 256, {.generations = 40, .start_tokens = true, .seed = 2});
+  again.from_json(search.to_json(), "search.json");
+  CHECK(again.best().start == 8);
+  CHECK(again.to_json() == search.to_json());
+  LongRopeSearch other(base(), 256, {.generations = 30, .seed = 2});
+  CHECK(test::error_of([&] {
+          other.from_json(search.to_json(), "search.json");
+        }).find("was searched with start_tokens true, not false") != std::string::npos);
+  while (!other.done()) other.step(loss);
+  CHECK(other.best().start == 0);
+  CHECK(other.to_json().find("\"start\"") == std::string::npos);
+}
+
+TEST_CASE("A search does not go on with losses that another judge gave") {
+  LongRopeSearch first(base(), 256, {.seed = 5, .judge = "8 needles"});
+  first.step(loss_of);
+  LongRopeSearch second(base(), 256, {.seed = 5, .judge = "4 documents"});
+  CHECK(test::error_of([&] {
+          second.from_json(first.to_json(), "search.json");
+        }).find("was searched with judge \"8 needles\", not \"4 documents\"") != std::string::npos);
+  std::string older = first.to_json();  // a file from before judges were stated
+  const size_t at = older.find("\"judge\"");
+  older.erase(older.rfind(',', at), older.find('\n', at) - older.rfind(',', at));
+  second.from_json(older, "search.json");
+  CHECK(second.generation() == 1);
+}
+
+TEST_CASE("The search's page is well-formed, shows both pictures at two sizes and the candidates that it began with") {
+  LongRopeSearch search(base(), 256, {.generations = 3, .seed = 5});
+  while (!search.done()) search.step(loss_of);
+  const std::string page = longrope_search_page(search, "A & B", {"found < 1"});
+  size_t charts = 0;
+  for (size_t at = page.find("<svg class=\"chart"); at != std::string::npos;
+       at = page.find("<svg class=\"chart", at + 1))
+    ++charts;
+  CHECK(charts == 4);
+  for (const char* part : {"width=device-width", "prefers-color-scheme: dark", ">found</td>", ">linear</td>",
+                           ">ntk</td>", ">yarn</td>", "A &amp; B", "found &lt; 1"})
+    CHECK_MESSAGE(page.find(part) != std::string::npos, part);
+  CHECK(page.find("nan") == std::string::npos);
 }
 
 TEST_CASE("Bases that were extended, targets within the window and sizes out of range are refused") {

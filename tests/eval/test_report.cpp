@@ -232,3 +232,102 @@ TEST_CASE("Numbers are written as people read them") {
   CHECK(short_tokens(8192) == "8192");
   CHECK(short_tokens(16384) == "16k");
 }
+
+namespace {
+
+EvalResult result_of(const std::string& json) { return eval_result_from_json(json, "x"); }
+
+EvalResult ruler_result(double easy, double hard, const std::string& tasks = "niah_single_1, vt") {
+  std::string totals;
+  for (const int64_t length : {512, 4096}) {
+    const double vt = length > 512 ? hard : easy;
+    totals += cat(totals.empty() ? "" : ",", R"({"task":"niah_single_1","length":)", length,
+                  R"(,"trials":8,"score":1,"score_low":1,"score_high":1},{"task":"vt","length":)", length,
+                  R"(,"trials":8,"score":)", vt, R"(,"score_low":0,"score_high":1},{"task":"average","length":)",
+                  length, R"(,"trials":16,"score":)", (1 + vt) / 2, "}");
+  }
+  return result_of(cat(R"({"kind":"ruler","protocol":{"trials":8,"shots":true,"tasks":")", tasks,
+                       R"(","text":"99 tokens in 1 documents, fnv1a abc"},"rows":[],"totals":[)", totals, "]}"));
+}
+
+EvalResult choice_result(double acc, const std::string& checksum) {
+  return result_of(cat(R"({"kind":"choice","protocol":{"file":"a/b/cloze.jsonl","file_checksum":")", checksum,
+                       R"(","shots":0},"rows":[],"totals":[{"items":200,"acc":)", acc, R"(,"acc_low":)", acc - 0.05,
+                       R"(,"acc_high":)", acc + 0.05, R"(,"acc_norm":0.5,"acc_norm_low":0.4,"acc_norm_high":0.6}]})"));
+}
+
+ReportRun run_with(const std::string& name, const std::vector<EvalResult>& results) {
+  ReportRun run;
+  run.name = name;
+  for (const EvalResult& r : results) add_eval_result(run, r);
+  return run;
+}
+
+}  // namespace
+
+TEST_CASE("RULER is drawn by task and length: a heat map for each run, and lines of the mean over the tasks") {
+  const std::string html =
+      report_html({run_with("base", {ruler_result(0.5, 0)}), run_with("long", {ruler_result(0.5, 0.25)})});
+  CHECK(unbalanced(html) == "");
+  CHECK(html.find("<h2>RULER</h2>") != std::string::npos);
+  CHECK(count(html, "class=\"chart heat\"") == 2);
+  CHECK(count(html, ">niah_single_1</text>") == 2);
+  CHECK(count(html, ">average<") == 0);  // it is the line, no task
+  CHECK(html.find("Measured by: RULER, niah_single_1, vt, haystack of text abc, 8 prompts each.") != std::string::npos);
+  CHECK(html.find("<span class=\"best\">63</span>") != std::string::npos);  // the mean of 1 and 0.25
+  const std::vector<Record> records = report_records({run_with("base", {ruler_result(0.5, 0)})});
+  CHECK(std::any_of(records.begin(), records.end(), [](const Record& r) {
+    return r.text("x") == "vt" && r.integer("length") == 4096 && r.number("value", 1) == 0 && r.text("kind") == "ruler";
+  }));
+}
+
+TEST_CASE("Multiple choice stands as a table with intervals beside dots with theirs") {
+  const std::string html =
+      report_html({run_with("base", {choice_result(0.4, "1")}), run_with("long", {choice_result(0.45, "1")})});
+  CHECK(unbalanced(html) == "");
+  CHECK(html.find("<h2>Multiple choice</h2>") != std::string::npos);
+  CHECK(html.find("<span class=\"best\">45.0</span> <span class=\"range\">40.0 – 50.0</span>") != std::string::npos);
+  CHECK(html.find("50.0 <span class=\"range\">40.0 – 60.0</span>") != std::string::npos);  // equal: none is the best
+  CHECK(count(html, "class=\"whisker\"") == 2 * 4);                                        // wide and narrow
+  CHECK(html.find("cloze.jsonl (1), 0 solved examples, 200 items") != std::string::npos);
+}
+
+TEST_CASE("Scores from other items, texts or tasks stand in tables of their own") {
+  const auto warned = [](const EvalResult& a, const EvalResult& b) {
+    return report_html({run_with("a", {a}), run_with("b", {b})}).find("2 different ways") != std::string::npos;
+  };
+  CHECK_FALSE(warned(choice_result(0.4, "1"), choice_result(0.5, "1")));
+  CHECK(warned(choice_result(0.4, "1"), choice_result(0.5, "2")));  // a file of the same name with other items
+  CHECK_FALSE(warned(ruler_result(1, 0), ruler_result(1, 1)));
+  CHECK(warned(ruler_result(1, 0), ruler_result(1, 0, "niah_single_1, cwe")));  // means over different tasks
+}
+
+TEST_CASE("Summaries show the three ROUGE scores, and LongPPL the share of key tokens beside it") {
+  const EvalResult rouge = result_of(
+      R"({"kind":"longbench","protocol":{"metric":"rouge-score","file":"gov.jsonl"},"rows":[],"totals":[{"metric":"rouge-score","items":20,"score":0.2,
+          "rouge1":0.3,"rouge1_low":0.25,"rouge1_high":0.35,"rouge2":0.1,"rouge2_low":0.05,"rouge2_high":0.15,
+          "rougeL":0.2,"rougeL_low":0.15,"rougeL_high":0.25}]})");
+  const EvalResult longppl = result_of(
+      R"({"kind":"longppl","protocol":{"short_window":512,"alpha":2,"beta":-2,"judge":"the model itself"},"rows":[],
+          "totals":[{"window":2048,"short_window":512,"documents":4,"tokens":1000,"key_tokens":25,"longppl":1.5,
+          "longppl_low":1.4,"longppl_high":1.7,"ppl":30.25,"difference":0.01}]})");
+  const std::string html = report_html({run_with("run", {rouge, longppl})});
+  CHECK(unbalanced(html) == "");
+  CHECK(html.find("<h2>Summaries</h2>") != std::string::npos);
+  CHECK(html.find("<h2>Questions on long texts</h2>") == std::string::npos);
+  for (const char* name : {"rouge1", "rouge2", "rougeL"}) CHECK(count(html, name) >= 3);
+  CHECK(html.find("30.0 <span class=\"range\">25.0 – 35.0</span>") != std::string::npos);
+  CHECK(html.find("<h2>LongPPL</h2>") != std::string::npos);
+  CHECK(html.find("1.50 <span class=\"range\">1.40 – 1.70</span></td><td>2.50</td><td>30.2") != std::string::npos);
+  CHECK(html.find("a short context of 512 tokens") != std::string::npos);
+  ReportRun none = run_with(
+      "none",
+      {result_of(
+          R"({"kind":"longppl","protocol":{},"rows":[],"totals":[{"window":64,"tokens":10,"key_tokens":0,"longppl":null,"ppl":3}]})")});
+  CHECK(unbalanced(report_html({none})) == "");
+  CHECK(test::error_of([] {
+          ReportRun bad;
+          add_eval_result(bad, result_of(R"({"kind":"choice","protocol":{},"rows":[],"totals":[{"acc":1.5}]})"),
+                          "x.json");
+        }).find("x.json: \"acc\" of a total must be from 0 to 1") != std::string::npos);
+}

@@ -112,6 +112,8 @@ void put_rope(const ModelConfig& c, const Architecture& arch, GgufMetadata& out,
   check(!rope.kind.is<SelfExtendRope>() && !rope.kind.is<DcaRope>(), kOp, "the RoPE type ", rope.rope_type(),
         " rotates every token by several positions, for which GGUF has no place");
   const LongRope* longrope = rope.kind.get<LongRope>();
+  check(!longrope || longrope->start_tokens.value_or(0) == 0, kOp,
+        "longrope's start_tokens, first tokens without interpolation, has no place in GGUF");
   const bool equal = longrope && longrope->short_factor == longrope->long_factor;
   if (longrope && (c.family == Family::phi3 || (arch.frequency_factors && !equal))) {
     out.emplace_back(a + "scaling.type", GgufValue::string("longrope"));
