@@ -12,8 +12,8 @@ namespace rw {
 using RecomputedRegion = std::function<std::vector<Var>(const std::vector<Var>&)>;
 
 /// Inputs of recomputed regions in host memory between a forward pass and its backward pass. A tensor goes there while
-/// the next region runs forward, and comes back while the next one runs backward; the last two of a pass stay where they
-/// are. The host memory is kept from pass to pass. Thread safety: none.
+/// the next region runs forward, and comes back while the next one runs backward; the last two of a pass stay where
+/// they are. The host memory is kept from pass to pass. Thread safety: none.
 class HostInputs {
  public:
   explicit HostInputs(Device device);

@@ -185,8 +185,8 @@ void update_range(const ParamArena& a, const Tensor& grad, int64_t from, int64_t
     }
     const auto run = [&](auto zero) {
       using T = decltype(zero);
-      update(a.master().data<T>() + o, grad.data<T>() + o, a.m().data<T>() + (o - begin),
-             a.v().data<T>() + (o - begin), n, rates);
+      update(a.master().data<T>() + o, grad.data<T>() + o, a.m().data<T>() + (o - begin), a.v().data<T>() + (o - begin),
+             n, rates);
     };
     if (a.master_dtype() == DType::f64) run(double{});
     else run(float{});
@@ -306,8 +306,8 @@ Tensor AdamW::enqueue(double lr, double grad_scale, double clip) {
   const Device device = a.device();
   const int64_t begin = a.own_begin(), end = a.own_end(), early = early_ < 0 ? end : early_;
   if (!scalars_.defined()) {
-    check(early_ < 0 || (a.owns_all() && !a.memory().split_master && a.memory().moments != MomentFormat::int8),
-          "adamw", "elements are updated early only where masters are whole and all owned, and moments not in 8 bits");
+    check(early_ < 0 || (a.owns_all() && !a.memory().split_master && a.memory().moments != MomentFormat::int8), "adamw",
+          "elements are updated early only where masters are whole and all owned, and moments not in 8 bits");
     table_ = table(begin, early);
     early_table_ = table(early, end);
     scalars_ = Tensor::empty({cuda::kAdamWScalars}, DType::f32, device);

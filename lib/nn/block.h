@@ -16,8 +16,8 @@ class Block {
   Block(const ModelConfig& config, int64_t layer, ParamArena& arena);
 
   struct Stream {
-    Var residual;  // [B,T,C]
-    Var pending;   // [B,T,C], not yet added; undefined before the first block
+    Var residual;        // [B,T,C]
+    Var pending;         // [B,T,C], not yet added; undefined before the first block
     bool added = false;  // pending was added to the residual by add_pending()
   };
   /// The stream in one tensor: what a block that is recomputed keeps. The block's values and gradients stay the same,

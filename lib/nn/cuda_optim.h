@@ -28,7 +28,7 @@ struct AdamWScalars {
   float lr = 0, beta1 = 0.9f, beta2 = 0.95f, eps = 1e-8f, weight_decay = 0;
   float correction1 = 1, correction2 = 1;  // 1 - beta^t
   float grad_scale = 1;
-  float clip = 0;  // largest global norm of grad * grad_scale; 0: no limit
+  float clip = 0;     // largest global norm of grad * grad_scale; 0: no limit
   uint32_t draw = 0;  // moment_draw() of the step, where moments have fewer bits
 };
 inline constexpr int64_t kAdamWScalars = sizeof(AdamWScalars) / sizeof(float);

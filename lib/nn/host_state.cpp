@@ -11,8 +11,7 @@ HostState::HostState(const ParamArena& arena) : arena_(arena), copies_(make_host
         "expected an arena with its state on the host and gradients");
   if (arena.compute().dtype() == arena.master_dtype()) return;
   const MemoryTag tag("optimizer");
-  for (Tensor& t : staging_)
-    t = host_tensor({std::min(kPart, arena.numel())}, arena.compute().dtype(), arena.device());
+  for (Tensor& t : staging_) t = host_tensor({std::min(kPart, arena.numel())}, arena.compute().dtype(), arena.device());
 }
 
 void HostState::start() {

@@ -222,9 +222,7 @@ Plan in_backward(const MemoryTask& task, const Sizes& s) {
 
 }  // namespace
 
-bool memory_is_planned(const ModelConfig& c) {
-  return !c.block.parallel && c.block.norm_place == NormPlace::before;
-}
+bool memory_is_planned(const ModelConfig& c) { return !c.block.parallel && c.block.norm_place == NormPlace::before; }
 
 MemoryPlan plan_memory(const MemoryTask& task) {
   check(task.batch >= 1 && task.length >= 1, kOp, "a batch of ", task.batch, " samples of ", task.length, " tokens");
@@ -260,7 +258,8 @@ MemoryChoice choose_memory(MemoryTask task, int64_t limit, bool tiles, bool host
         for (const int64_t tile : {0, 16384, 4096, 1024, 256, 64}) {
           if (tile >= rows || (tile > 0 && !tiles)) continue;
           if (stated.offload_optimizer > optimizer || stated.offload_activations > inputs) continue;
-          if (!(task.cuda && host) && (optimizer > stated.offload_optimizer || inputs > stated.offload_activations)) continue;
+          if (!(task.cuda && host) && (optimizer > stated.offload_optimizer || inputs > stated.offload_activations))
+            continue;
           out.push_back({recompute, tile, inputs, optimizer});
         }
       }

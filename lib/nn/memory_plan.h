@@ -16,8 +16,8 @@ namespace rw {
 
 /// What is given up for memory.
 struct MemoryChoice {
-  bool recompute = false;  // each block runs again in backward (CausalLm::set_recompute)
-  int64_t mlp_tile = 0;    // tokens of the feed-forward layers at a time (CausalLm::set_mlp_tile); 0: all
+  bool recompute = false;            // each block runs again in backward (CausalLm::set_recompute)
+  int64_t mlp_tile = 0;              // tokens of the feed-forward layers at a time (CausalLm::set_mlp_tile); 0: all
   bool offload_activations = false;  // with recompute: the blocks' inputs lie in host memory (CausalLm::set_recompute)
   bool offload_optimizer = false;    // masters and moments lie in host memory (ArenaMemory::host_state)
 };
@@ -28,7 +28,7 @@ struct MemoryTask {
   DType compute = DType::f32;
   bool cuda = false;
   int64_t batch = 1, length = 0;  // of this process
-  ArenaMemory arena = {};  // host_state is what `choice` says
+  ArenaMemory arena = {};         // host_state is what `choice` says
   MemoryChoice choice = {};
 };
 
@@ -51,9 +51,10 @@ bool memory_is_planned(const ModelConfig& config);
 /// Errors: no tokens; blocks that are not planned (norms after the sublayers, attention and MLP side by side).
 MemoryPlan plan_memory(const MemoryTask& task);
 
-/// The first choice whose plan stays within `limit` bytes: nothing given up, MLPs in tiles, blocks again, both; on a GPU
-/// then blocks again with their inputs on the host, without and with tiles; then all of these with the optimizer there,
-/// too. `tiles` false: no tiles; `host` false: nothing more on the host. What `task.choice` has there stays there. Errors: none does; the message says what the least takes and what to change.
+/// The first choice whose plan stays within `limit` bytes: nothing given up, MLPs in tiles, blocks again, both; on a
+/// GPU then blocks again with their inputs on the host, without and with tiles; then all of these with the optimizer
+/// there, too. `tiles` false: no tiles; `host` false: nothing more on the host. What `task.choice` has there stays
+/// there. Errors: none does; the message says what the least takes and what to change.
 MemoryChoice choose_memory(MemoryTask task, int64_t limit, bool tiles = true, bool host = true);
 
 /// "24G", "900M", "1.5GiB" or bytes, in powers of 1024. Errors: anything else.

@@ -31,7 +31,9 @@ RW_BOTH constexpr uint32_t moment_hash(uint32_t x) {
   x = (x ^ (x >> 15)) * 0x846ca68bu;
   return x ^ (x >> 16);
 }
-RW_BOTH constexpr uint32_t moment_draw(int64_t step) { return moment_hash(static_cast<uint32_t>(step) * 0x9e3779b9u + 1); }
+RW_BOTH constexpr uint32_t moment_draw(int64_t step) {
+  return moment_hash(static_cast<uint32_t>(step) * 0x9e3779b9u + 1);
+}
 RW_BOTH constexpr uint32_t moment_bits(uint32_t draw, int64_t element) {
   const uint64_t e = static_cast<uint64_t>(element);
   return moment_hash(static_cast<uint32_t>(e) ^ draw ^ (static_cast<uint32_t>(e >> 32) * 0x85ebca6bu));
@@ -50,7 +52,9 @@ RW_BOTH constexpr int32_t moment_code(float steps, uint32_t random) {
 }
 
 /// The code at which the largest of a block has its exponent: of the bits of s.
-RW_BOTH constexpr int32_t square_base(uint32_t scale_bits) { return (static_cast<int32_t>(scale_bits >> 23) + 1) * 16 - 255; }
+RW_BOTH constexpr int32_t square_base(uint32_t scale_bits) {
+  return (static_cast<int32_t>(scale_bits >> 23) + 1) * 16 - 255;
+}
 /// The bits of v >= 0 -> its code.
 RW_BOTH constexpr int32_t square_code(uint32_t bits, int32_t base, uint32_t random) {
   if (bits == 0) return 0;

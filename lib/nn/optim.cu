@@ -161,9 +161,9 @@ struct Moments {
 template <bool SPLIT, class G, MomentFormat FORMAT>
 __global__ void __launch_bounds__(kThreads)
     adamw_kernel(int64_t n, float* __restrict__ master, uint16_t* __restrict__ high, int16_t* __restrict__ low,
-                 G* __restrict__ grad, MomentPointers moments,
-                 const AdamWSegment* __restrict__ segments, const int32_t* __restrict__ first_segment,
-                 const AdamWScalars* __restrict__ scalars, const double* __restrict__ squared_norm) {
+                 G* __restrict__ grad, MomentPointers moments, const AdamWSegment* __restrict__ segments,
+                 const int32_t* __restrict__ first_segment, const AdamWScalars* __restrict__ scalars,
+                 const double* __restrict__ squared_norm) {
   const int64_t begin = static_cast<int64_t>(blockIdx.x) * kBlock + threadIdx.x * kN;
   if (FORMAT != MomentFormat::int8 && begin >= n) return;
   const bool whole = begin + kN <= n;
@@ -283,9 +283,9 @@ void squared_norm(const Tensor& grad, const Tensor& result) {
 namespace {
 
 MomentFormat format_of(const AdamWMoments& moments) {
-  return moments.m_scales.defined()           ? MomentFormat::int8
+  return moments.m_scales.defined()         ? MomentFormat::int8
          : moments.m.dtype() == DType::bf16 ? MomentFormat::bf16
-                                              : MomentFormat::f32;
+                                            : MomentFormat::f32;
 }
 
 template <class F>
@@ -315,8 +315,8 @@ void adamw_launch(const Tensor& master, const Tensor& high, const Tensor& low, c
   dispatch(grad.dtype(), "adamw", [&](auto zero) {
     using G = decltype(zero);
     dispatch_moments(format_of(moments), [&](auto format) {
-      launch({"adamw", bytes}, adamw_kernel<SPLIT, G, format()>, ceil_div(n, kBlock), kThreads, 0, n,
-             as<float>(master), as<uint16_t>(high), as<int16_t>(low), as<G>(grad), pointers,
+      launch({"adamw", bytes}, adamw_kernel<SPLIT, G, format()>, ceil_div(n, kBlock), kThreads, 0, n, as<float>(master),
+             as<uint16_t>(high), as<int16_t>(low), as<G>(grad), pointers,
              reinterpret_cast<const AdamWSegment*>(table.segments.raw()), as<int32_t>(table.first_segment),
              reinterpret_cast<const AdamWScalars*>(scalars.raw()), as<double>(squared_norm));
     });

@@ -122,7 +122,8 @@ class ParamArena {
   Device device() const { return device_; }
   const ArenaMemory& memory() const { return memory_; }
   /// Flat tensors of what is trained, padding included. grad, m and v are undefined until enable_grad(); m and v have
-  /// the owned elements. With ArenaMemory::host_state master, m and v are on the CPU. master is undefined where masters are split: read values_of().
+  /// the owned elements. With ArenaMemory::host_state master, m and v are on the CPU. master is undefined where masters
+  /// are split: read values_of().
   const Tensor& master() const { return master_; }
   const Tensor& grad() const { return grad_; }
   const Tensor& m() const { return m_; }

@@ -280,10 +280,11 @@ void add_computing(std::vector<RecipeField>& f) {
        false,
        {},
        [](const Recipe& c) { return c.mlp_tile > 0 ? std::string() : std::string("0 takes all tokens at once"); }});
-  f.push_back({"memory",
-               "what the device's memory may come to, as 24G or 900M: chooses --recompute, --mlp-tile and --offload, and "
-               "ends the run with an error where it is exceeded",
-               computing, kept, at(&Recipe::memory)});
+  f.push_back(
+      {"memory",
+       "what the device's memory may come to, as 24G or 900M: chooses --recompute, --mlp-tile and --offload, and "
+       "ends the run with an error where it is exceeded",
+       computing, kept, at(&Recipe::memory)});
   f.push_back({"recompute", "recompute each block in backward: less memory, about a third more time", computing, kept,
                at(&Recipe::recompute)});
   f.push_back(
@@ -292,17 +293,17 @@ void add_computing(std::vector<RecipeField>& f) {
        "kept in bf16, which is less exact with --accumulate",
        computing, decides, at(&Recipe::small_state)});
   f.back().old_name = "lean";
-  f.push_back(
-      {"offload",
-       "GPU: what lies in host memory: optimizer (AdamW's moments and f32 weights; it then runs on the CPU), activations "
-       "(the inputs of blocks, with --recompute), all",
-       computing,
-       kept,
-       at(&Recipe::offload),
-       0,
-       0,
-       false,
-       {"none", "optimizer", "activations", "all"}});
+  f.push_back({"offload",
+               "GPU: what lies in host memory: optimizer (AdamW's moments and f32 weights; it then runs on the CPU), "
+               "activations "
+               "(the inputs of blocks, with --recompute), all",
+               computing,
+               kept,
+               at(&Recipe::offload),
+               0,
+               0,
+               false,
+               {"none", "optimizer", "activations", "all"}});
   f.push_back({"moments",
                "how AdamW's moments are kept: f32 (8 bytes for each parameter), bf16 (4) or int8 (2.1)",
                computing,

@@ -3,8 +3,8 @@
 #include <cmath>
 #include <vector>
 
-#include "autograd/ops/attention_split_kv.cuh"
 #include "autograd/ops/attention_shape.cuh"
+#include "autograd/ops/attention_split_kv.cuh"
 #include "support.h"
 
 using namespace rw::cuda;
@@ -16,10 +16,10 @@ struct Problem {
   int rows, keys, head_dim, tokens;  // tokens of a split
   int unseen = 0;                    // keys at the end that row 0 does not see, row 1 one less, ...
   double std = 1;
-  int window = 0;  // 0: none; else row r sees so many keys before its last one, that one included
-  double cap = 0;  // soft cap of the scores
-  int first = 0;   // token index of the first key
-  int64_t row = 0; // elements from a token to the next; 0: head_dim
+  int window = 0;   // 0: none; else row r sees so many keys before its last one, that one included
+  double cap = 0;   // soft cap of the scores
+  int first = 0;    // token index of the first key
+  int64_t row = 0;  // elements from a token to the next; 0: head_dim
 };
 
 template <class T>
@@ -53,8 +53,9 @@ double error_of(const Problem& p) {
       return reinterpret_cast<const T*>(reinterpret_cast<uintptr_t>(x.data()) -
                                         static_cast<uintptr_t>(p.first * stride) * sizeof(T));
     };
-    const split_kv::Keys<T> keys{token0(k), token0(v), stride, stride, p.first + s * p.tokens,
-                                 p.first + std::min(p.keys, (s + 1) * p.tokens), d};
+    const split_kv::Keys<T> keys{
+        token0(k), token0(v), stride, stride, p.first + s * p.tokens, p.first + std::min(p.keys, (s + 1) * p.tokens),
+        d};
     emulated::run(split_kv::kThreads, [&] {
       split_kv::walk_keys<T, WIDE>(
           keys, split_kv::ScoreScale{scale * attn::kLog2e, static_cast<float>(p.cap) * attn::kLog2e},
@@ -141,9 +142,11 @@ TEST_CASE("with the keys split a window and a soft cap agree with f64") {
 
 TEST_CASE("keys from token 2^20 - 300 on, 2^32 elements into their rows, are those that are read") {
   constexpr int kFirst = (1 << 20) - 300;
-  CHECK(error_of<b16, 64>({.rows = 8, .keys = 300, .head_dim = 64, .tokens = 160, .first = kFirst, .row = 4096}) < 4e-3);
+  CHECK(error_of<b16, 64>({.rows = 8, .keys = 300, .head_dim = 64, .tokens = 160, .first = kFirst, .row = 4096}) <
+        4e-3);
   CHECK(error_of<float, 64>(
-            {.rows = 4, .keys = 300, .head_dim = 64, .tokens = 160, .window = 40, .first = kFirst, .row = 4096}) < 2e-6);
+            {.rows = 4, .keys = 300, .head_dim = 64, .tokens = 160, .window = 40, .first = kFirst, .row = 4096}) <
+        2e-6);
 }
 
 TEST_CASE("what queries and keys see is the same as in 64 bits, up to 2^20 and at the most tokens there may be") {

@@ -156,8 +156,8 @@ TEST_CASE("on a GPU moments in fewer bits begin as f32's do, repeat, and stay wi
   for (int64_t i = 0; i < kCount; ++i) {
     const float scale = m_scales.data<float>()[i / 64], top = v_scales.data<float>()[i / 64];
     const float got_m = static_cast<float>(static_cast<const int8_t*>(m.raw())[i]) * scale / 127.f;
-    const float got_v = std::bit_cast<float>(square_bits(static_cast<const uint8_t*>(v.raw())[i],
-                                                         square_base(std::bit_cast<uint32_t>(top))));
+    const float got_v = std::bit_cast<float>(
+        square_bits(static_cast<const uint8_t*>(v.raw())[i], square_base(std::bit_cast<uint32_t>(top))));
     wrong += std::abs(got_m - want_m.data<float>()[i]) > scale / 126.f;
     wrong += std::abs(got_v - want_v.data<float>()[i]) > want_v.data<float>()[i] / 15.f + top * 0x1p-15f;
   }
@@ -189,7 +189,8 @@ TEST_CASE("on a GPU a step under a limit of its plan runs, with the optimizer an
       TrainStep step(model, optimizer, /*graph=*/false);
       for (uint64_t i = 0; i < 2; ++i) {
         StepInput in = input_of(i, 2048);
-        for (int64_t k = 0; k < in.ids.numel(); ++k) in.ids.data<int32_t>()[k] %= 256, in.targets.data<int32_t>()[k] = 1;
+        for (int64_t k = 0; k < in.ids.numel(); ++k)
+          in.ids.data<int32_t>()[k] %= 256, in.targets.data<int32_t>()[k] = 1;
         in.scored = in.ids.numel();
         step.add(in, true);
         step.update(1e-3, 1);

@@ -111,7 +111,8 @@ TEST_CASE("the chosen plan stays under the limit, and no limit is met by nothing
 }
 
 TEST_CASE("on a GPU what is left over goes to the host, the blocks' inputs before the optimizer") {
-  MemoryTask task{.model = shape(256, 64, 192, 8, 4, 4), .compute = DType::bf16, .cuda = true, .batch = 2, .length = 512};
+  MemoryTask task{
+      .model = shape(256, 64, 192, 8, 4, 4), .compute = DType::bf16, .cuda = true, .batch = 2, .length = 512};
   const auto bytes = [&](const MemoryChoice& choice) {
     task.choice = choice;
     return plan_memory(task).bytes;

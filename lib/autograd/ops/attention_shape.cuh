@@ -1,5 +1,5 @@
-// Which keys a query sees and which queries see a key, in the kernels' 32 bits. No sum here passes 2^31: there are fewer
-// than 2^30 queries and keys, and a window is shorter than the keys. Products are left to those who make them.
+// Which keys a query sees and which queries see a key, in the kernels' 32 bits. No sum here passes 2^31: there are
+// fewer than 2^30 queries and keys, and a window is shorter than the keys. Products are left to those who make them.
 #pragma once
 #include "autograd/ops/cuda_ops.h"
 
