@@ -173,7 +173,7 @@ void bench_optimizer(OpsBench& b) {
     const std::string shape = cat(c.name, " (", n / 1000000, "M params, ");
     b.row("adamw", "gradient norm fp32 " + shape + "4 B/param)", b.time([&] { cuda::squared_norm(grad, norm); }),
           4.0 * static_cast<double>(n), 0, Ceiling::copy);
-    const auto update = [&](const Tensor& copy) { cuda::adamw(master, grad, m, v, copy, table, scalars, norm); };
+    const auto update = [&](const Tensor& copy) { cuda::adamw(master, grad, {m, v}, copy, table, scalars, norm); };
     b.row("adamw", "AdamW fused fp32 " + shape + "32 B/param)", b.time([&] { update(Tensor()); }),
           32.0 * static_cast<double>(n), 0, Ceiling::copy);
     b.row("adamw", "AdamW with bf16 copy " + shape + "34 B/param)", b.time([&] { update(compute); }),

@@ -10,7 +10,7 @@ using namespace rw;
 namespace {
 
 struct Options {
-  std::string model, dtype = "bf16", memory, lora_base = "native", place = "cuda";
+  std::string model, dtype = "bf16", memory, lora_base = "native", place = "cuda", moments = "f32";
   std::vector<int64_t> windows;
   int64_t batch = 1, lora_rank = 0, tile = 4096;
   bool small_state = false, terms = false;
@@ -23,6 +23,9 @@ MemoryTask task_of(const Options& o) {
                   .batch = o.batch};
   check(!o.small_state || o.dtype == "bf16", "plan", "--small-state needs --dtype bf16");
   if (o.small_state) task.arena = ArenaMemory::small_state();
+  task.arena.moments = o.moments == "int8"   ? MomentFormat::int8
+                       : o.moments == "bf16" ? MomentFormat::bf16
+                                             : MomentFormat::f32;
   check(o.lora_rank > 0 || o.lora_base == "native", "plan", "--lora-base needs --lora-rank");
   if (o.lora_rank > 0) {
     AdapterDescription a{.rank = o.lora_rank};
@@ -33,23 +36,42 @@ MemoryTask task_of(const Options& o) {
 }
 
 void print_terms(const MemoryPlan& plan) {
-  for (const MemoryTerm& t : plan.terms)
-    std::printf("    %-44s %12s   %s\n", t.name.c_str(), memory_text(t.bytes).c_str(), t.formula.c_str());
+  for (const auto& [place, terms] : {std::pair{"", plan.terms}, std::pair{"host: ", plan.host_terms}}) {
+    for (const MemoryTerm& t : terms)
+      std::printf("    %-44s %12s   %s\n", (place + t.name).c_str(), memory_text(t.bytes).c_str(), t.formula.c_str());
+  }
+}
+
+std::vector<MemoryChoice> choices_of(const Options& o) {
+  std::vector<MemoryChoice> choices{{false, 0}, {false, o.tile}, {true, 0}, {true, o.tile}};
+  if (o.place == "cuda")
+    for (const auto& [inputs, optimizer] : {std::pair{true, false}, std::pair{false, true}, std::pair{true, true}})
+      choices.push_back({true, o.tile, inputs, optimizer});
+  return choices;
+}
+
+const char* offload_text(const MemoryChoice& c) {
+  return c.offload_activations ? (c.offload_optimizer ? "all" : "activations")
+                               : (c.offload_optimizer ? "optimizer" : "no");
 }
 
 void run(const Options& o) {
   MemoryTask task = task_of(o);
+  const ArenaMemory arena = task.arena;
   const int64_t limit = o.memory.empty() ? 0 : memory_size(o.memory);
-  std::printf("%10s  %-9s  %8s  %12s%s\n", "window", "recompute", "mlp tile", "peak", limit > 0 ? "  fits" : "");
+  std::printf("%10s  %-9s  %8s  %-11s  %12s  %12s%s\n", "window", "recompute", "mlp tile", "offload", "peak", "host",
+              limit > 0 ? "  fits" : "");
   for (const int64_t window : o.windows) {
     task.length = window;
-    for (const MemoryChoice choice :
-         {MemoryChoice{false, 0}, MemoryChoice{false, o.tile}, MemoryChoice{true, 0}, MemoryChoice{true, o.tile}}) {
-      if (choice.mlp_tile >= o.batch * window) continue;
+    for (const MemoryChoice& choice : choices_of(o)) {
+      if (choice.mlp_tile >= o.batch * window && !choice.offload_activations && !choice.offload_optimizer) continue;
       task.choice = choice;
+      task.arena = arena;
+      task.arena.split_master = arena.split_master && !choice.offload_optimizer;
       const MemoryPlan plan = plan_memory(task);
-      std::printf("%10lld  %-9s  %8lld  %12s%s\n", static_cast<long long>(window), choice.recompute ? "yes" : "no",
-                  static_cast<long long>(choice.mlp_tile), memory_text(plan.bytes).c_str(),
+      std::printf("%10lld  %-9s  %8lld  %-11s  %12s  %12s%s\n", static_cast<long long>(window),
+                  choice.recompute ? "yes" : "no", static_cast<long long>(choice.mlp_tile), offload_text(choice),
+                  memory_text(plan.bytes).c_str(), plan.host_bytes > 0 ? memory_text(plan.host_bytes).c_str() : "",
                   limit == 0            ? ""
                   : plan.bytes <= limit ? "  yes"
                                         : "  no");
@@ -80,6 +102,9 @@ void add_plan(CLI::App& app, Globals&) {
       ->capture_default_str();
   sub->add_option("--memory", o.memory, "size of the memory, as 24G: says which rows fit");
   sub->add_flag("--small-state", o.small_state, "bf16: 14 bytes for each parameter instead of 18");
+  sub->add_option("--moments", o.moments, "how AdamW's moments are kept: f32, bf16 or int8")
+      ->check(CLI::IsMember({"f32", "bf16", "int8"}))
+      ->capture_default_str();
   sub->add_option("--lora-rank", o.lora_rank, "adapters of this rank on all linear layers; 0: the whole model")
       ->check(CLI::Range(0, 65536))
       ->capture_default_str();

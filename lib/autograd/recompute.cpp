@@ -2,16 +2,74 @@
 #include "autograd/recompute.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace rw {
+
+HostInputs::HostInputs(Device device) : device_(device), copies_(make_host_copies(device)) {}
+
+void HostInputs::start() {
+  for (Kept& k : kept_) k.device = Tensor();
+  count_ = 0;
+}
+
+size_t HostInputs::put(const Tensor& t) {
+  const size_t i = count_++;
+  if (kept_.size() < count_) kept_.emplace_back();
+  Kept& k = kept_[i];
+  k.device = t;
+  k.ticket = -1;
+  if (i >= 2) {  // its copy had the time of a whole region
+    copies_->join(kept_[i - 2].ticket);
+    kept_[i - 2].device = Tensor();
+  }
+  if (i >= 1) send(i - 1);
+  return i;
+}
+
+void HostInputs::send(size_t i) {
+  Kept& k = kept_[i];
+  if (!k.host.defined() || k.host.shape() != k.device.shape() || k.host.dtype() != k.device.dtype()) {
+    k.host = Tensor();  // given back first
+    k.host = host_tensor(k.device.shape(), k.device.dtype(), device_);
+  }
+  k.ticket = copies_->start(k.device, k.host);
+}
+
+void HostInputs::fetch(size_t i) {
+  Kept& k = kept_[i];
+  if (k.device.defined()) return;
+  k.device = Tensor::empty(k.host.shape(), k.host.dtype(), device_);
+  k.ticket = copies_->start(k.host, k.device);
+}
+
+Tensor HostInputs::take(size_t i) {
+  check(i < count_, "host_inputs", "tensor ", i, " of ", count_, ": it was taken, or is of an earlier pass");
+  count_ = i;
+  fetch(i);
+  Kept& k = kept_[i];
+  if (k.ticket >= 0) copies_->join(k.ticket);
+  if (i > 0) fetch(i - 1);
+  return std::exchange(k.device, Tensor());
+}
+
+int64_t HostInputs::bytes() const {
+  int64_t sum = 0;
+  for (const Kept& k : kept_) sum += k.host.defined() ? k.host.bytes() : 0;
+  return sum;
+}
+
 namespace {
 
 struct RecomputeNode : Node {
-  RecomputedRegion region;  // saved: the region's inputs
+  RecomputedRegion region;           // saved: the region's inputs, or
+  std::shared_ptr<HostInputs> host;  // who has them, by number
+  std::vector<size_t> kept;
 
   const char* name() const override { return "recompute"; }
 
   void backward() override {
+    for (size_t i = kept.size(); i-- > 0;) saved.insert(saved.begin(), host->take(kept[i]));
     Tape inner;
     inner.set_fast_atomics(fast_atomics());
     std::vector<Var> leaves;
@@ -38,7 +96,8 @@ struct RecomputeNode : Node {
 
 }  // namespace
 
-std::vector<Var> recompute(const RecomputedRegion& region, const std::vector<Var>& inputs) {
+std::vector<Var> recompute(const RecomputedRegion& region, const std::vector<Var>& inputs,
+                           const std::shared_ptr<HostInputs>& host) {
   if (!grad_enabled()) return region(inputs);
   std::vector<Var> results;
   {
@@ -48,7 +107,11 @@ std::vector<Var> recompute(const RecomputedRegion& region, const std::vector<Var
   auto node = std::make_unique<RecomputeNode>();
   node->region = region;
   std::vector<Var*> outputs;
-  for (const Var& in : inputs) node->saved.push_back(in.value());
+  node->host = host;
+  for (const Var& in : inputs) {
+    if (host) node->kept.push_back(host->put(in.value()));
+    else node->saved.push_back(in.value());
+  }
   for (Var& out : results) outputs.push_back(&out);
   Tape::current().record(std::move(node), inputs, outputs);
   return results;

@@ -5,6 +5,7 @@
 //   p -= lr * (m / (1-b1^t)) / (sqrt(v / (1-b2^t)) + eps)
 #pragma once
 #include "nn/cuda_optim.h"
+#include "nn/host_state.h"
 #include "nn/param_arena.h"
 
 namespace rw {
@@ -18,7 +19,7 @@ struct AdamWConfig {
 /// Thread safety: none; one thread per arena.
 class AdamW {
  public:
-  AdamW(ParamArena& arena, AdamWConfig config) : arena_(arena), config_(config) { arena.enable_grad(); }
+  AdamW(ParamArena& arena, AdamWConfig config);
 
   /// One update with gradients times grad_scale, clipped to a global norm of `clip` (0: not). Afterwards gradients are
   /// zero and the bf16 copy is fresh. Returns the norm before clipping; a norm that is not finite leaves the parameters
@@ -26,7 +27,8 @@ class AdamW {
   double step(double lr, double grad_scale = 1.0, double clip = 0.0);
 
   /// The same without waiting, for a GPU: the square of the unscaled gradient's norm, f64 [1] on the device, before
-  /// clipping. If it turns out not to be finite, the update did nothing, but counts as a step.
+  /// clipping. If it turns out not to be finite, the update did nothing, but counts as a step. With the state on the
+  /// host it does wait, for the backward pass.
   Tensor enqueue(double lr, double grad_scale = 1.0, double clip = 0.0);
 
   /// For an arena of which this process owns a part: `sum` adds up the squares f64 [1], on the arena's device, of all
@@ -35,21 +37,26 @@ class AdamW {
 
   /// For a GPU: enqueue() updates the elements from `begin` on before the others and then calls f,
   /// which may enqueue what needs only them. Undone by an empty function. Errors in enqueue():
-  /// split masters, an arena that is owned in part.
+  /// split masters, moments in 8 bits, an arena that is owned in part.
   void set_early(int64_t begin, std::function<void()> f);
 
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
   const AdamWConfig& config() const { return config_; }
   ParamArena& arena() const { return arena_; }
+  /// Where the arena keeps its state on the host; else nullptr.
+  HostState* host() const { return host_.get(); }
 
  private:
   double step_cpu(double lr, double grad_scale, double clip);
+  void update_all(const Tensor& grad, double lr, double scale);
+  Tensor enqueue_from_host(double lr, double grad_scale, double clip);
   void zero_rest() const;
   cuda::AdamWTable table(int64_t begin, int64_t end) const;
 
   ParamArena& arena_;
   AdamWConfig config_;
+  std::unique_ptr<HostState> host_;
   int64_t steps_ = 0;
   std::function<void(const Tensor&)> norm_sum_;
   int64_t early_ = -1;  // GPU: where the elements begin that are updated first; -1: none are

@@ -55,7 +55,9 @@ void Block::set_linear(const LinearOptions& options) {
 
 namespace {
 /// The stream with what was pending, and its norm; without a norm, the stream twice.
-std::pair<Var, Var> enter(const Var& pending, const Var& residual, const std::optional<Norm>& norm) {
+std::pair<Var, Var> enter(const Var& pending, const Var& residual, const std::optional<Norm>& norm,
+                          bool added = false) {
+  if (added && norm) return norm->stream(residual);
   if (!norm) {
     const Var sum = pending.defined() ? add(pending, residual) : residual;
     return {sum, sum};
@@ -67,9 +69,13 @@ std::pair<Var, Var> enter(const Var& pending, const Var& residual, const std::op
 Var leave(const Var& y, const std::optional<Norm>& norm) { return norm ? norm->forward(y) : y; }
 }  // namespace
 
+Block::Stream Block::add_pending(const Stream& in) {
+  return in.pending.defined() ? Stream{add(in.pending, in.residual), Var(), true} : in;
+}
+
 Block::Stream Block::forward(const Stream& in, const ForwardContext& context) const {
   const ProfileRange range("block", layer_);
-  auto [residual, normed] = enter(in.pending, in.residual, attention_norm_);
+  auto [residual, normed] = enter(in.pending, in.residual, attention_norm_, in.added);
   if (parallel_) return forward_parallel(residual, normed, context);
   const Var attended = leave(attention_.forward(normed, context), attention_out_norm_);
   std::tie(residual, normed) = enter(attended, residual, mlp_norm_);

@@ -16,9 +16,13 @@ class Block {
   Block(const ModelConfig& config, int64_t layer, ParamArena& arena);
 
   struct Stream {
-    Var residual;  // [B,T,C]
-    Var pending;   // [B,T,C], not yet added; undefined before the first block
+    Var residual;        // [B,T,C]
+    Var pending;         // [B,T,C], not yet added; undefined before the first block
+    bool added = false;  // pending was added to the residual by add_pending()
   };
+  /// The stream in one tensor: what a block that is recomputed keeps. The block's values and gradients stay the same,
+  /// bit for bit.
+  static Stream add_pending(const Stream& in);
   Stream forward(const Stream& in, const ForwardContext& context) const;
   void bind(const ParamArena& arena);
   /// How the linear layers multiply.

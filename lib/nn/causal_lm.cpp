@@ -127,6 +127,12 @@ bool CausalLm::use_bf16_copy(bool lossy) {
   return true;
 }
 
+void CausalLm::set_recompute(bool on, bool offload) {
+  check(on || !offload, "causal_lm", "inputs on the host are those of recomputed blocks");
+  recompute_ = on;
+  host_inputs_ = offload ? std::make_shared<HostInputs>(device_) : nullptr;
+}
+
 void CausalLm::set_mlp_tile(int64_t tokens) {
   check(tokens >= 0, "causal_lm", "a tile of ", tokens, " tokens");
   for (Block& block : blocks_) block.mlp().set_tile(tokens);
@@ -195,19 +201,22 @@ Var CausalLm::run(const Tensor& ids, ForwardContext context) const {
   Var embedded = rw::embedding(ids, embedding_);  // [B,T,C]
   if (config_.embedding_scale != 1) embedded = scale(embedded, config_.embedding_scale);
   Block::Stream stream{embedded, Var()};
+  embedded = Var();
+  if (host_inputs_ && grad_enabled()) host_inputs_->start();
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const Block& block = blocks_[i];
     context.after_rope = i == 0 ? frequency_hook_ : nullptr;
     mark_gradients(block_index_[i], i + 1 < blocks_.size() ? block_index_[i + 1] : norm_index_);
     if (recompute_ && grad_enabled()) {
-      std::vector<Var> inputs{stream.residual};
-      if (stream.pending.defined()) inputs.push_back(stream.pending);  // all but the first block
+      stream = Block::add_pending(stream);  // so that one tensor is kept and not two
+      const std::vector<Var> inputs{stream.residual};
+      const bool added = stream.added;
       const std::vector<Var> out = recompute(
-          [&block, context](const std::vector<Var>& in) {
-            const Block::Stream s = block.forward({in[0], in.size() > 1 ? in[1] : Var()}, context);
+          [&block, context, added](const std::vector<Var>& in) {
+            const Block::Stream s = block.forward({in[0], Var(), added}, context);
             return std::vector<Var>{s.residual, s.pending};
           },
-          inputs);
+          inputs, host_inputs_);
       stream = {out[0], out[1]};
     } else {
       stream = block.forward(stream, context);

@@ -16,6 +16,8 @@
 
 namespace rw {
 
+class HostInputs;
+
 class CausalLm {
  public:
   /// A new model with random weights, or zeros without a seed. `compute`: f32, f64, or bf16 (the
@@ -76,8 +78,8 @@ class CausalLm {
   /// numbers (a bf16 checkpoint), the results are exact. Otherwise the copy is used only if `lossy`. Returns whether it
   /// is used.
   bool use_bf16_copy(bool lossy = false);
-  /// Recompute each block in backward instead of keeping its activations.
-  void set_recompute(bool on) { recompute_ = on; }
+  /// Recompute each block in backward instead of keeping its activations; `offload`: keep its input in host memory.
+  void set_recompute(bool on, bool offload = false);
   /// In training, the feed-forward layers go through at most so many tokens at a time, and backward makes their
   /// activations again (autograd/recompute.h); 0: all at once. The gradients of weights are the same but for rounding.
   void set_mlp_tile(int64_t tokens);
@@ -131,6 +133,7 @@ class CausalLm {
   Var embedding_, head_, head_bias_;  // [V,C], [V,C], [V]
   DropoutState dropout_;
   bool recompute_ = false;
+  std::shared_ptr<HostInputs> host_inputs_;  // with recomputation: where the blocks' inputs are kept, if apart
 };
 
 }  // namespace rw

@@ -28,7 +28,8 @@ struct AdamWScalars {
   float lr = 0, beta1 = 0.9f, beta2 = 0.95f, eps = 1e-8f, weight_decay = 0;
   float correction1 = 1, correction2 = 1;  // 1 - beta^t
   float grad_scale = 1;
-  float clip = 0;  // largest global norm of grad * grad_scale; 0: no limit
+  float clip = 0;     // largest global norm of grad * grad_scale; 0: no limit
+  uint32_t draw = 0;  // moment_draw() of the step, where moments have fewer bits
 };
 inline constexpr int64_t kAdamWScalars = sizeof(AdamWScalars) / sizeof(float);
 /// Writes the values to `scalars`, f32 [kAdamWScalars] on the GPU, in stream order and without waiting.
@@ -37,15 +38,21 @@ void set_adamw_scalars(const AdamWScalars& values, const Tensor& scalars);
 /// result f64 [1] = sum of grad^2, in two deterministic stages. grad f32 or bf16 [N].
 void squared_norm(const Tensor& grad, const Tensor& result);
 
-/// The update of nn/adamw.h in one pass; grad, f32 or bf16 [N], becomes zero. master, m, v f32 [N];
+/// AdamW's two moments of N elements: f32 or bf16 [N], or bytes in i32 words with f32 scales [(N + 63) / 64]
+/// (nn/moment_codes.h).
+struct AdamWMoments {
+  Tensor m, v, m_scales = {}, v_scales = {};
+};
+
+/// The update of nn/adamw.h in one pass; grad, f32 or bf16 [N], becomes zero. master f32 [N];
 /// compute bf16 [N] gets the rounded master, or is undefined. squared_norm f64 [1] is that of grad, not
 /// scaled. If it is not finite, only grad changes.
-void adamw(const Tensor& master, const Tensor& grad, const Tensor& m, const Tensor& v, const Tensor& compute,
+void adamw(const Tensor& master, const Tensor& grad, const AdamWMoments& moments, const Tensor& compute,
            const AdamWTable& table, const Tensor& scalars, const Tensor& squared_norm);
 
 /// The same for masters that are split (nn/split_master.h): high bf16 [N] is what the model computes with, low i32
 /// [(N + 1) / 2] an int16 for each element. The values are those of adamw() bit for bit.
-void adamw_split(const Tensor& high, const Tensor& low, const Tensor& grad, const Tensor& m, const Tensor& v,
+void adamw_split(const Tensor& high, const Tensor& low, const Tensor& grad, const AdamWMoments& moments,
                  const AdamWTable& table, const Tensor& scalars, const Tensor& squared_norm);
 
 }  // namespace rw::cuda

@@ -10,12 +10,12 @@ namespace {
 AdamWTable adamw_table(const std::vector<AdamWSegment>&, int64_t, Device) { absent(); }
 void set_adamw_scalars(const AdamWScalars&, const Tensor&) { absent(); }
 void squared_norm(const Tensor&, const Tensor&) { absent(); }
-void adamw(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const AdamWTable&, const Tensor&,
+void adamw(const Tensor&, const Tensor&, const AdamWMoments&, const Tensor&, const AdamWTable&, const Tensor&,
            const Tensor&) {
   absent();
 }
-void adamw_split(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const AdamWTable&,
-                 const Tensor&, const Tensor&) {
+void adamw_split(const Tensor&, const Tensor&, const Tensor&, const AdamWMoments&, const AdamWTable&, const Tensor&,
+                 const Tensor&) {
   absent();
 }
 

@@ -7,6 +7,7 @@
 
 #include "autograd/ops/loss.h"
 #include "nn/causal_lm.h"
+#include "nn/host_state.h"
 
 namespace rw {
 namespace {
@@ -43,6 +44,13 @@ class Plan {
     return s;
   }
   std::vector<MemoryTerm> terms;
+};
+
+/// What is there all the time, on the device and beside it.
+struct Places {
+  Plan device, host;
+  bool cuda = false;
+  Plan& beside() { return cuda ? host : device; }  // the CPU has one memory
 };
 
 Layer layer_of(const Linear& linear, const ModelConfig& c) {
@@ -83,29 +91,52 @@ Sizes sizes_of(const MemoryTask& task, const CausalLm& declared) {
   return s;
 }
 
-/// Weights, gradients, moments: what is there all the time.
-void add_parameters(const MemoryTask& task, const CausalLm& declared, Plan& plan) {
-  int64_t trained = 0, frozen = 0, blocks = 0;
+/// Of the flat tensors (trained, padding included), of what is frozen, and of frozen matrices in blocks.
+struct Counts {
+  int64_t trained = 0, frozen = 0, blocks = 0;  // elements, elements, bytes
+};
+Counts counts_of(const CausalLm& declared) {
+  Counts c;
   for (const ParamArena::Segment& s : declared.arena().segments()) {
     if (s.format) {
       const BlockMatrix m{.format = *s.format, .rows = s.spec.shape[0], .columns = s.spec.shape[1]};
-      blocks += m.bytes();
+      c.blocks += m.bytes();
       continue;
     }
-    int64_t& n = s.trainable || s.reads_master ? trained : frozen;
+    int64_t& n = s.trainable || s.reads_master ? c.trained : c.frozen;
     if (!s.joined) n = (n + 63) / 64 * 64;
     n += s.numel;
   }
-  const bool half = task.compute == DType::bf16, split = task.arena.split_master;
-  const int64_t master = task.compute == DType::f64 ? 8 : 4;
-  plan.add("weights that are trained",
-           half ? (split ? "4 N (split masters)" : "6 N (f32 master, bf16 copy)") : cat(master, " N"),
-           trained * (half && !split ? 6 : master));
-  plan.add("gradients", task.arena.bf16_gradients ? "2 N" : cat(master, " N"),
-           trained * (task.arena.bf16_gradients ? 2 : master));
-  plan.add("AdamW's moments", cat(2 * master, " N"), trained * 2 * master);
-  plan.add("weights that are frozen", cat(size_of(task.compute), " N_frozen"), frozen * size_of(task.compute));
-  plan.add("weights in blocks", "bits of the format and scales", blocks);
+  return c;
+}
+
+/// Weights, gradients, moments: what is there all the time.
+void add_parameters(const MemoryTask& task, const CausalLm& declared, Places& places) {
+  const auto [trained, frozen, blocks] = counts_of(declared);
+  const bool half = task.compute == DType::bf16, split = task.arena.split_master, host = task.choice.offload_optimizer;
+  const int64_t master = task.compute == DType::f64 ? 8 : 4, e = size_of(task.compute);
+  const int64_t gradient = task.arena.bf16_gradients ? 2 : master;
+  Plan &device = places.device, &state = host ? places.beside() : device;
+  if (host) device.add("weights that are trained", cat(e, " N"), trained * e);
+  else
+    device.add("weights that are trained",
+               half ? (split ? "4 N (split masters)" : "6 N (f32 master, bf16 copy)") : cat(master, " N"),
+               trained * (half && !split ? 6 : master));
+  device.add("gradients", cat(gradient, " N"), trained * gradient);
+  if (task.arena.moments == MomentFormat::int8)
+    state.add("AdamW's moments", "2 N + 8 N / 64", trained * 2 + (trained + 63) / 64 * 8);
+  else {
+    const int64_t each = task.arena.moments == MomentFormat::bf16 ? 2 : master;
+    state.add("AdamW's moments", cat(2 * each, " N"), trained * 2 * each);
+  }
+  if (host) {
+    state.add("master weights", cat(master, " N"), trained * master);
+    state.add("gradients on the host", cat(gradient, " N"), trained * gradient);
+    if (e != master)
+      state.add("weights on their way back", "3 parts of 2^24", 3 * e * std::min(trained, HostState::kPart));
+  }
+  device.add("weights that are frozen", cat(e, " N_frozen"), frozen * e);
+  device.add("weights in blocks", "bits of the format and scales", blocks);
 }
 
 /// Of one block, in bytes a row: what its nodes keep for backward, and of that what the MLP's inner nodes keep.
@@ -143,13 +174,19 @@ int64_t mlp_backward(const Sizes& s, int64_t tile) {
          tile * (inside + s.e * (s.c + s.f + s.g * s.f) - (s.down.keeps_x ? s.e * s.f : 0));
 }
 
-void add_step(const MemoryTask& task, const Sizes& s, Plan& plan) {
+void add_step(const MemoryTask& task, const Sizes& s, Places& places) {
+  Plan& plan = places.device;
   // ids, targets and positions of this micro-batch and of the next one, and the table of angles.
   plan.add("inputs", "2 M (4 + 4 + 4)", 2 * s.rows * 12);
   plan.add("angles", "2 T_tables D/2", 2 * s.rows * s.pairs * s.stat);
   const bool tiled = task.choice.mlp_tile > 0 && task.choice.mlp_tile < s.rows;
+  if (task.choice.recompute && task.choice.offload_activations) {
+    plan.add("inputs of two blocks", "e M C 2", s.e * s.rows * s.c * std::min<int64_t>(2, s.layers));
+    places.beside().add("inputs of blocks on the host", "e M C (layers - 1)", s.e * s.rows * s.c * (s.layers - 1));
+    return;
+  }
   if (task.choice.recompute) {
-    plan.add("inputs of blocks", "e M C (2 layers - 1)", s.e * s.rows * s.c * (2 * s.layers - 1));
+    plan.add("inputs of blocks", "e M C layers", s.e * s.rows * s.c * s.layers);
     return;
   }
   plan.add("activations of blocks",
@@ -174,8 +211,8 @@ Plan in_backward(const MemoryTask& task, const Sizes& s) {
   const bool tiled = task.choice.mlp_tile > 0 && task.choice.mlp_tile < s.rows;
   plan.add("gradient of the stream", "e M C", s.e * s.rows * s.c);
   if (task.choice.recompute)
-    plan.add("one block once more", "what it keeps without recomputation, and its output e M C",
-             s.rows * (kept_by_block(s, false, tiled).all + s.e * s.c));
+    plan.add("one block once more", "what it keeps without recomputation beside its input, and its output e M C",
+             s.rows * kept_by_block(s, false, tiled).all);
   plan.add(tiled ? "one tile of the MLP and its gradients" : "gradients inside the MLP",
            tiled ? "e M C, tile e (C + 5 F)" : "e M 2 F (3 F where down's input is not kept)",
            mlp_backward(s, tiled ? task.choice.mlp_tile : 0) - s.e * s.rows * s.c);
@@ -183,46 +220,61 @@ Plan in_backward(const MemoryTask& task, const Sizes& s) {
   return plan;
 }
 
-void check_planned(const ModelConfig& c) {
-  check(!c.block.parallel && c.block.norm_place == NormPlace::before, kOp,
-        "blocks with norms after attention and MLP, or with the two side by side, are not planned");
-}
-
 }  // namespace
+
+bool memory_is_planned(const ModelConfig& c) { return !c.block.parallel && c.block.norm_place == NormPlace::before; }
 
 MemoryPlan plan_memory(const MemoryTask& task) {
   check(task.batch >= 1 && task.length >= 1, kOp, "a batch of ", task.batch, " samples of ", task.length, " tokens");
   const std::unique_ptr<const CausalLm> declared = CausalLm::declare(task.model);
-  check_planned(declared->config());
+  check(memory_is_planned(declared->config()), kOp,
+        "blocks with norms after attention and MLP, or with the two side by side, are not planned");
+  check(task.choice.recompute || !task.choice.offload_activations, kOp,
+        "inputs on the host are those of recomputed blocks");
   const Sizes s = sizes_of(task, *declared);
-  Plan common;
+  Places common{.device = {}, .host = {}, .cuda = task.cuda};
   add_parameters(task, *declared, common);
   add_step(task, s, common);
   const Plan loss = in_loss(task, s), backward = in_backward(task, s);
   const bool in_the_loss = loss.sum() >= backward.sum();
   MemoryPlan plan{.moment = in_the_loss ? "in the loss" : "in the backward pass of the last block",
-                  .terms = common.terms};
+                  .terms = common.device.terms,
+                  .host_terms = common.host.terms,
+                  .host_bytes = common.host.sum()};
   const std::vector<MemoryTerm>& more = in_the_loss ? loss.terms : backward.terms;
   plan.terms.insert(plan.terms.end(), more.begin(), more.end());
   for (const MemoryTerm& t : plan.terms) plan.bytes += t.bytes;
   return plan;
 }
 
-MemoryChoice choose_memory(MemoryTask task, int64_t limit, bool tiles) {
+MemoryChoice choose_memory(MemoryTask task, int64_t limit, bool tiles, bool host) {
   const int64_t rows = task.batch * task.length;
+  const MemoryChoice stated = task.choice;
   int64_t least = INT64_MAX;
-  for (const bool recompute : {false, true}) {
-    for (const int64_t tile : {0, 16384, 4096, 1024, 256, 64}) {
-      if (tile >= rows || (tile > 0 && !tiles)) continue;
-      task.choice = {recompute, tile};
-      const int64_t bytes = plan_memory(task).bytes;
-      if (bytes <= limit) return task.choice;
-      least = std::min(least, bytes);
+  const auto choices = [&] {
+    std::vector<MemoryChoice> out;
+    for (const bool optimizer : {false, true}) {
+      for (const auto& [recompute, inputs] : {std::pair{false, false}, std::pair{true, false}, std::pair{true, true}}) {
+        for (const int64_t tile : {0, 16384, 4096, 1024, 256, 64}) {
+          if (tile >= rows || (tile > 0 && !tiles)) continue;
+          if (stated.offload_optimizer > optimizer || stated.offload_activations > inputs) continue;
+          if (!(task.cuda && host) && (optimizer > stated.offload_optimizer || inputs > stated.offload_activations))
+            continue;
+          out.push_back({recompute, tile, inputs, optimizer});
+        }
+      }
     }
+    return out;
+  }();
+  for (const MemoryChoice& choice : choices) {
+    task.choice = choice;
+    const int64_t bytes = plan_memory(task).bytes;
+    if (bytes <= limit) return choice;
+    least = std::min(least, bytes);
   }
   fail(kOp, "a step of ", task.batch, " x ", task.length, " tokens takes ", memory_text(least),
        " at the least, the limit is ", memory_text(limit),
-       ": use a smaller --batch or --window, --small-state, or --lora-rank", " with --lora-base nf4");
+       ": use a smaller --batch or --window, --small-state, --moments int8, or --lora-rank", " with --lora-base nf4");
 }
 
 int64_t memory_size(const std::string& text) {

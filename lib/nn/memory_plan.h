@@ -16,8 +16,10 @@ namespace rw {
 
 /// What is given up for memory.
 struct MemoryChoice {
-  bool recompute = false;  // each block runs again in backward (CausalLm::set_recompute)
-  int64_t mlp_tile = 0;    // tokens of the feed-forward layers at a time (CausalLm::set_mlp_tile); 0: all
+  bool recompute = false;            // each block runs again in backward (CausalLm::set_recompute)
+  int64_t mlp_tile = 0;              // tokens of the feed-forward layers at a time (CausalLm::set_mlp_tile); 0: all
+  bool offload_activations = false;  // with recompute: the blocks' inputs lie in host memory (CausalLm::set_recompute)
+  bool offload_optimizer = false;    // masters and moments lie in host memory (ArenaMemory::host_state)
 };
 
 /// One forward and backward pass, as TrainStep makes it.
@@ -26,7 +28,7 @@ struct MemoryTask {
   DType compute = DType::f32;
   bool cuda = false;
   int64_t batch = 1, length = 0;  // of this process
-  ArenaMemory arena = {};
+  ArenaMemory arena = {};         // host_state is what `choice` says
   MemoryChoice choice = {};
 };
 
@@ -39,14 +41,21 @@ struct MemoryPlan {
   std::string moment;             // when memory is highest: "in the loss" or "in the backward pass of the last block"
   std::vector<MemoryTerm> terms;  // what is alive then
   int64_t bytes = 0;              // their sum
+  std::vector<MemoryTerm> host_terms;  // what a GPU's step keeps in host memory; on the CPU these are among `terms`
+  int64_t host_bytes = 0;              // their sum
 };
+
+/// Whether its blocks are planned.
+bool memory_is_planned(const ModelConfig& config);
 
 /// Errors: no tokens; blocks that are not planned (norms after the sublayers, attention and MLP side by side).
 MemoryPlan plan_memory(const MemoryTask& task);
 
-/// The fastest choice whose plan stays within `limit` bytes: nothing given up, MLPs in tiles, blocks again, both.
-/// `tiles` false: no tiles. Errors: none does; the message says what the least takes and what to change.
-MemoryChoice choose_memory(MemoryTask task, int64_t limit, bool tiles = true);
+/// The first choice whose plan stays within `limit` bytes: nothing given up, MLPs in tiles, blocks again, both; on a
+/// GPU then blocks again with their inputs on the host, without and with tiles; then all of these with the optimizer
+/// there, too. `tiles` false: no tiles; `host` false: nothing more on the host. What `task.choice` has there stays
+/// there. Errors: none does; the message says what the least takes and what to change.
+MemoryChoice choose_memory(MemoryTask task, int64_t limit, bool tiles = true, bool host = true);
 
 /// "24G", "900M", "1.5GiB" or bytes, in powers of 1024. Errors: anything else.
 int64_t memory_size(const std::string& text);

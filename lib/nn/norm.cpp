@@ -28,4 +28,9 @@ std::pair<Var, Var> Norm::add(const Var& x, const Var& residual) const {
   return residual_rms_norm(x, residual, weight_, options);
 }
 
+std::pair<Var, Var> Norm::stream(const Var& h) const {
+  if (kind_ == NormKind::layer) return stream_layer_norm(h, weight_, bias_, eps_);
+  return stream_rms_norm(h, weight_, {.eps = eps_, .weight_offset = weight_offset_, .feeds_fp8 = feeds_fp8_});
+}
+
 }  // namespace rw

@@ -17,6 +17,8 @@ class Norm {
   Var forward(const Var& x) const;
   /// h = x + residual -> {h, norm h}, in one pass.
   std::pair<Var, Var> add(const Var& x, const Var& residual) const;
+  /// Of a stream h that was added up before: {h, norm h}, with the gradients of add() bit for bit.
+  std::pair<Var, Var> stream(const Var& h) const;
   void bind(const ParamArena& arena);
   /// The largest value is found on the way, for an 8-bit product that reads the result (RMSNorm only).
   void set_feeds_fp8(bool on) { feeds_fp8_ = on; }

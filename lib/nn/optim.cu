@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "nn/cuda_optim.h"
+#include "nn/moment_codes.h"
 #include "nn/split_master.h"
 #include "tensor/launch.cuh"
 
@@ -69,16 +70,104 @@ __global__ void scalars_kernel(AdamWScalars values, AdamWScalars* to) { *to = va
 
 __device__ __forceinline__ float joined(uint16_t high, int16_t low) { return __uint_as_float(join_float({high, low})); }
 
+/// A thread's part of the moments. F32 is read and written as it is, which keeps the bits of what was there before.
+struct MomentPointers {
+  void *m, *v;
+  float *m_scales, *v_scales;  // of 8 bits
+};
+
+constexpr int kPeers = kMomentBlock / kN;  // threads that share scales: half a warp
+
+template <MomentFormat FORMAT>
+struct Moments {
+  using Word = std::conditional_t<FORMAT == MomentFormat::f32, float,
+                                  std::conditional_t<FORMAT == MomentFormat::bf16, uint16_t, uint8_t>>;
+
+  /// Elements [begin, begin + kN), of which `count` exist.
+  static __device__ void load_part(const MomentPointers& at, int64_t begin, int count, Vec<float, kN>& m,
+                                   Vec<float, kN>& v) {
+    const Word *pm = static_cast<const Word*>(at.m) + begin, *pv = static_cast<const Word*>(at.v) + begin;
+    Vec<Word, kN> wm{}, wv{};
+    if (count == kN) {
+      wm = load<kN>(pm), wv = load<kN>(pv);
+    } else {
+      for (int j = 0; j < count; ++j) wm.at[j] = pm[j], wv.at[j] = pv[j];
+    }
+    if constexpr (FORMAT == MomentFormat::f32) {
+      m = wm, v = wv;
+    } else if constexpr (FORMAT == MomentFormat::bf16) {
+#pragma unroll
+      for (int j = 0; j < kN; ++j) {
+        m.at[j] = __uint_as_float(static_cast<uint32_t>(wm.at[j]) << 16);
+        v.at[j] = __uint_as_float(static_cast<uint32_t>(wv.at[j]) << 16);
+      }
+    } else {
+      const bool there = count > 0;
+      const float step = (there ? at.m_scales[begin / kMomentBlock] : 0.f) / 127.f;
+      const int32_t base = square_base(__float_as_uint(there ? at.v_scales[begin / kMomentBlock] : 0.f));
+#pragma unroll
+      for (int j = 0; j < kN; ++j) {
+        m.at[j] = static_cast<float>(static_cast<int8_t>(wm.at[j])) * step;
+        v.at[j] = __uint_as_float(square_bits(wv.at[j], base));
+      }
+    }
+  }
+
+  /// All threads of a warp come here in 8 bits, also those with nothing to write; what does not exist must be zero.
+  static __device__ void store_part(const MomentPointers& at, int64_t begin, int count, uint32_t draw,
+                                    const Vec<float, kN>& m, const Vec<float, kN>& v) {
+    Vec<Word, kN> wm, wv;
+    if constexpr (FORMAT == MomentFormat::f32) {
+      wm = m, wv = v;
+    } else if constexpr (FORMAT == MomentFormat::bf16) {
+#pragma unroll
+      for (int j = 0; j < kN; ++j) {
+        const uint32_t random = moment_bits(draw, begin + j);
+        wm.at[j] = moment_bf16(__float_as_uint(m.at[j]), random);
+        wv.at[j] = moment_bf16(__float_as_uint(v.at[j]), random >> 16);
+      }
+    } else {
+      float most_m = 0, most_v = 0;
+#pragma unroll
+      for (int j = 0; j < kN; ++j) most_m = fmaxf(most_m, fabsf(m.at[j])), most_v = fmaxf(most_v, v.at[j]);
+#pragma unroll
+      for (int peer = kPeers / 2; peer > 0; peer /= 2) {
+        most_m = fmaxf(most_m, __shfl_xor_sync(0xffffffffu, most_m, peer));
+        most_v = fmaxf(most_v, __shfl_xor_sync(0xffffffffu, most_v, peer));
+      }
+      const float steps = most_m > 0.f ? 127.f / most_m : 0.f;
+      const int32_t base = square_base(__float_as_uint(most_v));
+#pragma unroll
+      for (int j = 0; j < kN; ++j) {
+        const uint32_t random = moment_bits(draw, begin + j);
+        wm.at[j] = static_cast<uint8_t>(moment_code(m.at[j] * steps, random));
+        wv.at[j] = static_cast<uint8_t>(square_code(__float_as_uint(v.at[j]), base, random >> 13));
+      }
+      if (count > 0 && begin % kMomentBlock == 0) {
+        at.m_scales[begin / kMomentBlock] = most_m;
+        at.v_scales[begin / kMomentBlock] = most_v;
+      }
+    }
+    Word *pm = static_cast<Word*>(at.m) + begin, *pv = static_cast<Word*>(at.v) + begin;
+    if (count == kN) {
+      store<kN>(pm, wm), store<kN>(pv, wv);
+    } else {
+      for (int j = 0; j < count; ++j) pm[j] = wm.at[j], pv[j] = wv.at[j];
+    }
+  }
+};
+
 /// SPLIT: masters are `high` and `low`; otherwise `master`, whose rounded copy goes to `high` unless that is null.
-template <bool SPLIT, class G>
+template <bool SPLIT, class G, MomentFormat FORMAT>
 __global__ void __launch_bounds__(kThreads)
     adamw_kernel(int64_t n, float* __restrict__ master, uint16_t* __restrict__ high, int16_t* __restrict__ low,
-                 G* __restrict__ grad, float* __restrict__ m, float* __restrict__ v,
-                 const AdamWSegment* __restrict__ segments, const int32_t* __restrict__ first_segment,
-                 const AdamWScalars* __restrict__ scalars, const double* __restrict__ squared_norm) {
+                 G* __restrict__ grad, MomentPointers moments, const AdamWSegment* __restrict__ segments,
+                 const int32_t* __restrict__ first_segment, const AdamWScalars* __restrict__ scalars,
+                 const double* __restrict__ squared_norm) {
   const int64_t begin = static_cast<int64_t>(blockIdx.x) * kBlock + threadIdx.x * kN;
-  if (begin >= n) return;
+  if (FORMAT != MomentFormat::int8 && begin >= n) return;
   const bool whole = begin + kN <= n;
+  const int count = whole ? kN : begin < n ? static_cast<int>(n - begin) : 0;
   Vec<float, kN> p, mi, vi;
   Vec<uint16_t, kN> upper;
   Vec<int16_t, kN> lower;
@@ -86,16 +175,16 @@ __global__ void __launch_bounds__(kThreads)
   if (whole) {  // on their way before anything else is looked up
     if constexpr (SPLIT) upper = load<kN>(high + begin), lower = load<kN>(low + begin);
     else p = load<kN>(master + begin);
-    g = load<kN>(grad + begin), mi = load<kN>(m + begin), vi = load<kN>(v + begin);
+    g = load<kN>(grad + begin);
   } else {
     for (int j = 0; j < kN; ++j) {
       const bool inside = begin + j < n;
       if constexpr (SPLIT) upper.at[j] = inside ? high[begin + j] : 0, lower.at[j] = inside ? low[begin + j] : 0;
       else p.at[j] = inside ? master[begin + j] : 0.f;
       g.at[j] = inside ? grad[begin + j] : from_float<G>(0.f);
-      mi.at[j] = inside ? m[begin + j] : 0.f, vi.at[j] = inside ? v[begin + j] : 0.f;
     }
   }
+  Moments<FORMAT>::load_part(moments, begin, count, mi, vi);
   const AdamWScalars s = *scalars;
   const double square = *squared_norm;
   const float norm = static_cast<float>(sqrt(square)) * fabsf(s.grad_scale);
@@ -137,18 +226,17 @@ __global__ void __launch_bounds__(kThreads)
   if (whole) {
     if constexpr (SPLIT) store<kN>(high + begin, upper), store<kN>(low + begin, lower);
     else store<kN>(master + begin, out);
-    store<kN>(m + begin, mi);
-    store<kN>(v + begin, vi);
     store<kN>(grad + begin, Vec<G, kN>{});
     if (!SPLIT && compute) store_float<kN>(compute + begin, out);
   } else {
     for (int j = 0; j < kN && begin + j < n; ++j) {
       if constexpr (SPLIT) high[begin + j] = upper.at[j], low[begin + j] = lower.at[j];
       else master[begin + j] = out.at[j];
-      m[begin + j] = mi.at[j], v[begin + j] = vi.at[j], grad[begin + j] = from_float<G>(0.f);
+      grad[begin + j] = from_float<G>(0.f);
       if (!SPLIT && compute) compute[begin + j] = from_float<b16>(out.at[j]);
     }
   }
+  if (finite) Moments<FORMAT>::store_part(moments, begin, count, s.draw, mi, vi);  // the same for all threads
 }
 
 }  // namespace
@@ -194,21 +282,44 @@ void squared_norm(const Tensor& grad, const Tensor& result) {
 
 namespace {
 
+MomentFormat format_of(const AdamWMoments& moments) {
+  return moments.m_scales.defined()         ? MomentFormat::int8
+         : moments.m.dtype() == DType::bf16 ? MomentFormat::bf16
+                                            : MomentFormat::f32;
+}
+
+template <class F>
+void dispatch_moments(MomentFormat format, F&& f) {
+  switch (format) {
+    case MomentFormat::f32:
+      return f(std::integral_constant<MomentFormat, MomentFormat::f32>{});
+    case MomentFormat::bf16:
+      return f(std::integral_constant<MomentFormat, MomentFormat::bf16>{});
+    case MomentFormat::int8:
+      return f(std::integral_constant<MomentFormat, MomentFormat::int8>{});
+  }
+}
+
 /// Either form of the update: `master` is undefined for split masters, `low` otherwise.
 template <bool SPLIT>
-void adamw_launch(const Tensor& master, const Tensor& high, const Tensor& low, const Tensor& grad, const Tensor& m,
-                  const Tensor& v, const AdamWTable& table, const Tensor& scalars, const Tensor& squared_norm) {
-  const int64_t n = m.numel();
+void adamw_launch(const Tensor& master, const Tensor& high, const Tensor& low, const Tensor& grad,
+                  const AdamWMoments& moments, const AdamWTable& table, const Tensor& scalars,
+                  const Tensor& squared_norm) {
+  const int64_t n = grad.numel();
+  const auto [m, v, m_scales, v_scales] = moments;
   check(aligned16(as<char>(master), as<char>(high), as<char>(low), grad.raw(), m.raw(), v.raw()), "adamw",
         "the arena must be 16-byte aligned");
   check(table.first_segment.numel() == ceil_div(n, kBlock), "adamw", "the table was made for another arena");
-  const int64_t bytes = 2 * bytes_of(master, low, grad, m, v) + (SPLIT ? 2 : 1) * bytes_of(high);
+  const int64_t bytes = 2 * bytes_of(master, low, grad, m, v, m_scales, v_scales) + (SPLIT ? 2 : 1) * bytes_of(high);
+  const MomentPointers pointers{m.raw(), v.raw(), as<float>(m_scales), as<float>(v_scales)};
   dispatch(grad.dtype(), "adamw", [&](auto zero) {
     using G = decltype(zero);
-    launch({"adamw", bytes}, adamw_kernel<SPLIT, G>, ceil_div(n, kBlock), kThreads, 0, n, as<float>(master),
-           as<uint16_t>(high), as<int16_t>(low), as<G>(grad), as<float>(m), as<float>(v),
-           reinterpret_cast<const AdamWSegment*>(table.segments.raw()), as<int32_t>(table.first_segment),
-           reinterpret_cast<const AdamWScalars*>(scalars.raw()), as<double>(squared_norm));
+    dispatch_moments(format_of(moments), [&](auto format) {
+      launch({"adamw", bytes}, adamw_kernel<SPLIT, G, format()>, ceil_div(n, kBlock), kThreads, 0, n, as<float>(master),
+             as<uint16_t>(high), as<int16_t>(low), as<G>(grad), pointers,
+             reinterpret_cast<const AdamWSegment*>(table.segments.raw()), as<int32_t>(table.first_segment),
+             reinterpret_cast<const AdamWScalars*>(scalars.raw()), as<double>(squared_norm));
+    });
   });
 }
 
@@ -218,28 +329,38 @@ void check_flat(const char* argument, const Tensor& t, DType dtype, int64_t n) {
         "], got ", t.dtype(), " ", t.shape());
 }
 
+void check_moments(const AdamWMoments& moments, int64_t n) {
+  const MomentFormat format = format_of(moments);
+  const int64_t blocks = ceil_div(n, kMomentBlock);
+  const bool codes = format == MomentFormat::int8;
+  const DType dtype = codes ? DType::i32 : format == MomentFormat::bf16 ? DType::bf16 : DType::f32;
+  check_flat("m", moments.m, dtype, codes ? blocks * kMomentBlock / 4 : n);
+  check_flat("v", moments.v, dtype, codes ? blocks * kMomentBlock / 4 : n);
+  if (!codes) return;
+  check_flat("m_scales", moments.m_scales, DType::f32, blocks);
+  check_flat("v_scales", moments.v_scales, DType::f32, blocks);
+}
+
 }  // namespace
 
-void adamw(const Tensor& master, const Tensor& grad, const Tensor& m, const Tensor& v, const Tensor& compute,
+void adamw(const Tensor& master, const Tensor& grad, const AdamWMoments& moments, const Tensor& compute,
            const AdamWTable& table, const Tensor& scalars, const Tensor& squared_norm) {
   const int64_t n = master.numel();
   check_flat("master", master, DType::f32, n);
-  check_flat("m", m, DType::f32, n);
-  check_flat("v", v, DType::f32, n);
   check_flat("grad", grad, grad.dtype(), n);
+  check_moments(moments, n);
   if (compute.defined()) check_flat("compute", compute, DType::bf16, n);
-  adamw_launch<false>(master, compute, Tensor(), grad, m, v, table, scalars, squared_norm);
+  adamw_launch<false>(master, compute, Tensor(), grad, moments, table, scalars, squared_norm);
 }
 
-void adamw_split(const Tensor& high, const Tensor& low, const Tensor& grad, const Tensor& m, const Tensor& v,
+void adamw_split(const Tensor& high, const Tensor& low, const Tensor& grad, const AdamWMoments& moments,
                  const AdamWTable& table, const Tensor& scalars, const Tensor& squared_norm) {
   const int64_t n = high.numel();
   check_flat("high", high, DType::bf16, n);
   check_flat("low", low, DType::i32, (n + 1) / 2);
-  check_flat("m", m, DType::f32, n);
-  check_flat("v", v, DType::f32, n);
   check_flat("grad", grad, grad.dtype(), n);
-  adamw_launch<true>(Tensor(), high, low, grad, m, v, table, scalars, squared_norm);
+  check_moments(moments, n);
+  adamw_launch<true>(Tensor(), high, low, grad, moments, table, scalars, squared_norm);
 }
 
 }  // namespace rw::cuda

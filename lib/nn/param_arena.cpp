@@ -6,6 +6,7 @@
 
 #include "nn/split_master.h"
 #include "tensor/cuda.h"
+#include "tensor/host_copy.h"
 #include "tensor/parallel_for.h"
 
 namespace rw {
@@ -70,6 +71,10 @@ void ParamArena::allocate_storage(const Tensor& host) {
     compute_ = Tensor::empty({total_}, DType::bf16, device_);
     low_ = Tensor::zeros({(total_ + 1) / 2}, DType::i32, device_);
     split(host, 0);
+  } else if (memory_.host_state) {
+    master_ = host_tensor(host.shape(), master_dtype(), device_);
+    master_.copy_from(host);
+    compute_ = Tensor::empty({total_}, compute_dtype_, device_);
   } else {
     master_ = host.to(master_dtype()).to(device_);
     compute_ = compute_dtype_ == DType::bf16 ? Tensor::empty({total_}, DType::bf16, device_) : master_;
@@ -82,9 +87,14 @@ void ParamArena::allocate(DType compute, Device device, std::optional<uint64_t> 
   check(!allocated_, "param_arena", "allocate() called twice");
   check(compute == DType::bf16 || !(memory.split_master || memory.bf16_gradients), "param_arena",
         "split masters and bf16 gradients are for a model that computes in bf16, got ", compute);
+  check(!(memory.split_master && memory.host_state), "param_arena", "split masters have no place on the host");
+  check(compute != DType::f64 || memory.moments == MomentFormat::f32, "param_arena",
+        "moments in few bits are for a model that computes in f32 or bf16");
   for (const Segment& s : segments_) {
     check(!(memory.split_master && s.reads_master), "param_arena", "'", s.spec.name,
           "' is computed with in f32: its master cannot be split");
+    check(!(memory.host_state && s.reads_master), "param_arena", "'", s.spec.name,
+          "' is computed with in f32: its master cannot be on the host");
   }
   memory_ = memory;
   compute_dtype_ = compute;
@@ -133,8 +143,10 @@ void ParamArena::settle() {
 void ParamArena::own(int64_t begin, int64_t end) {
   check(!grad_.defined(), "param_arena", "own() after enable_grad()");
   check(begin >= 0 && begin <= end && end <= total_, "param_arena", "elements [", begin, ", ", end, ") of ", total_);
-  check(!memory_.split_master || (begin == 0 && end == total_), "param_arena",
-        "split masters belong to one process: elements [", begin, ", ", end, ") of ", total_);
+  check(!(memory_.split_master || memory_.host_state || memory_.moments != MomentFormat::f32) ||
+            (begin == 0 && end == total_),
+        "param_arena", "split masters, masters on the host and moments in few bits belong to one process: elements [",
+        begin, ", ", end, ") of ", total_);
   own_begin_ = begin;
   own_end_ = end;
 }
@@ -149,9 +161,27 @@ void ParamArena::enable_grad() {
     grad_ = Tensor::zeros({total_}, memory_.bf16_gradients ? DType::bf16 : master_dtype(), device());
   }
   const MemoryTag tag("optimizer");
-  m_ = Tensor::zeros({own_end() - own_begin()}, master_dtype(), device());
-  v_ = Tensor::zeros({own_end() - own_begin()}, master_dtype(), device());
+  allocate_moments();
+  if (memory_.host_state) host_grad_ = host_tensor(grad_.shape(), grad_.dtype(), device());
   make_vars();
+}
+
+void ParamArena::allocate_moments() {
+  const auto make = [this](const Shape& shape, DType dtype) {
+    return memory_.host_state ? host_tensor(shape, dtype, device()) : Tensor::zeros(shape, dtype, device());
+  };
+  const int64_t n = own_end() - own_begin();
+  if (memory_.moments != MomentFormat::int8) {
+    const DType dtype = memory_.moments == MomentFormat::bf16 ? DType::bf16 : master_dtype();
+    m_ = make({n}, dtype);
+    v_ = make({n}, dtype);
+    return;
+  }
+  const int64_t blocks = (n + kMomentBlock - 1) / kMomentBlock;
+  m_ = make({blocks * kMomentBlock / 4}, DType::i32);
+  v_ = make({blocks * kMomentBlock / 4}, DType::i32);
+  m_scales_ = make({blocks}, DType::f32);
+  v_scales_ = make({blocks}, DType::f32);
 }
 
 bool ParamArena::make_bf16_copy(bool lossy) {
@@ -327,7 +357,14 @@ void ParamArena::zero_grad() const {
 }
 
 void ParamArena::refresh() const {
-  if (master_.defined() && !compute_.aliases(master_)) compute_.copy_from(master_);
+  if (master_.defined() && !compute_.aliases(master_)) {
+    // In parts where the two are apart: converting takes a buffer.
+    const int64_t part = master_.device() == compute_.device() ? master_.numel() : kPart;
+    for (int64_t begin = 0; begin < master_.numel(); begin += part) {
+      const int64_t end = std::min(master_.numel(), begin + part);
+      compute_.slice(begin, end).copy_from(master_.slice(begin, end));
+    }
+  }
   ++version_;
 }
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "autograd/parameter.h"
+#include "nn/moment_codes.h"
 #include "tensor/block_quantize.h"
 #include "tensor/safetensors.h"
 
@@ -34,8 +35,13 @@ struct ArenaMemory {
   /// Gradients in 2 bytes instead of 4. Each product is summed in f32 and rounded once when it is added to the buffer.
   /// So every further micro-batch of a step costs another rounding (a relative error of up to 2^-9 each).
   bool bf16_gradients = false;
+  /// Masters and moments in host memory (pinned, for a GPU), where AdamW then runs, and a copy of the gradients there
+  /// (nn/host_state.h): the device keeps what it computes with and its gradients. In any dtype; not with split_master.
+  bool host_state = false;
+  /// Moments in fewer bits (nn/moment_codes.h). Not for f64.
+  MomentFormat moments = MomentFormat::f32;
 
-  /// Both: 14 bytes for each parameter.
+  /// The first two: 14 bytes for each parameter.
   static constexpr ArenaMemory small_state() { return {true, true}; }
 };
 
@@ -70,8 +76,8 @@ class ParamArena {
 
   /// Allocates and initialises. `compute` is what Vars hold: f32 or f64 (the master itself) or bf16 (a copy beside an
   /// f32 master). Values depend on (seed, index of the parameter) alone; without a seed they are zero (weights to be
-  /// loaded). Errors: `memory` asks for a saving that f32 or f64 compute cannot have; split masters of a parameter that
-  /// the model reads in f32.
+  /// loaded). Errors: `memory` asks for a saving that f32 or f64 compute cannot have; split masters, or masters on the
+  /// host, of a parameter that the model reads in f32.
   void allocate(DType compute, Device device, std::optional<uint64_t> seed, ArenaMemory memory = {});
   /// Elements [begin, end) are those that this process's optimizer updates: m and v then cover only them. Without it,
   /// all. Errors: gradients are enabled already; a range outside the arena; a part of one with split masters.
@@ -117,11 +123,17 @@ class ParamArena {
   Device device() const { return device_; }
   const ArenaMemory& memory() const { return memory_; }
   /// Flat tensors of what is trained, padding included. grad, m and v are undefined until enable_grad(); m and v have
-  /// the owned elements. master is undefined where masters are split: read values_of().
+  /// the owned elements. With ArenaMemory::host_state master, m and v are on the CPU. master is undefined where masters
+  /// are split: read values_of().
   const Tensor& master() const { return master_; }
   const Tensor& grad() const { return grad_; }
   const Tensor& m() const { return m_; }
   const Tensor& v() const { return v_; }
+  /// With MomentFormat::int8 m and v are bytes in i32 words, and these f32 [(N + 63) / 64]; otherwise undefined.
+  const Tensor& m_scales() const { return m_scales_; }
+  const Tensor& v_scales() const { return v_scales_; }
+  /// With ArenaMemory::host_state: where the gradients go on the host, as grad().
+  const Tensor& host_grad() const { return host_grad_; }
   const Tensor& compute() const { return compute_; }
   /// The lower half of split masters, whose upper half is compute(): i32 [(N + 1) / 2], an int16 for each element.
   const Tensor& low() const { return low_; }
@@ -152,6 +164,7 @@ class ParamArena {
   void split(const Tensor& values, int64_t offset) const;
   void lay_out();
   void allocate_storage(const Tensor& host);
+  void allocate_moments();
 
   std::vector<Segment> segments_;
   ArenaMemory memory_;
@@ -160,6 +173,7 @@ class ParamArena {
   bool allocated_ = false;
   int64_t total_ = 0, frozen_total_ = 0, own_begin_ = 0, own_end_ = -1;
   Tensor master_, low_, grad_, m_, v_, compute_, bf16_copy_, frozen_;
+  Tensor m_scales_, v_scales_, host_grad_;
   std::vector<BlockMatrix> blocks_;
   std::vector<Var> vars_;
   mutable int64_t version_ = 0;

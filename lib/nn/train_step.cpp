@@ -97,11 +97,12 @@ TrainStep::~TrainStep() {
 }
 
 namespace {
-/// Runs `work`, a forward and backward pass, with the sums over ranks in it: bucket by bucket as backward leaves them.
-template <class Work>
-void with_sums(CausalLm& model, DataParallel& parallel, const Work& work) {
-  parallel.start();
-  model.set_gradient_hook([&](size_t first, size_t last) { parallel.ready(first, last); });
+/// Runs `work`, a forward and backward pass, in which gradients go to `receiver` as backward leaves them: to be added
+/// up over the ranks (DataParallel), or to the host (HostState).
+template <class Receiver, class Work>
+void with_receiver(CausalLm& model, Receiver& receiver, const Work& work) {
+  receiver.start();
+  model.set_gradient_hook([&](size_t first, size_t last) { receiver.ready(first, last); });
   try {
     work();
   } catch (...) {
@@ -109,7 +110,7 @@ void with_sums(CausalLm& model, DataParallel& parallel, const Work& work) {
     throw;
   }
   model.set_gradient_hook({});
-  parallel.finish();
+  receiver.finish();
 }
 
 /// Ends the dropout of a micro-batch.
@@ -156,18 +157,21 @@ void TrainStep::add(const StepInput& in, bool last) {
   scored_ += in.scored;
   replayed_ = false;
   finish_backward();
-  reduced_ = parallel_ != nullptr && last;
+  reduced_ = (parallel_ || optimizer_.host()) && last;
   check(in.dropout.has_value() == model_.has_dropout(), "train_step",
         model_.has_dropout() ? "the model's adapters have dropout: the input must say which masks"
                              : "the input names dropout masks of a model that has none");
   const DropoutUse dropout(model_);
   forward_backward(in, reduced_);
+  if (optimizer_.host() && reduced_) optimizer_.host()->set_sent();
 }
 
 void TrainStep::forward_backward(const StepInput& in, bool reduce) {
   const auto run = [&](const auto& work) {
-    if (reduce) {
-      with_sums(model_, *parallel_, work);
+    if (reduce && optimizer_.host()) {
+      with_receiver(model_, *optimizer_.host(), work);
+    } else if (reduce) {
+      with_receiver(model_, *parallel_, work);
     } else {
       work();
     }

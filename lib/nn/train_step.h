@@ -53,8 +53,8 @@ class TrainStep {
   TrainStep(const TrainStep&) = delete;
   TrainStep& operator=(const TrainStep&) = delete;
 
-  /// Forward and backward; the gradients add up. `last`: update() comes next, so with several ranks the gradients
-  /// travel while backward goes on, and not after it.
+  /// Forward and backward; the gradients add up. `last`: update() comes next, so with several ranks, or with the
+  /// optimizer's state on the host, the gradients travel while backward goes on, and not after it.
   void add(const StepInput& input, bool last = false);
   /// The optimizer's update with the mean gradient over all scored tokens since the last one, which it counts: of all
   /// ranks. Errors: nothing added.
@@ -80,7 +80,7 @@ class TrainStep {
   std::unique_ptr<Gpu> gpu_;
   double nll_ = 0, weight_ = 0;  // of the micro-batches since the last update
   int64_t scored_ = 0;
-  bool reduced_ = false;  // the gradients are added up over the ranks
+  bool reduced_ = false;  // the gradients are added up over the ranks, or are on their way to the host
   bool replayed_ = false;
   std::deque<Pending> results_;
 };

@@ -65,11 +65,13 @@ struct Recipe {
   int64_t mlp_tile = 0;           // tokens of the feed-forward layers at a time; 0: all
   std::string memory;             // "24G": what the device's memory may come to; "": no limit
   bool recompute = false, mask_seams = false, no_bos = false, packed = false;
-  bool small_state = false;   // bf16: split masters and bf16 gradients, 14 bytes for each parameter instead of 18
-  bool eager = false;         // GPU: no CUDA graph
-  bool fast_atomics = false;  // GPU: gradients in any order
-  int64_t save_every = 0;     // steps between checkpoints; 0: by time alone
-  double save_minutes = 10;   // minutes between checkpoints; 0: by steps alone
+  bool small_state = false;      // bf16: split masters and bf16 gradients, 14 bytes for each parameter instead of 18
+  std::string offload = "none";  // optimizer, activations, all: what lies in host memory
+  std::string moments = "f32";   // bf16, int8: how AdamW's moments are kept
+  bool eager = false;            // GPU: no CUDA graph
+  bool fast_atomics = false;     // GPU: gradients in any order
+  int64_t save_every = 0;        // steps between checkpoints; 0: by time alone
+  double save_minutes = 10;      // minutes between checkpoints; 0: by steps alone
   int64_t keep = 2, log_every = 1;
   bool csv = false;                 // metrics.csv beside metrics.jsonl
   std::string save_dtype = "auto";  // of the model's weights on disk: f32, bf16; auto: the base's

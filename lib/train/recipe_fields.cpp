@@ -169,7 +169,9 @@ std::map<std::string, std::string> deciding_settings(const Recipe& recipe) {
   std::map<std::string, std::string> out;
   for (const RecipeField& f : recipe_fields()) {
     if (f.role != FieldRole::decides || (f.idle && !f.idle(recipe).empty())) continue;
-    if (f.name == "family" && recipe.family == "llama") continue;  // runs before the setting was there are the same
+    // Runs before these settings were there are the same.
+    if (f.name == "family" && recipe.family == "llama") continue;
+    if (f.name == "moments" && recipe.moments == "f32") continue;
     out[f.key()] = f.text(recipe);
   }
   return out;

@@ -350,8 +350,8 @@ void add_computing(std::vector<RecipeField>& f) {
                }});
   f.push_back(
       {.name = "memory",
-       .help = "what the device's memory may come to, as 24G or 900M: chooses --recompute and --mlp-tile, and ends the "
-               "run with an error where it is exceeded",
+       .help = "what the device's memory may come to, as 24G or 900M: chooses --recompute, --mlp-tile and --offload, "
+               "and ends the run with an error where it is exceeded",
        .group = computing,
        .role = kept,
        .at = at(&Recipe::memory)});
@@ -369,6 +369,20 @@ void add_computing(std::vector<RecipeField>& f) {
        .role = decides,
        .at = at(&Recipe::small_state),
        .old_name = "lean"});
+  f.push_back(
+      {.name = "offload",
+       .help = "GPU: what lies in host memory: optimizer (AdamW's moments and f32 weights; it then runs on the CPU), "
+               "activations (the inputs of blocks, with --recompute), all",
+       .group = computing,
+       .role = kept,
+       .at = at(&Recipe::offload),
+       .choices = {"none", "optimizer", "activations", "all"}});
+  f.push_back({.name = "moments",
+               .help = "how AdamW's moments are kept: f32 (8 bytes for each parameter), bf16 (4) or int8 (2.1)",
+               .group = computing,
+               .role = decides,
+               .at = at(&Recipe::moments),
+               .choices = {"f32", "bf16", "int8"}});
   f.push_back({.name = "eager",
                .help = "GPU: launch every kernel from the host instead of replaying a CUDA graph",
                .group = computing,

@@ -74,9 +74,20 @@ std::string unused_text(const TokenCorpus& corpus, int64_t window) {
              " tokens and its last target, and are not used; --packed joins documents");
 }
 
+/// How the model's arena keeps its weights. On the host masters are whole.
+ArenaMemory arena_of(const Recipe& recipe, const MemoryChoice& choice) {
+  ArenaMemory memory = recipe.small_state ? ArenaMemory::small_state() : ArenaMemory{};
+  memory.host_state = choice.offload_optimizer;
+  memory.split_master = memory.split_master && !choice.offload_optimizer;
+  memory.moments = recipe.moments == "int8"   ? MomentFormat::int8
+                   : recipe.moments == "bf16" ? MomentFormat::bf16
+                                              : MomentFormat::f32;
+  return memory;
+}
+
 /// The model that a run begins with: new, or --from's under the recipe's configuration.
-std::unique_ptr<CausalLm> make_model(const Recipe& recipe, const RunPlan& plan, DType dtype, Device device) {
-  const ArenaMemory memory = recipe.small_state ? ArenaMemory::small_state() : ArenaMemory{};
+std::unique_ptr<CausalLm> make_model(const Recipe& recipe, const RunPlan& plan, DType dtype, Device device,
+                                     const ArenaMemory& memory) {
   if (recipe.from.empty()) return std::make_unique<CausalLm>(plan.model, dtype, device, recipe.seed, memory);
   auto model = load_hf(model_folder(recipe.from), {.compute = dtype,
                                                    .device = device,
@@ -154,33 +165,79 @@ BatchShare share_of(const Recipe& recipe, const Communicator* comm) {
   check(recipe.batch % ranks == 0, kOp, "--batch ", recipe.batch, " does not divide by ", ranks, " ranks");
   check(!recipe.fp8_recompute || recipe.matmul != "native", kOp, "--fp8-recompute has no effect without --matmul fp8");
   check(!recipe.small_state || ranks == 1, kOp, "--small-state is for one process, got ", ranks, " ranks");
+  check(recipe.offload == "none" || ranks == 1, kOp, "--offload is for one process, got ", ranks, " ranks");
+  check(recipe.moments == "f32" || ranks == 1, kOp, "--moments ", recipe.moments, " is for one process, got ", ranks,
+        " ranks");
   const int64_t count = recipe.batch / ranks;
   return {comm ? comm->rank() * count : 0, count};
+}
+
+/// What the recipe says of memory by hand.
+MemoryChoice stated_choice(const Recipe& recipe) {
+  check(recipe.mlp_tile == 0 || recipe.matmul == "native", kOp, "--mlp-tile with --matmul ", recipe.matmul,
+        ": each tile would have a scale of its own, which is not supported");
+  const bool all = recipe.offload == "all";
+  const MemoryChoice stated{.recompute = recipe.recompute,
+                            .mlp_tile = recipe.mlp_tile,
+                            .offload_activations = all || recipe.offload == "activations",
+                            .offload_optimizer = all || recipe.offload == "optimizer"};
+  const bool by_hand = recipe.memory.empty() || recipe.mlp_tile > 0;
+  check(!stated.offload_activations || stated.recompute || !by_hand, kOp, "--offload ", recipe.offload,
+        " keeps the inputs of recomputed blocks on the host: add --recompute");
+  return stated;
+}
+
+/// Errors: what does not go with the choice.
+void check_choice(const Recipe& recipe, const RunSetup& s, const MemoryTask& task) {
+  const std::string kind = s.plan.model.rope.rope_type();
+  const bool learned = !make_rope_scaling(s.plan.model.rope)->parameter_specs().empty();
+  check(!learned || !task.choice.offload_optimizer, kOp, "--offload optimizer: the frequencies that ", kind,
+        " learns stay on the device, expected another --method",
+        recipe.offload == "none" ? ", a larger --memory or a smaller --batch or --window" : "");
+  check(!learned || !task.cuda || recipe.moments != "int8", kOp, "--moments int8: the frequencies that ", kind,
+        " learns are updated apart, expected bf16 or f32");
+  if (!task.cuda || !(task.choice.offload_optimizer || task.choice.offload_activations)) return;
+  if (!memory_is_planned(task.model)) return;
+  const int64_t bytes = plan_memory(task).host_bytes, there = host_memory_size();
+  check(bytes < there, kOp, "--offload takes ", memory_text(bytes), " of host memory, of which there are ",
+        memory_text(there), ": use --moments int8, --small-state, or a smaller --batch or --window");
+}
+
+std::string choice_text(const MemoryChoice& choice) {
+  std::string text = choice.recompute ? "every block recomputed" : "no block recomputed";
+  if (choice.offload_activations) text += ", its input on the host";
+  if (choice.mlp_tile > 0) text += cat(", MLPs in tiles of ", choice.mlp_tile, " tokens");
+  if (choice.offload_optimizer) text += ", the optimizer on the host";
+  return text;
 }
 
 /// What is given up for memory: by hand, or so that the plan stays within --memory.
 MemoryChoice memory_of(const Recipe& recipe, const RunSetup& s, const TrainPlace& place,
                        const TrainCallbacks& callbacks) {
-  const MemoryChoice stated{recipe.recompute, recipe.mlp_tile};
-  check(recipe.mlp_tile == 0 || recipe.matmul == "native", kOp, "--mlp-tile with --matmul ", recipe.matmul,
-        ": each tile would have a scale of its own, which is not supported");
-  if (recipe.memory.empty()) return stated;
-  const int64_t limit = memory_size(recipe.memory);
+  const MemoryChoice stated = stated_choice(recipe);
   MemoryTask task{.model = s.plan.model,
                   .compute = s.dtype,
                   .cuda = place.device.is_cuda(),
                   .batch = s.share.count,
                   .length = s.plan.window,
-                  .arena = recipe.small_state ? ArenaMemory::small_state() : ArenaMemory{},
+                  .arena = arena_of(recipe, stated),
                   .choice = stated};
-  if (!stated.recompute && stated.mlp_tile == 0) task.choice = choose_memory(task, limit, recipe.matmul == "native");
-  const MemoryPlan plan = plan_memory(task);
-  check(plan.bytes <= limit, kOp, "--memory ", recipe.memory, ": the settings come to ", memory_text(plan.bytes),
-        "; leave --recompute and --mlp-tile to --memory, or use a smaller --batch or --window");
-  std::string line = cat("--memory ", recipe.memory, ": the peak will be about ", memory_text(plan.bytes), " ",
-                         plan.moment, ", with ", task.choice.recompute ? "every block" : "no block", " recomputed");
-  if (task.choice.mlp_tile > 0) line += cat(" and MLPs in tiles of ", task.choice.mlp_tile, " tokens");
-  notice(callbacks, line);
+  if (!recipe.memory.empty()) {
+    const int64_t limit = memory_size(recipe.memory);
+    if (!stated.recompute && stated.mlp_tile == 0)
+      task.choice = choose_memory(task, limit, recipe.matmul == "native", /*host=*/place.ranks == nullptr);
+    task.arena = arena_of(recipe, task.choice);
+    const MemoryPlan plan = plan_memory(task);
+    check(plan.bytes <= limit, kOp, "--memory ", recipe.memory, ": the settings come to ", memory_text(plan.bytes),
+          "; leave --recompute and --mlp-tile to --memory, or use a smaller --batch or --window");
+    std::string line = cat("--memory ", recipe.memory, ": the peak will be about ", memory_text(plan.bytes), " ",
+                           plan.moment, ", with ", choice_text(task.choice));
+    if (plan.host_bytes > 0) line += cat("; ", memory_text(plan.host_bytes), " of host memory");
+    notice(callbacks, line);
+  }
+  check_choice(recipe, s, task);
+  if (!task.cuda && recipe.offload != "none")
+    notice(callbacks, cat("--offload ", recipe.offload, " saves nothing on the CPU: its memory is the host's"));
   return task.choice;
 }
 
@@ -193,6 +250,7 @@ Identity identify(const Recipe& recipe, const RunSetup& setup, const TokenCorpus
   const auto model = nlohmann::json::parse(model_config_to_json(setup.plan.model, ""));
   for (const auto& [key, value] : model.items()) id["config." + key] = value.dump();
   if (setup.memory.mlp_tile > 0) id["mlp_tile"] = cat(setup.memory.mlp_tile);
+  if (setup.memory.offload_optimizer) id["offload"] = "optimizer";  // AdamW of the CPU
   id["dtype"] = setup.dtype == DType::bf16 ? "bf16" : "f32";
   id["data"] = fingerprint(setup.corpus);
   if (validation) id["validation"] = fingerprint(*validation);
@@ -255,7 +313,7 @@ RunSetup set_up_run(const Recipe& recipe, const TrainPlace& place, const TrainCa
   s.memory = memory_of(recipe, s, place, callbacks);
   check(!s.plan.model.adapter || place.maker == "train" || place.maker == "compare", kOp,
         "--lora-rank is for ropewalk train and compare, and not for ", place.maker);
-  s.model = make_model(recipe, s.plan, s.dtype, place.device);
+  s.model = make_model(recipe, s.plan, s.dtype, place.device, arena_of(recipe, s.memory));
   if (s.plan.model.adapter) notice(callbacks, adapter_line(*s.model));
   if (recipe.matmul != "native") notice(callbacks, fp8_layers(recipe.matmul, *s.model, share.count * s.plan.window));
   s.identity = identify(recipe, s, validation ? &*validation : nullptr);

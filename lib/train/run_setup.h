@@ -27,7 +27,7 @@ struct RunSetup {
   std::optional<Validation> validation;  // on rank 0
   std::unique_ptr<CausalLm> model;
   BatchShare share;
-  MemoryChoice memory;  // --recompute and --mlp-tile, or what --memory chose
+  MemoryChoice memory;  // --recompute, --mlp-tile and --offload, or what --memory chose
   Identity identity;
 };
 

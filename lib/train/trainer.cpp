@@ -98,7 +98,7 @@ class Trainer::Run {
         schedule_(recipe.schedule) {
     schedule_.steps = recipe.steps;
     model_.enable_grad();
-    model_.set_recompute(setup_.memory.recompute);
+    model_.set_recompute(setup_.memory.recompute, setup_.memory.offload_activations);
     model_.set_mlp_tile(setup_.memory.mlp_tile);
     if (recipe.matmul != "native") {
       const Matmul matmul = recipe.matmul == "fp8" ? Matmul::fp8 : Matmul::fp8_wherever;
@@ -142,8 +142,10 @@ class Trainer::Run {
  private:
   std::string advice() const {
     const std::string limit = recipe_.memory.empty() ? "" : "--memory " + recipe_.memory + " is exceeded; ";
+    const bool offload = device_.is_cuda() && !(setup_.memory.offload_optimizer && setup_.memory.offload_activations);
     return "; " + limit + "use a smaller --batch or --window, --mlp-tile" +
-           (setup_.memory.recompute ? "" : ", --recompute") + ", or --lora-rank; " + kept();
+           (setup_.memory.recompute ? "" : ", --recompute") + (offload ? ", --offload" : "") +
+           (recipe_.moments == "int8" ? "" : ", --moments int8") + ", or --lora-rank; " + kept();
   }
   /// Rank 0's answer, on every rank.
   bool on_root(bool value) const { return comm_ ? comm_->broadcast(value ? 1.0 : 0.0) > 0 : value; }

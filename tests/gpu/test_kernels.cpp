@@ -155,7 +155,7 @@ TEST_CASE("AdamW on the GPU equals its formula in f64 for segments of any size")
       const Arena a(n, true), before(n, true);
       cuda::set_adamw_scalars(s, scalars);
       cuda::squared_norm(a.grad, norm);
-      cuda::adamw(a.master, a.grad, a.m, a.v, a.compute, table, scalars, norm);
+      cuda::adamw(a.master, a.grad, {a.m, a.v}, a.compute, table, scalars, norm);
 
       const auto p = before.master.to_vector(), g = before.grad.to_vector(), m = before.m.to_vector(),
                  v = before.v.to_vector();
@@ -191,7 +191,7 @@ TEST_CASE("AdamW leaves the parameters as they were when the norm is not finite"
   a.grad.slice(17, 18).fill(INFINITY);
   cuda::set_adamw_scalars({.lr = 1e-2f, .clip = 1.f}, scalars);
   cuda::squared_norm(a.grad, norm);
-  cuda::adamw(a.master, a.grad, a.m, a.v, Tensor(), cuda::adamw_table({{0}}, 100, kGpu), scalars, norm);
+  cuda::adamw(a.master, a.grad, {a.m, a.v}, Tensor(), cuda::adamw_table({{0}}, 100, kGpu), scalars, norm);
   CHECK(test::same_bits(a.master, before.master));
   CHECK(test::same_bits(a.m, before.m));
   CHECK(test::same_bits(a.v, before.v));
@@ -249,8 +249,8 @@ TEST_CASE("AdamW with split masters on the GPU makes the weights of the plain up
         // A large step, one that leaves most copies as they are, and one whose norm is not finite.
         cuda::set_adamw_scalars({.lr = step == 1 ? 1e-6f : 1e-2f, .weight_decay = 0.1f, .clip = 1.f}, scalars);
         if (step == 2) norm.fill(INFINITY);
-        cuda::adamw(a.master, first, a.m, a.v, a.compute, table, scalars, norm);
-        cuda::adamw_split(halves.high, halves.low, second, b.m, b.v, table, scalars, norm);
+        cuda::adamw(a.master, first, {a.m, a.v}, a.compute, table, scalars, norm);
+        cuda::adamw_split(halves.high, halves.low, second, {b.m, b.v}, table, scalars, norm);
         CHECK(test::same_bits(halves.joined(), a.master));
         CHECK(test::same_bits(a.m, b.m));
         CHECK(test::same_bits(a.v, b.v));
@@ -283,8 +283,8 @@ TEST_CASE("AdamW on the GPU with a bf16 gradient is that with the same numbers i
     CHECK(std::abs(norm.item() - want) <= 1e-12 * want);
     CHECK(test::same_bits(norm, again));
     cuda::set_adamw_scalars({.lr = 1e-2f, .weight_decay = 0.1f, .clip = 1.f}, scalars);
-    cuda::adamw(a.master, wide, a.m, a.v, a.compute, table, scalars, norm);
-    cuda::adamw(b.master, narrow, b.m, b.v, b.compute, table, scalars, norm);
+    cuda::adamw(a.master, wide, {a.m, a.v}, a.compute, table, scalars, norm);
+    cuda::adamw(b.master, narrow, {b.m, b.v}, b.compute, table, scalars, norm);
     CHECK(test::same_bits(a.master, b.master));
     CHECK(test::same_bits(a.compute, b.compute));
     CHECK(test::same_bits(a.m, b.m));

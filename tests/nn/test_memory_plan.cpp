@@ -21,10 +21,12 @@ ModelConfig shape(int64_t vocab, int64_t hidden, int64_t ffn, int64_t layers, in
 int64_t measured(const MemoryTask& task) {
   release_cached_memory();
   const int64_t before = memory_stats().live_bytes;
-  CausalLm model(task.model, task.compute, kCpu, 1);
+  ArenaMemory arena = task.arena;
+  arena.host_state = task.choice.offload_optimizer;
+  CausalLm model(task.model, task.compute, kCpu, 1, arena);
   AdamW optimizer(model.arena(), {});
   model.enable_grad();
-  model.set_recompute(task.choice.recompute);
+  model.set_recompute(task.choice.recompute, task.choice.offload_activations);
   model.set_mlp_tile(task.choice.mlp_tile);
   TrainStep step(model, optimizer);
   const auto make = [&](uint64_t n) {
@@ -55,10 +57,13 @@ TEST_CASE("the planned peak is the allocator's within 5 percent") {
   std::vector<MemoryTask> tasks;
   const auto add = [&](const ModelConfig& c, int64_t batch, int64_t length, std::optional<AdapterDescription> a = {}) {
     for (const MemoryChoice choice :
-         {MemoryChoice{false, 0}, MemoryChoice{true, 0}, MemoryChoice{false, 64}, MemoryChoice{true, 64}}) {
-      MemoryTask t{.model = c, .batch = batch, .length = length, .choice = choice};
-      t.model.adapter = a;
-      tasks.push_back(t);
+         {MemoryChoice{false, 0}, MemoryChoice{true, 0}, MemoryChoice{false, 64}, MemoryChoice{true, 64},
+          MemoryChoice{true, 0, true}, MemoryChoice{false, 64, false, true}, MemoryChoice{true, 64, true, true}}) {
+      for (const MomentFormat moments : {MomentFormat::f32, MomentFormat::int8}) {
+        MemoryTask t{.model = c, .batch = batch, .length = length, .arena = {.moments = moments}, .choice = choice};
+        t.model.adapter = a;
+        tasks.push_back(t);
+      }
     }
   };
   add(shape(256, 64, 192, 4, 4, 4), 2, 256);
@@ -80,6 +85,9 @@ TEST_CASE("the planned peak is the allocator's within 5 percent") {
     CAPTURE(task.length);
     CAPTURE(task.choice.recompute);
     CAPTURE(task.choice.mlp_tile);
+    CAPTURE(task.choice.offload_activations);
+    CAPTURE(task.choice.offload_optimizer);
+    CAPTURE(static_cast<int>(task.arena.moments));
     CAPTURE(task.model.adapter.has_value());
     CAPTURE(plan.bytes);
     CAPTURE(got);
@@ -100,6 +108,37 @@ TEST_CASE("the chosen plan stays under the limit, and no limit is met by nothing
   const std::string error = test::error_of([&] { choose_memory(task, 1 << 20); });
   CHECK(error.find("at the least") != std::string::npos);
   CHECK(error.find("--batch") != std::string::npos);
+}
+
+TEST_CASE("on a GPU what is left over goes to the host, the blocks' inputs before the optimizer") {
+  MemoryTask task{
+      .model = shape(256, 64, 192, 8, 4, 4), .compute = DType::bf16, .cuda = true, .batch = 2, .length = 512};
+  const auto bytes = [&](const MemoryChoice& choice) {
+    task.choice = choice;
+    return plan_memory(task).bytes;
+  };
+  const int64_t both = bytes({true, 64}), inputs = bytes({true, 64, true}), all = bytes({true, 64, true, true});
+  REQUIRE(both > inputs);
+  REQUIRE(inputs > all);
+  CHECK(bytes({true, 64, false, true}) < both);
+  const auto chosen = [&](int64_t limit, bool host = true) {
+    task.choice = {};
+    return choose_memory(task, limit, true, host);
+  };
+  CHECK_FALSE(chosen(both).offload_activations);
+  CHECK(chosen(both - 1).offload_activations);
+  CHECK_FALSE(chosen(inputs).offload_optimizer);
+  CHECK(chosen(inputs - 1).offload_optimizer);
+  CHECK(chosen(all).offload_activations);
+  CHECK_THROWS_WITH_AS(chosen(all - 1), doctest::Contains("--moments int8"), Error);
+  CHECK_THROWS_WITH_AS(chosen(both - 1, false), doctest::Contains("at the least"), Error);
+  task.cuda = false;
+  CHECK_THROWS_WITH_AS(chosen(all), doctest::Contains("at the least"), Error);
+  task.cuda = true, task.choice = {true, 64, true, true};
+  const MemoryPlan plan = plan_memory(task);
+  int64_t sum = 0;
+  for (const MemoryTerm& t : plan.host_terms) sum += t.bytes;
+  CHECK(sum == plan.host_bytes);
 }
 
 TEST_CASE("a step under a limit of its plan runs, and under half of it ends with an error") {

@@ -71,6 +71,10 @@ void check_arguments(const AttentionShape& s, const HeadView& q) {
         "on the GPU q must be f32 or bf16, got ", q.owner->dtype());
   check(s.n_heads <= 65535 && s.batch <= 65535, "attention", "on the GPU at most 65535 heads and samples");
   check(s.q_length < (1 << 30) && s.k_length < (1 << 30), "attention", "on the GPU at most 2^30 tokens");
+  // Blocks are counted in 32 bits: the smallest tile has 32 rows.
+  const int64_t rows = std::max<int64_t>({s.q_length, s.k_length, kRowPad});
+  check(s.batch * s.n_heads <= INT32_MAX / rw::cuda::ceil_div(rows, 32), "attention", s.batch, " samples of ", rows,
+        " tokens and ", s.n_heads, " heads in one call");
 }
 
 }  // namespace

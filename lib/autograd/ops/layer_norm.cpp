@@ -90,7 +90,7 @@ void backward_rows(const T* h, const T* weight, const Acc<T>* means, const Acc<T
 
 // saved: h [N,C], weight [C], mean [N], rstd [N]. inputs: x, weight, bias (and residual). outputs: (h and) y
 struct LayerNormNode : Node {
-  bool fused = false;
+  bool fused = false;  // has the output h
   Shape shape;
   const char* name() const override { return fused ? "residual_layer_norm" : "layer_norm"; }
 
@@ -100,7 +100,7 @@ struct LayerNormNode : Node {
     const Tensor dy = grad_out(fused ? 1 : 0);
     if (!dy.defined()) {  // only the residual stream is used downstream
       add_grad(0, dh);
-      add_grad(3, dh);
+      if (inputs.size() > 3) add_grad(3, dh);
       return;
     }
     const Tensor dx = Tensor::empty(shape, h.dtype(), h.device());
@@ -124,12 +124,13 @@ struct LayerNormNode : Node {
       if (wants(2)) detail::sum_columns(partial_b, db.tensor, db.beta != 0);
     }
     add_grad(0, dx);
-    if (fused) add_grad(3, dx);
+    if (inputs.size() > 3) add_grad(3, dx);
   }
 };
 
+/// `stream`: without a residual, x itself is the output h.
 std::pair<Var, Var> norm(const char* op, const Var& x, const Var* residual, const Var& weight, const Var& bias,
-                         double eps) {
+                         double eps, bool stream = false) {
   const detail::NormRows size = detail::check_norm_inputs(op, x, residual, weight, bias);
   const int64_t rows = size.rows, columns = size.columns;
   const DType wide = x.dtype() == DType::f64 ? DType::f64 : DType::f32;
@@ -152,11 +153,13 @@ std::pair<Var, Var> norm(const char* op, const Var& x, const Var* residual, cons
   Var out_h(h), out_y(y);
   if (residual ? records(x, weight, bias, *residual) : records(x, weight, bias)) {
     auto node = std::make_unique<LayerNormNode>();
-    node->fused = residual != nullptr;
+    node->fused = residual != nullptr || stream;
     node->shape = x.shape();
     node->saved = {h.view({rows, columns}), weight.value(), mean, rstd};
     if (residual) {
       Tape::current().record(std::move(node), {x, weight, bias, *residual}, {&out_h, &out_y});
+    } else if (stream) {
+      Tape::current().record(std::move(node), {x, weight, bias}, {&out_h, &out_y});
     } else {
       Tape::current().record(std::move(node), {x, weight, bias}, {&out_y});
     }
@@ -173,6 +176,10 @@ Var layer_norm(const Var& x, const Var& weight, const Var& bias, double eps) {
 std::pair<Var, Var> residual_layer_norm(const Var& x, const Var& residual, const Var& weight, const Var& bias,
                                         double eps) {
   return norm("residual_layer_norm", x, &residual, weight, bias, eps);
+}
+
+std::pair<Var, Var> stream_layer_norm(const Var& x, const Var& weight, const Var& bias, double eps) {
+  return norm("layer_norm", x, nullptr, weight, bias, eps, /*stream=*/true);
 }
 
 }  // namespace rw

@@ -76,7 +76,7 @@ void backward_rows(const T* h, const T* weight, Acc<T> plus, const Acc<T>* rstd,
 }
 
 struct NormNode : Node {  // saved: h [N,C], weight [C], rstd [N]. inputs: x, weight (and residual). outputs: (h and) y
-  bool fused = false;
+  bool fused = false;     // has the output h
   double weight_offset = 0;
   Shape shape;
   const char* name() const override { return fused ? "residual_rms_norm" : "rms_norm"; }
@@ -87,7 +87,7 @@ struct NormNode : Node {  // saved: h [N,C], weight [C], rstd [N]. inputs: x, we
     const Tensor dy = grad_out(fused ? 1 : 0);
     if (!dy.defined()) {  // only the residual stream is used downstream
       add_grad(0, dh);
-      add_grad(2, dh);
+      if (inputs.size() > 2) add_grad(2, dh);
       return;
     }
     const Tensor dx = Tensor::empty(shape, h.dtype(), h.device());
@@ -95,7 +95,7 @@ struct NormNode : Node {  // saved: h [N,C], weight [C], rstd [N]. inputs: x, we
     Target dw{Tensor(), 0};
     if (wants(1)) dw = grad_target(1, weight.shape(), wide, h.device());
     const int64_t rows = h.size(0), columns = h.size(1);
-    const Tensor largest = detail::place_for_largest(dx, *this, {0, 2});
+    const Tensor largest = detail::place_for_largest(dx, *this, {0, inputs.size() > 2 ? size_t{2} : size_t{0}});
     if (h.is_cuda()) {
       cuda::rms_norm_backward(h, weight, weight_offset, rstd, dy, dh, dx, dw.tensor, dw.beta != 0, largest);
     } else {
@@ -116,12 +116,13 @@ struct NormNode : Node {  // saved: h [N,C], weight [C], rstd [N]. inputs: x, we
       });
     }
     add_grad(0, dx, largest);
-    if (fused) add_grad(2, dx, largest);
+    if (inputs.size() > 2) add_grad(2, dx, largest);
   }
 };
 
+/// `stream`: without a residual, x itself is the output h.
 std::pair<Var, Var> norm(const char* op, const Var& x, const Var* residual, const Var& weight,
-                         const NormOptions& options) {
+                         const NormOptions& options, bool stream = false) {
   const detail::NormRows size = detail::check_norm_inputs(op, x, residual, weight);
   const int64_t rows = size.rows, columns = size.columns;
   const Tensor y = Tensor::empty_like(x.value());
@@ -150,12 +151,14 @@ std::pair<Var, Var> norm(const char* op, const Var& x, const Var* residual, cons
   }
   if (recorded) {
     auto node = std::make_unique<NormNode>();
-    node->fused = residual != nullptr;
+    node->fused = residual != nullptr || stream;
     node->weight_offset = options.weight_offset;
     node->shape = x.shape();
     node->saved = {flat, weight.value(), rstd};
     if (residual) {
       Tape::current().record(std::move(node), {x, weight, *residual}, {&out_h, &out_y});
+    } else if (stream) {
+      Tape::current().record(std::move(node), {x, weight}, {&out_h, &out_y});
     } else {
       Tape::current().record(std::move(node), {x, weight}, {&out_y});
     }
@@ -176,6 +179,10 @@ std::pair<Var, Var> residual_rms_norm(const Var& x, const Var& residual, const V
 }
 std::pair<Var, Var> residual_rms_norm(const Var& x, const Var& residual, const Var& weight, double eps) {
   return residual_rms_norm(x, residual, weight, NormOptions{.eps = eps});
+}
+
+std::pair<Var, Var> stream_rms_norm(const Var& x, const Var& weight, const NormOptions& options) {
+  return norm("rms_norm", x, nullptr, weight, options, /*stream=*/true);
 }
 
 }  // namespace rw

@@ -22,6 +22,10 @@ Var rms_norm(const Var& x, const Var& weight, double eps);
 std::pair<Var, Var> residual_rms_norm(const Var& x, const Var& residual, const Var& weight, const NormOptions& options);
 std::pair<Var, Var> residual_rms_norm(const Var& x, const Var& residual, const Var& weight, double eps);
 
+/// The same of a stream that was added up before: h is x, and y = rms_norm(x). Backward is that of residual_rms_norm,
+/// bit for bit: one pass over the gradients of both, where two uses of x would be added up afterwards.
+std::pair<Var, Var> stream_rms_norm(const Var& x, const Var& weight, const NormOptions& options);
+
 /// y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias over the last dimension, var the biased variance; x [...,C],
 /// weight [C], bias [C] or undefined. Errors: shapes, dtypes or devices that differ.
 Var layer_norm(const Var& x, const Var& weight, const Var& bias, double eps);
@@ -29,6 +33,9 @@ Var layer_norm(const Var& x, const Var& weight, const Var& bias, double eps);
 /// h = x + residual; y = layer_norm(h). Returns {h, y}.
 std::pair<Var, Var> residual_layer_norm(const Var& x, const Var& residual, const Var& weight, const Var& bias,
                                         double eps);
+
+/// As stream_rms_norm.
+std::pair<Var, Var> stream_layer_norm(const Var& x, const Var& weight, const Var& bias, double eps);
 
 struct QkNormOptions {
   int64_t n_heads = 0, n_kv_heads = 0;

@@ -179,8 +179,11 @@ std::string save_checkpoint(const std::string& out, const CausalLm& model, const
 
   if (model.config().adapter) save_adapter(temporary, model, {});
   else save_hf(temporary, model, {.dtype = model.arena().master_dtype(), .max_shard_bytes = INT64_MAX});
-  save_safetensors(temporary + "/optimizer.safetensors", {{"m", moments.m.defined() ? moments.m : arena.m()},
-                                                          {"v", moments.v.defined() ? moments.v : arena.v()}});
+  std::vector<NamedTensor> optimizer_state{{"m", moments.m.defined() ? moments.m : arena.m()},
+                                           {"v", moments.v.defined() ? moments.v : arena.v()}};
+  for (const auto& [name, scales] : {std::pair{"m.scales", arena.m_scales()}, std::pair{"v.scales", arena.v_scales()}})
+    if (scales.defined()) optimizer_state.push_back({name, scales});
+  save_safetensors(temporary + "/optimizer.safetensors", optimizer_state);
   if (extra) extra(temporary);
   json files = json::object();
   for (const auto& entry : fs::directory_iterator(temporary)) {
@@ -282,9 +285,14 @@ TrainerState load_checkpoint(const std::string& folder, CausalLm& model, AdamW& 
   const ParamArena& arena = optimizer.arena();
   for (const auto& [name, target] : {std::pair{"m", arena.m()}, std::pair{"v", arena.v()}}) {
     const Tensor value = moments.load(name);
-    check_shape("checkpoint", name, value, {arena.numel()});
-    target.copy_from(value.slice(arena.own_begin(), arena.own_end()));
+    const bool whole = arena.memory().moments != MomentFormat::f32;  // belongs to one process
+    check_shape("checkpoint", name, value, whole ? target.shape() : Shape{arena.numel()});
+    check(!whole || value.dtype() == target.dtype(), "checkpoint", name, " of '", folder, "' has dtype ", value.dtype(),
+          ", expected ", target.dtype(), ": the run had other --moments");
+    target.copy_from(whole ? value : value.slice(arena.own_begin(), arena.own_end()));
   }
+  for (const auto& [name, target] : {std::pair{"m.scales", arena.m_scales()}, std::pair{"v.scales", arena.v_scales()}})
+    if (target.defined()) target.copy_from(moments.load(name));
   TrainerState state;
   try {
     optimizer.set_steps(j.at("optimizer_steps").get<int64_t>());

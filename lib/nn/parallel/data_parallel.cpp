@@ -11,6 +11,9 @@ DataParallel::DataParallel(Communicator& comm, ParamArena& arena, int64_t bucket
     : comm_(comm), arena_(arena), bucket_(std::max<int64_t>(1, bucket_bytes / size_of(arena.master_dtype()))) {
   check(!arena.memory().split_master && !arena.memory().bf16_gradients, "parallel",
         "split masters and bf16 gradients are for one process, expected a plain arena for ", comm.size(), " ranks");
+  check(!arena.memory().host_state && arena.memory().moments == MomentFormat::f32, "parallel",
+        "masters on the host and moments in few bits are for one process, expected a plain arena for ", comm.size(),
+        " ranks");
   arena.settle();
   const int64_t total = arena.master().numel();
   for (const auto& other : comm.gather({static_cast<double>(total), static_cast<double>(arena.master().dtype())})) {

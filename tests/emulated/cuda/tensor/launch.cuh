@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#define __host__
 #define __device__
 #define __forceinline__ inline
 
