@@ -104,16 +104,18 @@ void bench_model(Table& table, double budget) {
 
 /// Reads so many bytes and does nothing else with them than adding them up.
 BenchTiming read_alone(int64_t bytes) {
-  const Tensor memory = Tensor::full({bytes / 4}, 0.5);
-  const float* p = memory.data<float>();
-  std::vector<float> sums(static_cast<size_t>(memory.numel() >> 14) + 1);
+  constexpr int64_t kPart = 1 << 14, kSums = 64;  // as many sums as memory needs to be kept busy
+  const int64_t parts = std::max<int64_t>(1, bytes / (4 * kPart));
+  const Tensor memory = Tensor::full({parts * kPart}, 0.5), sums = Tensor::zeros({parts, kSums});
   return measure(0.5, [&] {
-    parallel_for(std::ssize(sums), 4, [&](int64_t begin, int64_t end) {
+    parallel_for(parts, 4, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        float sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t j = i << 14; j < std::min(memory.numel(), (i + 1) << 14); ++j) sum += p[j];
-        sums[static_cast<size_t>(i)] = sum;
+        float sum[kSums] = {};
+        const float* p = memory.data<float>() + i * kPart;
+        for (int64_t j = 0; j < kPart; j += kSums) {
+          for (int64_t s = 0; s < kSums; ++s) sum[s] += p[j + s];
+        }
+        std::copy_n(sum, kSums, sums.data<float>() + i * kSums);
       }
     });
   });

@@ -1,6 +1,7 @@
 // On a GPU: decoding with int8 weights, and several texts together.
 #include <algorithm>
 
+#include "autograd/ops/loss.h"
 #include "autograd/tape.h"
 #include "gpu.h"
 #include "models.h"

@@ -1,6 +1,7 @@
 // Decoding several texts together, and with 8-bit weights.
 #include <algorithm>
 
+#include "autograd/ops/loss.h"
 #include "autograd/tape.h"
 #include "families.h"
 #include "models.h"
