@@ -125,27 +125,60 @@ void bench_training(const BenchOptions& o, const TrainingRow& row, Device device
   std::fflush(stdout);
 }
 
-/// Decoding with L's weights, batch 1: the whole loop of generate(), after a prompt of 16 tokens and after long ones
-/// (their keys and values are zeros: the time is the same).
-void bench_decode_cuda(Device device) {
-  release_cached_memory(device);
-  const CausalLm model(model_shape("bench", "L").config(kVocab), DType::bf16, device, 1);
+void print_decode(const std::string& what, int64_t texts, int64_t tokens, int64_t before, const BenchTiming& t) {
+  const double all = static_cast<double>(texts * tokens);
+  std::printf("decode L, %s, batch %lld, %5lld tokens after %6lld  %8.1f tok/s  (%.1f to %.1f)\n", what.c_str(),
+              static_cast<long long>(texts), static_cast<long long>(tokens), static_cast<long long>(before),
+              all / t.median, all / t.slowest, all / t.fastest);
+  std::fflush(stdout);
+}
+
+/// Batch 1: the whole loop of generate(), after a prompt of 16 tokens and after long ones (their keys and values are
+/// zeros: the time is the same).
+void bench_decode_one(const CausalLm& model, const std::string& what) {
   for (const auto& [before, tokens] :
        std::vector<std::pair<int64_t, int64_t>>{{16, 256}, {16, 1024}, {8192, 256}, {32768, 256}, {131072, 256}}) {
     KvCache cache = model.make_cache(1, before + tokens);
     for (const KvCache::Layer& layer : cache.layers) layer.k.zero(), layer.v.zero();
-    if (before == 16) model.extend(random_ids(1, before, kVocab, 1).to(device), cache);
+    if (before == 16) model.extend(random_ids(1, before, kVocab, 1).to(model.device()), cache);
     const auto decoder = Decoder::make(model, cache);
     const BenchTiming t = measure(1.0, [&, start = before, count = tokens] {
       cache.length = start;
       int32_t id = 1;
       for (int64_t i = 0; i < count; ++i) id = decoder->greedy(id);
     });
-    std::printf("decode L, bf16, batch 1, %5lld tokens after %6lld  %8.1f tok/s  (%.1f to %.1f)\n",
-                static_cast<long long>(tokens), static_cast<long long>(before), static_cast<double>(tokens) / t.median,
-                static_cast<double>(tokens) / t.slowest, static_cast<double>(tokens) / t.fastest);
-    std::fflush(stdout);
+    print_decode(what, 1, tokens, before, t);
   }
+}
+
+/// The most texts that are decoded together.
+void bench_decode_together(const CausalLm& model, const std::string& what) {
+  constexpr int64_t kTokens = 64;
+  for (const int64_t before : {16, 8192}) {
+    std::vector<KvCache> caches;
+    std::vector<BatchDecoder::Next> next;
+    for (int64_t i = 0; i < BatchDecoder::kMost; ++i) {
+      caches.push_back(model.make_cache(1, before + kTokens));
+      for (const KvCache::Layer& layer : caches.back().layers) layer.k.zero(), layer.v.zero();
+      next.push_back({.text = i, .id = 1});
+    }
+    const auto decoder = BatchDecoder::make(model, caches);
+    const BenchTiming t = measure(1.0, [&] {
+      for (KvCache& cache : caches) cache.length = before;
+      for (int64_t i = 0; i < kTokens; ++i) decoder->greedy(next);
+    });
+    print_decode(what, BatchDecoder::kMost, kTokens, before, t);
+  }
+}
+
+/// Decoding with L's weights.
+void bench_decode_cuda(Device device) {
+  release_cached_memory(device);
+  CausalLm model(model_shape("bench", "L").config(kVocab), DType::bf16, device, 1);
+  bench_decode_one(model, "bf16");
+  bench_decode_together(model, "bf16");
+  use_int8_weights(model);
+  bench_decode_one(model, "int8 weights");
 }
 
 void run_cuda(const BenchOptions& o, const Globals& globals) {

@@ -21,6 +21,7 @@
 #include "rope/clex.h"
 #include "tensor/file.h"
 #include "tensor/gemm.h"
+#include "tensor/parallel_for.h"
 #include "tensor/threads.h"
 
 using namespace rw;
@@ -102,15 +103,48 @@ void bench_model(Table& table, double budget) {
   }
 }
 
+/// Reads so many bytes and does nothing else with them than adding them up.
+BenchTiming read_alone(int64_t bytes) {
+  constexpr int64_t kPart = 1 << 14, kSums = 64;  // as many sums as memory needs to be kept busy
+  const int64_t parts = std::max<int64_t>(1, bytes / (4 * kPart));
+  const Tensor memory = Tensor::full({parts * kPart}, 0.5), sums = Tensor::zeros({parts, kSums});
+  return measure(0.5, [&] {
+    parallel_for(parts, 4, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        float sum[kSums] = {};
+        const float* p = memory.data<float>() + i * kPart;
+        for (int64_t j = 0; j < kPart; j += kSums) {
+          for (int64_t s = 0; s < kSums; ++s) sum[s] += p[j + s];
+        }
+        std::copy_n(sum, kSums, sums.data<float>() + i * kSums);
+      }
+    });
+  });
+}
+
+/// `bits` of a weight. The share: the weights' bytes by the time of a token, over the rate at which as many bytes are
+/// read alone.
+void bench_decode_with(Table& table, const CausalLm& model, const std::string& weights, double bits) {
+  const GenerateOptions options{.tokens = 256, .sampling = {.temperature = 0}, .stop = {}};
+  const BenchTiming t = measure(1.0, [&] { generate(model, {1}, options, [](int32_t) { return true; }); });
+  table.row("S decode, batch 1, 256 tokens, " + weights, 256 / t.median, "tok/s", t);
+  const double read = static_cast<double>(model.arena().parameter_count()) * bits / 8;  // the head is the embedding
+  const BenchTiming alone = read_alone(static_cast<int64_t>(read));
+  table.row("  as many bytes read alone", read / alone.median / 1e6, "MB/s", alone);
+  table.row("  decoding's share of that rate", 100 * 256 * alone.median / t.median, "%", t);
+  std::vector<GreedyRequest> requests(16, {.prompt = {1}, .tokens = 64});
+  const BenchTiming together = measure(1.0, [&] { generate_greedy(model, requests); });
+  table.row("S decode, 16 texts, 64 tokens, " + weights, 16 * 64 / together.median, "tok/s", together);
+}
+
 void bench_decode(Table& table) {
   CausalLm model(model_shape("bench", "S").config(kVocab), DType::f32, kCpu, 1);
-  const GenerateOptions options{.tokens = 256, .sampling = {.temperature = 0}, .stop = {}};
-  const auto decode = [&] { generate(model, {1}, options, [](int32_t) { return true; }); };
-  BenchTiming t = measure(1.0, decode);
-  table.row("S decode, batch 1, 256 tokens, f32 weights", 256 / t.median, "tok/s", t);
+  bench_decode_with(table, model, "f32 weights", 32);
   model.use_bf16_copy(true);
-  t = measure(1.0, decode);
-  table.row("S decode, batch 1, 256 tokens, bf16 weights", 256 / t.median, "tok/s", t);
+  bench_decode_with(table, model, "bf16 weights", 16);
+  CausalLm rounded(model_shape("bench", "S").config(kVocab), DType::f32, kCpu, 1);
+  use_int8_weights(rounded);
+  bench_decode_with(table, rounded, "int8 weights", 8.5);
 }
 
 void bench_attention(Table& table) {

@@ -13,7 +13,7 @@ using namespace rw;
 namespace {
 
 struct Options {
-  std::string model, adapter, rope, system, chat_template;
+  std::string model, adapter, rope, weights, system, chat_template;
   int64_t tokens = 512, context = 0;
   SamplingChoice sampling;
 };
@@ -41,7 +41,7 @@ class Conversation {
       : options_(o),
         loaded_(load_model_and_tokenizer(o.model, globals, o.rope, o.adapter)),
         form_(choose_chat_template(o.chat_template, *loaded_.tokenizer)),
-        session_(prepared(*loaded_.model), capacity()) {
+        session_(prepared(*loaded_.model, o.weights), capacity()) {
     generate_ = {.tokens = o.tokens, .sampling = sampling_of(o.sampling, o.model, globals), .stop = {}};
     generate_.stop = end_tokens(loaded_, o.model);
     for (const int32_t id : chat_ends(*loaded_.tokenizer, form_)) generate_.stop.push_back(id);
@@ -77,7 +77,8 @@ class Conversation {
   }
 
  private:
-  static CausalLm& prepared(CausalLm& model) {
+  static CausalLm& prepared(CausalLm& model, const std::string& weights) {
+    apply_weights(model, weights);
     model.use_bf16_copy();
     return model;
   }
@@ -139,6 +140,7 @@ void add_chat(CLI::App& app, Globals& globals) {
       ->check(CLI::NonNegativeNumber);
   add_chat_template(*sub, o.chat_template);
   add_rope(*sub, o.rope);
+  add_weights(*sub, o.weights);
   add_sampling(*sub, o.sampling);
   sub->callback([options, &globals] { run(*options, globals); });
 }

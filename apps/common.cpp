@@ -7,6 +7,7 @@
 #include <cstdio>
 
 #include "cli.h"
+#include "nn/decoder.h"
 #include "nn/io/adapter.h"
 #include "nn/io/gguf.h"
 #include "nn/io/hf.h"
@@ -147,6 +148,17 @@ void add_rope(CLI::App& app, std::string& rope) {
   app.add_option_function<std::string>(
       "--rope,--scaling", [&rope](const std::string& text) { rope = rope_json_of(text); },
       "another rope_scaling for this call: a kind, or a JSON object like {\"rope_type\":\"linear\",\"factor\":8}");
+}
+
+void add_weights(CLI::App& app, std::string& weights) {
+  app.add_option("--weights", weights,
+                 "model: as they are; int8: rounded to 8 bits, in blocks of 64 with a scale each, which decoding reads")
+      ->check(CLI::IsMember({"model", "int8"}))
+      ->default_val("model");
+}
+
+void apply_weights(CausalLm& model, const std::string& weights) {
+  if (weights == "int8") use_int8_weights(model);
 }
 
 void add_fast_atomics(CLI::App& app, bool& on) {

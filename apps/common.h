@@ -62,6 +62,10 @@ void add_model(CLI::App& app, std::string& path);
 void add_adapter(CLI::App& app, std::string& path);
 /// Declares --rope (also --scaling): another rope_scaling for this call, as a JSON object or as the name of a kind.
 void add_rope(CLI::App& app, std::string& rope);
+/// Declares --weights: model, or int8.
+void add_weights(CLI::App& app, std::string& weights);
+/// Does what it says. Errors: use_int8_weights()'s.
+void apply_weights(rw::CausalLm& model, const std::string& weights);
 
 /// Declares --fast-atomics (Tape::set_fast_atomics).
 void add_fast_atomics(CLI::App& app, bool& on);

@@ -19,7 +19,7 @@ namespace {
 
 struct Call {
   std::shared_ptr<EvalProtocol> protocol;
-  std::string model, adapter, rope, json;
+  std::string model, adapter, rope, weights, json;
 };
 
 /// Errors: something is at --json that is not an evaluation.
@@ -45,6 +45,8 @@ void run(const Call& call, const Globals& globals) {
     if (!call.adapter.empty())
       o.weights += " adapter " + file_checksum(adapter_folder(call.adapter) + "/adapter_model.safetensors");
   }
+  apply_weights(*loaded.model, call.weights);
+  o.weight_format = call.weights;
   EvalSubject subject(*loaded.model, *loaded.tokenizer, corpus, o);
   if (const std::string plan = protocol.plan(subject); !plan.empty()) notice(plan, globals);
   const EvalResult result = protocol.run(subject, progress_bar(protocol.kind(), globals));
@@ -67,6 +69,7 @@ void add_eval(CLI::App& app, Globals& globals) {
     add_settings(*sub, call->protocol->settings());
     sub->add_option("--json", call->json, "write protocol, rows and totals to this file")->group(kCommonOptions);
     add_rope(*sub, call->rope);
+    add_weights(*sub, call->weights);
     sub->callback([call, &globals] { run(*call, globals); });
   }
   add_eval_logits(*eval, globals);

@@ -12,7 +12,7 @@ using namespace rw;
 namespace {
 
 struct Options {
-  std::string model, adapter, prompt, prompt_file, rope, system, chat_template;
+  std::string model, adapter, prompt, prompt_file, rope, weights, system, chat_template;
   int64_t tokens = 128;
   SamplingChoice sampling;
   bool no_bos = false, special = false, chat = false, ignore_eos = false, stats = false;
@@ -36,6 +36,7 @@ std::vector<int32_t> prompt_ids(const Options& o, const Tokenizer& tokenizer) {
 
 void run(const Options& o, const Globals& globals) {
   const LoadedModel m = load_model_and_tokenizer(o.model, globals, o.rope, o.adapter);
+  apply_weights(*m.model, o.weights);
   m.model->use_bf16_copy();
   const std::vector<int32_t> prompt = prompt_ids(o, *m.tokenizer);
   const int64_t window = serving_window(m.model->config().rope), most = static_cast<int64_t>(prompt.size()) + o.tokens;
@@ -95,6 +96,7 @@ void add_generate(CLI::App& app, Globals& globals) {
       ->group(kCommonOptions);
   add_sampling(*sub, o.sampling);
   add_rope(*sub, o.rope);
+  add_weights(*sub, o.weights);
   sub->add_flag("--no-bos", o.no_bos, "do not begin with the beginning-of-text token");
   sub->add_flag("--ignore-eos", o.ignore_eos, "go on after an end-of-text token");
   sub->add_flag("--stats", o.stats, "print the speed to standard error");

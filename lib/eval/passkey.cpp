@@ -49,6 +49,16 @@ PasskeyTrial judge(const RetrievalPrompt& prompt, const std::vector<TokenScore>&
   return trial;
 }
 
+/// Generates twice the key's length after each prompt of a group's trials.
+void judge_generated(TokenScorer& scorer, const Tokenizer& tokenizer, std::span<const GreedyRequest> requests,
+                     std::span<PasskeyTrial> trials, PasskeyGroup& group) {
+  const auto made = scorer.greedy_all(requests);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    trials[i].greedy_hit = first_number(tokenizer.decode(made[i])) == trials[i].key;
+    group.greedy_hits += trials[i].greedy_hit;
+  }
+}
+
 void summarise(PasskeyResult& result) {
   std::map<int64_t, std::pair<int64_t, int64_t>> by_length;  // hits, trials
   std::map<int64_t, double> worst_depth;
@@ -97,6 +107,7 @@ PasskeyResult evaluate_passkey(TokenScorer& scorer, const RetrievalPrompts& prom
   int64_t done = 0;
   for (size_t g = 0; g < result.groups.size(); ++g) {
     PasskeyGroup& group = result.groups[g];
+    std::vector<GreedyRequest> requests;
     for (int64_t begin = 0; begin < options.trials;) {
       const int64_t end = std::min(options.trials, begin + scorer.windows_per_batch(group.length));
       std::vector<RetrievalPrompt> batch(static_cast<size_t>(end - begin));
@@ -109,20 +120,22 @@ PasskeyResult evaluate_passkey(TokenScorer& scorer, const RetrievalPrompts& prom
       for (size_t i = 0; i < batch.size(); ++i) {
         PasskeyTrial trial = judge(batch[i], scores[i], static_cast<int64_t>(g));
         if (options.greedy) {
-          const std::span prompt(batch[i].ids.data(), static_cast<size_t>(batch[i].answer_begin));
-          const auto made = scorer.greedy(prompt, 2 * static_cast<int64_t>(batch[i].key.size()));
-          trial.greedy_hit = first_number(tokenizer.decode(made)) == batch[i].key;
+          requests.push_back({.prompt = {batch[i].ids.begin(), batch[i].ids.begin() + batch[i].answer_begin},
+                              .tokens = 2 * static_cast<int64_t>(batch[i].key.size())});
         }
         group.trials += 1;
         group.hits += trial.hit;
-        group.greedy_hits += trial.greedy_hit;
         group.margin += trial.margin / static_cast<double>(options.trials);
         group.distance += static_cast<double>(trial.distance) / static_cast<double>(options.trials);
         result.trials.push_back(std::move(trial));
       }
-      done += end - begin;
-      if (options.progress) options.progress(done, total);
       begin = end;
+      if (options.greedy && (begin == options.trials || std::ssize(requests) >= kPromptsAtOnce)) {
+        judge_generated(scorer, tokenizer, requests, std::span(result.trials).last(requests.size()), group);
+        requests.clear();
+      }
+      done += std::ssize(windows);
+      if (options.progress) options.progress(done, total);
     }
   }
   summarise(result);

@@ -8,6 +8,7 @@
 
 #include "data/text.h"
 #include "eval/provenance.h"
+#include "nn/decoder.h"
 #include "tensor/error.h"
 
 namespace rw {
@@ -15,7 +16,10 @@ namespace rw {
 int64_t serving_window(const RopeConfig& rope) { return std::max(rope.extended_window(), rope.original_window()); }
 
 EvalSubject::EvalSubject(const CausalLm& m, const Tokenizer& t, TokenCorpus text, const EvalOptions& o)
-    : model(m), tokenizer(t), corpus(std::move(text)), scorer(m, ScorerOptions{.batch_tokens = o.batch_tokens}) {
+    : model(m),
+      tokenizer(t),
+      corpus(std::move(text)),
+      scorer(m, {.batch_tokens = o.batch_tokens, .together = o.together}) {
   if (!o.no_bos) bos = tokenizer.bos_id();
   check_vocabulary(corpus, model.config().vocab_size);
   check(!bos || *bos < model.config().vocab_size, "eval", "the tokenizer's BOS has id ", bos.value_or(0),
@@ -30,10 +34,12 @@ EvalResult EvalProtocol::run(EvalSubject& subject, const Progress& progress) con
   Record& p = result.protocol;
   p.set("model", options.model);
   if (!options.weights.empty()) p.set("weights", options.weights);
+  if (options.weight_format != "model") p.set("weight_format", options.weight_format);
   p.set("rope_type", config.rope.rope_type());
   p.set("rope_scaling", rope_scaling_to_json(config.rope));
   p.set("trained_window", subject.trained_window());
   p.set("model_window", subject.window());
+  if (options.together > 0) p.set("together", options.together);
   p.set("seed", static_cast<int64_t>(options.seed));
   if (subject.corpus.documents() > 0) {
     std::string data;
@@ -83,6 +89,15 @@ void add_common(std::vector<Setting>& settings, EvalOptions& o) {
                       .high = 1e20,
                       .shows_default = true});
   settings.push_back({.name = "no-bos", .help = "do not begin with the beginning-of-text token", .target = &o.no_bos});
+}
+
+void add_generation(std::vector<Setting>& settings, EvalOptions& o) {
+  settings.push_back({.name = "together",
+                      .help = "texts that are generated at the same time (0: 16 where each keeps the bits that it has "
+                              "alone, which is so on the CPU, else 1)",
+                      .target = &o.together,
+                      .low = 0,
+                      .high = static_cast<double>(BatchDecoder::kMost)});
 }
 
 void add_text(std::vector<Setting>& settings, EvalOptions& o) {

@@ -24,13 +24,15 @@ namespace rw {
 
 /// What every protocol may be given. Which fields count depends on the protocol: settings() names them.
 struct EvalOptions {
-  std::string model = {};              // a name for the model, kept in the result
-  std::string weights = {};            // weights_checksum of the model's folder, kept in the result; may be empty
-  std::vector<std::string> data = {};  // files and folders; the caller reads them
-  int64_t documents = 0;               // only the first so many; 0: all
-  int64_t max_tokens = 0;              // only the first so many tokens of each document; 0: all
-  int64_t batch_tokens = 0;            // of one forward pass; 0: 4096 on the CPU, 65536 on a GPU
-  uint64_t seed = 0;                   // of everything that is drawn
+  std::string model = {};               // a name for the model, kept in the result
+  std::string weights = {};             // weights_checksum of the model's folder, kept in the result; may be empty
+  std::string weight_format = "model";  // of the weights that were used, kept in the result: model, or int8
+  std::vector<std::string> data = {};   // files and folders; the caller reads them
+  int64_t documents = 0;                // only the first so many; 0: all
+  int64_t max_tokens = 0;               // only the first so many tokens of each document; 0: all
+  int64_t batch_tokens = 0;             // of one forward pass; 0: 4096 on the CPU, 65536 on a GPU
+  int64_t together = 0;                 // texts that are generated together; 0: see generate_greedy
+  uint64_t seed = 0;                    // of everything that is drawn
   bool no_bos = false;
 };
 
@@ -100,6 +102,8 @@ std::unique_ptr<EvalProtocol> longbench();
 std::unique_ptr<EvalProtocol> choice();
 /// Settings that every protocol has, and those of protocols that measure losses on text.
 void add_common(std::vector<Setting>& settings, EvalOptions& options);
+/// --together, of protocols that generate text.
+void add_generation(std::vector<Setting>& settings, EvalOptions& o);
 void add_text(std::vector<Setting>& settings, EvalOptions& options);
 /// Those of protocols that read their items from a file: its name, and `documents`.
 Setting items_file(const char* help, std::string& file);

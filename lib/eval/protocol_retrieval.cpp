@@ -39,6 +39,7 @@ class Passkey : public EvalProtocol {
                  .help = "take the filler from these documents instead of the template's sentence",
                  .target = &options.data});
     protocols::add_common(s, options);
+    protocols::add_generation(s, options);
     s.push_back({.name = "window",
                  .other_name = "length",
                  .help = "prompt lengths, e.g. 512,2048 (default: half the trained window, and doublings of it up to "
@@ -134,6 +135,7 @@ class Tasks : public EvalProtocol {
   std::vector<Setting> settings() override {
     std::vector<Setting> s;
     protocols::add_common(s, options);
+    protocols::add_generation(s, options);
     s.push_back({.name = "task",
                  .help = "single, multikey, vt (default: all three)",
                  .target = &own_.tasks,
@@ -200,6 +202,7 @@ class LongBench : public EvalProtocol {
   std::vector<Setting> settings() override {
     std::vector<Setting> s;
     protocols::add_common(s, options);
+    protocols::add_generation(s, options);
     s.push_back(protocols::items_file("LongBench .jsonl: context, input, answers", file_));
     s.push_back(protocols::first_items(options));
     s.push_back(

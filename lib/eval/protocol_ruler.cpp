@@ -24,6 +24,7 @@ class Ruler : public EvalProtocol {
                  .target = &options.data,
                  .common = true});
     protocols::add_common(s, options);
+    protocols::add_generation(s, options);
     s.push_back({.name = "task",
                  .help =
                      "niah_single_1 to 3, niah_multikey_1 to 3, niah_multivalue, niah_multiquery, vt, cwe, fwe, qa_1, "

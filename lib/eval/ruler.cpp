@@ -62,22 +62,37 @@ int64_t most_that_fits(int64_t limit, const Tokens& tokens) {
   return low;
 }
 
-/// One judged prompt as a row.
-Record judge(TokenScorer& scorer, const Tokenizer& tokenizer, const RulerPrompt& prompt, int64_t length,
-             const RulerOptions& options) {
-  const std::vector<int32_t> ids = ids_of(prompt.text, tokenizer, options);
-  std::vector<int32_t> stop;
-  if (options.eos) stop.push_back(*options.eos);
-  const std::string said = tokenizer.decode(scorer.greedy(ids, ruler_answer_tokens(prompt.task), stop));
+/// One judged prompt of so many tokens as a row.
+Record judge(const Tokenizer& tokenizer, const RulerPrompt& prompt, int64_t tokens, const std::string& said,
+             int64_t length, const RulerOptions& options) {
   const size_t at = prompt.text.find(prompt.answers[0]);
   const int64_t token =
       at == std::string::npos ? -1 : static_cast<int64_t>(ids_of(prompt.text.substr(0, at), tokenizer, options).size());
-  return {{"task", prompt.task},
-          {"length", length},
-          {"score", ruler_score(prompt.task, said, prompt.answers)},
-          {"prompt_tokens", static_cast<int64_t>(ids.size())},
-          {"answer_token", token},
-          {"prediction", said}};
+  return {{"task", prompt.task},     {"length", length},      {"score", ruler_score(prompt.task, said, prompt.answers)},
+          {"prompt_tokens", tokens}, {"answer_token", token}, {"prediction", said}};
+}
+
+/// So many prompts, of which make(i) gives one, judged: a row and a score each. progress(n): n of them are done.
+template <class Make, class Progress>
+void judge_all(TokenScorer& scorer, const Tokenizer& tokenizer, int64_t prompts, int64_t length,
+               const RulerOptions& options, const Make& make, const Progress& progress, EvalResult& out,
+               std::vector<double>& scores) {
+  for (int64_t first = 0; first < prompts; first += kPromptsAtOnce) {
+    std::vector<RulerPrompt> some;
+    std::vector<GreedyRequest> requests;
+    for (int64_t i = first; i < std::min(prompts, first + kPromptsAtOnce); ++i) {
+      some.push_back(make(i));
+      requests.push_back(
+          {.prompt = ids_of(some.back().text, tokenizer, options), .tokens = ruler_answer_tokens(some.back().task)});
+      if (options.eos) requests.back().stop.push_back(*options.eos);
+    }
+    const auto made = scorer.greedy_all(requests, [&](int64_t n) { progress(first + n); });
+    for (size_t i = 0; i < some.size(); ++i) {
+      const std::string said = tokenizer.decode(made[i]);
+      out.rows.push_back(judge(tokenizer, some[i], std::ssize(requests[i].prompt), said, length, options));
+      scores.push_back(out.rows.back().number("score"));
+    }
+  }
 }
 
 Record total_of(const std::string& task, int64_t length, const std::vector<double>& scores, uint64_t seed) {
@@ -211,12 +226,14 @@ EvalResult evaluate_ruler(TokenScorer& scorer, const Tokenizer& tokenizer, const
     std::vector<double> means;
     for (const std::string& task : tasks) {
       std::vector<double> scores;
-      for (int64_t trial = 0; trial < options.trials; ++trial) {
-        const RulerPrompt prompt = make_ruler_prompt(task, length, trial, tokenizer, material, options);
-        out.rows.push_back(judge(scorer, tokenizer, prompt, length, options));
-        scores.push_back(out.rows.back().number("score"));
-        if (options.progress) options.progress(++done, all);
-      }
+      judge_all(
+          scorer, tokenizer, options.trials, length, options,
+          [&](int64_t trial) { return make_ruler_prompt(task, length, trial, tokenizer, material, options); },
+          [&](int64_t n) {
+            if (options.progress) options.progress(done + n, all);
+          },
+          out, scores);
+      done += options.trials;
       out.totals.push_back(total_of(task, length, scores, options.seed));
       means.push_back(out.totals.back().number("score"));
     }
@@ -244,10 +261,14 @@ EvalResult evaluate_ruler_prompts(TokenScorer& scorer, const Tokenizer& tokenize
     const int64_t tokens = static_cast<int64_t>(ids_of(prompts[i].text, tokenizer, options).size());
     check(tokens + ruler_answer_tokens(prompts[i].task) <= window, kOp, "prompt ", i + 1, " has ", tokens,
           " tokens; with an answer of ", ruler_answer_tokens(prompts[i].task), " it exceeds the window of ", window);
-    out.rows.push_back(judge(scorer, tokenizer, prompts[i], window, options));
-    scores.push_back(out.rows.back().number("score"));
-    if (options.progress) options.progress(static_cast<int64_t>(i) + 1, static_cast<int64_t>(prompts.size()));
   }
+  judge_all(
+      scorer, tokenizer, std::ssize(prompts), window, options,
+      [&](int64_t i) { return prompts[static_cast<size_t>(i)]; },
+      [&](int64_t n) {
+        if (options.progress) options.progress(n, std::ssize(prompts));
+      },
+      out, scores);
   out.totals.push_back(total_of(prompts[0].task, window, scores, options.seed));
   return out;
 }

@@ -7,7 +7,6 @@
 #include "autograd/ops/concat.h"
 #include "autograd/ops/loss.h"
 #include "autograd/tape.h"
-#include "nn/generate.h"
 
 namespace rw {
 namespace {
@@ -36,9 +35,20 @@ void add_details(const float* logits, int64_t vocab, int32_t target, TokenScore&
 
 }  // namespace
 
+std::vector<std::vector<int32_t>> TokenScorer::greedy_all(std::span<const GreedyRequest> requests,
+                                                          const std::function<void(int64_t)>& done) {
+  std::vector<std::vector<int32_t>> out;
+  for (const GreedyRequest& r : requests) {
+    out.push_back(greedy(r.prompt, r.tokens, r.stop));
+    if (done) done(static_cast<int64_t>(out.size()));
+  }
+  return out;
+}
+
 ModelScorer::ModelScorer(const CausalLm& model, const ScorerOptions& options)
     : model_(model),
-      batch_tokens_(options.batch_tokens > 0 ? options.batch_tokens : (model.device().is_cuda() ? 65536 : 4096)) {}
+      batch_tokens_(options.batch_tokens > 0 ? options.batch_tokens : (model.device().is_cuda() ? 65536 : 4096)),
+      together_(options.together) {}
 
 int64_t ModelScorer::windows_per_batch(int64_t tokens) const {
   return std::max<int64_t>(1, batch_tokens_ / std::max<int64_t>(1, tokens));
@@ -156,6 +166,11 @@ std::vector<int32_t> ModelScorer::greedy(std::span<const int32_t> prompt, int64_
     return true;
   });
   return out;
+}
+
+std::vector<std::vector<int32_t>> ModelScorer::greedy_all(std::span<const GreedyRequest> requests,
+                                                          const std::function<void(int64_t)>& done) {
+  return generate_greedy(model_, requests, together_, done);
 }
 
 }  // namespace rw

@@ -4,10 +4,11 @@
 // a LLaMA, and batching is written once.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
-#include "nn/causal_lm.h"
+#include "nn/generate.h"
 
 namespace rw {
 
@@ -41,6 +42,9 @@ class TokenScorer {
   /// Up to `count` most likely tokens after the prompt, one after another; ends before a token of `stop`.
   virtual std::vector<int32_t> greedy(std::span<const int32_t> prompt, int64_t count,
                                       std::span<const int32_t> stop = {}) = 0;
+  /// The same for several prompts, which a scorer may continue together. `done` is called with how many are done.
+  virtual std::vector<std::vector<int32_t>> greedy_all(std::span<const GreedyRequest> requests,
+                                                       const std::function<void(int64_t)>& done = {});
 
   /// How many windows of so many tokens one forward takes.
   virtual int64_t windows_per_batch(int64_t tokens) const = 0;
@@ -48,8 +52,12 @@ class TokenScorer {
   virtual bool depends_on_length() const = 0;
 };
 
+/// Prompts that an evaluation hands to greedy_all() at once, so that they need not all be in memory.
+inline constexpr int64_t kPromptsAtOnce = 64;
+
 struct ScorerOptions {
   int64_t batch_tokens = 0;  // tokens of one forward; 0: 4096 on the CPU, 65536 on a GPU
+  int64_t together = 0;      // texts that are continued together; 0: as generate_greedy() chooses
 };
 
 /// Scores with a CausalLm. Windows of a batch are padded on the right, which changes nothing under a causal mask. Only
@@ -64,6 +72,8 @@ class ModelScorer : public TokenScorer {
   std::vector<double> score_in_chunks(std::span<const int32_t> ids, int64_t chunk) override;
   std::vector<int32_t> greedy(std::span<const int32_t> prompt, int64_t count,
                               std::span<const int32_t> stop = {}) override;
+  std::vector<std::vector<int32_t>> greedy_all(std::span<const GreedyRequest> requests,
+                                               const std::function<void(int64_t)>& done = {}) override;
   int64_t windows_per_batch(int64_t tokens) const override;
   bool depends_on_length() const override;
 
@@ -74,7 +84,7 @@ class ModelScorer : public TokenScorer {
   const RopeAngles& angles(int64_t tokens, int64_t length);
 
   const CausalLm& model_;
-  int64_t batch_tokens_;
+  int64_t batch_tokens_, together_;
   int64_t angle_tokens_ = -1, angle_length_ = -1;  // what angles_ was made for
   RopeAngles angles_;
 };

@@ -143,15 +143,31 @@ Record judge(const TaskPrompt& prompt, const std::vector<TokenScore>& scores) {
   return {{"hit", hit}, {"margin", margin}};
 }
 
-/// Generates twice the answer's length; the share of expected strings in it.
-double add_generated(TokenScorer& scorer, const Tokenizer& tokenizer, const TaskPrompt& prompt, Record& row) {
-  const std::span asked(prompt.ids.data(), static_cast<size_t>(prompt.answer_begin));
-  const int64_t answer = static_cast<int64_t>(prompt.ids.size()) - prompt.answer_begin;
-  const std::string text = tokenizer.decode(scorer.greedy(asked, 2 * answer));
-  row.set("generated", text);
-  double found = 0;
-  for (const std::string& e : prompt.expected) found += text.find(e) != std::string::npos;
-  return found / static_cast<double>(prompt.expected.size());
+/// A prompt to be continued by twice the answer's length, and what should be in it.
+struct Asked {
+  std::vector<GreedyRequest> requests;
+  std::vector<std::vector<std::string>> expected;
+
+  void add(const TaskPrompt& prompt) {
+    requests.push_back({.prompt = {prompt.ids.begin(), prompt.ids.begin() + prompt.answer_begin},
+                        .tokens = 2 * (std::ssize(prompt.ids) - prompt.answer_begin)});
+    expected.push_back(prompt.expected);
+  }
+};
+
+/// Generates what was asked, into the rows, and forgets it; the sum of the shares of expected strings in the texts.
+double add_generated(TokenScorer& scorer, const Tokenizer& tokenizer, Asked& asked, std::span<Record> rows) {
+  const auto made = scorer.greedy_all(asked.requests);
+  double matched = 0;
+  for (size_t i = 0; i < made.size(); ++i) {
+    const std::string text = tokenizer.decode(made[i]);
+    rows[i].set("generated", text);
+    double found = 0;
+    for (const std::string& e : asked.expected[i]) found += text.find(e) != std::string::npos;
+    matched += found / static_cast<double>(asked.expected[i].size());
+  }
+  asked = {};
+  return matched;
 }
 
 }  // namespace
@@ -172,6 +188,7 @@ EvalResult evaluate_tasks(TokenScorer& scorer, const Tokenizer& tokenizer, const
     for (int64_t length : options.lengths) {
       int64_t hits = 0;
       double margin = 0, matched = 0;
+      Asked asked;
       for (int64_t begin = 0; begin < options.trials;) {
         const int64_t end = std::min(options.trials, begin + scorer.windows_per_batch(length));
         std::vector<TaskPrompt> prompts;
@@ -183,16 +200,18 @@ EvalResult evaluate_tasks(TokenScorer& scorer, const Tokenizer& tokenizer, const
         }
         const auto scores = scorer.score(windows, length, /*details=*/true);
         for (size_t i = 0; i < prompts.size(); ++i) {
-          Record row = judge(prompts[i], scores[i]);
+          const Record row = judge(prompts[i], scores[i]);
           hits += row.integer("hit");
           margin += row.number("margin");
-          if (options.greedy) matched += add_generated(scorer, tokenizer, prompts[i], row);
+          if (options.greedy) asked.add(prompts[i]);
           out.rows.push_back({{"task", task}, {"length", length}});
           for (const auto& [name, value] : row.fields()) out.rows.back().set(name, value);
         }
         done += end - begin;
-        if (options.progress) options.progress(done, groups * options.trials);
         begin = end;
+        if (options.greedy && (begin == options.trials || std::ssize(asked.requests) >= kPromptsAtOnce))
+          matched += add_generated(scorer, tokenizer, asked, std::span(out.rows).last(asked.requests.size()));
+        if (options.progress) options.progress(done, groups * options.trials);
       }
       const Interval interval = wilson_interval(hits, options.trials);
       const double n = static_cast<double>(options.trials);

@@ -86,9 +86,9 @@ Var Attention::forward(const Var& x, const ForwardContext& context) const {
   const Var qkv =
       normed(reshape(qkv_.forward(x), {batch, length, n_heads_ + 2 * n_kv_heads_, head_dim_}));  // [B,T,H+2K,D]
   Var o;                                                                                         // [B,T,H,D]
-  if (context.cache) {
+  if (context.cache || !context.caches.empty()) {
     check(!grad_enabled(), "attention", "a KV cache is for generation: wrap the call in NoGrad");
-    o = over_cache(qkv.value(), context);
+    o = context.cache ? over_cache(qkv.value(), context) : over_caches(qkv.value(), context);
   } else if (context.sets && description_.rope && !description_.local_rope) {
     const Tensor k = narrow(qkv, 2, n_heads_, n_heads_ + n_kv_heads_).value(),
                  v = narrow(qkv, 2, n_heads_ + n_kv_heads_, n_heads_ + 2 * n_kv_heads_).value();
@@ -124,6 +124,36 @@ Tensor Attention::over_sets(const Tensor& qkv, const Tensor& keys, const Tensor&
   return attention_sets(queries, rotated, values, context.sets->ranges, options_);
 }
 
+/// qkv [B,T,H+2K,D]: queries, and keys if wanted, turned where they lie; queries scaled.
+void Attention::rotate_for_cache(const Tensor& qkv, const ForwardContext& context, bool keys) const {
+  const RopeAngles& angles = description_.local_rope ? context.local_angles : context.angles;
+  const RopeOptions rotation{.layout = layout_, .heads = n_heads_ + (keys ? n_kv_heads_ : 0), .in_place = true};
+  if (description_.rope) rope(qkv, angles, rotation);
+  if (!context.query_scale.defined()) return;
+  const Tensor q = scale_tokens(narrow(qkv, 2, 0, n_heads_), context.query_scale).value();
+  const Tensor rest = narrow(qkv, 2, n_heads_, n_heads_ + 2 * n_kv_heads_).value();
+  qkv.copy_from(concat({q, rest}, 2).value());
+}
+
+/// qkv [1,n,H+2K,D], a token of each text -> [1,n,H,D]
+Tensor Attention::over_caches(const Tensor& qkv, const ForwardContext& context) const {
+  const auto n = static_cast<int64_t>(context.caches.size());
+  check(qkv.size(0) == 1 && qkv.size(1) == n, "attention", "expected a token of each of ", n, " texts, got ",
+        qkv.shape());
+  rotate_for_cache(qkv, context, true);
+  const Tensor texts = qkv.view({n, 1, n_heads_ + 2 * n_kv_heads_, head_dim_});
+  const Tensor o = Tensor::empty({n, 1, n_heads_, head_dim_}, qkv.dtype(), qkv.device());
+  for (int64_t i = 0; i < n; ++i) {
+    const KvCache& cache = *context.caches[static_cast<size_t>(i)];
+    const KvCache::Layer& kv = cache.layers[static_cast<size_t>(layer_)];
+    const Tensor one = texts.slice(i, i + 1);
+    store_heads(one, n_heads_, kv.k, cache.length);
+    store_heads(one, n_heads_ + n_kv_heads_, kv.v, cache.length);
+    o.slice(i, i + 1).copy_from(attention_cached(one, n_heads_, kv.k, kv.v, cache.length + 1, options_));
+  }
+  return o.view({1, n, n_heads_, head_dim_});
+}
+
 Tensor Attention::over_cache(const Tensor& qkv, const ForwardContext& context) const {
   KvCache& cache = *context.cache;
   const KvCache::Layer& kv = cache.layers[static_cast<size_t>(layer_)];
@@ -135,14 +165,7 @@ Tensor Attention::over_cache(const Tensor& qkv, const ForwardContext& context) c
     store_heads(qkv, n_heads_ + n_kv_heads_, kv.v, cache.length);
     return over_sets(qkv, narrow(kv.k, 1, 0, total).value(), narrow(kv.v, 1, 0, total).value(), context);
   }
-  const RopeAngles& angles = description_.local_rope ? context.local_angles : context.angles;
-  const RopeOptions rotation{.layout = layout_, .heads = n_heads_ + (raw_keys ? 0 : n_kv_heads_), .in_place = true};
-  if (description_.rope) rope(qkv, angles, rotation);
-  if (context.query_scale.defined()) {
-    const Tensor q = scale_tokens(narrow(qkv, 2, 0, n_heads_), context.query_scale).value();
-    const Tensor rest = narrow(qkv, 2, n_heads_, n_heads_ + 2 * n_kv_heads_).value();
-    qkv.copy_from(concat({q, rest}, 2).value());
-  }
+  rotate_for_cache(qkv, context, !raw_keys);
   store_heads(qkv, n_heads_, kv.k, cache.length);
   store_heads(qkv, n_heads_ + n_kv_heads_, kv.v, cache.length);
   if (!raw_keys) return attention_cached(qkv, n_heads_, kv.k, kv.v, total, options_);

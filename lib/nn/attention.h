@@ -3,6 +3,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "autograd/ops/attention.h"
@@ -27,6 +28,7 @@ struct ForwardContext {
   Tensor query_scale;                             // f32 [T] log-n attention, or undefined
   KvCache* cache = nullptr;                       // generation: keys and values of earlier tokens; no gradients then
   RopeAngles key_angles;                          // of all tokens, when the cache holds raw keys
+  std::span<KvCache* const> caches;               // instead of cache: token t is the next one of text t
   std::shared_ptr<const PositionSetAngles> sets;  // takes the place of angles and key_angles; inference only
   std::function<void()> after_rope;               // called in backward, once it has been through RoPE; or empty
 };
@@ -54,6 +56,8 @@ class Attention {
   Var normed(const Var& qkv) const;
   Tensor over_sets(const Tensor& qkv, const Tensor& keys, const Tensor& values, const ForwardContext& context) const;
   Tensor over_cache(const Tensor& qkv, const ForwardContext& context) const;
+  Tensor over_caches(const Tensor& qkv, const ForwardContext& context) const;
+  void rotate_for_cache(const Tensor& qkv, const ForwardContext& context, bool keys) const;
 
   int64_t layer_, n_heads_, n_kv_heads_, head_dim_;
   RopeLayout layout_;

@@ -117,12 +117,13 @@ void CausalLm::bind() {
 }
 
 void CausalLm::enable_grad() {
+  check(!head_codes_, "causal_lm", "weights that were rounded to int8 are not trained: load the model again");
   arena_.enable_grad();
   bind();
 }
 
 bool CausalLm::use_bf16_copy(bool lossy) {
-  if (!arena_.make_bf16_copy(lossy)) return false;
+  if (head_codes_ || !arena_.make_bf16_copy(lossy)) return false;
   bind();
   return true;
 }
@@ -131,6 +132,19 @@ void CausalLm::set_recompute(bool on, bool offload) {
   check(on || !offload, "causal_lm", "inputs on the host are those of recomputed blocks");
   recompute_ = on;
   host_inputs_ = offload ? std::make_shared<HostInputs>(device_) : nullptr;
+}
+
+void CausalLm::round_to_int8() {
+  check(!config_.adapter, "causal_lm", "int8 weights of a model with adapters: merge them first");
+  check(!arena_.grad().defined(), "causal_lm", "int8 weights of a model that is being trained");
+  check(!embedding_.bf16_copy().defined(), "causal_lm", "int8 weights beside a bf16 copy: choose one of them");
+  const MemoryTag tag("int8 weights");
+  for (Block& block : blocks_) {
+    for (Linear* layer :
+         {&block.attention().qkv(), &block.attention().output(), &block.mlp().up(), &block.mlp().down()})
+      layer->round_to_int8();
+  }
+  head_codes_ = round_to_blocks(head().value(), {.code = BlockCode::int8, .double_scales = false});
 }
 
 void CausalLm::set_mlp_tile(int64_t tokens) {
@@ -263,6 +277,7 @@ Var CausalLm::forward(const Tensor& ids, const RopeAngles& angles) const {
                    .query_scale = query_scale(*scaling_, 0, ids.size(1)),
                    .cache = nullptr,
                    .key_angles = {},
+                   .caches = {},
                    .sets = position_sets(0, ids.size(1)),
                    .after_rope = {}});
 }
@@ -330,6 +345,35 @@ Tensor CausalLm::extend(const Tensor& ids, KvCache& cache) const {
   return narrow(extend_with(all.to(device_), cache, total), 1, past, total).value();
 }
 
+Tensor CausalLm::extend_each(const Tensor& ids, std::span<KvCache* const> caches) const {
+  const auto n = static_cast<int64_t>(caches.size());
+  check_shape("causal_lm", "ids", ids, {1, n});
+  const NoGrad no_grad;
+  const Tensor positions = Tensor::empty({1, n});
+  std::vector<float> factors;
+  for (int64_t i = 0; i < n; ++i) {
+    const KvCache& cache = *caches[static_cast<size_t>(i)];
+    check(!cache.raw_keys, "causal_lm", "rope_type ", config_.rope.rope_type(),
+          " depends on the length: each text needs an extend() of its own");
+    check(cache.length < cache.capacity, "causal_lm", "the KV cache of text ", i, " is full with ", cache.length,
+          " tokens");
+    positions.data<float>()[i] = static_cast<float>(cache.length);
+    for (const float f : scaling_->query_scale(cache.length, 1)) factors.push_back(f);
+  }
+  ForwardContext context{.angles = angles(positions, {}),
+                         .local_angles = {},
+                         .query_scale = factors.empty() ? Tensor() : Tensor::from(factors),
+                         .cache = nullptr,
+                         .key_angles = {},
+                         .caches = caches,
+                         .sets = nullptr,
+                         .after_rope = {}};
+  context.local_angles = local_angles(context.angles);
+  const Tensor hidden = run(ids, context).value();
+  for (KvCache* cache : caches) ++cache->length;
+  return hidden;
+}
+
 Tensor CausalLm::extend_with(const Tensor& ids, KvCache& cache, int64_t total) const {
   const int64_t count = ids.size(1);
   const RopeContext rope_context{.length = total};
@@ -338,6 +382,7 @@ Tensor CausalLm::extend_with(const Tensor& ids, KvCache& cache, int64_t total) c
                          .query_scale = query_scale(*scaling_, cache.length, count),
                          .cache = &cache,
                          .key_angles = {},
+                         .caches = {},
                          .sets = position_sets(cache.length, total),
                          .after_rope = {}};
   context.local_angles = local_angles(context.angles);

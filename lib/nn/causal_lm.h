@@ -9,6 +9,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "nn/block.h"
@@ -54,6 +55,10 @@ class CausalLm {
   /// single steps; methods whose frequencies depend on the length use those of the length reached (see KvCache::exact).
   /// Errors: the cache is full.
   Tensor extend(const Tensor& ids, KvCache& cache) const;
+  /// Appends one token to each of several texts, whose caches are of batch 1 and hold rotated keys: ids [1,n], of which
+  /// ids[0,i] goes to *caches[i]. Gives the hidden states of these tokens [1,n,C]. Every product reads its weights once
+  /// for all. Errors: as extend; raw keys.
+  Tensor extend_each(const Tensor& ids, std::span<KvCache* const> caches) const;
 
   const ModelConfig& config() const { return config_; }
   /// The parts, as bound to the weights now.
@@ -78,6 +83,13 @@ class CausalLm {
   /// numbers (a bf16 checkpoint), the results are exact. Otherwise the copy is used only if `lossy`. Returns whether it
   /// is used.
   bool use_bf16_copy(bool lossy = false);
+  /// Rounds the weights of the blocks' linear layers and of the head to int8 in blocks of 64 (tensor/block_quantize.h):
+  /// everything is computed with what the codes stand for, and a Decoder reads the codes. The model cannot be trained
+  /// afterwards. use_int8_weights() (nn/decoder.h) asks first whether there is a Decoder. Errors: adapters; gradients;
+  /// a bf16 copy; weights that are not finite.
+  void round_to_int8();
+  /// The codes of the head; nullptr without round_to_int8().
+  const BlockMatrix* head_codes() const { return head_codes_ ? &*head_codes_ : nullptr; }
   /// Recompute each block in backward instead of keeping its activations; `offload`: keep its input in host memory.
   void set_recompute(bool on, bool offload = false);
   /// In training, the feed-forward layers go through at most so many tokens at a time, and backward makes their
@@ -131,6 +143,7 @@ class CausalLm {
   std::function<void(size_t, size_t)> gradient_hook_;
   std::function<void()> frequency_hook_;
   Var embedding_, head_, head_bias_;  // [V,C], [V,C], [V]
+  std::optional<BlockMatrix> head_codes_;
   DropoutState dropout_;
   bool recompute_ = false;
   std::shared_ptr<HostInputs> host_inputs_;  // with recomputation: where the blocks' inputs are kept, if apart

@@ -47,8 +47,8 @@ bool is_llama(const DecoderModel& m);
 
 template <class T>
 using FamilyKernel = void (*)(Model<T>, FamilyModel<T>, int, int, int32_t*);
-/// By slots of a warp's ring and the width that the head dim is padded to.
+/// By slots of a warp's ring, the width that the head dim is padded to, and whether weights are int8.
 template <class T>
-FamilyKernel<T> family_step_kernel(int slots, int wide);
+FamilyKernel<T> family_step_kernel(int slots, int wide, bool int8);
 
 }  // namespace rw::cuda::decode

@@ -63,20 +63,22 @@ struct Local {
 };
 
 /// put(item, products of its two rows with the vector), by lane 0; before(item) first, while the weights come.
-template <class T, int SLOTS, class Before, class Put>
-__device__ __forceinline__ void multiply(WeightStream<T, SLOTS>& weights, const Local<T>& l, int matrix, float scale,
-                                         int& items_before, Before&& before, Put&& put) {
+template <class T, int SLOTS, bool INT8, class Before, class Put>
+__device__ __forceinline__ void multiply(WeightStream<T, SLOTS, INT8>& weights, const Local<T>& l, int matrix,
+                                         float scale, int& items_before, Before&& before, Put&& put) {
+  constexpr int kPiece = WeightStream<T, SLOTS, INT8>::kPiece, kParts = WeightStream<T, SLOTS, INT8>::kParts;
+  if constexpr (INT8) scale /= 127.f;
   const Share share = l.shares[matrix];
   for (int item = weights.first_item(share, items_before); item < share.end; item += kWarps) {
     before(item);
-    float sum[2][kEights<T>] = {};
-    for (int first = 0; first < share.k; first += kColumns<T>) weights.take(l.vector, share.k, first, sum);
+    float sum[2][kParts] = {};
+    for (int first = 0; first < share.k; first += kPiece) weights.take(l.vector, share.k, first, sum);
     float of_row[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       of_row[r] = sum[r][0];
 #pragma unroll
-      for (int e = 1; e < kEights<T>; ++e) of_row[r] += sum[r][e];
+      for (int e = 1; e < kParts; ++e) of_row[r] += sum[r][e];
       of_row[r] = warp_reduce(of_row[r], Sum{}) * scale;
     }
     if (threadIdx.x % kWarp == 0) put(item, of_row[0], of_row[1]);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "autograd/tape.h"
 #include "nn/cpu_decoder.h"
 #include "nn/cuda_decoder.h"
 
@@ -17,12 +18,14 @@ cuda::DecoderLayer layer_of(const Block& block, const LayerDescription& descript
              *between = block.mlp_norm() || block.mlp_out_norm() ? block.mlp_norm() : before;
   const Attention& attention = block.attention();
   const Mlp& mlp = block.mlp();
+  const auto matrix = [](const Linear& l) { return l.int8_codes() ? l.int8_codes()->codes : l.weight().value(); };
+  const auto scales = [](const Linear& l) { return l.int8_codes() ? l.int8_codes()->scales : Tensor(); };
   return {.input_norm = weight(before),
-          .qkv = attention.qkv().weight().value(),
-          .o = attention.output().weight().value(),
+          .qkv = matrix(attention.qkv()),
+          .o = matrix(attention.output()),
           .post_norm = weight(between),
-          .gate_up = mlp.up().weight().value(),
-          .down = mlp.down().weight().value(),
+          .gate_up = matrix(mlp.up()),
+          .down = matrix(mlp.down()),
           .k = cache.k,
           .v = cache.v,
           .qkv_bias = attention.qkv().bias().value(),
@@ -39,7 +42,11 @@ cuda::DecoderLayer layer_of(const Block& block, const LayerDescription& descript
           .mlp_norm_bias = bias(block.mlp_out_norm()),
           .window = description.window,
           .rope = description.rope,
-          .local_rope = description.local_rope};
+          .local_rope = description.local_rope,
+          .qkv_scales = scales(attention.qkv()),
+          .o_scales = scales(attention.output()),
+          .gate_up_scales = scales(mlp.up()),
+          .down_scales = scales(mlp.down())};
 }
 
 class CudaDecoder final : public Decoder {
@@ -64,7 +71,7 @@ class CudaDecoder final : public Decoder {
         .query_scale = factors.empty() ? Tensor() : Tensor::from(factors).to(model.device()),
         .embedding = model.embedding().value(),
         .norm = model.final_norm().weight().value(),
-        .head = model.head().value(),
+        .head = model.head_codes() ? model.head_codes()->codes : model.head().value(),
         .layers = {},
         .layer_norm = c.block.norm == NormKind::layer,
         .gated = c.block.gated,
@@ -79,7 +86,9 @@ class CudaDecoder final : public Decoder {
         .head_bias = model.head_bias().value(),
         .qk_norm_across = c.block.qk_norm == QkNorm::across,
         .local_inv_freq = local.inv_freq.defined() ? local.inv_freq.value().to(model.device()) : Tensor(),
-        .local_attention_scale = local.attention_scale};
+        .local_attention_scale = local.attention_scale,
+        .int8 = model.head_codes() != nullptr,
+        .head_scales = model.head_codes() ? model.head_codes()->scales : Tensor()};
     for (size_t i = 0; i < model.blocks().size(); ++i)
       m.layers.push_back(layer_of(model.blocks()[i], c.layer(static_cast<int64_t>(i)), cache.layers[i]));
     device_ = cuda::make_decoder(m);
@@ -100,7 +109,8 @@ class CudaDecoder final : public Decoder {
 }  // namespace
 
 Decoder::Decoder(const CausalLm& model, KvCache& cache) : model_(model), cache_(cache) {
-  check(supports(model, cache), "decoder", "this model or cache needs CausalLm::extend");
+  const std::string why = refusal(model, cache);
+  check(why.empty(), "decoder", why, ": it needs CausalLm::extend");
 }
 
 namespace {
@@ -112,18 +122,38 @@ bool has_adapters(const CausalLm& model) {
                        [](const Linear* layer) { return layer->has_adapter() || layer->in_blocks(); });
   });
 }
+
+std::string gpu_refusal(const CausalLm& model, bool int8) {
+  const ModelConfig& c = model.config();
+  const DType t = model.dtype();
+  const int64_t heads = c.num_attention_heads * c.head_dim;
+  if (t != DType::bf16 && t != DType::f32) return cat("the model computes in ", t);
+  if (c.head_dim % 8 != 0 || c.head_dim > 256) return cat("heads of ", c.head_dim, " numbers");
+  const int64_t multiple = int8 ? 16 : 8;  // 16 bytes are copied at once
+  for (const int64_t width : {c.hidden_size, c.intermediate_size, heads}) {
+    if (width % multiple != 0) return cat("a width of ", width, ", which is no multiple of ", multiple);
+  }
+  const int64_t widest = std::max({c.hidden_size, c.intermediate_size, heads});
+  if (!cuda::decoder_fits(t, widest, c.head_dim, c.num_hidden_layers, int8))
+    return "the model is too wide for this GPU's shared memory";
+  return "";
+}
 }  // namespace
 
-bool Decoder::supports(const CausalLm& model, const KvCache& cache) {
-  const ModelConfig& c = model.config();
-  if (has_adapters(model)) return false;
-  const DType t = model.dtype();
-  if (cache.raw_keys || cache.layers.empty() || cache.layers[0].k.size(0) != 1) return false;
-  if (!model.device().is_cuda()) return t == DType::f32;
-  const bool whole = c.hidden_size % 8 == 0 && c.intermediate_size % 8 == 0 && c.head_dim % 8 == 0;
-  const int64_t widest = std::max({c.hidden_size, c.intermediate_size, c.num_attention_heads * c.head_dim});
-  return (t == DType::bf16 || t == DType::f32) && whole && c.head_dim <= 256 &&
-         cuda::decoder_fits(t, widest, c.head_dim, c.num_hidden_layers);
+std::string Decoder::refusal(const CausalLm& model, const KvCache& cache) {
+  if (has_adapters(model)) return "the model has adapters, or weights in blocks beside them";
+  if (cache.raw_keys) return cat("rope_type ", model.config().rope.rope_type(), " does not keep rotated keys");
+  if (cache.layers.empty() || cache.layers[0].k.size(0) != 1) return "the cache is not of one text";
+  if (model.device().is_cuda()) return gpu_refusal(model, model.head_codes() != nullptr);
+  return model.dtype() == DType::f32 ? "" : cat("the model computes in ", model.dtype(), " on the CPU");
+}
+
+void use_int8_weights(CausalLm& model) {
+  const NoGrad no_grad;
+  std::string why = Decoder::refusal(model, model.make_cache(1, 1));
+  if (why.empty() && model.device().is_cuda()) why = gpu_refusal(model, true);
+  check(why.empty(), "int8 weights", why, ": only what a decoder computes can have them");
+  model.round_to_int8();
 }
 
 std::unique_ptr<Decoder> Decoder::make(const CausalLm& model, KvCache& cache) {

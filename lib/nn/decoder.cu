@@ -44,21 +44,21 @@ __device__ __forceinline__ void rotate_and_put(const Local<T>& l, const Layer<T>
 
 /// One token: `id`, or with a negative one the best token of the launch before. Its logits go to m.logits, the best
 /// next token to m.grid->best and to `result`, which is host memory.
-template <class T, int SLOTS, int WIDE>
+template <class T, int SLOTS, int WIDE, bool INT8>
 __global__ void __launch_bounds__(kThreads, 1)
     decode_step_kernel(const __grid_constant__ Model<T> m, int id, int position, int32_t* result) {
   extern __shared__ __align__(128) unsigned char memory[];
   __shared__ __align__(8) uint64_t ready[kWarps][SLOTS];
   __shared__ Share shares[kMatrices];
   __shared__ float cos_sin[256], scratch[kWarps];
-  Layer<T>* layers = reinterpret_cast<Layer<T>*>(memory + SLOTS * kWarps * kSlotBytes);
+  Layer<T>* layers = reinterpret_cast<Layer<T>*>(memory + ring_bytes(SLOTS, INT8));
   const Local<T> l{m, layers, shares, cos_sin, reinterpret_cast<float*>(layers + m.n_layers), scratch};
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
 
   if (threadIdx.x < kMatrices) shares[threadIdx.x] = share_of(m, static_cast<int>(threadIdx.x));
   for (int i = threadIdx.x; i < m.n_layers; i += kThreads) layers[i] = m.layers[i];
   __syncthreads();
-  WeightStream<T, SLOTS> weights(m, layers, shares, memory, ready[warp]);
+  WeightStream<T, SLOTS, INT8> weights(m, layers, shares, memory, ready[warp]);
   unsigned target = 0;
   int items_before = 0;
 
@@ -130,8 +130,16 @@ int64_t vector_floats_for(int64_t widest, int64_t head_dim) {
                              [&](auto wide) { return std::max<int64_t>(widest, split_kv::kWarpFloats<T, wide>); });
 }
 template <class T>
-bool fits(int slots, int64_t n_layers, int64_t vector_floats, int64_t own = kFamilySharedBytes) {
-  return shared_bytes<T>(slots, n_layers, vector_floats) + own <= max_shared_bytes();
+bool fits(int slots, int64_t n_layers, int64_t vector_floats, bool int8, int64_t own = kFamilySharedBytes) {
+  return shared_bytes<T>(slots, n_layers, vector_floats, int8) + own <= max_shared_bytes();
+}
+
+/// A list of structures on the GPU.
+template <class S>
+Tensor on_gpu(const std::vector<S>& list, Device device) {
+  std::vector<int32_t> words(list.size() * sizeof(S) / sizeof(int32_t));
+  std::memcpy(words.data(), list.data(), words.size() * sizeof(int32_t));
+  return Tensor::from(words).to(device);
 }
 
 template <class T>
@@ -148,15 +156,19 @@ class Decoder final : public DeviceDecoder {
     const int64_t vector_floats = vector_floats_for<T>(std::max({m.hidden, m.ffn, m.n_heads * m.head_dim}), m.head_dim);
 
     std::vector<Layer<T>> layers;
+    std::vector<LayerScales> scales;
     for (const DecoderLayer& l : m.layers) {
       layers.push_back({as<T>(l.input_norm), as<T>(l.qkv), as<T>(l.o), as<T>(l.post_norm), as<T>(l.gate_up),
                         as<T>(l.down), as<T>(l.k), as<T>(l.v)});
+      if (m.int8)
+        scales.push_back(
+            {as<float>(l.qkv_scales), as<float>(l.o_scales), as<float>(l.gate_up_scales), as<float>(l.down_scales)});
       weight_bytes_ += bytes_of(l.input_norm, l.qkv, l.o, l.post_norm, l.gate_up, l.down);
+      weight_bytes_ += bytes_of(l.qkv_scales, l.o_scales, l.gate_up_scales, l.down_scales);
     }
-    weight_bytes_ += bytes_of(m.norm, m.head);
-    std::vector<int32_t> words(layers.size() * sizeof(Layer<T>) / sizeof(int32_t));
-    std::memcpy(words.data(), layers.data(), words.size() * sizeof(int32_t));
-    layers_ = Tensor::from(words).to(device);
+    weight_bytes_ += bytes_of(m.norm, m.head, m.head_scales);
+    layers_ = on_gpu(layers, device);
+    if (m.int8) scales_ = on_gpu(scales, device);
     grid_state_ = Tensor::zeros({static_cast<int64_t>(sizeof(GridState) / sizeof(int32_t))}, DType::i32, device);
     heads_arrived_ = Tensor::zeros({units}, DType::i32, device);
     const auto vector = [&](int64_t n) { return Tensor::empty({n}, DType::f32, device); };
@@ -193,14 +205,16 @@ class Decoder final : public DeviceDecoder {
                                           : 1.f / std::sqrt(static_cast<float>(m.head_dim)),
               .rope_factor = m.attention_scale,
               .half = m.layout == RopeLayout::half,
-              .gated = m.gated};
+              .gated = m.gated,
+              .layer_scales = m.int8 ? static_cast<const LayerScales*>(scales_.raw()) : nullptr,
+              .head_scales = as<float>(m.head_scales)};
     if (!is_llama(m)) family_ = std::make_unique<Family<T>>(m);
     // The deepest ring that fits beside the rest.
     const int64_t own = family_ ? kFamilySharedBytes : kOwnSharedBytes;
-    slots_ = fits<T>(kDeep<T>, model_.n_layers, vector_floats, own) ? kDeep<T> : kShallow;
-    shared_ = shared_bytes<T>(slots_, model_.n_layers, vector_floats);
-    check(fits<T>(slots_, model_.n_layers, vector_floats, own), "decoder", "a model of this size needs ", shared_,
-          " bytes of shared memory per block, and ", max_shared_bytes() - own, " are there");
+    slots_ = fits<T>(kDeep<T>, model_.n_layers, vector_floats, m.int8, own) ? kDeep<T> : kShallow;
+    shared_ = shared_bytes<T>(slots_, model_.n_layers, vector_floats, m.int8);
+    check(fits<T>(slots_, model_.n_layers, vector_floats, m.int8, own), "decoder", "a model of this size needs ",
+          shared_, " bytes of shared memory per block, and ", max_shared_bytes() - own, " are there");
 
     void* pinned = nullptr;
     check_cuda(cudaHostAlloc(&pinned, sizeof(int32_t) * kResults + sizeof(float) * static_cast<size_t>(m.vocab), 0),
@@ -248,13 +262,19 @@ class Decoder final : public DeviceDecoder {
 
   void start(int32_t id, int64_t position) {
     split_kv::with_wide(m_.head_dim, [&](auto wide) {
-      if (family_) return launch_step(family_step_kernel<T>(slots_, wide), id, position, family_->model());
-      if (slots_ == kShallow) return launch_step(decode_step_kernel<T, kShallow, wide>, id, position);
-      launch_step(decode_step_kernel<T, kDeep<T>, wide>, id, position);
+      if (family_) return launch_step(family_step_kernel<T>(slots_, wide, m_.int8), id, position, family_->model());
+      if (m_.int8) return launch_step(kernel<wide, true>(), id, position);
+      launch_step(kernel<wide, false>(), id, position);
     });
     check_cuda(cudaEventRecord(done_[next_], stream()), "cudaEventRecord");
     next_ = (next_ + 1) % kResults;
     ++in_flight_;
+  }
+
+  template <int WIDE, bool INT8>
+  auto kernel() const {
+    return slots_ == kShallow ? decode_step_kernel<T, kShallow, WIDE, INT8>
+                              : decode_step_kernel<T, kDeep<T>, WIDE, INT8>;
   }
 
   /// `more`: the FamilyModel, for kernels that take one.
@@ -272,7 +292,8 @@ class Decoder final : public DeviceDecoder {
     config.stream = stream();
     config.attrs = &together;
     config.numAttrs = 1;
-    const Timed timed({"decode_step", Work(weight_bytes_, weight_bytes_ / static_cast<int64_t>(sizeof(T)) * 2)});
+    const int64_t weights = m_.int8 ? weight_bytes_ / 17 * 16 : weight_bytes_ / static_cast<int64_t>(sizeof(T));
+    const Timed timed({"decode_step", Work(weight_bytes_, weights * 2)});
     check_cuda(cudaLaunchKernelEx(&config, kernel, model_, more..., id, static_cast<int>(position), results_ + next_),
                "decode_step");
   }
@@ -280,7 +301,7 @@ class Decoder final : public DeviceDecoder {
   DecoderModel m_;
   Model<T> model_{};
   std::unique_ptr<Family<T>> family_;  // of what is not LLaMA's
-  Tensor layers_, grid_state_, heads_arrived_, x_, q_, o_, h_, logits_, partial_;
+  Tensor layers_, scales_, grid_state_, heads_arrived_, x_, q_, o_, h_, logits_, partial_;
   int slots_ = kShallow;
   int64_t shared_ = 0, weight_bytes_ = 0;
   int32_t* results_ = nullptr;  // pinned, with the logits behind them
@@ -294,10 +315,10 @@ class Decoder final : public DeviceDecoder {
 }  // namespace
 }  // namespace decode
 
-bool decoder_fits(DType dtype, int64_t widest, int64_t head_dim, int64_t n_layers) {
+bool decoder_fits(DType dtype, int64_t widest, int64_t head_dim, int64_t n_layers, bool int8) {
   if (dtype == DType::bf16)
-    return decode::fits<b16>(decode::kShallow, n_layers, decode::vector_floats_for<b16>(widest, head_dim));
-  return decode::fits<float>(decode::kShallow, n_layers, decode::vector_floats_for<float>(widest, head_dim));
+    return decode::fits<b16>(decode::kShallow, n_layers, decode::vector_floats_for<b16>(widest, head_dim), int8);
+  return decode::fits<float>(decode::kShallow, n_layers, decode::vector_floats_for<float>(widest, head_dim), int8);
 }
 
 std::unique_ptr<DeviceDecoder> make_decoder(const DecoderModel& model) {

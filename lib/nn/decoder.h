@@ -10,6 +10,8 @@
 // others). generate() uses a Decoder where it can.
 #pragma once
 #include <memory>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "nn/causal_lm.h"
@@ -20,9 +22,11 @@ namespace rw {
 class Decoder {
  public:
   /// A Decoder needs batch 1, a cache of rotated keys and a model without adapters. The model computes in f32 or bf16
-  /// on a GPU, in f32 on the CPU (with a bf16 copy of the weights or without). On a GPU its sizes are multiples of 8
+  /// on a GPU, in f32 on the CPU (with a bf16 copy of the weights or without, or with int8 weights). On a GPU its sizes are multiples of 8
   /// and fit into shared memory. Anything else goes through CausalLm::extend.
-  static bool supports(const CausalLm& model, const KvCache& cache);
+  static bool supports(const CausalLm& model, const KvCache& cache) { return refusal(model, cache).empty(); }
+  /// Why there is none, as part of a sentence; empty if there is one.
+  static std::string refusal(const CausalLm& model, const KvCache& cache);
 
   /// Goes on behind what `cache` holds. Both must outlive the decoder. Errors: not supported.
   Decoder(const CausalLm& model, KvCache& cache);
@@ -44,6 +48,48 @@ class Decoder {
 
   const CausalLm& model_;
   KvCache& cache_;
+  std::vector<float> logits_;
+};
+
+/// CausalLm::round_to_int8() for decoding: a Decoder reads 8.5 bits for each weight. Errors: this model has no Decoder
+/// for them, and why; those of round_to_int8().
+void use_int8_weights(CausalLm& model);
+
+/// Several texts, one token of each at a time, so that the weights are read once for all of them. Thread safety: none;
+/// the model's weights must not change meanwhile.
+class BatchDecoder {
+ public:
+  static constexpr int64_t kMost = 16;  // texts
+
+  /// Whether every text gets the bits that a Decoder would give it alone: on the CPU, where Decoder::supports().
+  /// Elsewhere the matrix products have several rows, which are rounded otherwise than one row is.
+  static bool exact(const CausalLm& model, const KvCache& cache);
+  /// A cache of rotated keys of one text each; exact() or not.
+  static bool supports(const CausalLm& model, const KvCache& cache);
+
+  /// Goes on behind what each of `caches` holds. They must outlive the decoder. Errors: none, or more than kMost; not
+  /// supported.
+  static std::unique_ptr<BatchDecoder> make(const CausalLm& model, std::span<KvCache> caches);
+  virtual ~BatchDecoder() = default;
+  BatchDecoder(const BatchDecoder&) = delete;
+  BatchDecoder& operator=(const BatchDecoder&) = delete;
+
+  struct Next {
+    int64_t text = 0;  // which of the caches
+    int32_t id = 0;
+  };
+  /// Appends a token to each text that is named, at most once; the logits after it, f32 [next.size(), V], valid until
+  /// the next call. Errors: a cache is full, an id outside the vocabulary, a text that is not there or named twice.
+  const std::vector<float>& step(std::span<const Next> next);
+  /// The same, and the most likely token after each, smallest id first.
+  std::vector<int32_t> greedy(std::span<const Next> next);
+
+ protected:
+  BatchDecoder(const CausalLm& model, std::span<KvCache> caches);
+  virtual void run(std::span<const Next> next, std::vector<float>& logits) = 0;
+
+  const CausalLm& model_;
+  std::span<KvCache> caches_;
   std::vector<float> logits_;
 };
 

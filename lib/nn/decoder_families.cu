@@ -233,7 +233,7 @@ __device__ __forceinline__ void fill_tables(const Model<T>& m, const FamilyModel
 }
 
 /// The arguments of decode_step_kernel (decoder.cu), and the FamilyModel.
-template <class T, int SLOTS, int WIDE>
+template <class T, int SLOTS, int WIDE, bool INT8>
 __global__ void __launch_bounds__(kThreads, 1)
     family_kernel(const __grid_constant__ Model<T> m, const __grid_constant__ FamilyModel<T> f, int id, int position,
                   int32_t* result) {
@@ -241,13 +241,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   __shared__ __align__(8) uint64_t ready[kWarps][SLOTS];
   __shared__ Share shares[kMatrices];
   __shared__ float cos_sin[2 * 256], scratch[kWarps];
-  Layer<T>* layers = reinterpret_cast<Layer<T>*>(memory + SLOTS * kWarps * kSlotBytes);
+  Layer<T>* layers = reinterpret_cast<Layer<T>*>(memory + ring_bytes(SLOTS, INT8));
   const Local<T> l{m, layers, shares, cos_sin, reinterpret_cast<float*>(layers + m.n_layers), scratch};
   const int lane = threadIdx.x % kWarp;
   if (threadIdx.x < kMatrices) shares[threadIdx.x] = share_of(m, static_cast<int>(threadIdx.x));
   for (int i = threadIdx.x; i < m.n_layers; i += kThreads) layers[i] = m.layers[i];
   __syncthreads();
-  WeightStream<T, SLOTS> weights(m, layers, shares, memory, ready[threadIdx.x / kWarp]);
+  WeightStream<T, SLOTS, INT8> weights(m, layers, shares, memory, ready[threadIdx.x / kWarp]);
   unsigned target = 0;
   int items_before = 0;
   if (id < 0) id = max(m.grid->best, 0);
@@ -394,10 +394,12 @@ Family<T>::Family(const DecoderModel& m) {
 }
 
 template <class T>
-FamilyKernel<T> family_step_kernel(int slots, int wide) {
+FamilyKernel<T> family_step_kernel(int slots, int wide, bool int8) {
   const auto of = [&](auto width) -> FamilyKernel<T> {
-    if (slots == kShallow) return family_kernel<T, kShallow, width()>;
-    return family_kernel<T, kDeep<T>, width()>;
+    if (int8 && slots == kShallow) return family_kernel<T, kShallow, width(), true>;
+    if (int8) return family_kernel<T, kDeep<T>, width(), true>;
+    if (slots == kShallow) return family_kernel<T, kShallow, width(), false>;
+    return family_kernel<T, kDeep<T>, width(), false>;
   };
   if (wide == 64) return of(std::integral_constant<int, 64>{});
   if (wide == 128) return of(std::integral_constant<int, 128>{});
@@ -406,7 +408,7 @@ FamilyKernel<T> family_step_kernel(int slots, int wide) {
 
 template class Family<float>;
 template class Family<b16>;
-template FamilyKernel<float> family_step_kernel<float>(int, int);
-template FamilyKernel<b16> family_step_kernel<b16>(int, int);
+template FamilyKernel<float> family_step_kernel<float>(int, int, bool);
+template FamilyKernel<b16> family_step_kernel<b16>(int, int, bool);
 
 }  // namespace rw::cuda::decode

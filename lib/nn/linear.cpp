@@ -69,6 +69,11 @@ void Linear::bind(const ParamArena& arena) {
   b_ = arena.stacked(b_index_, adapted_.size());
 }
 
+void Linear::round_to_int8() {
+  check(!format_, "linear", "the weight is kept in blocks of few bits already");
+  int8_ = round_to_blocks(weight_.value(), {.code = BlockCode::int8, .double_scales = false});
+}
+
 void Linear::set_linear(const LinearOptions& options) {
   check(!format_ || options.matmul == Matmul::native, "linear",
         "fp8 products of weights that are kept in blocks of few bits: choose one of them");

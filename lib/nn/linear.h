@@ -47,6 +47,10 @@ class Linear {
   const std::vector<size_t>& adapted_parts() const { return adapted_; }
   bool has_adapter() const { return !adapted_.empty(); }
   bool in_blocks() const { return format_.has_value(); }
+  /// Rounds the weight to int8 in blocks (tensor/block_quantize.h), where it lies, and keeps the codes beside it.
+  void round_to_int8();
+  /// The codes of the weight; nullptr where it has not been rounded.
+  const BlockMatrix* int8_codes() const { return int8_ ? &*int8_ : nullptr; }
   /// The dropout of the adapter; the state must outlive the layer. It counts while state.on.
   void set_dropout(const DropoutState* state) { dropout_state_ = state; }
   /// How the product is computed; adapters stay in the dtype of their operands. Errors: 8-bit floats of a weight in
@@ -63,6 +67,7 @@ class Linear {
   LinearOptions options_;
   std::optional<BlockFormat> format_;
   BlockMatrix blocks_;
+  std::optional<BlockMatrix> int8_;
   std::vector<size_t> adapted_;
   std::vector<LowRankPart> ranges_;  // their columns of y
   double scale_ = 1, dropout_ = 0;

@@ -172,4 +172,16 @@ void dequantize(const BlockMatrix& m, const Tensor& values) {
   dispatch_float(values.dtype(), kOp, [&](auto zero) { load_all<decltype(zero)>(m, 0, values); });
 }
 
+BlockMatrix round_to_blocks(const Tensor& values, BlockFormat format) {
+  check(values.rank() == 2, kOp, "expected a matrix, got ", values.shape());
+  BlockMatrix m{.format = format, .rows = values.size(0), .columns = values.size(1)};
+  m.allocate(kCpu);
+  m.store_rows(0, values.to(kCpu).to(DType::f32));
+  for (Tensor* t : {&m.codes, &m.scales, &m.scale_codes, &m.scale_ranges}) {
+    if (t->defined()) *t = t->to(values.device());
+  }
+  dequantize(m, values);
+  return m;
+}
+
 }  // namespace rw

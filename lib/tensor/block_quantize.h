@@ -47,8 +47,12 @@ struct BlockMatrix {
 /// device. Errors: another shape or device.
 void dequantize(const BlockMatrix& blocks, const Tensor& values);
 
+/// values [rows, columns] (f32 or bf16) in blocks, on their device; values become what the blocks stand for. Errors: a
+/// value that is not finite.
+BlockMatrix round_to_blocks(const Tensor& values, BlockFormat format);
+
 namespace cuda {
-/// The same on a GPU, of arguments that were checked.
+/// dequantize() on a GPU, of arguments that were checked.
 void dequantize(const BlockMatrix& blocks, const Tensor& values);
 }  // namespace cuda
 

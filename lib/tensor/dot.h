@@ -31,6 +31,17 @@ template <class T>
 #endif
 }
 
+[[gnu::always_inline]] inline Lanes<float> load_lanes(const int8_t* p) {
+#ifdef __AVX512F__
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return reinterpret_cast<Lanes<float>>(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)));
+#else
+  Lanes<int8_t> bytes;
+  std::memcpy(&bytes, p, sizeof bytes);
+  return __builtin_convertvector(__builtin_convertvector(bytes, Lanes<int32_t>), Lanes<float>);
+#endif
+}
+
 /// The sum of all lanes, by halves: adding them one after another would take as long as a row of 300.
 template <class T>
 [[gnu::always_inline]] inline T sum_lanes(const Lanes<T>& v) {
@@ -55,6 +66,60 @@ template <class W, class T>
   T sum = sum_lanes<T>((s0 + s1) + (s2 + s3));
   for (; j < k; ++j) sum += static_cast<T>(w[j]) * x[j];
   return sum;
+}
+
+/// y[s] = dot(w, x + s * stride, k) for s < S, bit for bit, with w read once.
+template <int S, class W>
+[[gnu::always_inline]] inline void dots(const W* w, const float* x, int64_t stride, int64_t k, float* y) {
+  Lanes<float> sum[4][S] = {};
+  int64_t j = 0;
+  for (; j + 64 <= k; j += 64) {
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; ++p) {
+      const Lanes<float> weight = load_lanes(w + j + 16 * p);
+#pragma GCC unroll 4
+      for (int s = 0; s < S; ++s) sum[p][s] += weight * load_lanes(x + s * stride + j + 16 * p);
+    }
+  }
+  for (; j + 16 <= k; j += 16) {
+    const Lanes<float> weight = load_lanes(w + j);
+#pragma GCC unroll 4
+    for (int s = 0; s < S; ++s) sum[0][s] += weight * load_lanes(x + s * stride + j);
+  }
+#pragma GCC unroll 4
+  for (int s = 0; s < S; ++s) {
+    y[s] = sum_lanes<float>((sum[0][s] + sum[1][s]) + (sum[2][s] + sum[3][s]));
+    for (int64_t i = j; i < k; ++i) y[s] += static_cast<float>(w[i]) * x[s * stride + i];
+  }
+}
+
+/// y[s] = sum_b scale[b] (w_b . x_b), x = x + s * stride, for s < S: w in blocks of 64 that have a scale each (int8 of
+/// tensor/block_quantize.h, whose result is this / 127). What S is changes no bit.
+template <int S>
+[[gnu::always_inline]] inline void dots_of_blocks(const int8_t* w, const float* scale, const float* x, int64_t stride,
+                                                  int64_t k, float* y) {
+  constexpr int64_t kBlock = 64;
+  Lanes<float> sum[2][S] = {};  // of even and odd blocks
+  int64_t j = 0;
+  for (; j + kBlock <= k; j += kBlock) {
+    Lanes<float> of_block[S] = {};
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; ++p) {
+      const Lanes<float> weight = load_lanes(w + j + 16 * p);
+#pragma GCC unroll 4
+      for (int s = 0; s < S; ++s) of_block[s] += weight * load_lanes(x + s * stride + j + 16 * p);
+    }
+    Lanes<float>* to = sum[j / kBlock % 2];
+#pragma GCC unroll 4
+    for (int s = 0; s < S; ++s) to[s] += scale[j / kBlock] * of_block[s];
+  }
+#pragma GCC unroll 4
+  for (int s = 0; s < S; ++s) {
+    y[s] = sum_lanes<float>(sum[0][s] + sum[1][s]);
+    float rest = 0;
+    for (int64_t i = j; i < k; ++i) rest += static_cast<float>(w[i]) * x[s * stride + i];
+    if (j < k) y[s] += scale[j / kBlock] * rest;
+  }
 }
 
 }  // namespace rw

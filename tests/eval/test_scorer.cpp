@@ -9,8 +9,12 @@
 #include <sstream>
 
 #include "data/corpus.h"
+#include "eval/longbench.h"
+#include "eval/passkey.h"
 #include "eval/perplexity.h"
+#include "eval/ruler.h"
 #include "eval/scorer.h"
+#include "eval/tasks.h"
 #include "nn/io/hf.h"
 #include "nn/io/llama2c.h"
 #include "support.h"
@@ -108,6 +112,33 @@ TEST_CASE("Greedy continuation takes the most likely token, one after another") 
   for (const TokenScore& s : scores[0]) CHECK(s.margin > 0);
   const std::vector<int32_t> stop = {made[1]};
   CHECK(scorer.greedy({ids.data(), 6}, 4, stop).size() == 1);
+}
+
+TEST_CASE("What evaluations generate is the same whether texts are decoded together or one after another") {
+  const auto tokenizer = make_byte_tokenizer();
+  ModelConfig config = tiny();
+  config.vocab_size = tokenizer->vocab_size();
+  config.rope.max_position_embeddings = 512;
+  const CausalLm model(config, DType::f32, kCpu, 7);
+  const RetrievalPrompts prompts(choose_retrieval_template("default"), *tokenizer, std::nullopt, nullptr);
+  std::vector<LongBenchItem> items;
+  for (int i = 0; i < 70; ++i)  // more than an evaluation holds at once
+    items.push_back({std::string(static_cast<size_t>(i), 'c'), "q" + std::to_string(i), {"answer"}});
+  const auto results = [&](int64_t together) {
+    ModelScorer scorer(model, {.together = together});
+    const PasskeyOptions passkey{.lengths = {256}, .trials = 5, .greedy = true};
+    return std::vector<std::string>{
+        to_json(to_eval_result(evaluate_passkey(scorer, prompts, *tokenizer, passkey), passkey, "passkey")),
+        to_json(evaluate_tasks(scorer, *tokenizer, {.lengths = {400}, .trials = 5, .greedy = true})),
+        to_json(evaluate_ruler(scorer, *tokenizer, {}, {.tasks = {"niah_single_1"}, .lengths = {1024}, .trials = 5})),
+        to_json(evaluate_longbench(scorer, *tokenizer, items, {.window = 64, .max_new = 6}))};
+  };
+  const std::vector<std::string> together = results(0), alone = results(1), three = results(3);
+  for (size_t i = 0; i < alone.size(); ++i) {
+    CHECK(alone[i].size() > 200);
+    CHECK(together[i] == alone[i]);
+    CHECK(three[i] == alone[i]);
+  }
 }
 
 TEST_CASE("Windows that cannot be scored say why") {

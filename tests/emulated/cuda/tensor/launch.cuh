@@ -86,6 +86,7 @@ template <class T>
 T __ldcg(const T* p) {
   return *p;
 }
+inline float __uint_as_float(uint32_t bits) { return std::bit_cast<float>(bits); }
 inline uint32_t __byte_perm(uint32_t low, uint32_t high, unsigned selector) {
   const uint64_t bytes = static_cast<uint64_t>(high) << 32 | low;
   uint32_t out = 0;
