@@ -80,9 +80,9 @@ void check_bits(const CausalLm& model, int64_t texts) {
 }  // namespace
 
 TEST_CASE("texts that are decoded together get the bits that each has alone, whatever their number") {
-  for (const bool compact : {false, true}) {
+  for (const bool copied : {false, true}) {
     CausalLm model(test::golden_config(), DType::f32, kCpu, 3);
-    if (compact) model.use_bf16_copy(true);
+    if (copied) model.use_bf16_copy(true);
     for (const int64_t texts : {1, 2, 3, 4, 5, 7, 16}) check_bits(model, texts);
   }
   CausalLm model(test::golden_config(), DType::f32, kCpu, 3);

@@ -42,6 +42,16 @@ constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 /// would show, and from 2^30 on overflow exp2: there they subtract first.
 constexpr float kHugeScore = 65536.f;
 
+/// Maximum and sum over the 4 lanes that share a row of a product's fragments.
+__device__ inline float max4(float x) {
+  x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
+  return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+}
+__device__ inline float sum4(float x) {
+  x += __shfl_xor_sync(~0u, x, 1);
+  return x + __shfl_xor_sync(~0u, x, 2);
+}
+
 /// A HeadView as kernels take it: element (b,t,h,d) at data + b*batch + t*row + h*head_dim + d.
 template <class T>
 struct Heads {

@@ -10,15 +10,6 @@ using namespace mma_sync;
 
 namespace {
 
-__device__ float max4(float x) {  // over the 4 lanes of a row
-  x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
-  return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
-}
-__device__ float sum4(float x) {
-  x += __shfl_xor_sync(~0u, x, 1);
-  return x + __shfl_xor_sync(~0u, x, 2);
-}
-
 constexpr int kForwardM = 128, kForwardN = 64;
 
 /// O and lse of 128 queries of one head; a warp owns 32 of them. Scores stay unscaled: P = exp2(c S - c max S), c =

@@ -151,15 +151,6 @@ __device__ void store_results(const Arguments& a, const CUtensorMap& o_map, cons
   }
 }
 
-__device__ float max4(float x) {  // over the 4 lanes of a row
-  x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
-  return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
-}
-__device__ float sum4(float x) {
-  x += __shfl_xor_sync(~0u, x, 1);
-  return x + __shfl_xor_sync(~0u, x, 2);
-}
-
 /// The running softmax of a thread's two rows. Scores stay unscaled: P = exp2(c S - c max S), c = scale log2 e.
 struct Softmax {
   float m[2] = {-1e30f, -1e30f}, l[2] = {0.f, 0.f};  // finite: a window may hide a row's whole first tile

@@ -1,4 +1,4 @@
-// What RMSNorm and LayerNorm ask of their inputs. Internal.
+// Internal: what RMSNorm and LayerNorm ask of their inputs.
 #pragma once
 #include "autograd/var.h"
 
