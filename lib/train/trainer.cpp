@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <deque>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -16,6 +17,7 @@
 #include "nn/train_step.h"
 #include "tensor/allocator.h"
 #include "tensor/file.h"
+#include "tensor/folder.h"
 #include "tensor/hash.h"
 #include "tensor/printable.h"
 #include "train/metrics_file.h"
@@ -50,12 +52,31 @@ FolderUse use_of(const Recipe& recipe) {
   return recipe.resume ? FolderUse::resume : recipe.overwrite ? FolderUse::overwrite : FolderUse::fresh;
 }
 
+/// Errors: somebody else's file or folder has the name of a checkpoint that the run may write.
+void check_checkpoint_names(const Recipe& recipe) {
+  if (!is_folder(recipe.out) || (recipe.save_every == 0 && recipe.save_minutes == 0)) return;
+  const std::string prefix = "checkpoint-";
+  for (const std::string& name : names_in(recipe.out)) {
+    const std::string digits = name.starts_with(prefix) ? name.substr(prefix.size()) : "";
+    if (digits.empty() || digits.size() > 15 || digits.find_first_not_of("0123456789") != digits.npos) continue;
+    const std::string path = recipe.out + "/" + name;
+    const int64_t step = std::stoll(digits);
+    if (step > recipe.steps || path != checkpoint_folder(recipe.out, step)) continue;
+    const bool ours = path_kind(path) == PathKind::folder && !std::filesystem::is_symlink(path) &&
+                      (path_exists(path + "/trainer_state.json") || path_exists(path + "/optimizer.safetensors"));
+    check(ours, kOp, "'", path,
+          "' is not of this program, and the run would write a checkpoint of that name: name "
+          "another --out");
+  }
+}
+
 /// The place that the run writes to, checked; none if nothing is to be written, or by another rank.
 std::optional<RunFolder> checked_folder(const Recipe& recipe, const TrainPlace& place) {
   check_settings(recipe);
   if (recipe.out.empty() || (place.ranks && !place.ranks->root())) return std::nullopt;
   check_outside(kOp, recipe.out, recipe.data);
   check_outside(kOp, recipe.out, recipe.validation);
+  check_checkpoint_names(recipe);
   RunFolder folder(recipe.out, use_of(recipe), place.maker, place.locked);
   folder.check_place(sources_of(recipe));
   return folder;

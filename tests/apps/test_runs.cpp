@@ -454,6 +454,16 @@ TEST_CASE("what a position sampler refuses is refused before the run begins") {
             "cannot hold 99 chunks");
 }
 
+TEST_CASE("somebody else's checkpoint of a name that the run would write is refused at the start") {
+  const Finished f;
+  fs::create_directories(f.dir.path("x/checkpoint-000004"));
+  write(f.dir.path("x/checkpoint-000004/pytorch_model.bin"), "precious");
+  f.refuses(f.train("x", ""), "checkpoint-000004' is not of this program");
+  fs::rename(f.dir.path("x/checkpoint-000004"), f.dir.path("x/checkpoint-4"));  // another program's way to count
+  CHECK(ropewalk(f.train("x", "")).code == 0);
+  CHECK(rw::read_file(f.dir.path("x/checkpoint-4/pytorch_model.bin")) == "precious");
+}
+
 TEST_CASE("generation_config.json goes with a model that is extended or converted") {
   const Finished f;
   const std::string wishes = R"({"eos_token_id": [1, 7], "temperature": 0.5})";
