@@ -74,7 +74,7 @@ class Passes {
     }
     // A thread should read some 256 Ki weights per token, or the barrier costs more than the thread brings.
     const int64_t work = model_.arena().parameter_count() * count();
-    const int team = detail::grow_team(static_cast<int>(std::clamp<int64_t>(work >> 18, 1, thread_count())));
+    const int team = detail::grow_team(static_cast<int>(std::clamp<int64_t>(work >> 18, 1, std::ssize(own_))));
     for (int t = 0; t < team; ++t) own_[static_cast<size_t>(t)].resize(scratch_);
     if (team == 1) return walk(0, 1, logits);
     detail::run_team(team, [&](int me) { walk(me, team, logits); });
