@@ -197,9 +197,9 @@ typedef struct ropewalk_evaluate_options {
 
 typedef struct ropewalk_result ropewalk_result;
 
-/* Evaluates a model. `kind`: ppl, lastk, bins, longppl, passkey, needle, tasks, ruler, longbench or choice; the settings
- * and their defaults are those of `ropewalk eval KIND`. `options` may be NULL. On success *result belongs to the caller:
- * ropewalk_result_free() it. On an error it is NULL.
+/* Evaluates a model. `kind`: ppl, lastk, bins, longppl, passkey, needle, tasks, ruler, longbench or choice; settings
+ * and their defaults are those of `ropewalk eval KIND`. `options` may be NULL. On success *result belongs to the
+ * caller: ropewalk_result_free() it. On an error it is NULL.
  * Errors: ARGUMENT, INPUT (an unknown kind or setting, unreadable text), MEMORY, STOPPED. */
 ROPEWALK_API ropewalk_status ropewalk_evaluate(ropewalk_model* model, const char* kind,
                                                const ropewalk_setting* settings, size_t count,
@@ -209,9 +209,9 @@ ROPEWALK_API ropewalk_status ropewalk_evaluate(ropewalk_model* model, const char
  * a zero. *bytes, if not NULL, is its length. Owned by the result. NULL for a NULL result. */
 ROPEWALK_API const char* ropewalk_result_json(const ropewalk_result* result, size_t* bytes);
 
-/* Makes a multiple-choice set from books for the kind "choice": which of several continuations is the real one? Settings:
- * those of `ropewalk cloze` but "out": data, items, choices, context-words, choice-words, seed. `documents`, text, take
- * the place of "data"; NULL: none. *result holds the items as JSON lines {"context", "choices", "answer"}, one object a
+/* Makes a multiple-choice set from books for the kind "choice": which of several continuations is the real one?
+ * Settings: those of `ropewalk cloze` but "out": data, items, choices, context-words, choice-words, seed. `documents`,
+ * text, take the place of "data"; NULL: none. *result holds the items as JSON lines {"context", "choices", "answer"}, one object a
  * line; ropewalk_result_json gives them. Errors: ARGUMENT, INPUT (an unknown setting, too little text), MEMORY. */
 ROPEWALK_API ropewalk_status ropewalk_cloze(const ropewalk_setting* settings, size_t count,
                                             const ropewalk_document* documents, size_t documents_count,

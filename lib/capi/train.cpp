@@ -2,6 +2,9 @@
 #include <set>
 
 #include "capi/detail.h"
+#include "nn/io/adapter.h"
+#include "nn/io/checkpoint.h"
+#include "nn/io/hf.h"
 #include "train/recipe_fields.h"
 #include "train/trainer.h"
 
@@ -78,9 +81,23 @@ Recipe read_recipe(const char* text, const Settings& settings, const char* funct
 
 struct ropewalk_trainer {
   std::shared_ptr<Trainer> trainer;
+  Recipe recipe;
   Device device;
-  bool ran = false;
+  bool ran = false, was_finished = false;
 };
+
+namespace {
+
+/// The model that an earlier process left: the trainer, which had nothing to do, holds the base.
+std::shared_ptr<CausalLm> finished_model(const ropewalk_trainer& trainer) {
+  const Recipe& r = trainer.recipe;
+  const LoadOptions options{.compute = trainer.device.is_cuda() ? DType::bf16 : DType::f32, .device = trainer.device};
+  if (r.lora_rank > 0 || is_adapter_folder(r.out))
+    return load_merged(model_folder(r.from), adapter_folder(r.out), options);
+  return load_hf(model_folder(r.out), options);
+}
+
+}  // namespace
 
 ropewalk_status ropewalk_trainer_create(const char* recipe, const ropewalk_setting* settings, size_t count,
                                         const ropewalk_train_options* options, ropewalk_trainer** trainer) {
@@ -101,6 +118,7 @@ ropewalk_status ropewalk_trainer_create(const char* recipe, const ropewalk_setti
     use_device(place.device);
     auto made = std::make_unique<ropewalk_trainer>();
     made->device = place.device;
+    made->recipe = wanted;
     made->trainer = std::make_shared<Trainer>(wanted, place, callbacks_of(calls));
     *trainer = made.release();
     return ROPEWALK_OK;
@@ -116,6 +134,7 @@ ropewalk_status ropewalk_trainer_run(ropewalk_trainer* trainer, ropewalk_train_r
     trainer->ran = true;
     use_device(trainer->device);
     const TrainResult r = trainer->trainer->run();
+    trainer->was_finished = r.end == TrainEnd::was_finished;
     const int32_t end = r.end == TrainEnd::finished  ? ROPEWALK_TRAIN_FINISHED
                         : r.end == TrainEnd::stopped ? ROPEWALK_TRAIN_STOPPED
                                                      : ROPEWALK_TRAIN_WAS_FINISHED;
@@ -136,6 +155,11 @@ ropewalk_status ropewalk_trainer_model(ropewalk_trainer* trainer, ropewalk_model
   return guarded([&] {
     require(trainer != nullptr && model != nullptr, "ropewalk_trainer_model", "trainer and model must not be null");
     const std::shared_ptr<Trainer>& whole = trainer->trainer;  // which owns both
+    if (trainer->was_finished) {
+      use_device(trainer->device);
+      *model = new ropewalk_model{finished_model(*trainer), {whole, &whole->tokenizer()}, trainer->recipe.out};
+      return ROPEWALK_OK;
+    }
     *model = new ropewalk_model{{whole, &whole->model()}, {whole, &whole->tokenizer()}, ""};
     return ROPEWALK_OK;
   });

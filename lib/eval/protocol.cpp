@@ -9,7 +9,9 @@
 #include "data/text.h"
 #include "eval/provenance.h"
 #include "nn/decoder.h"
+#include "nn/io/checkpoint.h"
 #include "tensor/error.h"
+#include "tensor/folder.h"
 
 namespace rw {
 
@@ -121,8 +123,7 @@ Setting items_file(const char* help, std::string& file) {
 
 void set_file(Record& protocol, const std::string& key, const std::string& path) {
   protocol.set(key, path);
-  const std::string checksum = file_checksum(path);
-  if (!checksum.empty()) protocol.set(key + "_checksum", checksum);
+  if (is_file(path)) protocol.set(key + "_checksum", file_checksum(path));  // a pipe cannot be read again
 }
 
 Setting first_items(EvalOptions& o) {

@@ -59,8 +59,6 @@ std::optional<std::string> weights_checksum(const std::string& folder) {
   return hex(hash);
 }
 
-std::string file_checksum(const std::string& path) { return is_file(path) ? hex(hash_file(path, kFnvBegin)) : ""; }
-
 std::string program_version() {
   const std::string commit = ROPEWALK_COMMIT;
   return commit.empty() ? ROPEWALK_VERSION : ROPEWALK_VERSION "+" + commit;

@@ -11,10 +11,6 @@ namespace rw {
 /// folder has none. It tells weights apart; it is no protection against forgery. Errors: unreadable files.
 std::optional<std::string> weights_checksum(const std::string& folder);
 
-/// A checksum of a file's bytes, of the same kind; "" for what is no regular file (a pipe can be read only once).
-/// Errors: unreadable.
-std::string file_checksum(const std::string& path);
-
 /// "0.2.0", with the commit behind it where the build knew one: "0.2.0+0c72ad7".
 std::string program_version();
 

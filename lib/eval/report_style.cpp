@@ -83,7 +83,7 @@ th.words { text-align: left; }
 td.words { text-align: left; white-space: normal; min-width: 9em; overflow-wrap: anywhere; }
 .best { color: var(--best); font-weight: 650; }
 .same { color: var(--soft); }
-.range { color: var(--soft); font-size: 12px; }
+.range { color: var(--soft); font-size: 12px; display: block; }
 .bar { display: block; height: 5px; border-radius: 3px; background: var(--c); margin-top: 4px; min-width: 2px; }
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; font: 13.5px/1.6 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 footer { color: var(--soft); font-size: 13px; padding-top: 6px; padding-bottom: 40px; }

@@ -105,7 +105,7 @@ def test_a_gguf_file_loads_as_the_folder_does(base, tmp_path):
     if program is None:
         pytest.skip("no ropewalk program: name it by ROPEWALK_PROGRAM")
     file = tmp_path / "model.gguf"
-    subprocess.run([program, "--quiet", "convert", "gguf", base, "--out", file, "--type", "f32"], check=True)
+    subprocess.run([program, "--quiet", "convert", "gguf", "--model", base, "--out", file, "--type", "f32"], check=True)
     text = "Line 5 of the little story"
     folder = ropewalk.Model.load(base, device="cpu")
     assert np.array_equal(ropewalk.Model.load(file, device="cpu").logits(text), folder.logits(text))

@@ -104,7 +104,9 @@ def test_callbacks_see_the_run_and_stop_it_and_it_resumes(base, text, extended, 
     assert weights(out) == weights(extended)
     trainer = ropewalk.Trainer(base, text, out, callbacks=[Watch()], resume=True, **settings)
     assert trainer.run().end == "was finished"
-    assert trainer.model().rope["rope_type"] == "yarn"
+    found = trainer.model()
+    assert found.rope["rope_type"] == "yarn"
+    assert np.array_equal(found.logits("Line 9"), ropewalk.Model.load(out, device="cpu").logits("Line 9"))
 
 
 def test_what_a_callback_raises_comes_out_of_run(base, text, tmp_path):

@@ -131,7 +131,7 @@ TEST_CASE("Scores of tasks and of multiple choice have a table, the best among e
   add(a, "0.25");
   add(b, "0.5");
   const std::string html = report_html({a, b});
-  CHECK(html.find("Tasks and questions") != std::string::npos);
+  CHECK(html.find("<h2>Multiple choice</h2>") != std::string::npos);
   CHECK(html.find("Measured by: multiple choice, arc.jsonl, 2 solved examples, 50 items.") != std::string::npos);
   CHECK(html.find("<th>acc_norm</th>") != std::string::npos);
   CHECK(count(html, "class=\"best\"") == 1);

@@ -102,7 +102,7 @@ TEST_CASE("First tokens without interpolation are written only where they are, a
   CHECK(error(-1) != "");
   const auto scaling = make_rope_scaling(head);
   CHECK(test::error_of([&] { freeze_rope(*scaling, 32); }).find("start_tokens") != std::string::npos);
-  CHECK(test::error_of([&] { freeze_rope(*scaling, 16); }) == "");  // within the window nothing is divided
+  CHECK_NOTHROW(freeze_rope(*scaling, 16));  // within the window nothing is divided
   CHECK(test::error_of([&] { scaling->table({.length = 32, .training = true}); }).find("train without it") !=
         std::string::npos);
   ModelConfig base = small(std::nullopt);
