@@ -14,23 +14,25 @@ namespace rw {
 namespace {
 
 /// h = x (+ residual); y = h * rstd * (weight + plus), rstd = 1/sqrt(mean(h^2) + eps).
-/// h is written only if there is a residual.
+/// h is written only if there is a residual. `stream`: x is the sum already, and residual a single row of zeros that
+/// is added to every row, so that the squares add up in the same order, to the same bits.
 template <class T>
 void forward_rows(const T* x, const T* residual, const T* weight, Acc<T> eps, Acc<T> plus, T* h, T* y, Acc<T>* rstd,
-                  int64_t rows, int64_t columns) {
+                  int64_t rows, int64_t columns, bool stream) {
   parallel_for(rows, 16, [=](int64_t begin, int64_t end) RW_CPU_LEVELS {
+    std::vector<T> unused(static_cast<size_t>(stream ? columns : 0));
     for (int64_t r = begin; r < end; ++r) {
       const T* row = x + r * columns;
       Acc<T> square = 0;
       if (residual) {
-        T* hr = h + r * columns;
-        const T* rr = residual + r * columns;
+        T* hr = stream ? unused.data() : h + r * columns;
+        const T* rr = stream ? residual : residual + r * columns;
 #pragma omp simd reduction(+ : square)
         for (int64_t c = 0; c < columns; ++c) {
           hr[c] = static_cast<T>(static_cast<Acc<T>>(row[c]) + static_cast<Acc<T>>(rr[c]));
           square += static_cast<Acc<T>>(hr[c]) * static_cast<Acc<T>>(hr[c]);
         }
-        row = hr;
+        if (!stream) row = hr;
       } else {
 #pragma omp simd reduction(+ : square)
         for (int64_t c = 0; c < columns; ++c) square += static_cast<Acc<T>>(row[c]) * static_cast<Acc<T>>(row[c]);
@@ -136,9 +138,11 @@ std::pair<Var, Var> norm(const char* op, const Var& x, const Var* residual, cons
   } else {
     dispatch_float(x.dtype(), op, [&](auto zero) {
       using T = decltype(zero);
-      forward_rows<T>(x.value().data<T>(), residual ? residual->value().data<T>() : nullptr, weight.value().data<T>(),
-                      static_cast<Acc<T>>(options.eps), static_cast<Acc<T>>(options.weight_offset), h.data<T>(),
-                      y.data<T>(), rstd.data<Acc<T>>(), rows, columns);
+      const std::vector<T> zeros(static_cast<size_t>(stream ? columns : 0));
+      forward_rows<T>(x.value().data<T>(), residual ? residual->value().data<T>() : stream ? zeros.data() : nullptr,
+                      weight.value().data<T>(), static_cast<Acc<T>>(options.eps),
+                      static_cast<Acc<T>>(options.weight_offset), h.data<T>(), y.data<T>(), rstd.data<Acc<T>>(), rows,
+                      columns, stream);
     });
   }
   Var out_h(h), out_y(y);
