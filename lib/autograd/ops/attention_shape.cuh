@@ -2,6 +2,7 @@
 // fewer than 2^30 queries and keys, and a window is shorter than the keys. Products are left to those who make them.
 #pragma once
 #include "autograd/ops/cuda_ops.h"
+#include "tensor/launch.cuh"
 
 namespace rw::cuda::attn {
 
