@@ -50,6 +50,9 @@ TEST_CASE("unknown options, verbs and missing arguments are one line and code 2"
   refuses("profile --model-shape Q", "'Q'");
   refuses("--device cpu train --out x --small-state --dtype f32", "bf16");
   refuses("--device cpu train --out x --small-state --dtype bf16 --method clex", "clex");
+  refuses("--device cpu train --out x --offload activations", "add --recompute");
+  refuses("--device cpu train --out x --offload disk", "disk");
+  refuses("--device cpu train --out x --moments int4", "int4");
   refuses("--device cpu bench window --model-shape S-small --targets 64", "64");
 }
 
@@ -104,6 +107,29 @@ TEST_CASE("the layout of memory is part of a run: a plain run does not go on fro
   CHECK(plain.err.find("small_state was true, now false") != std::string::npos);
   CHECK(ropewalk(options + " --lean --resume").code == 0);
   CHECK(std::filesystem::exists(dir.path("run/checkpoint-000004")));
+}
+
+TEST_CASE(
+    "a run with its optimizer and inputs on the host leaves the bytes of one without, and moments are part of a run") {
+  const test::TempDir dir;
+  const std::string options =
+      "--device cpu train --data demo --hidden 16 --layers 2 --heads 2 --batch 2 --window 16 --steps 4 --save-every 2 ";
+  const auto in = [&](const std::string& name) { return " --out '" + dir.path(name) + "'"; };
+  REQUIRE(ropewalk(options + in("plain")).code == 0);
+  const Answer host = ropewalk(options + in("host") + " --recompute --offload all");
+  REQUIRE(host.code == 0);
+  CHECK(host.err.find("saves nothing on the CPU") != std::string::npos);
+  for (const char* file : {"/model.safetensors", "/checkpoint-000004/optimizer.safetensors"})
+    CHECK(rw::read_file(dir.path("plain") + file) == rw::read_file(dir.path("host") + file));
+  for (const char* file : {"host/checkpoint-000004", "host/model.safetensors"})
+    std::filesystem::remove_all(dir.path(file));
+  CHECK(ropewalk(options + in("host") + " --resume --recompute --offload all").code == 0);
+  CHECK(rw::read_file(dir.path("plain/model.safetensors")) == rw::read_file(dir.path("host/model.safetensors")));
+  REQUIRE(ropewalk(options + in("few") + " --moments int8").code == 0);
+  std::filesystem::remove(dir.path("few/model.safetensors"));
+  const Answer other = ropewalk(options + in("few") + " --resume");
+  CHECK(other.code == 2);
+  CHECK(other.err.find("moments was int8") != std::string::npos);
 }
 
 TEST_CASE("profile times a step and leaves a table, records and a page") {

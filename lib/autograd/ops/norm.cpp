@@ -139,7 +139,10 @@ std::pair<Var, Var> norm(const char* op, const Var& x, const Var* residual, cons
     dispatch_float(x.dtype(), op, [&](auto zero) {
       using T = decltype(zero);
       const std::vector<T> zeros(static_cast<size_t>(stream ? columns : 0));
-      forward_rows<T>(x.value().data<T>(), residual ? residual->value().data<T>() : stream ? zeros.data() : nullptr,
+      forward_rows<T>(x.value().data<T>(),
+                      residual ? residual->value().data<T>()
+                      : stream ? zeros.data()
+                               : nullptr,
                       weight.value().data<T>(), static_cast<Acc<T>>(options.eps),
                       static_cast<Acc<T>>(options.weight_offset), h.data<T>(), y.data<T>(), rstd.data<Acc<T>>(), rows,
                       columns, stream);
