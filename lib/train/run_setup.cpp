@@ -212,9 +212,8 @@ std::string choice_text(const MemoryChoice& choice) {
 }
 
 /// What is given up for memory: by hand, or so that the plan stays within --memory.
-MemoryChoice memory_of(const Recipe& recipe, const RunSetup& s, const TrainPlace& place,
+MemoryChoice memory_of(const Recipe& recipe, const MemoryChoice& stated, const RunSetup& s, const TrainPlace& place,
                        const TrainCallbacks& callbacks) {
-  const MemoryChoice stated = stated_choice(recipe);
   MemoryTask task{.model = s.plan.model,
                   .compute = s.dtype,
                   .cuda = place.device.is_cuda(),
@@ -282,6 +281,7 @@ RunSetup set_up_run(const Recipe& recipe, const TrainPlace& place, const TrainCa
   const bool root = !place.ranks || place.ranks->root();
   RunSetup s;
   const BatchShare share = s.share = share_of(recipe, place.ranks);
+  const MemoryChoice stated = stated_choice(recipe);
   s.tokenizer = choose_tokenizer(recipe);
   s.plan = make_plan(recipe, *s.tokenizer);
   const int64_t vocabulary = s.plan.model.vocab_size;
@@ -310,7 +310,7 @@ RunSetup set_up_run(const Recipe& recipe, const TrainPlace& place, const TrainCa
                          ValidationOptions{.window = s.plan.target, .tokens = recipe.validation_tokens, .bos = s.bos});
     notice(callbacks, s.validation->notice());
   }
-  s.memory = memory_of(recipe, s, place, callbacks);
+  s.memory = memory_of(recipe, stated, s, place, callbacks);
   check(!s.plan.model.adapter || place.maker == "train" || place.maker == "compare", kOp,
         "--lora-rank is for ropewalk train and compare, and not for ", place.maker);
   s.model = make_model(recipe, s.plan, s.dtype, place.device, arena_of(recipe, s.memory));

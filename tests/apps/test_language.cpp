@@ -232,7 +232,7 @@ TEST_CASE("Completions and the manual page know every verb and its options") {
   write(dir.path("c.bash"), bash);
   CHECK(std::system(("bash -n '" + dir.path("c.bash") + "'").c_str()) == 0);
   const std::string script = "source '" + dir.path("c.bash") +
-                             "'; COMP_WORDS=(ropewalk eval ppl --wei); COMP_CWORD=3; _ropewalk; "
+                             "'; COMP_WORDS=(ropewalk eval ppl --weighti); COMP_CWORD=3; _ropewalk; "
                              "[ \"${COMPREPLY[*]}\" = --weighting ]";
   write(dir.path("run.bash"), script);
   CHECK(std::system(("bash '" + dir.path("run.bash") + "'").c_str()) == 0);

@@ -70,6 +70,18 @@ void block_cases(const Put& put, const Tensor& targets) {
     const auto [h, y] = residual_rms_norm(v[0], v[1], v[2], {.eps = 1e-5, .weight_offset = 1});
     return Vars{h, y};
   });
+  put("stream_rms_norm", {r({3, 6}, 1), r({6}, 2)}, [](const Vars& v) {
+    const auto [h, y] = stream_rms_norm(v[0], v[1], {.eps = 1e-5});
+    return Vars{h, y};
+  });
+  put("stream_rms_norm", {r({3, 6}, 1), r({6}, 2)},
+      [](const Vars& v) { return Vars{stream_rms_norm(v[0], v[1], {.eps = 1e-5}).first}; });
+  put("stream_layer_norm", {r({3, 6}, 1), r({6}, 2), r({6}, 3)}, [](const Vars& v) {
+    const auto [h, y] = stream_layer_norm(v[0], v[1], v[2], 1e-5);
+    return Vars{h, y};
+  });
+  put("stream_layer_norm", {r({3, 6}, 1), r({6}, 2), r({6}, 3)},
+      [](const Vars& v) { return Vars{stream_layer_norm(v[0], v[1], v[2], 1e-5).second}; });
   put("layer_norm", {r({70, 6}, 1), r({6}, 2), r({6}, 3)},
       [](const Vars& v) { return Vars{layer_norm(v[0], v[1], v[2], 1e-5)}; });
   put("layer_norm", {r({2, 3, 5}, 1), r({5}, 2)}, [](const Vars& v) { return Vars{layer_norm(v[0], v[1], {}, 1e-5)}; });
