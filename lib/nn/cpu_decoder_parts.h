@@ -62,11 +62,11 @@ struct Product {
   /// y [count] = output i of every vector.
   [[gnu::always_inline]] void row(int64_t i, const Rows& x, float* y) const {
     const W* w = weight + i * inputs;
-    int64_t s = 0;
-    for (; s + 4 <= x.count; s += 4) dots<4>(w, x.data + s * x.stride, x.stride, inputs, y + s);
-    for (; s < x.count; ++s) y[s] = dot(w, x.data + s * x.stride, inputs);
+    // The row is in the first cache after the first text. One loop for all texts would round the rest of a row of 16
+    // otherwise: the compiler fuses multiplications and additions there or not, as the code around it is.
+    for (int64_t s = 0; s < x.count; ++s) y[s] = dot(w, x.data + s * x.stride, inputs);
     if (bias) {
-      for (s = 0; s < x.count; ++s) y[s] += bias[i];
+      for (int64_t s = 0; s < x.count; ++s) y[s] += bias[i];
     }
   }
 };

@@ -68,31 +68,6 @@ template <class W, class T>
   return sum;
 }
 
-/// y[s] = dot(w, x + s * stride, k) for s < S, bit for bit, with w read once.
-template <int S, class W>
-[[gnu::always_inline]] inline void dots(const W* w, const float* x, int64_t stride, int64_t k, float* y) {
-  Lanes<float> sum[4][S] = {};
-  int64_t j = 0;
-  for (; j + 64 <= k; j += 64) {
-#pragma GCC unroll 4
-    for (int p = 0; p < 4; ++p) {
-      const Lanes<float> weight = load_lanes(w + j + 16 * p);
-#pragma GCC unroll 4
-      for (int s = 0; s < S; ++s) sum[p][s] += weight * load_lanes(x + s * stride + j + 16 * p);
-    }
-  }
-  for (; j + 16 <= k; j += 16) {
-    const Lanes<float> weight = load_lanes(w + j);
-#pragma GCC unroll 4
-    for (int s = 0; s < S; ++s) sum[0][s] += weight * load_lanes(x + s * stride + j);
-  }
-#pragma GCC unroll 4
-  for (int s = 0; s < S; ++s) {
-    y[s] = sum_lanes<float>((sum[0][s] + sum[1][s]) + (sum[2][s] + sum[3][s]));
-    for (int64_t i = j; i < k; ++i) y[s] += static_cast<float>(w[i]) * x[s * stride + i];
-  }
-}
-
 /// y[s] = sum_b scale[b] (w_b . x_b), x = x + s * stride, for s < S: w in blocks of 64 that have a scale each (int8 of
 /// tensor/block_quantize.h, whose result is this / 127). What S is changes no bit.
 template <int S>
