@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <exception>
 
 #include "autograd/tape.h"
 #include "nn/cuda_graph.h"
@@ -113,6 +114,20 @@ void with_receiver(CausalLm& model, Receiver& receiver, const Work& work) {
   receiver.finish();
 }
 
+/// A pass that ends by an exception leaves nothing on the thread's tape: its markers would call what is gone by then.
+class CleanTape {
+ public:
+  CleanTape() : exceptions_(std::uncaught_exceptions()) {}
+  ~CleanTape() {
+    if (std::uncaught_exceptions() > exceptions_) Tape::current().clear();
+  }
+  CleanTape(const CleanTape&) = delete;
+  CleanTape& operator=(const CleanTape&) = delete;
+
+ private:
+  int exceptions_;
+};
+
 /// Ends the dropout of a micro-batch.
 class DropoutUse {
  public:
@@ -162,6 +177,7 @@ void TrainStep::add(const StepInput& in, bool last) {
         model_.has_dropout() ? "the model's adapters have dropout: the input must say which masks"
                              : "the input names dropout masks of a model that has none");
   const DropoutUse dropout(model_);
+  const CleanTape clean;
   forward_backward(in, reduced_);
   if (optimizer_.host() && reduced_) optimizer_.host()->set_sent();
 }

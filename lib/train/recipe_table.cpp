@@ -336,6 +336,23 @@ void add_computing(std::vector<RecipeField>& f) {
        .role = kept,
        .at = at(&Recipe::fp8_recompute),
        .old_name = "fp8-lean"});
+  f.push_back({.name = "eager",
+               .help = "GPU: launch every kernel from the host instead of replaying a CUDA graph",
+               .group = computing,
+               .role = kept,
+               .at = at(&Recipe::eager)});
+  f.push_back(
+      {.name = "fast-atomics",
+       .help = "GPU: add up some gradients in whatever order they come: faster, but no two runs give the same bits",
+       .group = computing,
+       .role = decides,
+       .at = at(&Recipe::fast_atomics)});
+}
+
+/// What is given up for memory.
+void add_memory(std::vector<RecipeField>& f) {
+  using enum FieldGroup;
+  const auto decides = FieldRole::decides, kept = FieldRole::kept;
   f.push_back({.name = "mlp-tile",
                .help =
                    "tokens that the feed-forward layers take at a time, recomputed in backward: less memory for long "
@@ -383,17 +400,6 @@ void add_computing(std::vector<RecipeField>& f) {
                .role = decides,
                .at = at(&Recipe::moments),
                .choices = {"f32", "bf16", "int8"}});
-  f.push_back({.name = "eager",
-               .help = "GPU: launch every kernel from the host instead of replaying a CUDA graph",
-               .group = computing,
-               .role = kept,
-               .at = at(&Recipe::eager)});
-  f.push_back(
-      {.name = "fast-atomics",
-       .help = "GPU: add up some gradients in whatever order they come: faster, but no two runs give the same bits",
-       .group = computing,
-       .role = decides,
-       .at = at(&Recipe::fast_atomics)});
 }
 
 void add_keeping(std::vector<RecipeField>& f) {
@@ -474,6 +480,7 @@ const std::vector<RecipeField>& recipe_fields() {
     add_adapter(f);
     add_optimizer(f);
     add_computing(f);
+    add_memory(f);
     add_keeping(f);
     return f;
   }();

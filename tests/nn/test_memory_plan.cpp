@@ -149,6 +149,7 @@ TEST_CASE("a step under a limit of its plan runs, and under half of it ends with
   set_memory_limit(base + bytes / 2);
   CHECK_THROWS_AS(measured(task), OutOfMemory);
   set_memory_limit(0);
+  CHECK(Tape::current().saved_bytes() == 0);  // nothing is left of the pass that failed
 }
 
 TEST_CASE("sizes of memory are read as people write them") {
