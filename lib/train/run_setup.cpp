@@ -284,6 +284,9 @@ RunSetup set_up_run(const Recipe& recipe, const TrainPlace& place, const TrainCa
   const MemoryChoice stated = stated_choice(recipe);
   s.tokenizer = choose_tokenizer(recipe);
   s.plan = make_plan(recipe, *s.tokenizer);
+  constexpr int64_t kMostTokens = INT32_MAX;  // of a micro-batch: kernels count them in 32 bits
+  check(share.count <= kMostTokens / s.plan.window, kOp, "--batch ", recipe.batch, " with windows of ", s.plan.window,
+        " tokens is more than ", kMostTokens, " tokens at a time: use a smaller one and --accumulate");
   const int64_t vocabulary = s.plan.model.vocab_size;
   s.tokenizer->fit_model(vocabulary);
   s.dtype = recipe.dtype == "bf16" || (recipe.dtype == "auto" && place.device.is_cuda()) ? DType::bf16 : DType::f32;

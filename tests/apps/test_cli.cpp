@@ -50,6 +50,7 @@ TEST_CASE("unknown options, verbs and missing arguments are one line and code 2"
   refuses("profile --model-shape Q", "'Q'");
   refuses("--device cpu train --out x --small-state --dtype f32", "bf16");
   refuses("--device cpu train --out x --small-state --dtype bf16 --method clex", "clex");
+  refuses("--device cpu train --out x --window 16 --batch 1000000000", "--accumulate");
   refuses("--device cpu train --out x --offload activations", "add --recompute");
   refuses("--device cpu train --out x --offload disk", "disk");
   refuses("--device cpu train --out x --moments int4", "int4");
