@@ -18,6 +18,8 @@ class Parser {
   }
 
   std::vector<TomlSection> run() {
+    require(!text_.starts_with("\xFF\xFE") && !text_.starts_with("\xFE\xFF"), "UTF-16 text: save it as UTF-8");
+    if (text_.starts_with("\xEF\xBB\xBF")) at_ = 3;  // a byte order mark
     for (skip_blank(); !at_end(); skip_blank()) {
       if (peek() == '[') section();
       else item();

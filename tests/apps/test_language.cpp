@@ -84,6 +84,8 @@ TEST_CASE("A --config file that was cut off, is empty or is no TOML is refused w
   CHECK(has(refusal("[train]\nsteps = 3\nsteps = 4\n"), "line 3: the key stands twice"));
   CHECK(has(refusal("[train\nsteps = 3\n"), "line 1: expected ']'"));
   CHECK(has(refusal("[train]\nsteps = 3\n[trian]\n"), "section [trian] is no verb"));
+  CHECK(has(refusal("\xFF\xFEsteps"), "UTF-16 text: save it as UTF-8"));
+  CHECK(has(refusal("\xEF\xBB\xBF[train]\nwidow = 3\n"), "unknown key 'widow' in [train]"));
   for (const char* nothing : {"", "# steps = 3\n", "[train]\n"}) CHECK(has(refusal(nothing), "states nothing"));
 }
 
