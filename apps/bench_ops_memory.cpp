@@ -184,8 +184,9 @@ void bench_optimizer(OpsBench& b) {
       compute.copy_from(master);
       b.row("adamw", "gradient norm bf16 " + shape + "2 B/param)", b.time([&] { cuda::squared_norm(narrow, norm); }),
             2.0 * static_cast<double>(n), 0, Ceiling::copy);
-      b.row("adamw", "AdamW split " + shape + "28 B/param)",
-            b.time([&] { cuda::adamw_split(compute, low, narrow, {m, v}, table, scalars, norm); }),
+      b.row("adamw", "AdamW split " + shape + "28 B/param)", b.time([&] {
+        cuda::adamw_split(compute, low, narrow, {m, v}, table, scalars, norm);
+      }),
             28.0 * static_cast<double>(n), 0, Ceiling::copy);
     }
     b.row("adamw", "cast fp32->bf16 weights " + shape + "6 B/param)", b.time([&] { compute.copy_from(master); }),
