@@ -122,7 +122,7 @@ def problem_after(before, after, name):
 class Loop:
     def __init__(self, options):
         self.o = options
-        self.rw = str(pathlib.Path(options.ropewalk).resolve())
+        self.program = [str(pathlib.Path(options.ropewalk).resolve()), *(["--device", options.device] if options.device else [])]
         self.work = pathlib.Path(tempfile.mkdtemp(prefix="faults-", dir=options.work))
         self.shim = str(self.work / "fault_shim.so")
         subprocess.run(["cc", "-O1", "-shared", "-fPIC", str(ROOT / "tests/faults/fault_shim.c"), "-o", self.shim, "-ldl",
@@ -139,9 +139,9 @@ class Loop:
         base = ["--quiet", "train", "--data", "text.txt", *TINY]
         for words in (["--steps", "2", "--out", "model"], ["--steps", "2", "--out", "again"],
                       ["--steps", "4", "--save-every", "2", "--keep", "2", "--schedule", "constant", "--out", "run"]):
-            code, _, err = run([self.rw, *base, *words], self.start, seconds=300)
+            code, _, err = run([*self.program, *base, *words], self.start, seconds=300)
             assert code == 0, err
-        run([self.rw, "tokenizer", "train", "--data", "text.txt", "--vocab", "270", "--out", "tok"], self.start, seconds=300)
+        run([*self.program, "tokenizer", "train", "--data", "text.txt", "--vocab", "270", "--out", "tok"], self.start, seconds=300)
 
     def fresh(self):
         place = self.work / "now"
@@ -152,14 +152,14 @@ class Loop:
     def trace(self, words, place):
         """How often a run makes each of the traced system calls."""
         log = self.work / "trace"
-        run([self.strace, "-f", "-qq", "-c", "-o", str(log), self.rw, *words], place, seconds=300)
+        run([self.strace, "-f", "-qq", "-c", "-o", str(log), *self.program, *words], place, seconds=300)
         return {f[-1]: int(f[3]) for f in (line.split() for line in log.read_text().splitlines())
                 if len(f) >= 5 and f[-1] in TRACED and f[3].isdigit()}
 
     def count(self, name, words):
         place = self.fresh()
         counts = self.work / "counts"
-        code, out, err = run([self.rw, *words], place, {"LD_PRELOAD": self.shim, "FAULT_COUNTS": str(counts)}, 300)
+        code, out, err = run([*self.program, *words], place, {"LD_PRELOAD": self.shim, "FAULT_COUNTS": str(counts)}, 300)
         assert code == 0, f"{name}: {err}"
         self.counts[name] = {k: int(n) for k, n in (line.split() for line in counts.read_text().splitlines())}
         self.clean[name] = (out, snapshot(place))
@@ -182,10 +182,10 @@ class Loop:
             (place / "c.toml").write_text("[train]\nsteps = 1\n")
             if env is None:
                 with open("/dev/full", "wb") as full:
-                    r = subprocess.run([self.rw, *words], cwd=place, stdout=full, stderr=subprocess.PIPE, check=False)
+                    r = subprocess.run([*self.program, *words], cwd=place, stdout=full, stderr=subprocess.PIPE, check=False)
                     code, err = r.returncode, r.stderr.decode()
             else:
-                code, _, err = run([self.rw, *words], place, {"LD_PRELOAD": self.shim, **env}, 60)
+                code, _, err = run([*self.program, *words], place, {"LD_PRELOAD": self.shim, **env}, 60)
             if code not in (1, 2) or "ropewalk: " not in err:
                 problems.append(f"a fault at {what}: exit code {code} {err.strip()}")
         return problems
@@ -202,7 +202,7 @@ class Loop:
             first = min(self.mapped, self.traced[name][call] - 1) if call == "mmap" else 0
             number, why = 1 + rng.randrange(first, self.traced[name][call]), rng.choice(TRACED[call])
             command = [self.strace, "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e",
-                       f"inject={call}:error={why}:when={number}", self.rw, *words]
+                       f"inject={call}:error={why}:when={number}", *self.program, *words]
             env = {}
         else:
             kinds = [k for k, n in self.counts[name].items() if n > 0]
@@ -213,7 +213,7 @@ class Loop:
                    "FAULT_ERRNO": str(getattr(errno, why))}
             if rng.random() < 0.2:
                 env["FAULT_STICKY"] = "1"
-            command = [self.rw, *words]
+            command = [*self.program, *words]
         code, out, err = run(command, place, env, 20 * self.o.patience)
         what = f"{name}: {call} {number} -> {why}{' and later' if 'FAULT_STICKY' in env else ''}{' (strace)' if not env else ''}"
         return what, code, self.judge(name, outputs, before, snapshot(place), code, out, err), err
@@ -251,6 +251,7 @@ def main():
     p.add_argument("--faults", type=int, default=1000)
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--patience", type=float, default=1, help="factor on the 20 seconds, for a busy machine")
+    p.add_argument("--device", default=None, help="cpu: keeps a build with CUDA from the GPU's driver, whose own calls would fail")
     p.add_argument("--work", default=None, help="folder for the files of the runs (default: the temporary one)")
     options = p.parse_args()
     loop = Loop(options)

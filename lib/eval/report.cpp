@@ -19,11 +19,16 @@ constexpr const char* kOp = "report";
 constexpr const char* kBrand = "Ropewalk report";
 constexpr size_t kMostRuns = 256;
 
-/// Colour of each run: grey for baselines, then the others in order.
+/// Colour of each run: grey for the first baseline, then the others in order. More baselines have colours, or a reader
+/// could not tell them apart.
 std::vector<int> colors_of(const Runs& runs) {
   std::vector<int> colors;
   int next = 0;
-  for (const ReportRun& run : runs) colors.push_back(run.baseline ? -1 : next++ % 16);
+  bool grey = false;
+  for (const ReportRun& run : runs) {
+    colors.push_back(run.baseline && !grey ? -1 : next++ % 16);
+    grey = grey || run.baseline;
+  }
   return colors;
 }
 

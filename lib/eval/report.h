@@ -110,7 +110,7 @@ struct RunFacts {
 
 struct ReportRun {
   std::string name;
-  bool baseline = false;  // drawn grey and dashed: what the others are compared with
+  bool baseline = false;  // drawn dashed, and grey if it is the first: what the others are compared with
   std::vector<std::pair<std::string, std::string>> recipe;
   int64_t trained_window = 0;  // L: tokens of a sample in pre-training
   int64_t target_window = 0;   // after extension

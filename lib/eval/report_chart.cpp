@@ -81,11 +81,27 @@ std::vector<double> log_ticks(double low, double high) {
   return ticks;
 }
 
+/// Powers of two; the ends where there is only one between them, from which no scale can be read.
 std::vector<double> powers_of_two(double low, double high) {
   std::vector<double> ticks;
   for (double t = std::exp2(std::ceil(std::log2(low) - 1e-9)); t <= high * 1.001 && ticks.size() < kMostTicks; t *= 2)
     ticks.push_back(t);
-  return ticks;
+  return ticks.size() > 1 ? ticks : std::vector<double>{low, high};
+}
+
+/// The labels of ticks: short numbers, with more digits where two of them would read the same.
+std::vector<std::string> labels_of(const std::vector<double>& ticks) {
+  std::vector<std::string> labels;
+  for (const double t : ticks) labels.push_back(short_number(t));
+  if (std::adjacent_find(labels.begin(), labels.end()) == labels.end()) return labels;
+  const double step = ticks[1] - ticks[0];
+  const int digits = std::clamp(static_cast<int>(std::ceil(-std::log10(step) - 1e-9)), 0, 12);
+  for (size_t i = 0; i < ticks.size(); ++i) {
+    char buffer[48];
+    std::snprintf(buffer, sizeof buffer, "%.*f", digits, ticks[i]);
+    labels[i] = buffer;
+  }
+  return labels;
 }
 
 /// Smallest and largest value of the series; {0, 1} if there is none, {1, 2} on a logarithmic axis.
@@ -193,11 +209,13 @@ std::string line(double x1, double y1, double x2, double y2, const std::string& 
 
 std::string draw_frame(const ChartSpec& spec, const Axis& x, const Axis& y) {
   std::string out;
-  for (double t : y.ticks) {
+  const std::vector<std::string> labels = labels_of(y.ticks);
+  for (size_t i = 0; i < y.ticks.size(); ++i) {
+    const double t = y.ticks[i];
     out += line(x.from, y(t), x.to, y(t), "grid");
     char percent[16];
     std::snprintf(percent, sizeof percent, "%.0f %%", 100 * t);
-    out += text(x.from - 8, y(t) + 4, "end", "tick", spec.percent_y ? percent : short_number(t));
+    out += text(x.from - 8, y(t) + 4, "end", "tick", spec.percent_y ? percent : labels[i]);
   }
   // On a narrow chart every other power of two has to do.
   const size_t every = 1 + x.ticks.size() * 44 / static_cast<size_t>(std::max(1.0, x.to - x.from));

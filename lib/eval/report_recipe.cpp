@@ -143,7 +143,7 @@ std::string frequency_section(const Runs& runs, const std::vector<int>& colors) 
   return section(
       "Frequencies",
       "How many times slower each rotary pair turns than in pre-training. 1 leaves a pair alone, the window's "
-      "factor interpolates it fully; A multiplies cosine and sine.",
+      "factor interpolates it fully, and ∞ stops it; A multiplies cosine and sine.",
       pair(charts(spec, series, runs, colors), table(head, rows)));
 }
 

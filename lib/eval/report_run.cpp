@@ -202,8 +202,9 @@ void read_frequencies(const std::string& path, ReportRun& run) {
         ": expected {\"inv_freq\": [...]} with at most ", kMostPairs, " numbers");
   run.inv_freq.clear();
   for (const Json& value : json["inv_freq"]) {
-    check(value.is_number() && std::isfinite(value.get<double>()) && value.get<double>() > 0, kOp, path,
-          ": \"inv_freq\" must hold positive numbers, got ", value.dump(-1, ' ', true).substr(0, 40));
+    // 0: a pair that does not turn (NoPE, DroPE, a share of the head).
+    check(value.is_number() && std::isfinite(value.get<double>()) && value.get<double>() >= 0, kOp, path,
+          ": \"inv_freq\" must hold positive numbers or 0, got ", value.dump(-1, ' ', true).substr(0, 40));
     run.inv_freq.push_back(value.get<double>());
   }
   if (json.contains("attention_scale")) run.attention_scale = number_of(json, "attention_scale", path);

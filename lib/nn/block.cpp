@@ -83,8 +83,10 @@ Block::Stream Block::forward(const Stream& in, const ForwardContext& context) co
 }
 
 Block::Stream Block::forward_parallel(const Var& residual, const Var& normed, const ForwardContext& context) const {
+  // The MLP's norm hands the stream on: its backward adds the stream's gradient in the same pass.
+  const auto [stream, mlp_in] = mlp_norm_ ? mlp_norm_->stream(residual) : std::pair{residual, normed};
   const Var attended = attention_.forward(normed, context);
-  return {residual, add(attended, mlp_.forward(mlp_norm_ ? mlp_norm_->forward(residual) : normed))};
+  return {stream, add(attended, mlp_.forward(mlp_in))};
 }
 
 }  // namespace rw

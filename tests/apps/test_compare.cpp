@@ -150,6 +150,25 @@ TEST_CASE("compare takes another comparison's base, only some arms, and drops we
   CHECK(compare(dir.path("given.toml"), dir.path("more"), "--base '" + out + "'").code == 0);
 }
 
+TEST_CASE("compare tables and reports arms of every method and RoPE kind, also those that turn only some pairs or none") {
+  const test::TempDir dir;
+  write(dir.path("base.toml"), kEval +
+                                   "[base]\nvocab = 300\nhidden = 32\nheads = 2\nlayers = 1\nwindow = 32\nsteps = "
+                                   "3\nbatch = 2\n[arm]\nsteps = 2\nbatch = 2\ntarget = 64\n[arms.zero]\nsteps = "
+                                   "0\nscaling = [\"linear\", \"ntk\", \"yarn\", \"llama3\", \"resonance\", "
+                                   "\"proportional\", \"nope\"]\n[arms.full]\nmethod = [\"pi\", \"pose\", \"randpos\", "
+                                   "\"drope\"]\n[arms.far]\nmethod = [\"e2\", \"clex\"]\ntarget = 0\nmax-factor = 2\n");
+  const Answer a = compare(dir.path("base.toml"), dir.path("out"));
+  CAPTURE(a.err);
+  REQUIRE(a.code == 0);
+  const std::string table = rw::read_file(dir.path("out/table.md")), page = rw::read_file(dir.path("out/report.html"));
+  for (const char* arm : {"zero-proportional", "zero-nope", "full-drope", "far-clex"}) {
+    CAPTURE(arm);
+    CHECK(table.find(rw::cat("| ", arm, " |")) != std::string::npos);
+    CHECK(page.find(arm) != std::string::npos);
+  }
+}
+
 TEST_CASE("Recipes that make no sense are refused in one line before anything is trained") {
   refuses("[base]\nsteps = 2\n", "no [eval.NAME] section");
   refuses(kEval + "[bass]\nsteps = 2\n", "[bass]");

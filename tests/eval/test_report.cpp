@@ -208,6 +208,9 @@ TEST_CASE("A run folder is read as train and eval leave it") {
   CHECK(whole.cost.peak_memory_bytes == 1048576);
   CHECK(whole.inv_freq[3] == 0.004);
   CHECK(whole.attention_scale == 1.25);
+  write("frequencies.json", R"({"length": 256, "inv_freq": [1, 0.2, 0, 0]})");  // as DroPE or a rotated share leaves it
+  CHECK(load_run(folder.path("pose")).inv_freq[3] == 0);
+  CHECK(report_html({load_run(folder.path("pose"))}).find("∞") != std::string::npos);
   write("recipe.toml", "method = \"plain\"\nrope_scaling = \"null\"\n");
   CHECK(load_run(folder.path("pose")).baseline);
   write("eval-ppl.json", "{\"kind\"");

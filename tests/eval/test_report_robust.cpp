@@ -250,6 +250,30 @@ TEST_CASE("Values that are shown alike are marked alike, and none is best where 
   CHECK(count(html, "class=\"best\"") == 2);
 }
 
+TEST_CASE("An axis never has two ticks that read the same, nor one tick alone") {
+  ReportRun run;
+  run.name = "a";
+  run.ppl = {{100, 148.2, 0, 0}, {200, 147.4, 0, 0}};
+  const std::string html = report_html({run});
+  for (const char* tick : {">147.5</text>", ">148.0</text>", ">100</text>", ">200</text>"}) {
+    CAPTURE(tick);
+    CHECK(count(html, tick) >= 1);
+  }
+  CHECK(count(html, "class=\"tick\">148</text>") == 0);
+}
+
+TEST_CASE("Of several baselines only the first is grey") {
+  ReportRun a, b, c;
+  a.name = "a", b.name = "b", c.name = "c";
+  a.baseline = b.baseline = true;
+  for (ReportRun* run : {&a, &b, &c}) run->ppl = {{64, 119.2, 0, 0}, {128, 121.4, 0, 0}};
+  const std::string html = report_html({a, b, c});
+  const auto lines = [&](const std::string& color) { return count(html, "<g class=\"" + color + "\"><path class=\"line"); };
+  CHECK(lines("grey") == 2);  // at a desk and on a phone
+  CHECK(lines("c0") == 2);
+  CHECK(lines("c1") == 2);
+}
+
 TEST_CASE("Intervals of several runs stand beside each other, and one run's stands on its point") {
   const ChartSize size{.width = 720, .height = 380};
   const auto run = [](int color) {

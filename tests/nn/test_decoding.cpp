@@ -6,6 +6,7 @@
 #include "autograd/ops/loss.h"
 #include "autograd/tape.h"
 #include "data/tokenizer.h"
+#include "decoding.h"
 #include "families.h"
 #include "models.h"
 #include "nn/decoder.h"
@@ -19,21 +20,7 @@ using namespace rw;
 
 namespace {
 
-using Ids = std::vector<int32_t>;
-
-Ids some_ids(int64_t count, int64_t vocab, uint64_t seed) {
-  Random random(seed, Purpose::test);
-  Ids ids(static_cast<size_t>(count));
-  for (int32_t& id : ids) id = static_cast<int32_t>(random.below(vocab));
-  return ids;
-}
-
-KvCache filled(const CausalLm& model, const Ids& ids, int64_t capacity) {
-  const NoGrad no_grad;
-  KvCache cache = model.make_cache(1, capacity);
-  model.extend(Tensor::from(ids, {1, static_cast<int64_t>(ids.size())}), cache);
-  return cache;
-}
+using test::filled, test::Ids, test::some_ids;
 
 std::vector<double> doubles(const float* p, int64_t n) { return {p, p + n}; }
 
