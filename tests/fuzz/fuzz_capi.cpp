@@ -1,4 +1,4 @@
-// Sequences of C API calls, made from bytes: loads, frees, tokenizes and generates with null pointers, wrong sizes, odd
+// Sequences of C API calls, made from bytes: loads, frees, tokenizes, generates, scores and extends with null pointers, wrong sizes, odd
 // numbers and buffers that are too small, in any order. Every call must come back with one of the statuses.
 #include <ropewalk.h>
 
@@ -59,6 +59,13 @@ class Bytes {
   std::string_view rest_;
 };
 
+/// Options with room behind them, as a newer caller's struct has: a size up to twice the library's stays within it.
+template <class Options>
+struct Roomy {
+  Options options{};
+  std::array<char, sizeof(Options)> beyond{};
+};
+
 void check_status(ropewalk_status status) {
   if (status >= ROPEWALK_OK && status <= ROPEWALK_ERROR_BUFFER && ropewalk_last_error() != nullptr &&
       (status == ROPEWALK_OK || ropewalk_last_error()[0] != '\0'))
@@ -75,7 +82,8 @@ int stop_sometimes(void* user, int32_t, const char* piece, size_t bytes) {
 void generate(ropewalk_model* model, Bytes& in) {
   std::vector<int32_t> prompt(in.byte() % 20);
   for (int32_t& id : prompt) id = in.byte() % 16 == 0 ? in.value<int32_t>() : static_cast<int32_t>(in.byte());
-  ropewalk_generate_options o;
+  Roomy<ropewalk_generate_options> roomy;
+  ropewalk_generate_options& o = roomy.options;
   ropewalk_generate_defaults(&o);
   o.max_tokens = in.byte() % 8 == 0 ? in.value<int64_t>() : in.byte() % 6;
   if (o.max_tokens > 20 && o.max_tokens < int64_t{1} << 40) o.max_tokens = 20;  // honest work is no finding
@@ -83,6 +91,7 @@ void generate(ropewalk_model* model, Bytes& in) {
   if (in.byte() % 2) o.top_k = in.value<int64_t>();
   if (in.byte() % 2) o.top_p = in.value<double>();
   if (in.byte() % 16 == 0) o.size = in.value<size_t>() % (2 * sizeof o);
+  if (in.byte() % 32 == 0) roomy.beyond[in.byte() % sizeof o] = 1;  // asks for what the library does not know
   o.ignore_ends = in.byte() % 2;
   int left = static_cast<int>(in.byte() % 8);
   int64_t made = -1;
@@ -103,6 +112,42 @@ void tokenize(ropewalk_model* model, Bytes& in) {
   check_status(ropewalk_detokenize(model, ids.data(), std::min(count, ids.size()), out.data(), in.byte() % 65, &bytes));
 }
 
+/// Ids that are often right, and rows and buffers that often do not fit.
+void logits_or_score(ropewalk_model* model, Bytes& in) {
+  std::array<int32_t, 12> ids{};
+  for (int32_t& id : ids) id = in.byte() % 32 == 0 ? in.value<int32_t>() : static_cast<int32_t>(in.byte());
+  const size_t count = in.byte() % (ids.size() + 1), first = in.byte() % 8 == 0 ? in.value<size_t>() : in.byte() % 12;
+  std::vector<float> logits(in.byte() * 20);
+  std::array<double, 12> scores{};
+  size_t written = 0;
+  const int32_t* given = in.byte() % 8 ? ids.data() : nullptr;
+  size_t* written_to = in.byte() % 8 ? &written : nullptr;
+  if (in.byte() % 2) {
+    check_status(ropewalk_logits(model, given, count, first, in.byte() % 4 ? logits.data() : nullptr,
+                                 in.byte() % 4 ? logits.size() : 0, written_to));
+  } else {
+    check_status(ropewalk_score(model, given, count, first, in.byte() % 4 ? scores.data() : nullptr,
+                                in.byte() % (scores.size() + 1), written_to));
+  }
+}
+
+/// Settings by names that exist, with values that may make sense, and by others.
+void extend(ropewalk_model* model, Bytes& in) {
+  constexpr std::array<const char*, 7> kNames{"method", "scaling", "factor", "target", "chunks", "max-factor", "wrong"};
+  constexpr std::array<const char*, 7> kValues{"pose", "yarn", "linear", "4", "64", "{\"rope_type\":\"ntk\"}", "-1"};
+  std::array<std::string, 3> odd;
+  std::vector<ropewalk_setting> settings;
+  for (size_t i = 0; i < in.byte() % 4u; ++i) {
+    odd[i] = in.text();
+    settings.push_back({in.byte() % 32 ? kNames[in.byte() % kNames.size()] : nullptr,
+                        in.byte() % 8 ? kValues[in.byte() % kValues.size()] : odd[i].c_str()});
+  }
+  check_status(ropewalk_extend(model, in.byte() % 8 ? settings.data() : nullptr, settings.size()));
+  std::array<char, 256> json{};
+  size_t bytes = 0;
+  check_status(ropewalk_rope(model, in.byte() % 4 ? json.data() : nullptr, in.byte(), in.byte() % 8 ? &bytes : nullptr));
+}
+
 }  // namespace
 
 void fuzz_one(std::string_view input) {
@@ -110,11 +155,13 @@ void fuzz_one(std::string_view input) {
   std::array<ropewalk_model*, 2> models{};
   for (int calls = 0; calls < 30 && !in.empty(); ++calls) {
     ropewalk_model*& model = models[in.byte() % 2];
-    switch (in.byte() % 6) {
+    switch (in.byte() % 8) {
       case 0: {
         ropewalk_free(model);
         model = nullptr;
-        ropewalk_load_options o{sizeof o, nullptr, "cpu"};
+        Roomy<ropewalk_load_options> roomy;
+        ropewalk_load_options& o = roomy.options;
+        o.size = sizeof o, o.device = "cpu";
         const std::string odd(in.text());
         if (in.byte() % 8 == 0) o.size = in.value<size_t>() % (2 * sizeof o);
         if (in.byte() % 8 == 0) o.device = odd.c_str();
@@ -135,6 +182,12 @@ void fuzz_one(std::string_view input) {
       case 4:
         ropewalk_vocab_size(model), ropewalk_context_length(model), ropewalk_bos(model), ropewalk_eos(model);
         break;
+      case 6:
+        logits_or_score(model, in);
+        break;
+      case 7:
+        extend(model, in);
+        break;
       default:
         check_status(ropewalk_set_threads(in.byte() % 4 ? 1 : in.value<int32_t>() % 5 - 1));
     }
@@ -147,5 +200,7 @@ std::vector<std::string> fuzz_seeds() {
   const std::string load("\0\0\1x\1\1\1\1", 8), use("\0\2\5Hello\1\1\1\1\1\1\1", 15);
   const std::string go("\0\3\4\1a\1b\1c\1d\1\5\0\0\0\1\1\7\1\1\1", 20), ask("\0\4", 2), drop("\0\1", 2);
   return {load + use + go + ask + drop, load + go + go, use + go, load + drop + use,
-          std::string("\0\5\1", 3) + load + go};
+          std::string("\0\5\1", 3) + load + go,
+          load + std::string("\0\7\3\0\1\3\1\4\0\1\1\1\1\1\1\1", 16) + go,
+          load + std::string("\0\6\1a\1b\1c\1d\1e\1f\6\1\1\377\1\1\1\1\1", 22)};
 }
