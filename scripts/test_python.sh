@@ -5,6 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+export CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}  # pip starts make without -j
 skip() { echo "python tests: skipped: $*"; exit 0; }
 python=$(command -v python3) || skip "python3 is not installed"
 venv=build/venv
