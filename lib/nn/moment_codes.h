@@ -4,8 +4,8 @@
 //   int8   64 elements of the flat arena share a scale for m and one for v, s = the largest absolute value:
 //            m   code = m 127 / s, from -127 to 127
 //            v   8 bits of a float without a sign: 4 of the exponent, 4 of the fraction, the largest code at the power
-//                of two above s. A v below 1.125 2^-16 of that is kept as that; 0 is 0. Equal steps, as for m, would make
-//                zeros of small v, and their updates as large as 1 / eps.
+//                of two above s. A v below 1.125 2^-16 of that is kept as that; 0 is 0. Equal steps, as for m, would
+//                make zeros of small v, and their updates as large as 1 / eps.
 //
 // All are rounded up or down at random, with the mean of what is rounded: with a decay near 1 a moment changes by less
 // than half a step and, rounded to the nearest, would never move. The draw is a hash of (step, element): a resumed run

@@ -156,7 +156,8 @@ Recipe recipe_from_toml(const std::string& text, const std::string& name) {
       check(list || item.values.size() == 1, kOp, "'", name, "' line ", item.line, ": '", item.key,
             "' takes one value, got ", item.values.size());
       for (const std::string& value : item.values) {
-        check(!value.empty(), kOp, "'", name, "' line ", item.line, ": '", item.key, "': expected a value, got an empty one");
+        check(!value.empty(), kOp, "'", name, "' line ", item.line, ": '", item.key,
+              "': expected a value, got an empty one");
         if (field) set_field(recipe, *field, value);
         else recipe.method_options[option->key] = value;
       }

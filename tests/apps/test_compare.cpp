@@ -150,7 +150,8 @@ TEST_CASE("compare takes another comparison's base, only some arms, and drops we
   CHECK(compare(dir.path("given.toml"), dir.path("more"), "--base '" + out + "'").code == 0);
 }
 
-TEST_CASE("compare tables and reports arms of every method and RoPE kind, also those that turn only some pairs or none") {
+TEST_CASE(
+    "compare tables and reports arms of every method and RoPE kind, also those that turn only some pairs or none") {
   const test::TempDir dir;
   write(dir.path("base.toml"), kEval +
                                    "[base]\nvocab = 300\nhidden = 32\nheads = 2\nlayers = 1\nwindow = 32\nsteps = "

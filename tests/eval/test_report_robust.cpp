@@ -268,7 +268,9 @@ TEST_CASE("Of several baselines only the first is grey") {
   a.baseline = b.baseline = true;
   for (ReportRun* run : {&a, &b, &c}) run->ppl = {{64, 119.2, 0, 0}, {128, 121.4, 0, 0}};
   const std::string html = report_html({a, b, c});
-  const auto lines = [&](const std::string& color) { return count(html, "<g class=\"" + color + "\"><path class=\"line"); };
+  const auto lines = [&](const std::string& color) {
+    return count(html, "<g class=\"" + color + "\"><path class=\"line");
+  };
   CHECK(lines("grey") == 2);  // at a desk and on a phone
   CHECK(lines("c0") == 2);
   CHECK(lines("c1") == 2);

@@ -1,5 +1,6 @@
-// Sequences of C API calls, made from bytes: loads, frees, tokenizes, generates, scores and extends with null pointers, wrong sizes, odd
-// numbers and buffers that are too small, in any order. Every call must come back with one of the statuses.
+// Sequences of C API calls, made from bytes: loads, frees, tokenizes, generates, scores and extends with null pointers,
+// wrong sizes, odd numbers and buffers that are too small, in any order. Every call must come back with one of the
+// statuses.
 #include <ropewalk.h>
 
 #include <array>
@@ -145,7 +146,8 @@ void extend(ropewalk_model* model, Bytes& in) {
   check_status(ropewalk_extend(model, in.byte() % 8 ? settings.data() : nullptr, settings.size()));
   std::array<char, 256> json{};
   size_t bytes = 0;
-  check_status(ropewalk_rope(model, in.byte() % 4 ? json.data() : nullptr, in.byte(), in.byte() % 8 ? &bytes : nullptr));
+  check_status(
+      ropewalk_rope(model, in.byte() % 4 ? json.data() : nullptr, in.byte(), in.byte() % 8 ? &bytes : nullptr));
 }
 
 }  // namespace
@@ -199,7 +201,10 @@ std::vector<std::string> fuzz_seeds() {
   model_folder();  // before any limit is set
   const std::string load("\0\0\1x\1\1\1\1", 8), use("\0\2\5Hello\1\1\1\1\1\1\1", 15);
   const std::string go("\0\3\4\1a\1b\1c\1d\1\5\0\0\0\1\1\7\1\1\1", 20), ask("\0\4", 2), drop("\0\1", 2);
-  return {load + use + go + ask + drop, load + go + go, use + go, load + drop + use,
+  return {load + use + go + ask + drop,
+          load + go + go,
+          use + go,
+          load + drop + use,
           std::string("\0\5\1", 3) + load + go,
           load + std::string("\0\7\3\0\1\3\1\4\0\1\1\1\1\1\1\1", 16) + go,
           load + std::string("\0\6\1a\1b\1c\1d\1e\1f\6\1\1\377\1\1\1\1\1", 22)};

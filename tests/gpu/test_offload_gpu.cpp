@@ -156,7 +156,7 @@ TEST_CASE("on a GPU moments in fewer bits begin as f32's do, repeat, and stay wi
   const Tensor m_scales = kept.m_scales.to(kCpu), v_scales = kept.v_scales.to(kCpu);
   int64_t wrong = 0;
   for (int64_t i = 0; i < kCount; ++i) {
-    // Of m a step is s / 127. Of v it is 1/16 of the power of two at or below it; under the smallest code it is that code.
+    // Of m a step is s / 127. Of v it is 1/16 of the power of two at or below it; a smaller one than the least is that.
     const float scale = m_scales.data<float>()[i / 64], top = v_scales.data<float>()[i / 64];
     const float got_m = static_cast<float>(static_cast<const int8_t*>(m.raw())[i]) * scale / 127.f;
     wrong += std::abs(got_m - want_m.data<float>()[i]) > scale / 127.f * (1 + 0x1p-20f);

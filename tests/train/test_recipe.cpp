@@ -90,7 +90,8 @@ TEST_CASE("recipes with unknown keys, wrong types and sections of others are ref
   CHECK(error("[train]\nstepz = 3\n").find("line 2: unknown key 'stepz'") != std::string::npos);
   CHECK(error("[train]\nsteps = many\n").find("--steps must be a number") != std::string::npos);
   CHECK(error("[train]\nsteps = [1, 2]\n").find("takes one value") != std::string::npos);
-  CHECK(error("[train]\nmethod = ''\n").find("line 2: 'method': expected a value, got an empty one") != std::string::npos);
+  CHECK(error("[train]\nmethod = ''\n").find("line 2: 'method': expected a value, got an empty one") !=
+        std::string::npos);
   CHECK(error("[train]\ndata = ['a', '']\n").find("'data': expected a value") != std::string::npos);
   CHECK(error("[eval]\nwindow = 3\n").find("[eval]") != std::string::npos);
   CHECK(error("[train]\nlr = 1\nlr = 2\n").find("line 3") != std::string::npos);
