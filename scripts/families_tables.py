@@ -38,31 +38,31 @@ KEYS = f"passkey @{TARGET} depth 0, %"
 # --- the claims -------------------------------------------------------------------------------------------------------
 
 def claims(r: Results) -> Iterator[tuple[str, str, Part]]:
-    """Claim, what it says, and a part of it."""
+    """Claim, what it says, and a part of it. P, S, C, E and N are claims of scripts/claims_papers.py; F are this page's own."""
     over = lambda a, b, at=TARGET, base_at=None: ratio(r.ppl(a, at), r.ppl(b, base_at or at))  # noqa: E731
     found = lambda arm: r.hits(arm, "passkey", lambda t: t["length"] == TARGET)  # noqa: E731
     right = lambda arm: choices(r, arm)  # noqa: E731
     yield "P1", "without extension, perplexity explodes beyond L", Part("base: 4L / L", over("base", "base", 2048, L), ">=", 3)
     yield "P4", "PI: the longer window helps", Part("PI: 8L / L", over("pi", "pi", TARGET, L), "<", 1)
     yield "P7", "PI: inside L the price is small", Part("L: PI / base", over("pi", "base", L), "<=", 1.05)
-    yield "P8", "PI: tasks inside L keep their scores", Part(
+    yield "F1", "PI: tasks inside L keep their scores", Part(
         "right choices: PI - base", share_difference(right("pi"), right("base")), ">=", -0.05)
     yield "S1", "PoSE is near full length", Part("8L: PoSE linear / PI", over("pose-linear", "pi"), "<=", 1.05)
-    yield "S3", "YaRN is the better recipe under PoSE", Part("8L: YaRN / linear", over("pose-yarn", "pose-linear"), "<", 1)
-    yield "S4", "PoSE: inside L the price is small", Part("L: PoSE YaRN / base", over("pose-yarn", "base", L), "<=", 1.05)
-    yield "S7", "PoSE: keys are found up to the target", Part("8L: keys, PoSE YaRN", share(found("pose-yarn")), ">=", 0.9, ".0%")
-    yield "Y1", "untrained, YaRN is better than NTK, and NTK than PI", Part(
+    yield "F2", "YaRN is the better recipe under PoSE", Part("8L: YaRN / linear", over("pose-yarn", "pose-linear"), "<", 1)
+    yield "F3", "PoSE: inside L the price is small", Part("L: PoSE YaRN / base", over("pose-yarn", "base", L), "<=", 1.05)
+    yield "S7", "PoSE: keys are found at the target", Part("8L: keys, PoSE YaRN", share(found("pose-yarn")), ">=", 0.9, ".0%")
+    yield "N2", "untrained, YaRN is the best", Part(
         "8L: YaRN / NTK", over("zero-yarn", "zero-ntk"), "<", 1)
-    yield "Y1", "", Part("8L: NTK / PI", over("zero-ntk", "zero-linear"), "<", 1)
-    yield "E3", "E2-LLM: one model for all windows up to G L", Part("8L / L", over("e2", "e2", TARGET, L), "<=", 1)
-    yield "E4", "E2-LLM is near PI", Part("8L: E2-LLM / PI", over("e2", "pi"), "<=", 1.05)
-    yield "C3", "CLEX as published: 4L as good as L", Part("4L / L", over("clex-random", "clex-random", 2048, L), "<=", 1.05)
-    yield "C3", "", Part("two chunks: 4L / L", over("clex-skip", "clex-skip", 2048, L), "<=", 1.05, also=True)
-    yield "C9", "CLEX beyond PI's own window", Part("8L: two chunks / PI", over("clex-skip", "pi"), "<=", 1.05)
-    yield "R1", "Resonance improves YaRN", Part("8L, untrained", over("zero-resonance", "zero-yarn"), "<", 1)
-    yield "R1", "", Part("8L, PoSE", over("pose-resonance", "pose-yarn"), "<", 1)
-    yield "N1", "scalable softmax improves PoSE with YaRN", Part("8L: with / without", over("pose-logn", "pose-yarn"), "<", 1)
-    yield "D1", "DroPE: without RoPE the window grows by itself", Part("4L / L", over("drope", "drope", 2048, L), "<=", 1.05)
+    yield "F4", "untrained, NTK is better than PI", Part("8L: NTK / PI", over("zero-ntk", "zero-linear"), "<", 1)
+    yield "E1", "E2-LLM: one training serves all windows up to G L", Part("8L / L", over("e2", "e2", TARGET, L), "<=", 1)
+    yield "E3", "E2-LLM is near PI", Part("8L: E2-LLM / PI", over("e2", "pi"), "<=", 1.05)
+    yield "C2", "CLEX, trained at L as published, holds to 4L", Part("4L / L", over("clex-random", "clex-random", 2048, L), "<=", 1.05)
+    yield "C2", "", Part("two chunks: 4L / L", over("clex-skip", "clex-skip", 2048, L), "<=", 1.05, also=True)
+    yield "F5", "CLEX beyond PI's own window", Part("8L: two chunks / PI", over("clex-skip", "pi"), "<=", 1.05)
+    yield "F6", "Resonance improves YaRN", Part("8L, untrained", over("zero-resonance", "zero-yarn"), "<", 1)
+    yield "F6", "", Part("8L, PoSE", over("pose-resonance", "pose-yarn"), "<", 1)
+    yield "F7", "scalable softmax improves PoSE with YaRN", Part("8L: with / without", over("pose-logn", "pose-yarn"), "<", 1)
+    yield "F8", "DroPE: without RoPE the window grows by itself", Part("4L / L", over("drope", "drope", 2048, L), "<=", 1.05)
 
 
 def choices(r: Results, arm: str):
@@ -142,14 +142,14 @@ def claims_table(rows: Rows) -> list[str]:
 def verdicts_table(rows: Rows) -> list[str]:
     counts: dict[str, dict[str, int]] = {}
     for r in (r for r in rows if "claim" in r and r["counts"]):
-        by_family = counts.setdefault(re_verdict(r["verdict"]), {})
+        by_family = counts.setdefault(short_verdict(r["verdict"]), {})
         by_family[r["family"]] = by_family.get(r["family"], 0) + 1
     order = ("holds", "holds, within noise", "does not hold, within noise", "does not hold", "not run")
     return table(["parts that count", *FAMILIES],
                  [[name, *(str(counts[name].get(f, 0)) for f in FAMILIES)] for name in order if name in counts])
 
 
-def re_verdict(text: str) -> str:
+def short_verdict(text: str) -> str:
     return "not run" if text.startswith("not run") else text
 
 

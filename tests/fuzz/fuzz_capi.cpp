@@ -138,7 +138,8 @@ void extend(ropewalk_model* model, Bytes& in) {
   constexpr std::array<const char*, 7> kValues{"pose", "yarn", "linear", "4", "64", "{\"rope_type\":\"ntk\"}", "-1"};
   std::array<std::string, 3> odd;
   std::vector<ropewalk_setting> settings;
-  for (size_t i = 0; i < in.byte() % 4u; ++i) {
+  const size_t count = in.byte() % (odd.size() + 1);
+  for (size_t i = 0; i < count; ++i) {
     odd[i] = in.text();
     settings.push_back({in.byte() % 32 ? kNames[in.byte() % kNames.size()] : nullptr,
                         in.byte() % 8 ? kValues[in.byte() % kValues.size()] : odd[i].c_str()});
