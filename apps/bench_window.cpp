@@ -1,5 +1,5 @@
 // `ropewalk bench window`: what a longer context window costs in training, with text of its whole length and
-// with the short samples of PoSE and E2-LLM.
+// with the short samples of PoSE and E2-LLM; and what each way to save memory costs and saves.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -10,6 +10,7 @@
 #include "common.h"
 #include "model_shapes.h"
 #include "nn/adamw.h"
+#include "nn/memory_plan.h"
 #include "nn/train_step.h"
 #include "result_file.h"
 #include "rope/kinds.h"
@@ -29,7 +30,18 @@ struct Options {
   std::vector<int64_t> targets = {8192, 16384, 32768, 65536, 131072}, windows = {4096, 8192, 16384, 32768, 65536};
   std::vector<int64_t> batches = {2, 1};
   double seconds = 1, memory_gib = 0;
-  bool plain = false;
+  bool plain = false, recompute = false;
+  std::string offload = "none", moments = "f32", lora_base = "native";
+  int64_t mlp_tile = 0, lora_rank = 0;
+
+  bool offloads(const char* what) const { return offload == "all" || offload == what; }
+  ArenaMemory arena() const {
+    ArenaMemory memory = plain ? ArenaMemory{} : ArenaMemory::small_state();
+    memory.host_state = offloads("optimizer");
+    memory.split_master = memory.split_master && !memory.host_state;
+    memory.moments = moment_format(moments);
+    return memory;
+  }
 };
 
 struct Row {
@@ -50,7 +62,7 @@ std::vector<Row> rows_of(const Options& o, const ModelShape& shape) {
       for (const int64_t target : o.targets)
         if (asked_for(o.only, method))
           rows.push_back(
-              {.method = method, .window = shape.window, .target = target, .batch = batch, .recompute = false});
+              {.method = method, .window = shape.window, .target = target, .batch = batch, .recompute = o.recompute});
     }
   }
   for (const bool recompute : {false, true}) {
@@ -64,7 +76,7 @@ std::vector<Row> rows_of(const Options& o, const ModelShape& shape) {
 /// Steps of one row on a model that every row shares: weights go on from the row before.
 class Steps {
  public:
-  Steps(CausalLm& model, AdamW& optimizer, const Row& row)
+  Steps(CausalLm& model, AdamW& optimizer, const Options& o, const Row& row)
       : model_(model), row_(row), step_(model, optimizer, /*graph=*/false) {  // the card never waits for such launches
     RopeConfig rope = model.config().rope;
     const int64_t original = rope.original_window();
@@ -75,7 +87,8 @@ class Steps {
     rope.kind = LinearRope{.factor = std::max(1.0, static_cast<double>(row.target) / static_cast<double>(original))};
     if (positions.is<E2Positions>()) rope.kind = DefaultRope{};  // E2-LLM's scale is in the positions
     model.set_rope(rope);
-    model.set_recompute(row.recompute);
+    model.set_recompute(row.recompute, row.recompute && o.offloads("activations"));
+    model.set_mlp_tile(o.mlp_tile);
     sampler_ = make_position_sampler(positions);
   }
 
@@ -107,23 +120,38 @@ struct Cost {
   int64_t peak_bytes;
 };
 
+/// What the row's step takes, from formulas.
+MemoryPlan plan_of(const ModelConfig& config, const Options& o, const Row& row, Device device) {
+  return plan_memory({.model = config,
+                      .compute = DType::bf16,
+                      .cuda = device.is_cuda(),
+                      .batch = row.batch,
+                      .length = row.window,
+                      .arena = o.arena(),
+                      .choice = {.recompute = row.recompute,
+                                 .mlp_tile = o.mlp_tile,
+                                 .offload_activations = row.recompute && o.offloads("activations"),
+                                 .offload_optimizer = o.offloads("optimizer")}});
+}
+
 struct Outcome {
   std::optional<Cost> cost;
   std::string why;  // there is no cost
 };
 
 /// A row that does not fit leaves the device free for the next one.
-Outcome measure(CausalLm& model, AdamW& optimizer, const Row& row, double budget) {
+Outcome measure(CausalLm& model, AdamW& optimizer, const Options& o, const Row& row) {
+  constexpr double kLong = 20;  // seconds of a step beside which the choice of products is nothing
   const Device device = model.device();
   release_cached_memory(device);
   reset_peak_memory(device);
   Outcome outcome;
   try {
-    Steps steps(model, optimizer, row);
-    steps.run(0);  // chooses products
-    std::vector<double> times;
+    Steps steps(model, optimizer, o, row);
+    std::vector<double> times = {steps.run(0)};  // chooses products
+    if (times[0] < kLong) times.clear();
     const double start = now();
-    for (int64_t i = 1; times.empty() || now() - start < budget; ++i) times.push_back(steps.run(i));
+    for (int64_t i = 1; times.empty() || now() - start < o.seconds; ++i) times.push_back(steps.run(i));
     std::sort(times.begin(), times.end());
     return {Cost{times[times.size() / 2], memory_stats(device).peak_bytes}, ""};
   } catch (const Error& e) {
@@ -137,27 +165,78 @@ Outcome measure(CausalLm& model, AdamW& optimizer, const Row& row, double budget
   return outcome;
 }
 
-void run(const Options& o, const Globals& globals) {
-  const Device device = use(globals);
-  const ModelShape& shape = model_shape("bench", o.shape);
+/// What of the state is where, and in what.
+std::string state_text(const Options& o) {
+  std::string text = o.lora_rank > 0 ? cat("LoRA of rank ", o.lora_rank, " beside ", o.lora_base, " weights")
+                     : o.plain       ? "f32 master weights and gradients"
+                                     : "split f32 master weights, bf16 gradients";
+  text += cat(", moments in ", o.moments);
+  if (o.mlp_tile > 0) text += cat(", MLPs in tiles of ", o.mlp_tile);
+  if (o.offload != "none") text += cat(", on the host: ", o.offload);
+  return text;
+}
+
+void print_row(const Row& row, const MemoryPlan& plan, const Outcome& outcome) {
+  if (!outcome.cost) return void(std::printf("%s\n", outcome.why.c_str()));
+  const double tokens = static_cast<double>(row.batch * row.window);
+  std::printf("%9.3f s  %9s tok/s  peak %9s  plan %9s", outcome.cost->seconds,
+              with_commas(std::llround(tokens / outcome.cost->seconds)).c_str(),
+              memory_text(outcome.cost->peak_bytes).c_str(), memory_text(plan.bytes).c_str());
+  if (plan.host_bytes > 0) std::printf(" + %s on the host", memory_text(plan.host_bytes).c_str());
+  std::printf("\n");
+}
+
+nlohmann::json row_json(const Row& row, const Options& o, const MemoryPlan& plan, const Outcome& outcome) {
+  nlohmann::json line = {{"name", row.name()},
+                         {"window", row.window},
+                         {"target", row.target},
+                         {"batch", row.batch},
+                         {"recompute", row.recompute},
+                         {"state", state_text(o)},
+                         {"seconds", nullptr},
+                         {"tokens_per_second", nullptr},
+                         {"peak_bytes", nullptr},
+                         {"planned_bytes", plan.bytes},
+                         {"planned_host_bytes", plan.host_bytes}};
+  if (outcome.cost) {
+    line["seconds"] = outcome.cost->seconds;
+    line["tokens_per_second"] = static_cast<double>(row.batch * row.window) / outcome.cost->seconds;
+    line["peak_bytes"] = outcome.cost->peak_bytes;
+  }
+  return line;
+}
+
+void check_options(const Options& o, const std::vector<Row>& rows) {
   check(o.memory_gib >= 0 && o.seconds >= 0, "bench", "--memory-gib and --seconds must not be negative");
-  const std::vector<Row> rows = rows_of(o, shape);
+  check(o.lora_rank > 0 || o.lora_base == "native", "bench", "--lora-base needs --lora-rank");
   for (const Row& row : rows) {
     check(row.window > 0 && row.batch > 0 && row.target >= row.window, "bench", row.name(), ": a window of ",
           row.window, " tokens cannot train for ", row.target);
+    check(row.recompute || !o.offloads("activations"), "bench", row.name(), ": --offload ", o.offload,
+          " keeps the inputs of recomputed blocks on the host: add --recompute, or --only recompute");
   }
+  check_result_file("bench", o.json, "what this verb writes", [](const std::string& path) {
+    return read_file(path, limits::evaluation).find("\"tokens_per_second\"") != std::string::npos;
+  });
+}
+
+void run(const Options& o, const Globals& globals) {
+  const Device device = use(globals);
+  const ModelShape& shape = model_shape("bench", o.shape);
+  const std::vector<Row> rows = rows_of(o, shape);
+  check_options(o, rows);
   set_memory_limit(static_cast<int64_t>(o.memory_gib * (1 << 30)), device);
   const double begin = now();
-  CausalLm model(shape.config(kVocab), DType::bf16, device, 1, o.plain ? ArenaMemory{} : ArenaMemory::small_state());
+  ModelConfig config = shape.config(kVocab);
+  if (o.lora_rank > 0)
+    config.adapter = AdapterDescription{.rank = o.lora_rank, .base_blocks = base_format(o.lora_base)};
+  CausalLm model(config, DType::bf16, device, 1, o.arena());
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
   model.enable_grad();
   std::printf("training step of %s (%s parameters) on %s, bf16, %s; weights made in %.0f s\n", shape.name,
               with_commas(shape.parameters(kVocab)).c_str(),
-              device.is_cuda() ? cuda_device_name(device.index).c_str() : "the CPU",
-              o.plain ? "f32 master weights and gradients" : "split f32 master weights, bf16 gradients", now() - begin);
-  check_result_file("bench", o.json, "what this verb writes", [](const std::string& path) {
-    return read_file(path, limits::evaluation).find("\"tokens_per_second\"") != std::string::npos;
-  });
+              device.is_cuda() ? cuda_device_name(device.index).c_str() : "the CPU", state_text(o).c_str(),
+              now() - begin);
   std::string lines;
   int failed = 0;
   for (const Row& row : rows) {
@@ -165,24 +244,12 @@ void run(const Options& o, const Globals& globals) {
                 static_cast<long long>(row.target), static_cast<long long>(row.batch),
                 row.recompute ? " recomputed" : "           ");
     std::fflush(stdout);
-    const auto [cost, why] = measure(model, optimizer, row, o.seconds);
-    const double tokens = static_cast<double>(row.batch * row.window);
-    nlohmann::json line = {{"name", row.name()},           {"window", row.window},       {"target", row.target},
-                           {"batch", row.batch},           {"recompute", row.recompute}, {"seconds", nullptr},
-                           {"tokens_per_second", nullptr}, {"peak_bytes", nullptr}};
-    if (cost) {
-      line["seconds"] = cost->seconds;
-      line["tokens_per_second"] = tokens / cost->seconds;
-      line["peak_bytes"] = cost->peak_bytes;
-      std::printf("%9.3f s  %9s tok/s  peak %6.1f GiB\n", cost->seconds,
-                  with_commas(std::llround(tokens / cost->seconds)).c_str(),
-                  static_cast<double>(cost->peak_bytes) / (1 << 30));
-    } else {
-      std::printf("%s\n", why.c_str());
-      failed += why != kOutOfMemory;
-    }
+    const MemoryPlan plan = plan_of(config, o, row, device);
+    const Outcome outcome = measure(model, optimizer, o, row);
+    failed += !outcome.cost && outcome.why != kOutOfMemory;
+    print_row(row, plan, outcome);
     std::fflush(stdout);
-    lines += line.dump() + "\n";
+    lines += row_json(row, o, plan, outcome).dump() + "\n";
     if (!o.json.empty()) write_file_atomic(o.json, lines);
   }
   set_memory_limit(0, device);
@@ -200,9 +267,11 @@ void add_bench_window(CLI::App& bench, Globals& globals) {
       "target's,\n"
       "first with all activations kept, then with every block recomputed in backward. Linear scaling, for E2-LLM its "
       "own.\n"
-      "What does not fit says so.\n\n"
+      "What does not fit says so. Beside each peak stands what `ropewalk plan` expects.\n\n"
       "  ropewalk bench window --json cost.jsonl\n"
-      "  ropewalk bench window --only full,recompute --windows 8192 --memory-gib 75");
+      "  ropewalk bench window --only full,recompute --windows 8192 --memory-gib 75\n"
+      "  ropewalk bench window --only recompute --windows 262144 --mlp-tile 4096 --moments int8 --offload activations\n"
+      "  ropewalk bench window --only pose --targets 131072 --batches 1 --lora-rank 8 --lora-base nf4 --recompute");
   const auto list = [&](const char* name, auto& to, const char* help) {
     sub->add_option(name, to, help)->delimiter(',')->capture_default_str();
   };
@@ -212,6 +281,22 @@ void add_bench_window(CLI::App& bench, Globals& globals) {
   list("--batches", o.batches, "samples of their steps");
   list("--windows", o.windows, "tokens of full-length samples");
   sub->add_flag("--plain", o.plain, "f32 gradients, and f32 master weights apart from their bf16 copy");
+  sub->add_flag("--recompute", o.recompute, "PoSE and E2-LLM, too: every block recomputed in backward");
+  sub->add_option("--mlp-tile", o.mlp_tile, "tokens of the feed-forward layers at a time; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  sub->add_option("--offload", o.offload, "what lies in host memory: none, activations, optimizer or all")
+      ->check(CLI::IsMember({"none", "activations", "optimizer", "all"}))
+      ->capture_default_str();
+  sub->add_option("--moments", o.moments, "how AdamW's moments are kept: f32, bf16 or int8")
+      ->check(CLI::IsMember({"f32", "bf16", "int8"}))
+      ->capture_default_str();
+  sub->add_option("--lora-rank", o.lora_rank, "adapters of this rank on all linear layers; 0: the whole model")
+      ->check(CLI::Range(0, 65536))
+      ->capture_default_str();
+  sub->add_option("--lora-base", o.lora_base, "how the frozen linear layers are kept: native, int8 or nf4")
+      ->check(CLI::IsMember({"native", "int8", "nf4"}))
+      ->capture_default_str();
   sub->add_option("--memory-gib", o.memory_gib, "use no more than this, as on a smaller card (0: all there is)")
       ->capture_default_str();
   sub->add_option("--seconds", o.seconds, "time for each row, after one step that is not timed; at least one step")

@@ -23,14 +23,10 @@ MemoryTask task_of(const Options& o) {
                   .batch = o.batch};
   check(!o.small_state || o.dtype == "bf16", "plan", "--small-state needs --dtype bf16");
   if (o.small_state) task.arena = ArenaMemory::small_state();
-  task.arena.moments = o.moments == "int8"   ? MomentFormat::int8
-                       : o.moments == "bf16" ? MomentFormat::bf16
-                                             : MomentFormat::f32;
+  task.arena.moments = moment_format(o.moments);
   check(o.lora_rank > 0 || o.lora_base == "native", "plan", "--lora-base needs --lora-rank");
   if (o.lora_rank > 0) {
-    AdapterDescription a{.rank = o.lora_rank};
-    if (o.lora_base != "native") a.base_blocks = BlockFormat{o.lora_base == "int8" ? BlockCode::int8 : BlockCode::nf4};
-    task.model.adapter = a;
+    task.model.adapter = AdapterDescription{.rank = o.lora_rank, .base_blocks = base_format(o.lora_base)};
   }
   return task;
 }

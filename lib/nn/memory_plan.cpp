@@ -277,6 +277,20 @@ MemoryChoice choose_memory(MemoryTask task, int64_t limit, bool tiles, bool host
        ": use a smaller --batch or --window, --small-state, --moments int8, or --lora-rank", " with --lora-base nf4");
 }
 
+MomentFormat moment_format(const std::string& name) {
+  if (name == "bf16") return MomentFormat::bf16;
+  if (name == "int8") return MomentFormat::int8;
+  check(name == "f32", "memory_plan", "moments: expected f32, bf16 or int8, got '", name, "'");
+  return MomentFormat::f32;
+}
+
+std::optional<BlockFormat> base_format(const std::string& name, bool double_scales) {
+  if (name == "int8") return BlockFormat{BlockCode::int8, double_scales};
+  if (name == "nf4") return BlockFormat{BlockCode::nf4, double_scales};
+  check(name == "native", "memory_plan", "frozen base: expected native, int8 or nf4, got '", name, "'");
+  return std::nullopt;
+}
+
 int64_t memory_size(const std::string& text) {
   double value = 0;
   const char* end = text.data() + text.size();

@@ -6,6 +6,7 @@
 //
 // docs/memory.md derives the formulas and holds them against the allocator.
 #pragma once
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -56,6 +57,11 @@ MemoryPlan plan_memory(const MemoryTask& task);
 /// there, too. `tiles` false: no tiles; `host` false: nothing more on the host. What `task.choice` has there stays
 /// there. Errors: none does; the message says what the least takes and what to change.
 MemoryChoice choose_memory(MemoryTask task, int64_t limit, bool tiles = true, bool host = true);
+
+/// Moments by the name that options have for them: f32, bf16 or int8. Errors: another name.
+MomentFormat moment_format(const std::string& name);
+/// A frozen base by the name that options have for it: native (no blocks), int8 or nf4. Errors: another name.
+std::optional<BlockFormat> base_format(const std::string& name, bool double_scales = false);
 
 /// "24G", "900M", "1.5GiB" or bytes, in powers of 1024. Errors: anything else.
 int64_t memory_size(const std::string& text);

@@ -11,8 +11,34 @@
 
 namespace rw {
 namespace {
-constexpr int64_t kAlign = 64;               // elements: keeps 16-byte accesses aligned in every dtype
-constexpr int64_t kPart = int64_t{1} << 24;  // elements that are split or joined at a time
+constexpr int64_t kAlign = 64;                     // elements: keeps 16-byte accesses aligned in every dtype
+constexpr int64_t kPart = int64_t{1} << 24;        // elements that are split or joined at a time
+constexpr int64_t kInitAtOnce = int64_t{1} << 29;  // elements that are drawn before they are set
+
+/// What parameter i starts with: f32, on the CPU.
+Tensor first_values(const ParamArena::Segment& s, size_t i, uint64_t seed) {
+  const Tensor values = Tensor::zeros(s.spec.shape);
+  Random random(seed, Purpose::init, 0, static_cast<uint64_t>(i));
+  if (s.spec.init) s.spec.init(values, random);
+  return values;
+}
+
+/// What is frozen, several parameters at a time.
+void initialize_frozen(const ParamArena& arena, uint64_t seed) {
+  const std::vector<ParamArena::Segment>& segments = arena.segments();
+  for (size_t begin = 0, end; begin < segments.size(); begin = end) {
+    int64_t elements = 0;
+    for (end = begin; end < segments.size() && elements <= kInitAtOnce; ++end)
+      elements += segments[end].frozen ? segments[end].numel : 0;
+    std::vector<Tensor> values(end - begin);
+    parallel_items(static_cast<int64_t>(values.size()), [&](int64_t k) {
+      const size_t i = begin + static_cast<size_t>(k);
+      if (segments[i].frozen) values[static_cast<size_t>(k)] = first_values(segments[i], i, seed);
+    });
+    for (size_t i = begin; i < end; ++i)
+      if (segments[i].frozen) arena.set_values(i, values[i - begin]);
+  }
+}
 }  // namespace
 
 std::function<void(const Tensor&, Random&)> normal_init(double std) {
@@ -110,20 +136,12 @@ void ParamArena::allocate(DType compute, Device device, std::optional<uint64_t> 
     s.spec.init(host.slice(s.offset, s.offset + s.numel).view(s.spec.shape), random);
   });
   allocate_storage(host);
-  for (size_t i = 0; seed && i < segments_.size(); ++i) {
-    if (segments_[i].frozen) initialize(i, *seed);
-  }
+  if (seed) initialize_frozen(*this, *seed);
   refresh();
   make_vars();
 }
 
-void ParamArena::initialize(size_t i, uint64_t seed) const {
-  const Segment& s = segments_.at(i);
-  const Tensor values = Tensor::zeros(s.spec.shape);
-  Random random(seed, Purpose::init, 0, static_cast<uint64_t>(i));
-  if (s.spec.init) s.spec.init(values, random);
-  set_values(i, values);
-}
+void ParamArena::initialize(size_t i, uint64_t seed) const { set_values(i, first_values(segments_.at(i), i, seed)); }
 
 void ParamArena::settle() {
   if (std::none_of(segments_.begin(), segments_.end(),

@@ -7,6 +7,7 @@
 #include "nn/families/family.h"
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
+#include "nn/memory_plan.h"
 #include "rope/kinds.h"
 #include "rope/method_options.h"
 #include "tensor/error.h"
@@ -112,8 +113,7 @@ std::optional<AdapterDescription> adapter_of(const Recipe& r) {
   }
   check(r.lora_base == "native" || r.matmul == "native", kOp, "--lora-base ", r.lora_base,
         " keeps weights in few bits, which --matmul ", r.matmul, " cannot multiply: give one of them");
-  if (r.lora_base != "native")
-    a.base_blocks = BlockFormat{r.lora_base == "int8" ? BlockCode::int8 : BlockCode::nf4, r.lora_double_scales};
+  a.base_blocks = base_format(r.lora_base, r.lora_double_scales);
   return a;
 }
 

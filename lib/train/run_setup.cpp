@@ -79,9 +79,7 @@ ArenaMemory arena_of(const Recipe& recipe, const MemoryChoice& choice) {
   ArenaMemory memory = recipe.small_state ? ArenaMemory::small_state() : ArenaMemory{};
   memory.host_state = choice.offload_optimizer;
   memory.split_master = memory.split_master && !choice.offload_optimizer;
-  memory.moments = recipe.moments == "int8"   ? MomentFormat::int8
-                   : recipe.moments == "bf16" ? MomentFormat::bf16
-                                              : MomentFormat::f32;
+  memory.moments = moment_format(recipe.moments);
   return memory;
 }
 
