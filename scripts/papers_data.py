@@ -7,6 +7,7 @@
                         losses of validation.jsonl [step, loss], and whether the run was evaluated
     base-totals.jsonl   the totals of the base's evaluations, with their intervals
     claims.jsonl        a row per claim, as scripts/claims.py writes it; clex-goals.jsonl, the same of CLEX by setting
+    lora.jsonl          a row per arm of recipes/papers/lora.toml (scripts/papers_lora.py)
     cost7b.jsonl        `ropewalk bench window --json`
     pilot-pytorch.json  what the PyTorch program of the pilot wrote, without its paths
     pilot-times.json    seconds of the pilot that only logs have
@@ -24,6 +25,7 @@ from typing import Iterator, Optional, Sequence
 
 from claims import all_rows, jsonl, study_rows
 from claims_results import Results, read_json
+from papers_lora import lora_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "docs" / "papers"
@@ -231,6 +233,7 @@ class Import:
     pilot_pytorch_log: Optional[Path] = None
     cost7b: Optional[Path] = None
     claims: Optional[Path] = None
+    lora: Optional[Path] = None
 
 
 def import_results(what: Import, to: Path = DATA) -> None:
@@ -270,3 +273,5 @@ def import_results(what: Import, to: Path = DATA) -> None:
         print("papers_tables: claims stay as they are: they need all folders at once", file=sys.stderr)
     if what.claims:
         (to / "claims.jsonl").write_text(what.claims.read_text())
+    if what.lora:
+        (to / "lora.jsonl").write_text(jsonl(lora_rows(what.lora)))

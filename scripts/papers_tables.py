@@ -25,7 +25,8 @@ from typing import Callable, Optional, Sequence
 from claims import study_table
 from claims_papers import SKIP, direct, full, pi, pose, zero
 from claims_results import WORST_FIRST, wilson
-from papers_data import COMPARISONS, DATA, ROOT, Arm, Data, Import, import_results, recipe_arms
+from papers_data import COMPARISONS, DATA, ROOT, Arm, Data, Import, import_results, read_rows, recipe_arms
+from papers_lora import lora_table
 from papers_pictures import PICTURES
 
 PAGE = ROOT / "docs" / "papers.md"
@@ -376,7 +377,8 @@ TABLES: dict[str, Callable[[Data], list[str]]] = {
     "claims-headline": headline, "claims-others": other_claims,
     "keys-seen": keys_seen, "worst-lengths": worst_lengths, "e2-bins": e2_bins, "e2-scales": e2_scales,
     "clex-goals": lambda d: study_table(d.clex_goals), "cost7b": cost_table, "pilot-times": pilot_times,
-    "pilot": pilot_table, "not-run": not_run}
+    "pilot": pilot_table, "not-run": not_run,
+    "lora": lambda d: lora_table(read_rows(DATA / "lora.jsonl"), table, figure)}
 BLOCK = re.compile(r"(<!-- table (\S+) -->\n)(.*?)(<!-- end -->\n)", re.DOTALL)
 
 
@@ -496,10 +498,11 @@ def main() -> int:
     parser.add_argument("--pilot-log", type=Path, help="what that run printed: times of its stages")
     parser.add_argument("--pilot-pytorch", type=Path, help="the JSON of the pilot's PyTorch program")
     parser.add_argument("--pilot-pytorch-log", type=Path, help="what that program printed: the time of its start")
+    parser.add_argument("--lora", type=Path, help="the output folder of recipes/papers/lora.toml")
     parser.add_argument("--cost7b", type=Path, help="JSONL of `ropewalk bench window`")
     parser.add_argument("--claims", type=Path, help="JSONL of scripts/claims.py, in place of claims made here")
     o = parser.parse_args()
-    what = Import(o.folders, o.pilot, o.pilot_log, o.pilot_pytorch, o.pilot_pytorch_log, o.cost7b, o.claims)
+    what = Import(o.folders, o.pilot, o.pilot_log, o.pilot_pytorch, o.pilot_pytorch_log, o.cost7b, o.claims, o.lora)
     if what != Import([]):
         import_results(what)
         print("papers_tables: imported; without --import the page is written")

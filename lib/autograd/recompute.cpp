@@ -77,17 +77,18 @@ struct RecomputeNode : Node {
     {
       const TapeScope scope(inner);
       for (size_t i = 0; i < saved.size(); ++i) leaves.push_back(wants(i) ? Var::leaf(saved[i]) : Var(saved[i]));
-      results = region(leaves);
+      results = region(leaves, /*unread=*/true);
     }
     std::vector<Var> roots;
     std::vector<Tensor> seeds;
     for (size_t i = 0; i < results.size(); ++i) {
-      if (!results[i].requires_grad() || !grad_out(i).defined()) continue;
-      roots.push_back(results[i]);
-      seeds.push_back(grad_out(i));
+      const Tensor seed = std::exchange(outputs[i]->grad, Tensor());  // each lives as long as the region needs it
+      if (!results[i].requires_grad() || !seed.defined()) continue;
+      roots.push_back(std::move(results[i]));
+      seeds.push_back(seed);
     }
     results.clear();
-    inner.backward(roots, seeds);
+    inner.backward(std::move(roots), std::move(seeds));
     for (size_t i = 0; i < leaves.size(); ++i) {
       if (wants(i) && leaves[i].slot()->grad.defined()) add_grad(i, leaves[i].slot()->grad);
     }
@@ -98,11 +99,11 @@ struct RecomputeNode : Node {
 
 std::vector<Var> recompute(const RecomputedRegion& region, const std::vector<Var>& inputs,
                            const std::shared_ptr<HostInputs>& host) {
-  if (!grad_enabled()) return region(inputs);
+  if (!grad_enabled()) return region(inputs, false);
   std::vector<Var> results;
   {
     const NoGrad no_grad;
-    results = region(inputs);
+    results = region(inputs, false);
   }
   auto node = std::make_unique<RecomputeNode>();
   node->region = region;
@@ -120,7 +121,7 @@ std::vector<Var> recompute(const RecomputedRegion& region, const std::vector<Var
 namespace {
 
 struct TilesNode : Node {  // saved: x
-  std::function<Var(const Var&, int64_t)> region;
+  TiledRegion region;
   int64_t rows = 0;
   const char* name() const override { return "tiles"; }
 
@@ -137,12 +138,12 @@ struct TilesNode : Node {  // saved: x
       if (dx.defined()) in = Var::leaf(in.value(), dx.view(x.shape()).slice(begin, end));
       {
         const TapeScope scope(inner);
-        out = region(in, begin);
+        out = region(in, begin, /*unread=*/true);
       }
       if (!out.requires_grad()) continue;
-      const std::vector<Var> roots{out};
-      out = Var();
-      inner.backward(roots, {dy.slice(begin, end)});
+      std::vector<Var> roots;
+      roots.push_back(std::move(out));
+      inner.backward(std::move(roots), {dy.slice(begin, end)});
     }
     if (dx.defined()) add_grad(0, dx);
   }
@@ -150,22 +151,19 @@ struct TilesNode : Node {  // saved: x
 
 }  // namespace
 
-Var by_tiles(const std::function<Var(const Var&, int64_t)>& region, const Var& x, int64_t rows) {
+Var by_tiles(const TiledRegion& region, const Var& x, int64_t n, int64_t rows, bool unread) {
   check(rows >= 1, "by_tiles", "rows must be at least 1, got ", rows);
   const Tensor in = x.value().view({-1, x.size(-1)});
-  const int64_t n = in.size(0);
-  Tensor y;
-  {
+  Shape shape = x.shape();
+  shape.set(-1, n);
+  const Tensor y = Tensor::empty({in.size(0), n}, x.dtype(), x.device());
+  if (!unread) {
     const NoGrad no_grad;
-    for (int64_t begin = 0; begin < n; begin += rows) {
-      const int64_t end = std::min(n, begin + rows);
-      const Tensor part = region(Var(in.slice(begin, end)), begin).value();
-      if (!y.defined()) y = Tensor::empty({n, part.size(-1)}, part.dtype(), part.device());
-      y.slice(begin, end).copy_from(part);
+    for (int64_t begin = 0; begin < in.size(0); begin += rows) {
+      const int64_t end = std::min(in.size(0), begin + rows);
+      y.slice(begin, end).copy_from(region(Var(in.slice(begin, end)), begin, false).value());
     }
   }
-  Shape shape = x.shape();
-  shape.set(-1, y.size(-1));
   Var out(y.view(shape));
   if (!grad_enabled()) return out;
   auto node = std::make_unique<TilesNode>();

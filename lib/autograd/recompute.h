@@ -9,7 +9,11 @@
 
 namespace rw {
 
-using RecomputedRegion = std::function<std::vector<Var>(const std::vector<Var>&)>;
+/// `unread`: the region runs for its backward pass, and nobody reads the values that it gives. What they alone need may
+/// be left out, as the last product of a block.
+using RecomputedRegion = std::function<std::vector<Var>(const std::vector<Var>& inputs, bool unread)>;
+/// The same for rows from `first` on.
+using TiledRegion = std::function<Var(const Var& x, int64_t first, bool unread)>;
 
 /// Inputs of recomputed regions in host memory between a forward pass and its backward pass. A tensor goes there while
 /// the next region runs forward, and comes back while the next one runs backward; the last two of a pass stay where
@@ -50,8 +54,8 @@ std::vector<Var> recompute(const RecomputedRegion& region, const std::vector<Var
 
 /// y = region(x) for x [...,K] -> y [...,N], a function of each row alone, at most `rows` rows at a time. Of each part
 /// backward makes the activations again, so that no more than one part's are alive; gradients of leaves that `region`
-/// captures add up over the parts. `region`, which also gets the number of the first row, as in recompute(). Errors:
-/// rows below 1.
-Var by_tiles(const std::function<Var(const Var&, int64_t first)>& region, const Var& x, int64_t rows);
+/// captures add up over the parts. `region` as in recompute(). `unread`: nobody reads y, and the forward pass does
+/// nothing. Errors: rows below 1.
+Var by_tiles(const TiledRegion& region, const Var& x, int64_t n, int64_t rows, bool unread = false);
 
 }  // namespace rw

@@ -63,7 +63,7 @@ void Tape::backward(const Var& root, Tensor seed) {
   backward(std::vector<Var>{root}, {std::move(seed)});
 }
 
-void Tape::backward(const std::vector<Var>& roots, const std::vector<Tensor>& seeds) {
+void Tape::backward(std::vector<Var> roots, std::vector<Tensor> seeds) {
   check(roots.size() == seeds.size(), "backward", roots.size(), " roots but ", seeds.size(), " seeds");
   for (size_t i = 0; i < roots.size(); ++i) {
     check(roots[i].requires_grad(), "backward", "root ", i, " needs no gradient");
@@ -74,9 +74,11 @@ void Tape::backward(const std::vector<Var>& roots, const std::vector<Tensor>& se
       accumulate(slot.grad, seeds[i]);
       slot.forget();
     } else {
-      slot.grad = seeds[i];
+      slot.grad = std::move(seeds[i]);
     }
   }
+  roots.clear();
+  seeds.clear();
   // Taken out of the tape, so that an exception leaves it empty and recomputation inside a node may record elsewhere.
   std::vector<std::unique_ptr<Node>> nodes = std::move(nodes_);
   nodes_.clear();

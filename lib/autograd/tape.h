@@ -27,8 +27,8 @@ class Tape {
   /// clears the tape. A node's saved tensors are freed as soon as it has run. Errors: root needs no gradient, or is not
   /// a scalar and has no seed.
   void backward(const Var& root, Tensor seed = {});
-  /// The same from several roots at once.
-  void backward(const std::vector<Var>& roots, const std::vector<Tensor>& seeds);
+  /// The same from several roots at once. Moved in, neither roots nor seeds outlive their use.
+  void backward(std::vector<Var> roots, std::vector<Tensor> seeds);
   void clear();
   /// Calls f in backward, once everything that is recorded from here on has run backward.
   void when_reached(std::function<void()> f);

@@ -31,6 +31,7 @@ struct ForwardContext {
   std::span<KvCache* const> caches;               // instead of cache: token t is the next one of text t
   std::shared_ptr<const PositionSetAngles> sets;  // takes the place of angles and key_angles; inference only
   std::function<void()> after_rope;               // called in backward, once it has been through RoPE; or empty
+  bool unread = false;                            // nobody reads what the block gives (autograd/recompute.h)
 };
 
 /// Causal self-attention of one layer. Thread safety: as the model that it is a part of.

@@ -79,7 +79,7 @@ Block::Stream Block::forward(const Stream& in, const ForwardContext& context) co
   if (parallel_) return forward_parallel(residual, normed, context);
   const Var attended = leave(attention_.forward(normed, context), attention_out_norm_);
   std::tie(residual, normed) = enter(attended, residual, mlp_norm_);
-  return {residual, leave(mlp_.forward(normed), mlp_out_norm_)};
+  return {residual, leave(mlp_.forward(normed, context.unread && !mlp_out_norm_), mlp_out_norm_)};
 }
 
 Block::Stream Block::forward_parallel(const Var& residual, const Var& normed, const ForwardContext& context) const {

@@ -226,8 +226,10 @@ Var CausalLm::run(const Tensor& ids, ForwardContext context) const {
       const std::vector<Var> inputs{stream.residual};
       const bool added = stream.added;
       const std::vector<Var> out = recompute(
-          [&block, context, added](const std::vector<Var>& in) {
-            const Block::Stream s = block.forward({in[0], Var(), added}, context);
+          [&block, context, added](const std::vector<Var>& in, bool unread) {
+            ForwardContext here = context;
+            here.unread = unread;
+            const Block::Stream s = block.forward({in[0], Var(), added}, here);
             return std::vector<Var>{s.residual, s.pending};
           },
           inputs, host_inputs_);

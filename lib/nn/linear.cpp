@@ -80,8 +80,11 @@ void Linear::set_linear(const LinearOptions& options) {
   options_ = options;
 }
 
-Var Linear::forward(const Var& x, int64_t first_row) const {
-  const Var y = format_ ? linear_blocks(x, blocks_, bias_) : linear(x, weight_, bias_, options_);  // [...,K] -> [...,N]
+Var Linear::forward(const Var& x, int64_t first_row, bool unread) const {
+  LinearOptions options = options_;
+  options.unread = unread;
+  const Var y =  // [...,K] -> [...,N]
+      format_ ? linear_blocks(x, blocks_, bias_, unread) : linear(x, weight_, bias_, options);
   if (!has_adapter()) return y;
   const bool drops = dropout_ > 0 && dropout_state_ && dropout_state_->on;
   const auto key = [&] {
@@ -90,7 +93,7 @@ Var Linear::forward(const Var& x, int64_t first_row) const {
                       .site = static_cast<uint32_t>(a_index_),
                       .row = first_row};
   };
-  return add_low_rank(y, drops ? dropout(x, dropout_, key()) : x, a_, b_, ranges_, scale_);
+  return add_low_rank(y, drops ? dropout(x, dropout_, key()) : x, a_, b_, ranges_, scale_, unread);
 }
 
 }  // namespace rw

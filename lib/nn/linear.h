@@ -34,7 +34,8 @@ class Linear {
          ParamArena& arena, const std::optional<AdapterDescription>& adapter = {});
 
   /// x [...,K] -> [...,N], N the rows of all parts. `first_row`: how many rows of the same micro-batch came before x.
-  Var forward(const Var& x, int64_t first_row = 0) const;
+  /// `unread`: as LinearOptions has it.
+  Var forward(const Var& x, int64_t first_row = 0, bool unread = false) const;
   /// Fetches the weights; after the arena has been allocated, and again after enable_grad().
   void bind(const ParamArena& arena);
 

@@ -211,11 +211,22 @@ Plan in_backward(const MemoryTask& task, const Sizes& s) {
   const bool tiled = task.choice.mlp_tile > 0 && task.choice.mlp_tile < s.rows;
   plan.add("gradient of the stream", "e M C", s.e * s.rows * s.c);
   if (task.choice.recompute)
-    plan.add("one block once more", "what it keeps without recomputation beside its input, and its output e M C",
-             s.rows * kept_by_block(s, false, tiled).all);
+    plan.add("one block once more", "what it keeps without recomputation beside its input",
+             s.rows * (kept_by_block(s, false, tiled).all - s.e * s.c));
   plan.add(tiled ? "one tile of the MLP and its gradients" : "gradients inside the MLP",
            tiled ? "e M C, tile e (C + 5 F)" : "e M 2 F (3 F where down's input is not kept)",
            mlp_backward(s, tiled ? task.choice.mlp_tile : 0) - s.e * s.rows * s.c);
+  if (task.cuda) plan.add("attention's statistics", "8 M H", 8 * s.rows * s.heads);
+  return plan;
+}
+
+/// Of a recomputed block, when its MLP is done: the MLP's part is gone, and attention's gradients are there.
+Plan in_attention(const MemoryTask& task, const Sizes& s) {
+  Plan plan;
+  plan.add("gradient of the stream", "e M C", s.e * s.rows * s.c);
+  plan.add("one block's attention once more", "e M (C + (H+2K) D + H D) + 4 M (1 + H)",
+           s.rows * (s.e * ((s.qkv.keeps_x ? s.c : 0) + s.q + s.o + s.qkv.adapter_rows) + s.stat * (1 + s.heads)));
+  plan.add("gradients of attention's output, q, k and v", "e M (H D + (H+2K) D)", s.rows * s.e * (s.o + s.q));
   if (task.cuda) plan.add("attention's statistics", "8 M H", 8 * s.rows * s.heads);
   return plan;
 }
@@ -235,14 +246,19 @@ MemoryPlan plan_memory(const MemoryTask& task) {
   Places common{.device = {}, .host = {}, .cuda = task.cuda};
   add_parameters(task, *declared, common);
   add_step(task, s, common);
-  const Plan loss = in_loss(task, s), backward = in_backward(task, s);
-  const bool in_the_loss = loss.sum() >= backward.sum();
-  MemoryPlan plan{.moment = in_the_loss ? "in the loss" : "in the backward pass of the last block",
+  MemoryPlan plan{.moment = "in the loss",
                   .terms = common.device.terms,
                   .host_terms = common.host.terms,
                   .host_bytes = common.host.sum()};
-  const std::vector<MemoryTerm>& more = in_the_loss ? loss.terms : backward.terms;
-  plan.terms.insert(plan.terms.end(), more.begin(), more.end());
+  Plan most = in_loss(task, s);
+  const auto consider = [&](const char* moment, Plan other) {
+    if (other.sum() <= most.sum()) return;
+    most = std::move(other);
+    plan.moment = moment;
+  };
+  consider("in the backward pass of the last block", in_backward(task, s));
+  if (task.choice.recompute) consider("in the backward pass of the last attention", in_attention(task, s));
+  plan.terms.insert(plan.terms.end(), most.terms.begin(), most.terms.end());
   for (const MemoryTerm& t : plan.terms) plan.bytes += t.bytes;
   return plan;
 }

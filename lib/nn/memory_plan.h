@@ -39,9 +39,10 @@ struct MemoryTerm {
 };
 
 struct MemoryPlan {
-  std::string moment;             // when memory is highest: "in the loss" or "in the backward pass of the last block"
-  std::vector<MemoryTerm> terms;  // what is alive then
-  int64_t bytes = 0;              // their sum
+  std::string
+      moment;  // when memory is highest: "in the loss", "in the backward pass of the last block" or "of the last attention"
+  std::vector<MemoryTerm> terms;       // what is alive then
+  int64_t bytes = 0;                   // their sum
   std::vector<MemoryTerm> host_terms;  // what a GPU's step keeps in host memory; on the CPU these are among `terms`
   int64_t host_bytes = 0;              // their sum
 };

@@ -44,12 +44,13 @@ void Mlp::set_linear(const LinearOptions& options) {
   down_.set_linear(options);
 }
 
-Var Mlp::forward(const Var& x) const {
-  if (tile_ == 0 || x.numel() / x.size(-1) <= tile_) return whole(x, 0);
-  return by_tiles([this](const Var& rows, int64_t first) { return whole(rows, first); }, x, tile_);
+Var Mlp::forward(const Var& x, bool unread) const {
+  if (tile_ == 0 || x.numel() / x.size(-1) <= tile_) return whole(x, 0, unread);
+  return by_tiles([this](const Var& rows, int64_t first, bool unread_tile) { return whole(rows, first, unread_tile); },
+                  x, down_.rows(), tile_, unread);
 }
 
-Var Mlp::whole(const Var& x, int64_t first_row) const {
+Var Mlp::whole(const Var& x, int64_t first_row, bool unread) const {
   const Var up = up_.forward(x, first_row);  // [B,T,C] -> [B,T,2F], or [B,T,F] without a gate
   Var h;                                     // [B,T,F]
   if (!gated_) {
@@ -59,7 +60,7 @@ Var Mlp::whole(const Var& x, int64_t first_row) const {
   } else {
     h = gated_packed(up, activation_);
   }
-  return down_.forward(h, first_row);  // [B,T,C]
+  return down_.forward(h, first_row, unread);  // [B,T,C]
 }
 
 }  // namespace rw

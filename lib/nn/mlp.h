@@ -11,8 +11,8 @@ class Mlp {
   /// Declares gate_proj and up_proj (joined) and down_proj, or what the family calls
   /// them, under `prefix`, e.g. "model.layers.0.".
   Mlp(const ModelConfig& config, const std::string& prefix, ParamArena& arena);
-  /// x [B,T,C] -> [B,T,C]
-  Var forward(const Var& x) const;
+  /// x [B,T,C] -> [B,T,C]. `unread`: nobody reads the values (autograd/recompute.h).
+  Var forward(const Var& x, bool unread = false) const;
   void bind(const ParamArena& arena);
   void set_linear(const LinearOptions& options);
   /// In training, at most so many tokens at a time, whose activations backward makes again; 0: all at once.
@@ -24,7 +24,7 @@ class Mlp {
   const Linear& down() const { return down_; }
 
  private:
-  Var whole(const Var& x, int64_t first_row) const;
+  Var whole(const Var& x, int64_t first_row, bool unread) const;
 
   Activation activation_;
   bool gated_;

@@ -151,12 +151,12 @@ TEST_CASE("a function of rows in tiles has the values and gradients of the whole
     int64_t rows = 0;
     const Var y = tile == 0 ? mlp(vx, vu, vd)
                             : by_tiles(
-                                  [&](const Var& part, int64_t first) {
+                                  [&](const Var& part, int64_t first, bool) {
                                     CHECK(first % tile == 0);
                                     rows = std::max(rows, part.size(0));
                                     return mlp(part, vu, vd);
                                   },
-                                  vx, tile);
+                                  vx, x.size(-1), tile);
     backward(y, dy);
     CHECK(rows <= tile);
     return std::vector<Tensor>{y.value(), vx.grad(), vu.grad(), vd.grad()};
@@ -166,6 +166,7 @@ TEST_CASE("a function of rows in tiles has the values and gradients of the whole
     const auto got = run(tile);
     for (size_t i = 0; i < want.size(); ++i) CHECK(test::relative_error(got[i], want[i]) < 1e-13);
   }
-  CHECK(test::error_of([&] { by_tiles([](const Var& v, int64_t) { return v; }, Var(x), 0); }).find("at least 1") !=
-        std::string::npos);
+  CHECK(test::error_of([&] {
+          by_tiles([](const Var& v, int64_t, bool) { return v; }, Var(x), 6, 0);
+        }).find("at least 1") != std::string::npos);
 }

@@ -1,6 +1,5 @@
 #include <cmath>
 
-#include "autograd/recompute.h"
 #include "autograd/ops/attention.h"
 #include "autograd/ops/cast.h"
 #include "autograd/ops/elementwise.h"
@@ -10,7 +9,9 @@
 #include "autograd/ops/norm.h"
 #include "autograd/ops/reduce.h"
 #include "autograd/ops/rope.h"
+#include "autograd/recompute.h"
 #include "support.h"
+#include "tensor/allocator.h"
 #include "tensor/threads.h"
 
 using namespace rw;
@@ -70,7 +71,7 @@ TEST_CASE("a gradient buffer given to a leaf is added to, in its own dtype") {
 TEST_CASE("a recompute region gives the same gradients from less memory") {
   const Tensor x0 = test::randn({64, 32}, 1);
   const Var w = Var::leaf(test::randn({32, 32}, 2));
-  const RecomputedRegion region = [&](const std::vector<Var>& in) {
+  const RecomputedRegion region = [&](const std::vector<Var>& in, bool) {
     Var h = in[0];
     for (int i = 0; i < 6; ++i) h = tanh(linear(h, w));
     return std::vector<Var>{h};
@@ -78,7 +79,7 @@ TEST_CASE("a recompute region gives the same gradients from less memory") {
   const auto run = [&](bool recompute, int64_t& saved) {
     const Var x = Var::leaf(x0);
     w.clear_grad();
-    const Var y = recompute ? rw::recompute(region, {x})[0] : region({x})[0];
+    const Var y = recompute ? rw::recompute(region, {x})[0] : region({x}, false)[0];
     saved = Tape::current().saved_bytes();
     backward(sum(y));
     return std::pair{x.grad().to_vector(), w.grad().to_vector()};
@@ -87,6 +88,50 @@ TEST_CASE("a recompute region gives the same gradients from less memory") {
   const auto plain = run(false, plain_bytes), recomputed = run(true, recompute_bytes);
   CHECK(plain == recomputed);
   CHECK(recompute_bytes * 5 < plain_bytes);
+}
+
+TEST_CASE("what a region gives in backward is read by nobody, so its last product may be left out") {
+  const Tensor x0 = test::randn({64, 32}, 1), dy = test::randn({64, 24}, 4);
+  const Var w = Var::leaf(test::randn({32, 32}, 2)), last = Var::leaf(test::randn({24, 32}, 3));
+  std::vector<bool> calls;
+  const auto run = [&](bool leave_out) {
+    calls.clear();
+    const Var x = Var::leaf(x0);
+    w.clear_grad(), last.clear_grad();
+    const Var y = rw::recompute(
+        [&](const std::vector<Var>& in, bool unread) {
+          calls.push_back(unread);
+          return std::vector<Var>{linear(tanh(linear(in[0], w)), last, {}, {.unread = leave_out && unread})};
+        },
+        {x})[0];
+    backward(y, dy);
+    return std::vector{y.value().to_vector(), x.grad().to_vector(), w.grad().to_vector(), last.grad().to_vector()};
+  };
+  const auto want = run(false), got = run(true);
+  CHECK(calls == std::vector<bool>{false, true});
+  CHECK(got == want);
+}
+
+TEST_CASE("a region's results and their gradients live only as long as its backward pass needs them") {
+  constexpr int64_t kRows = 4096, kBytes = kRows * 32 * 8;
+  const Var w = Var::leaf(test::randn({32, 32}, 2));
+  const Var x = Var::leaf(test::randn({kRows, 32}, 1));
+  int64_t live = 0;
+  const Var y = rw::recompute(
+      [&](const std::vector<Var>& in, bool unread) {
+        const Var begin = reshape(in[0], {kRows, 32});
+        if (unread) Tape::current().when_reached([&] { live = memory_stats().live_bytes; });
+        return std::vector<Var>{linear(tanh(linear(begin, w)), w)};
+      },
+      {x})[0];
+  Tensor dy = test::randn({kRows, 32}, 4);
+  const int64_t before = memory_stats().live_bytes;
+  Tape::current().backward({y}, [&] {
+    std::vector<Tensor> seeds;
+    seeds.push_back(std::move(dy));
+    return seeds;
+  }());
+  CHECK(live - before < kBytes / 2);  // the gradient of x's copy took the place of dy
 }
 
 TEST_CASE("in-place RoPE equals the copy, forward and backward") {

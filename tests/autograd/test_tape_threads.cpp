@@ -1,12 +1,12 @@
 // Threads that differentiate side by side: every one has its own tape, and what they share (tensors that are read, the
 // allocator) may be shared. The preset "tsan" runs this under ThreadSanitizer.
-#include "autograd/recompute.h"
 #include "autograd/ops/attention.h"
 #include "autograd/ops/elementwise.h"
 #include "autograd/ops/loss.h"
 #include "autograd/ops/matmul.h"
 #include "autograd/ops/norm.h"
 #include "autograd/ops/reduce.h"
+#include "autograd/recompute.h"
 #include "autograd/tape.h"
 #include "support.h"
 #include "tensor/allocator.h"
@@ -25,7 +25,7 @@ std::vector<double> gradients(const Tensor& x, const Tensor& targets, uint64_t s
   for (int round = 0; round < rounds; ++round) {
     w.clear_grad(), g.clear_grad(), head.clear_grad();
     const std::vector<Var> h = recompute(
-        [&](const std::vector<Var>& in) {
+        [&](const std::vector<Var>& in, bool) {
           const Var qkv = reshape(linear(rms_norm(in[0], g, 1e-5), w), {2, 9, 6, 8});
           return std::vector<Var>{attention_packed(qkv, 2, 2)};
         },

@@ -35,15 +35,16 @@ struct LinearBlocksNode : Node {  // inputs: x (and bias)
 
 }  // namespace
 
-Var linear_blocks(const Var& x, const BlockMatrix& weight, const Var& bias) {
+Var linear_blocks(const Var& x, const BlockMatrix& weight, const Var& bias, bool unread) {
   check(x.rank() >= 1 && x.size(-1) == weight.columns, "linear_blocks", "x must have shape [..., ", weight.columns,
         "], got ", x.shape());
   if (bias.defined()) check_shape("linear_blocks", "bias", bias.value(), {weight.rows});
   Shape shape = x.shape();
   shape.set(-1, weight.rows);
   const Tensor y = Tensor::empty(shape, x.dtype(), x.device());
-  gemm(x.value().view({-1, weight.columns}), transposed(whole(weight, x.dtype(), x.device())),
-       y.view({-1, weight.rows}), {.bias = bias.value()});
+  if (!unread)
+    gemm(x.value().view({-1, weight.columns}), transposed(whole(weight, x.dtype(), x.device())),
+         y.view({-1, weight.rows}), {.bias = bias.value()});
   Var out(y);
   if (records(x, bias)) {
     auto node = std::make_unique<LinearBlocksNode>();

@@ -8,7 +8,7 @@ namespace rw {
 /// y [...,N] = x [...,K] W^T + bias, W the values of `weight` [N,K] in x's dtype; bias [N] or undefined.
 ///
 /// Forward and backward each make W in memory of its own for the time of one product: N K values in x's dtype. W has no
-/// gradient, and x is not kept. Errors: shapes or devices that do not fit.
-Var linear_blocks(const Var& x, const BlockMatrix& weight, const Var& bias = {});
+/// gradient, and x is not kept. `unread`: as LinearOptions has it. Errors: shapes or devices that do not fit.
+Var linear_blocks(const Var& x, const BlockMatrix& weight, const Var& bias = {}, bool unread = false);
 
 }  // namespace rw

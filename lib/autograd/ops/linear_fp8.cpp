@@ -63,7 +63,7 @@ bool fp8_pays(int64_t rows, int64_t n, int64_t k) {
   return fp8_fits(rows, n, k) && flops >= kFlopsPerByte * bytes;
 }
 
-Var linear_fp8(const Var& x, const Var& weight, bool recompute_input) {
+Var linear_fp8(const Var& x, const Var& weight, bool recompute_input, bool unread) {
   const Tensor rows = x.value().view({-1, weight.size(1)});  // [R,K]
   Shape shape = x.shape();
   shape.set(-1, weight.size(0));
@@ -71,8 +71,10 @@ Var linear_fp8(const Var& x, const Var& weight, bool recompute_input) {
   recompute_input = recompute_input && x.recomputation();
   const bool keeps_x = records(weight) && !recompute_input;
   const Tensor largest = absolute_max(weight.value()), x_largest = known_or(x.largest(), rows);
-  const Quantized qx = quantize(rows, x_largest, DType::e4m3, keeps_x ? Copies::both : Copies::rows);
-  {
+  Quantized qx;
+  if (keeps_x || !unread)
+    qx = quantize(rows, x_largest, DType::e4m3, unread ? Copies::columns : keeps_x ? Copies::both : Copies::rows);
+  if (!unread) {
     const Quantized qw = quantize(weight.value(), largest, DType::e4m3, Copies::rows);
     product(qx.rows, qx.scale, qw.rows, qw.scale, y.view({rows.size(0), weight.size(0)}), {.fast_accumulation = true});
   }

@@ -121,13 +121,14 @@ void check_parts(const Layout& l, const Var& y, const Var& x, const Var& a, cons
 }  // namespace
 
 Var add_low_rank(const Var& y, const Var& x, const Var& a, const Var& b, const std::vector<LowRankPart>& parts,
-                 double scale) {
+                 double scale, bool unread) {
   const Layout layout{parts, y.size(-1), b.size(1)};
   check_parts(layout, y, x, a, b);
   const Tensor rows = x.value().view({-1, x.size(-1)});  // [R,K]
   const Tensor h = Tensor::empty({rows.size(0), layout.width()}, y.dtype(), y.device());
   gemm(rows, transposed(a.value()), h, {.alpha = scale});
-  gemm(h, transposed(on_diagonal(layout, b.value())), y.value().view({rows.size(0), layout.columns}), {.beta = 1});
+  if (!unread)
+    gemm(h, transposed(on_diagonal(layout, b.value())), y.value().view({rows.size(0), layout.columns}), {.beta = 1});
   Var out(y.value());
   if (records(y, x, a, b)) {
     auto node = std::make_unique<LowRankNode>();

@@ -82,7 +82,7 @@ Var linear(const Var& x, const Var& weight, const Var& bias, const LinearOptions
   if (options.matmul != Matmul::native) {
     check(x.dtype() == DType::bf16, "linear", "8-bit products are for bf16, got ", x.dtype());
     if (takes_fp8(options.matmul, x.numel() / x.size(-1), weight.size(0), weight.size(1))) {
-      const Var y = linear_fp8(x, weight, options.recompute_input);
+      const Var y = linear_fp8(x, weight, options.recompute_input, options.unread && !bias.defined());
       return bias.defined() ? add_bias(y, bias) : y;
     }
   }
@@ -94,7 +94,7 @@ Var linear(const Var& x, const Var& weight, const Var& bias, const LinearOptions
   if (rows.size(0) == 1 && weight.bf16_copy().defined() && !recorded) {  // decoding: half the bytes
     cpu::matvec(weight.size(0), weight.size(1), weight.bf16_copy().data<bf16>(), rows.data<float>(), y.data<float>());
     if (bias.defined()) detail::add_bias_rows(y, bias.value(), y);
-  } else {
+  } else if (!options.unread) {
     gemm(rows, transposed(weight.value()), y.view({rows.size(0), weight.size(0)}), {.bias = bias.value()});
   }
   Var out(y);

@@ -19,6 +19,8 @@ struct LinearOptions {
   /// 8-bit products: backward recomputes x from tensors that other ops keep (Var::recomputation), where it can, instead
   /// of keeping an 8-bit copy. The bits are the same. It takes less memory and more time.
   bool recompute_input = false;
+  /// Nobody reads the values of y (autograd/recompute.h), which may be left out; gradients are as ever.
+  bool unread = false;
 };
 
 /// y [...,N] = x [...,K] W^T + bias, W [N,K] as HF stores it, bias [N] or undefined. The gradient buffer of a bf16

@@ -21,6 +21,6 @@ bool fp8_pays(int64_t rows, int64_t n, int64_t k);
 
 /// x [...,K], weight [N,K] -> [...,N]; all bf16, or f32 on the CPU. `recompute_input` as in
 /// LinearOptions. Arguments were checked by linear().
-Var linear_fp8(const Var& x, const Var& weight, bool recompute_input = false);
+Var linear_fp8(const Var& x, const Var& weight, bool recompute_input = false, bool unread = false);
 
 }  // namespace rw
