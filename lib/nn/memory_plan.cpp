@@ -171,7 +171,7 @@ int64_t mlp_backward(const Sizes& s, int64_t tile) {
   const int64_t inside = all.all - outer.all + s.e * s.c - (s.up.keeps_x ? s.e * s.c : 0);
   // The gradients of the tiles' inputs and of what they give, and of one tile its activations and gradients.
   return s.rows * s.e * 2 * s.c + s.whole_weight +
-         tile * (inside + s.e * (s.c + s.f + s.g * s.f) - (s.down.keeps_x ? s.e * s.f : 0));
+         tile * (inside + s.e * (s.f + s.g * s.f) - (s.down.keeps_x ? s.e * s.f : 0));
 }
 
 void add_step(const MemoryTask& task, const Sizes& s, Places& places) {
@@ -214,7 +214,7 @@ Plan in_backward(const MemoryTask& task, const Sizes& s) {
     plan.add("one block once more", "what it keeps without recomputation beside its input",
              s.rows * (kept_by_block(s, false, tiled).all - s.e * s.c));
   plan.add(tiled ? "one tile of the MLP and its gradients" : "gradients inside the MLP",
-           tiled ? "e M C, tile e (C + 5 F)" : "e M 2 F (3 F where down's input is not kept)",
+           tiled ? "e M C, tile e 5 F" : "e M 2 F (3 F where down's input is not kept)",
            mlp_backward(s, tiled ? task.choice.mlp_tile : 0) - s.e * s.rows * s.c);
   if (task.cuda) plan.add("attention's statistics", "8 M H", 8 * s.rows * s.heads);
   return plan;

@@ -78,6 +78,9 @@ TEST_CASE("the planned peak is the allocator's within 5 percent") {
   few.targets = {"q_proj", "v_proj"};
   few.base_blocks = BlockFormat{};
   add(shape(256, 128, 384, 4, 4, 4), 1, 512, few);
+  // Tiles that are small beside the tokens: attention's backward pass is the highest.
+  for (const bool inputs : {false, true})
+    tasks.push_back({.model = shape(256, 64, 192, 3, 2, 1), .batch = 1, .length = 4096, .choice = {true, 256, inputs}});
   for (const MemoryTask& task : tasks) {
     const MemoryPlan plan = plan_memory(task);
     const int64_t got = measured(task);
