@@ -54,6 +54,44 @@ std::string joined(const std::vector<std::string>& list) {
   return out;
 }
 
+/// What other programs call it; "" for other words. Options count only where the verb has ours.
+std::string by_another_name(const std::string& word, const std::vector<std::string>& known) {
+  static const std::pair<const char*, const char*> names[] = {
+      {"--epochs", "--steps"},
+      {"--max-steps", "--steps"},
+      {"--batch-size", "--batch"},
+      {"--learning-rate", "--lr"},
+      {"--output", "--out"},
+      {"--output-dir", "--out"},
+      {"--max-new-tokens", "--tokens"},
+      {"--max-tokens", "--tokens"},
+      {"--n-predict", "--tokens"},
+      {"--ctx-size", "--window"},
+      {"--max-length", "--window"},
+      {"--block-size", "--window"},
+      {"--base", "--from"},
+      {"extend", "train --from"},
+      {"finetune", "train --from"},
+      {"fine-tune", "train --from"},
+      {"resume", "train --resume"},
+      {"perplexity", "eval ppl"},
+      {"ppl", "eval ppl"},
+      {"passkey", "eval passkey"},
+      {"quantize", "convert gguf"},
+      {"merge", "convert merge"},
+      {"freeze", "convert freeze"},
+      {"tokenize", "tokenizer"},
+      {"run", "generate or chat"},
+      {"sample", "generate"},
+  };
+  for (const auto& [theirs, ours] : names) {
+    if (word != theirs) continue;
+    const bool is_option = ours[0] == '-';
+    if (!is_option || std::find(known.begin(), known.end(), ours) != known.end()) return ours;
+  }
+  return "";
+}
+
 /// What was left over: the first word that no verb and no option took.
 std::string unknown(const CLI::App& app, const std::string& word) {
   const CLI::App& verb = deepest(app);
@@ -61,7 +99,12 @@ std::string unknown(const CLI::App& app, const std::string& word) {
   const std::string name = word.substr(0, word.find('='));
   const auto known = is_option ? option_names(verb) : verb_names(verb);
   if (!is_option && known.empty()) return rw::cat("'", word, "' is one argument too many for ", full_name(verb));
-  const std::string near = nearest_name(name, known);
+  const std::vector<std::string> verbs = verb_names(verb);
+  if (is_option && verb.get_parent() != nullptr && !verbs.empty())
+    return rw::cat("option '", name, "' before a subcommand: ", full_name(verb), " is followed by ", joined(verbs),
+                   ", and options by that");
+  std::string near = by_another_name(name, known);
+  if (near.empty()) near = nearest_name(name, known);
   return rw::cat(is_option ? "unknown option '" : "unknown subcommand '", is_option ? name : word, "' of ",
                  full_name(verb), near.empty() ? "" : "; did you mean " + near + "?");
 }
@@ -192,6 +235,12 @@ std::string argument_error(const CLI::App& app, const CLI::ParseError& error) {
   if (range_error(app, text, out) || choice_error(text, out) || conversion_error(app, text, out) ||
       count_error(text, out) || config_error(app, text, out))
     return out;
+  const size_t required = text.find(" is required");
+  if (required != std::string::npos && required + 12 == text.size()) {
+    const CLI::Option* option = deepest(app).get_option_no_throw(text.substr(0, required));
+    return option == nullptr || option->get_description().empty() ? text
+                                                                  : rw::cat(text, ": ", option->get_description());
+  }
   const size_t missing = text.find(": 1 required ");
   if (missing != std::string::npos) return text.substr(0, missing) + " needs a value";
   return text;

@@ -6,5 +6,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 echo "== memory checks (build/smoke)"
 cmake -S . -B build/smoke -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0 -DROPEWALK_SANITIZE=ON -DROPEWALK_ASSERTIONS=ON -DROPEWALK_SMOKE=ON -DROPEWALK_APPS=OFF >/dev/null
-cmake --build build/smoke -j "$(nproc)" >build/smoke/build.log 2>&1 || { grep -E 'error|Error' build/smoke/build.log | head -n 40; tail -n 20 build/smoke/build.log; exit 1; }
+bash scripts/build.sh build/smoke
 ctest --test-dir build/smoke --output-on-failure -j "$(nproc)"

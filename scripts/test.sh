@@ -9,6 +9,6 @@ echo "== 1/3 dependencies"
 bash scripts/setup.sh
 echo "== 2/3 build (build/test)"
 cmake -S . -B build/test -DCMAKE_BUILD_TYPE=Release -DROPEWALK_NATIVE="${NATIVE:-ON}" -DROPEWALK_ASSERTIONS=ON >/dev/null
-cmake --build build/test -j "$(nproc)" >build/test/build.log 2>&1 || { tail -n 40 build/test/build.log; exit 1; }
+bash scripts/build.sh build/test
 echo "== 3/3 tests"
 ctest --test-dir build/test --output-on-failure "$@"

@@ -71,6 +71,7 @@ class Evaluation {
 
   PerplexityResult run() {
     make_rows();
+    if (options_.progress) options_.progress(0, total_);  // a first long window may take a while
     for (size_t w = 0; w < options_.windows.size(); ++w) {
       if (options_.mode == PerplexityMode::chunked) run_chunked(w);
       else if (options_.mode == PerplexityMode::sliding) run_jobs(w, sliding_jobs(w));

@@ -102,6 +102,7 @@ class Ppl : public EvalProtocol {
     text += cat(": ", about(cost.read), " tokens to read for ", about(cost.scored), " scored ones");
     if (cost.read > 4 * cost.scored) text += " (a longer --stride reads fewer)";
     const int64_t widest = *std::max_element(o.windows.begin(), o.windows.end());
+    if (widest > s.window()) text += cat("; the model's window is ", s.window());
     if (widest > cost.longest)
       text += cat("; a window of ", widest, " is longer than every document, and no token has more than ", cost.longest,
                   " before it");

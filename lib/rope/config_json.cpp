@@ -83,10 +83,14 @@ class Fields {
   std::string path_;
 };
 
-/// Writes a record's fields. Numbers that are absent are left out.
+/// Writes a record's fields. Numbers that are absent are left out, and so is the variant of YaRN that every program
+/// means: transformers warns of keys that it does not know.
 void write_fields(const RopeKind& kind, Json& out) {
   for (const Field& f : kind.fields()) {
-    std::visit(Overloaded{[&](const ChoiceRef& x) { out[f.key()] = f.choices().at(static_cast<size_t>(x.get(x.at))); },
+    std::visit(Overloaded{[&](const ChoiceRef& x) {
+                            const auto value = static_cast<size_t>(x.get(x.at));
+                            if (value > 0 || f.key() != "yarn_variant") out[f.key()] = f.choices().at(value);
+                          },
                           [&](const std::optional<double>* x) {
                             if (*x) out[f.key()] = **x;
                           },

@@ -22,7 +22,9 @@ PositionBatch PositionSampler::sample(const SampleSpec& spec) const {
   check(spec.window >= 1, name(), "window must be at least 1, got ", spec.window);
   check(spec.document_lengths.empty() || spec.document_lengths.size() == spec.sample_ids.size(), name(), "needs ",
         batch, " document_lengths, got ", spec.document_lengths.size());
-  check(spec.target < (1 << 24), name(), "target ", spec.target, " is beyond what f32 positions hold exactly");
+  constexpr int64_t kExact = 1 << 24;  // f32 holds every whole number up to it
+  check(spec.target < kExact, name(), "target must be below ", kExact,
+        " tokens, the positions that f32 holds exactly, got ", spec.target);
   config_.check_spec(spec);
 
   PositionBatch out;

@@ -78,6 +78,8 @@ Extension extended(const ModelConfig& base, const Method& method, int64_t target
                           : e.original_window * max_factor_of(method.sampler);
   e.window = method.window > 0 ? method.window : whole ? e.target : e.original_window;
   check(e.target >= e.window, kOp, "--target ", e.target, " is shorter than the training window ", e.window);
+  check(!e.sampler.trains_short() || method.window > 0 || e.target > e.window, kOp, "--target ", e.target,
+        " is no longer than the window of ", e.original_window, " that the model has");
   check(!e.sampler.trains_short() || e.target > e.window, kOp, "method '", name,
         "' trains with windows shorter than the target: --window ", e.window, ", --target ", e.target);
   e.config.rope = stated                     ? *stated

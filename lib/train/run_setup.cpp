@@ -12,6 +12,7 @@
 #include "nn/io/checkpoint.h"
 #include "nn/io/hf.h"
 #include "tensor/file.h"
+#include "tensor/folder.h"
 #include "tensor/hash.h"
 #include "train/recipe_fields.h"
 #include "train/text.h"
@@ -144,6 +145,23 @@ std::vector<std::string> without_effect(const Recipe& recipe, Device device) {
   if (!device.is_cuda() && recipe.eager) out.push_back("--eager has no effect on the CPU");
   if (!device.is_cuda() && recipe.fast_atomics) out.push_back("--fast-atomics has no effect on the CPU");
   return out;
+}
+
+/// A run that goes on from another one's model as that one went: samples follow from the seed and the step.
+std::string same_samples(const Recipe& recipe) {
+  const std::string path = recipe.from + "/recipe.toml";
+  if (recipe.from.empty() || !is_file(path)) return "";
+  Recipe before;
+  try {
+    before = recipe_from_toml(read_file(path, limits::recipe), path);
+  } catch (const Error&) {
+    return "";  // another program's, or a newer one's
+  }
+  if (before.seed != recipe.seed || before.data != recipe.data || before.method != recipe.method ||
+      before.window != recipe.window || before.target != recipe.target)
+    return "";
+  return cat("'", recipe.from, "' was trained in this way on this text with --seed ", recipe.seed,
+             ": the same samples come again; another --seed draws others");
 }
 
 /// The base's files may be gone when the run ends.
@@ -303,6 +321,7 @@ RunSetup set_up_run(const Recipe& recipe, const TrainPlace& place, const TrainCa
   s.loader = std::make_unique<Loader>(recipe, s.plan, *s.tokenizer, s.corpus, s.bos, share);
   s.loader->next(0, 0);  // what a sampler refuses is said before anything is written
   notice(callbacks, unused_text(s.corpus, s.plan.window));
+  notice(callbacks, same_samples(recipe));
   std::optional<TokenCorpus> validation;
   if (!recipe.validation.empty()) {
     validation = load_tokens(recipe.validation, *s.tokenizer, callbacks.on_tokenize);

@@ -182,7 +182,8 @@ class Trainer::Run {
           stand_.steps, ", and is not made shorter");
     check(kind == "constant", kOp, "--resume with --steps ", recipe_.steps, ": the run was started with ", stand_.steps,
           ", and the rates of its schedule '", kind, "' depend on the number of steps. Begin a new run with --from '",
-          recipe_.out, "', or use --schedule constant from the start");
+          recipe_.out, "' and another --seed (", recipe_.seed,
+          " draws the same samples again), or use --schedule constant from the start");
     notice(cat("going on to ", recipe_.steps, " steps; the run was started with ", stand_.steps));
   }
 

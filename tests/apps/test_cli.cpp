@@ -173,7 +173,7 @@ TEST_CASE("combinations of method and scaling without meaning are refused with t
       data + "--from '" + dir.path("base") + "' --out '" + dir.path("x") + "' --steps 1 --batch 2 ";
   refuses("train" + data + "--out '" + dir.path("x") + "' --method pose --target 64", "--from");
   refuses("train" + from + "--method pose", "--target");
-  refuses("train" + from + "--method pose --target 16", "shorter than the target");
+  refuses("train" + from + "--method pose --target 16", "no longer than the window of 16");
   refuses("train" + from + "--method pi --scaling yarn --target 64", "linear");
   refuses("train" + from + "--method clex --scaling yarn --target 64", "clex");
   refuses("train" + from + "--method full --scaling e2 --target 64", "e2");

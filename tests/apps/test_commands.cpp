@@ -64,10 +64,10 @@ std::string replaced(std::string text, const std::string& from, const std::strin
 
 TEST_CASE("README's block for one's own text runs as it stands, in smoke size, and its report shows both models") {
   const std::string readme = rw::read_file(kRoot + "/README.md");
-  const size_t begin = readme.find("R=build/demo/bin/ropewalk\n");
+  const size_t begin = readme.find("R=$PWD/build/demo/bin/ropewalk\n");
   REQUIRE(begin != std::string::npos);
   std::string block = readme.substr(begin, readme.find("```", begin) - begin);
-  block = replaced(block, "R=build/demo/bin/ropewalk", "R='" ROPEWALK_BINARY_DIR "/bin/ropewalk --quiet'");
+  block = replaced(block, "R=$PWD/build/demo/bin/ropewalk", "R='" ROPEWALK_BINARY_DIR "/bin/ropewalk --quiet'");
   block = replaced(block, "--vocab 4096", "--vocab 280");
   block =
       replaced(block, "--hidden 192 --heads 3 --window 256 --steps 400", "--hidden 32 --heads 2 --window 16 --steps 2");

@@ -43,6 +43,35 @@ TEST_CASE("An unknown verb or option is answered with the nearest name") {
   CHECK(has(error_of("eval"), "eval needs a subcommand: ppl, "));
 }
 
+TEST_CASE("Words of other programs are answered with ours, and a missing option with what it is") {
+  CHECK(has(error_of("train --out x --epochs 3"), "unknown option '--epochs' of train; did you mean --steps?"));
+  CHECK(has(error_of("generate --model x --max-new-tokens 3"), "did you mean --tokens?"));
+  CHECK(has(error_of("extend --from x"), "unknown subcommand 'extend' of ropewalk; did you mean train --from?"));
+  CHECK(has(error_of("eval --model x"), "option '--model' before a subcommand: eval is followed by ppl, "));
+  CHECK(has(error_of("train"), "--out is required: "));
+}
+
+TEST_CASE("Going on from a run with its own seed says that the same samples come again") {
+  const test::TempDir dir;
+  make_model(dir);
+  const auto next = [&](const std::string& more) {
+    return ropewalk("train --data '" + dir.path("t.txt") + "' --from '" + dir.path("m") + "' --out '" + dir.path("n") +
+                    "' --overwrite --batch 2 --window 16 --steps 1" + more)
+        .err;
+  };
+  CHECK(has(next(""), "the same samples come again; another --seed draws others"));
+  CHECK_FALSE(has(next(" --seed 2"), "the same samples"));
+}
+
+TEST_CASE("A window beyond the model's is said before it is evaluated") {
+  const test::TempDir dir;
+  make_model(dir);
+  const std::string eval =
+      "eval ppl --model '" + dir.path("m") + "' --data '" + dir.path("t.txt") + "' --max-tokens 64 --window ";
+  CHECK(has(ropewalk(eval + "32").err, "; the model's window is 16"));
+  CHECK_FALSE(has(ropewalk(eval + "16").err, "the model's window"));
+}
+
 TEST_CASE("Ranges and types are said in words, with an upper bound for threads") {
   CHECK(has(error_of("--threads 100000 eval ppl --model x --data y"), "--threads must be from 0 to 1024, got 100000"));
   CHECK(has(error_of("--threads -1 eval ppl --model x --data y"), "--threads must be from 0 to 1024, got -1"));
