@@ -5,10 +5,11 @@
 
 Trains a small base on the built-in stories, or takes the one that is named, extends it by CLEX and by E2-LLM (--steps steps on the file
 TEXT), sets dynamic NTK in a third copy, freezes each at three lengths (--lengths) by `ropewalk convert freeze`, and compares transformers'
-logits with `ropewalk eval logits` of the original at that length. Both stand beside logits in f64, because transformers' angles are f32: of a
-model with large logits it is transformers that is further off. Then it measures the perplexity of the models frozen at the longest by
+logits with `ropewalk eval logits` of the original at that length. transformers computes angles in f32, ropewalk in f64: so the comparison is made
+twice, with its angles and with those of the same frozen recipe in f64, all else of it being f32. Both programs stand beside logits in f64. Then it measures the perplexity of the models frozen at the longest by
 Hugging Face's sliding-window loop (hf_sliding_window.py) and by `ropewalk eval ppl`, windows of the last two lengths, a quarter of the longest
-from one to the next. It ends with code 1 if a logit differs by more than 1e-4 or a mean NLL by more than 1e-5 of it. Needs torch and
+from one to the next. It ends with code 1 if a logit differs by more
+than 1e-4 in either comparison, or a mean NLL by more than 1e-5 of it. Needs torch and
 transformers.
 """
 import argparse, json, os, shutil, subprocess, sys, tempfile
@@ -65,12 +66,12 @@ class ExactAngles(torch.nn.Module):
 
     def forward(self, x, position_ids):
         angles = (position_ids[..., None].double() * self.inv_freq).repeat(1, 1, 2)
-        return angles.cos() * self.scale, angles.sin() * self.scale
+        return (angles.cos() * self.scale).to(x.dtype), (angles.sin() * self.scale).to(x.dtype)
 
 
-def transformers_logits(folder, ids, dtype):
+def transformers_logits(folder, ids, dtype, exact_angles):
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
-    if dtype == torch.float64:
+    if exact_angles:
         model.model.rotary_emb = ExactAngles(model.config)
     with torch.no_grad():
         return model(ids).logits[0]
@@ -84,13 +85,16 @@ for method in ("clex", "e2", "dynamic"):
         shutil.rmtree(folder, ignore_errors=True)
         run("convert", "freeze", "--model", method, "--length", length, "--out", folder)
         ids = torch.randint(3, vocab, (1, length))
-        theirs, exact = (transformers_logits(folder, ids, dtype) for dtype in (torch.float32, torch.float64))
+        theirs = transformers_logits(folder, ids, torch.float32, False)
+        same_angles, exact = (transformers_logits(folder, ids, dtype, True) for dtype in (torch.float32, torch.float64))
         run("eval", "logits", "--model", method, "--ids", ",".join(map(str, ids[0].tolist())), "--out", "logits.safetensors")
         ours = load_file("logits.safetensors")["logits"]
-        difference, error, their_error = ((a - b).abs().max().item() for a, b in ((theirs, ours), (ours, exact), (theirs, exact)))
-        worst = max(worst, difference)
-        print(f"{method:8s} {length:4d} tokens  largest difference {difference:.1e}  from f64: ropewalk {error:.1e}, transformers "
-              f"{their_error:.1e}  largest logit {ours.abs().max():.1f}", flush=True)
+        difference, with_angles, error, their_error = ((a - b).abs().max().item() for a, b in (
+            (theirs, ours), (same_angles, ours), (ours, exact), (theirs, exact)))
+        largest = ours.abs().max().item()
+        worst = max(worst, with_angles, difference)
+        print(f"{method:8s} {length:4d} tokens  differs by {with_angles:.1e}, with transformers' f32 angles {difference:.1e} ({difference / largest:.1e} "
+              f"of the largest logit, {largest:.1f})  from f64: ropewalk {error:.1e}, transformers {their_error:.1e}", flush=True)
 
 tools = os.path.dirname(os.path.abspath(__file__)) if os.path.isabs(__file__) else os.path.join(start, os.path.dirname(__file__))
 words = "the dog ran to the river and saw a bird in the old tree while Lily made a red boat for Tim".split()
