@@ -41,6 +41,13 @@ void* counted(size_t n) {
   ++calls;
   return p;
 }
+void* counted_or_null(size_t n) noexcept {
+  try {
+    return counted(n);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
 void uncounted(void* p) {
   if (p) live -= static_cast<int64_t>(::malloc_usable_size(p));
   std::free(p);
@@ -50,6 +57,9 @@ void uncounted(void* p) {
 
 void* operator new(size_t n) { return counted(n); }
 void* operator new[](size_t n) { return counted(n); }
+// What std::stable_sort asks with: left to the C++ library it would call the first; a sanitizer's own would not.
+void* operator new(size_t n, const std::nothrow_t&) noexcept { return counted_or_null(n); }
+void* operator new[](size_t n, const std::nothrow_t&) noexcept { return counted_or_null(n); }
 void operator delete(void* p) noexcept { uncounted(p); }
 void operator delete[](void* p) noexcept { uncounted(p); }
 void operator delete(void* p, size_t) noexcept { uncounted(p); }
