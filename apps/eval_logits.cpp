@@ -4,6 +4,7 @@
 #include "autograd/tape.h"
 #include "common.h"
 #include "result_file.h"
+#include "rope/f32_angles.h"
 #include "tensor/printable.h"
 #include "tensor/safetensors.h"
 #include "verbs.h"
@@ -15,6 +16,7 @@ namespace {
 struct Options {
   std::string model, adapter, out, rope, dtype = "f32";
   std::vector<int32_t> tokens;
+  bool f32_angles = false;
 };
 
 void run(const Options& o, const Globals& globals) {
@@ -22,6 +24,8 @@ void run(const Options& o, const Globals& globals) {
     const SafetensorsFile file(path);
     return file.entries().size() == 2 && file.entries().count("ids") && file.entries().count("logits");
   });
+  check(!o.f32_angles || o.dtype != "f64", "eval",
+        "--f32-angles with --dtype f64: the angles would be the least exact part");
   const DType dtype = o.dtype == "bf16" ? DType::bf16 : o.dtype == "f64" ? DType::f64 : DType::f32;
   const std::unique_ptr<CausalLm> model = load_model(o.model, globals, o.rope, dtype, o.adapter);
   const int64_t count = static_cast<int64_t>(o.tokens.size()), vocab = model->config().vocab_size;
@@ -30,8 +34,12 @@ void run(const Options& o, const Globals& globals) {
     check(id >= 0 && id < vocab, "eval", "token id ", id, " at position ", t, " is beyond the vocabulary of ", vocab);
   }
   const NoGrad no_grad;
-  const Tensor ids = Tensor::from(o.tokens, {1, count}).to(model->device());                         // [1,T]
-  const Var hidden = model->forward(ids, model->angles(model->plain_positions(0, count), {}));       // [1,T,C]
+  const Tensor ids = Tensor::from(o.tokens, {1, count}).to(model->device());  // [1,T]
+  const Tensor positions = model->plain_positions(0, count);
+  check(!o.f32_angles || !model->config().local_rope, "eval", "--f32-angles is for models with one RoPE recipe");
+  const RopeAngles angles =
+      o.f32_angles ? f32_angles(model->config().rope, positions, model->device()) : model->angles(positions, {});
+  const Var hidden = model->forward(ids, angles);                                                    // [1,T,C]
   const Tensor logits = model->logits(hidden).value().to(kCpu).to(DType::f32).view({count, vocab});  // [T,V]
   save_safetensors(o.out, {{"ids", Tensor::from(o.tokens, {count})}, {"logits", logits}});
   std::printf("logits %s  tokens %lld  vocabulary %lld\n", printable(o.out).c_str(), static_cast<long long>(count),
@@ -54,5 +62,7 @@ void add_eval_logits(CLI::App& eval, Globals& globals) {
   sub->add_option("--dtype", o.dtype, "what the model computes in: f32, f64 or bf16 (f64 on the CPU only)")
       ->check(CLI::IsMember({"f32", "f64", "bf16"}))
       ->capture_default_str();
+  sub->add_flag("--f32-angles", o.f32_angles,
+                "compute angles in f32, as transformers does (default: in f64, rounded once)");
   sub->callback([options, &globals] { run(*options, globals); });
 }

@@ -5,11 +5,12 @@
 
 Trains a small base on the built-in stories, or takes the one that is named, extends it by CLEX and by E2-LLM (--steps steps on the file
 TEXT), sets dynamic NTK in a third copy, freezes each at three lengths (--lengths) by `ropewalk convert freeze`, and compares transformers'
-logits with `ropewalk eval logits` of the original at that length. transformers computes angles in f32, ropewalk in f64: so the comparison is made
-twice, with its angles and with those of the same frozen recipe in f64, all else of it being f32. Both programs stand beside logits in f64. Then it measures the perplexity of the models frozen at the longest by
+logits with `ropewalk eval logits` of the original at that length. transformers computes angles in f32, ropewalk in f64: so two more comparisons are
+made with equal angles: transformers' with those of the frozen recipe in f64, all else of it being f32, beside the original; and ropewalk's of the
+frozen model with --f32-angles beside transformers as it is. Both programs stand beside logits in f64. Then it measures the perplexity of the models frozen at the longest by
 Hugging Face's sliding-window loop (hf_sliding_window.py) and by `ropewalk eval ppl`, windows of the last two lengths, a quarter of the longest
 from one to the next. It ends with code 1 if a logit differs by more
-than 1e-4 in either comparison, or a mean NLL by more than 1e-5 of it. Needs torch and
+than 1e-4 with equal angles of either kind, or a mean NLL by more than 1e-5 of it. Needs torch and
 transformers.
 """
 import argparse, json, os, shutil, subprocess, sys, tempfile
@@ -87,14 +88,16 @@ for method in ("clex", "e2", "dynamic"):
         ids = torch.randint(3, vocab, (1, length))
         theirs = transformers_logits(folder, ids, torch.float32, False)
         same_angles, exact = (transformers_logits(folder, ids, dtype, True) for dtype in (torch.float32, torch.float64))
-        run("eval", "logits", "--model", method, "--ids", ",".join(map(str, ids[0].tolist())), "--out", "logits.safetensors")
-        ours = load_file("logits.safetensors")["logits"]
-        difference, with_angles, error, their_error = ((a - b).abs().max().item() for a, b in (
-            (theirs, ours), (same_angles, ours), (ours, exact), (theirs, exact)))
+        def logits(model, *words):
+            run("eval", "logits", "--model", model, "--ids", ",".join(map(str, ids[0].tolist())), "--out", "logits.safetensors", *words)
+            return load_file("logits.safetensors")["logits"]
+        ours, frozen = logits(method), logits(folder, "--f32-angles")
+        difference, with_f64, with_f32, error, their_error = ((a - b).abs().max().item() for a, b in (
+            (theirs, ours), (same_angles, ours), (theirs, frozen), (ours, exact), (theirs, exact)))
         largest = ours.abs().max().item()
-        worst = max(worst, with_angles, difference)
-        print(f"{method:8s} {length:4d} tokens  differs by {with_angles:.1e}, with transformers' f32 angles {difference:.1e} ({difference / largest:.1e} "
-              f"of the largest logit, {largest:.1f})  from f64: ropewalk {error:.1e}, transformers {their_error:.1e}", flush=True)
+        worst = max(worst, with_f64, with_f32)
+        print(f"{method:8s} {length:4d} tokens  differs with both angles in f64 {with_f64:.1e}, in f32 {with_f32:.1e}, as the programs are {difference:.1e} "
+              f"({difference / largest:.1e} of the largest logit, {largest:.1f})  from f64: ropewalk {error:.1e}, transformers {their_error:.1e}", flush=True)
 
 tools = os.path.dirname(os.path.abspath(__file__)) if os.path.isabs(__file__) else os.path.join(start, os.path.dirname(__file__))
 words = "the dog ran to the river and saw a bird in the old tree while Lily made a red boat for Tim".split()
