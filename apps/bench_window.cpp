@@ -8,6 +8,7 @@
 
 #include "autograd/tape.h"
 #include "common.h"
+#include "memory_options.h"
 #include "model_shapes.h"
 #include "nn/adamw.h"
 #include "nn/memory_plan.h"
@@ -31,15 +32,16 @@ struct Options {
   std::vector<int64_t> batches = {2, 1};
   double seconds = 1, memory_gib = 0;
   bool plain = false, recompute = false;
-  std::string offload = "none", moments = "f32", lora_base = "native";
-  int64_t mlp_tile = 0, lora_rank = 0;
+  std::string offload = "none";
+  int64_t mlp_tile = 0;
+  StateOptions state;
 
   bool offloads(const char* what) const { return offload == "all" || offload == what; }
   ArenaMemory arena() const {
     ArenaMemory memory = plain ? ArenaMemory{} : ArenaMemory::small_state();
     memory.host_state = offloads("optimizer");
     memory.split_master = memory.split_master && !memory.host_state;
-    memory.moments = moment_format(moments);
+    memory.moments = moment_format(state.moments);
     return memory;
   }
 };
@@ -120,11 +122,13 @@ struct Cost {
   int64_t peak_bytes;
 };
 
-/// What the row's step takes, from formulas.
-MemoryPlan plan_of(const ModelConfig& config, const Options& o, const Row& row, Device device) {
+/// What the row's step takes, from formulas. None for blocks without a plan, nor on the CPU, which computes bf16 in f32
+/// copies.
+std::optional<MemoryPlan> plan_of(const ModelConfig& config, const Options& o, const Row& row, Device device) {
+  if (!device.is_cuda() || !memory_is_planned(config)) return std::nullopt;
   return plan_memory({.model = config,
                       .compute = DType::bf16,
-                      .cuda = device.is_cuda(),
+                      .cuda = true,
                       .batch = row.batch,
                       .length = row.window,
                       .arena = o.arena(),
@@ -167,37 +171,37 @@ Outcome measure(CausalLm& model, AdamW& optimizer, const Options& o, const Row& 
 
 /// What of the state is where, and in what.
 std::string state_text(const Options& o) {
-  std::string text = o.lora_rank > 0 ? cat("LoRA of rank ", o.lora_rank, " beside ", o.lora_base, " weights")
-                     : o.plain       ? "f32 master weights and gradients"
-                                     : "split f32 master weights, bf16 gradients";
-  text += cat(", moments in ", o.moments);
+  std::string text = o.state.lora_rank > 0
+                         ? cat("LoRA of rank ", o.state.lora_rank, " beside ", o.state.lora_base, " weights")
+                     : o.plain ? "f32 master weights and gradients"
+                               : "split f32 master weights, bf16 gradients";
+  text += cat(", moments in ", o.state.moments);
   if (o.mlp_tile > 0) text += cat(", MLPs in tiles of ", o.mlp_tile);
   if (o.offload != "none") text += cat(", on the host: ", o.offload);
   return text;
 }
 
-void print_row(const Row& row, const MemoryPlan& plan, const Outcome& outcome) {
+void print_row(const Row& row, const std::optional<MemoryPlan>& plan, const Outcome& outcome) {
   if (!outcome.cost) return void(std::printf("%s\n", outcome.why.c_str()));
   const double tokens = static_cast<double>(row.batch * row.window);
-  std::printf("%9.3f s  %9s tok/s  peak %9s  plan %9s", outcome.cost->seconds,
+  std::printf("%9.3f s  %9s tok/s  peak %9s", outcome.cost->seconds,
               with_commas(std::llround(tokens / outcome.cost->seconds)).c_str(),
-              memory_text(outcome.cost->peak_bytes).c_str(), memory_text(plan.bytes).c_str());
-  if (plan.host_bytes > 0) std::printf(" + %s on the host", memory_text(plan.host_bytes).c_str());
+              memory_text(outcome.cost->peak_bytes).c_str());
+  if (plan) std::printf("  plan %9s", memory_text(plan->bytes).c_str());
+  if (plan && plan->host_bytes > 0) std::printf(" + %s on the host", memory_text(plan->host_bytes).c_str());
   std::printf("\n");
 }
 
-nlohmann::json row_json(const Row& row, const Options& o, const MemoryPlan& plan, const Outcome& outcome) {
-  nlohmann::json line = {{"name", row.name()},
-                         {"window", row.window},
-                         {"target", row.target},
-                         {"batch", row.batch},
-                         {"recompute", row.recompute},
-                         {"state", state_text(o)},
-                         {"seconds", nullptr},
-                         {"tokens_per_second", nullptr},
-                         {"peak_bytes", nullptr},
-                         {"planned_bytes", plan.bytes},
-                         {"planned_host_bytes", plan.host_bytes}};
+nlohmann::json row_json(const Row& row, const Options& o, const std::optional<MemoryPlan>& plan,
+                        const Outcome& outcome) {
+  nlohmann::json line = {{"name", row.name()},       {"window", row.window},         {"target", row.target},
+                         {"batch", row.batch},       {"recompute", row.recompute},   {"state", state_text(o)},
+                         {"seconds", nullptr},       {"tokens_per_second", nullptr}, {"peak_bytes", nullptr},
+                         {"planned_bytes", nullptr}, {"planned_host_bytes", nullptr}};
+  if (plan) {
+    line["planned_bytes"] = plan->bytes;
+    line["planned_host_bytes"] = plan->host_bytes;
+  }
   if (outcome.cost) {
     line["seconds"] = outcome.cost->seconds;
     line["tokens_per_second"] = static_cast<double>(row.batch * row.window) / outcome.cost->seconds;
@@ -208,7 +212,7 @@ nlohmann::json row_json(const Row& row, const Options& o, const MemoryPlan& plan
 
 void check_options(const Options& o, const std::vector<Row>& rows) {
   check(o.memory_gib >= 0 && o.seconds >= 0, "bench", "--memory-gib and --seconds must not be negative");
-  check(o.lora_rank > 0 || o.lora_base == "native", "bench", "--lora-base needs --lora-rank");
+  check(o.state.lora_rank > 0 || o.state.lora_base == "native", "bench", "--lora-base needs --lora-rank");
   for (const Row& row : rows) {
     check(row.window > 0 && row.batch > 0 && row.target >= row.window, "bench", row.name(), ": a window of ",
           row.window, " tokens cannot train for ", row.target);
@@ -228,8 +232,8 @@ void run(const Options& o, const Globals& globals) {
   set_memory_limit(static_cast<int64_t>(o.memory_gib * (1 << 30)), device);
   const double begin = now();
   ModelConfig config = shape.config(kVocab);
-  if (o.lora_rank > 0)
-    config.adapter = AdapterDescription{.rank = o.lora_rank, .base_blocks = base_format(o.lora_base)};
+  if (o.state.lora_rank > 0)
+    config.adapter = AdapterDescription{.rank = o.state.lora_rank, .base_blocks = base_format(o.state.lora_base)};
   CausalLm model(config, DType::bf16, device, 1, o.arena());
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
   model.enable_grad();
@@ -244,7 +248,7 @@ void run(const Options& o, const Globals& globals) {
                 static_cast<long long>(row.target), static_cast<long long>(row.batch),
                 row.recompute ? " recomputed" : "           ");
     std::fflush(stdout);
-    const MemoryPlan plan = plan_of(config, o, row, device);
+    const std::optional<MemoryPlan> plan = plan_of(config, o, row, device);
     const Outcome outcome = measure(model, optimizer, o, row);
     failed += !outcome.cost && outcome.why != kOutOfMemory;
     print_row(row, plan, outcome);
@@ -267,7 +271,7 @@ void add_bench_window(CLI::App& bench, Globals& globals) {
       "target's,\n"
       "first with all activations kept, then with every block recomputed in backward. Linear scaling, for E2-LLM its "
       "own.\n"
-      "What does not fit says so. Beside each peak stands what `ropewalk plan` expects.\n\n"
+      "What does not fit says so. On a GPU what `ropewalk plan` expects stands beside each peak.\n\n"
       "  ropewalk bench window --json cost.jsonl\n"
       "  ropewalk bench window --only full,recompute --windows 8192 --memory-gib 75\n"
       "  ropewalk bench window --only recompute --windows 262144 --mlp-tile 4096 --moments int8 --offload activations\n"
@@ -288,15 +292,7 @@ void add_bench_window(CLI::App& bench, Globals& globals) {
   sub->add_option("--offload", o.offload, "what lies in host memory: none, activations, optimizer or all")
       ->check(CLI::IsMember({"none", "activations", "optimizer", "all"}))
       ->capture_default_str();
-  sub->add_option("--moments", o.moments, "how AdamW's moments are kept: f32, bf16 or int8")
-      ->check(CLI::IsMember({"f32", "bf16", "int8"}))
-      ->capture_default_str();
-  sub->add_option("--lora-rank", o.lora_rank, "adapters of this rank on all linear layers; 0: the whole model")
-      ->check(CLI::Range(0, 65536))
-      ->capture_default_str();
-  sub->add_option("--lora-base", o.lora_base, "how the frozen linear layers are kept: native, int8 or nf4")
-      ->check(CLI::IsMember({"native", "int8", "nf4"}))
-      ->capture_default_str();
+  add_state_options(*sub, o.state);
   sub->add_option("--memory-gib", o.memory_gib, "use no more than this, as on a smaller card (0: all there is)")
       ->capture_default_str();
   sub->add_option("--seconds", o.seconds, "time for each row, after one step that is not timed; at least one step")

@@ -2,6 +2,7 @@
 #include <cstdio>
 
 #include "common.h"
+#include "memory_options.h"
 #include "nn/io/hf.h"
 #include "nn/memory_plan.h"
 
@@ -10,9 +11,10 @@ using namespace rw;
 namespace {
 
 struct Options {
-  std::string model, dtype = "bf16", memory, lora_base = "native", place = "cuda", moments = "f32";
+  std::string model, dtype = "bf16", memory, place = "cuda";
   std::vector<int64_t> windows;
-  int64_t batch = 1, lora_rank = 0, tile = 4096;
+  int64_t batch = 1, tile = 4096;
+  StateOptions state;
   bool small_state = false, terms = false;
 };
 
@@ -23,10 +25,10 @@ MemoryTask task_of(const Options& o) {
                   .batch = o.batch};
   check(!o.small_state || o.dtype == "bf16", "plan", "--small-state needs --dtype bf16");
   if (o.small_state) task.arena = ArenaMemory::small_state();
-  task.arena.moments = moment_format(o.moments);
-  check(o.lora_rank > 0 || o.lora_base == "native", "plan", "--lora-base needs --lora-rank");
-  if (o.lora_rank > 0) {
-    task.model.adapter = AdapterDescription{.rank = o.lora_rank, .base_blocks = base_format(o.lora_base)};
+  task.arena.moments = moment_format(o.state.moments);
+  check(o.state.lora_rank > 0 || o.state.lora_base == "native", "plan", "--lora-base needs --lora-rank");
+  if (o.state.lora_rank > 0) {
+    task.model.adapter = AdapterDescription{.rank = o.state.lora_rank, .base_blocks = base_format(o.state.lora_base)};
   }
   return task;
 }
@@ -98,15 +100,7 @@ void add_plan(CLI::App& app, Globals&) {
       ->capture_default_str();
   sub->add_option("--memory", o.memory, "size of the memory, as 24G: says which rows fit");
   sub->add_flag("--small-state", o.small_state, "bf16: 14 bytes for each parameter instead of 18");
-  sub->add_option("--moments", o.moments, "how AdamW's moments are kept: f32, bf16 or int8")
-      ->check(CLI::IsMember({"f32", "bf16", "int8"}))
-      ->capture_default_str();
-  sub->add_option("--lora-rank", o.lora_rank, "adapters of this rank on all linear layers; 0: the whole model")
-      ->check(CLI::Range(0, 65536))
-      ->capture_default_str();
-  sub->add_option("--lora-base", o.lora_base, "how the frozen linear layers are kept: native, int8 or nf4")
-      ->check(CLI::IsMember({"native", "int8", "nf4"}))
-      ->capture_default_str();
+  add_state_options(*sub, o.state);
   sub->add_flag("--terms", o.terms, "print every term with its formula");
   sub->callback([options] { run(*options); });
 }
