@@ -1,21 +1,16 @@
 // `ropewalk bench window`: what a longer context window costs in training, with text of its whole length and
 // with the short samples of PoSE and E2-LLM; and what each way to save memory costs and saves.
+#include "bench_window.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "autograd/tape.h"
 #include "common.h"
-#include "memory_options.h"
 #include "model_shapes.h"
-#include "nn/adamw.h"
-#include "nn/memory_plan.h"
-#include "nn/train_step.h"
 #include "result_file.h"
-#include "rope/kinds.h"
-#include "rope/samplers.h"
 #include "tensor/allocator.h"
 #include "tensor/file.h"
 
@@ -23,39 +18,8 @@ using namespace rw;
 
 namespace {
 
-constexpr int64_t kVocab = 32000;
-constexpr const char* kOutOfMemory = "out of memory";
-
-struct Options {
-  std::string shape = "X", only, json;
-  std::vector<int64_t> targets = {8192, 16384, 32768, 65536, 131072}, windows = {4096, 8192, 16384, 32768, 65536};
-  std::vector<int64_t> batches = {2, 1};
-  double seconds = 1, memory_gib = 0;
-  bool plain = false, recompute = false;
-  std::string offload = "none";
-  int64_t mlp_tile = 0;
-  StateOptions state;
-
-  bool offloads(const char* what) const { return offload == "all" || offload == what; }
-  ArenaMemory arena() const {
-    ArenaMemory memory = plain ? ArenaMemory{} : ArenaMemory::small_state();
-    memory.host_state = offloads("optimizer");
-    memory.split_master = memory.split_master && !memory.host_state;
-    memory.moments = moment_format(state.moments);
-    return memory;
-  }
-};
-
-struct Row {
-  const char* method;      // pose, e2 or full
-  int64_t window, target;  // tokens of a sample; the context window it trains for
-  int64_t batch;
-  bool recompute;
-  std::string name() const {
-    std::string s = cat(method, "-", target, "-b", batch);
-    return recompute ? s + "-recompute" : s;
-  }
-};
+using Options = WindowOptions;
+using Row = WindowRow;
 
 std::vector<Row> rows_of(const Options& o, const ModelShape& shape) {
   std::vector<Row> rows;
@@ -73,100 +37,6 @@ std::vector<Row> rows_of(const Options& o, const ModelShape& shape) {
         rows.push_back({.method = "full", .window = window, .target = window, .batch = 1, .recompute = recompute});
   }
   return rows;
-}
-
-/// Steps of one row on a model that every row shares: weights go on from the row before.
-class Steps {
- public:
-  Steps(CausalLm& model, AdamW& optimizer, const Options& o, const Row& row)
-      : model_(model), row_(row), step_(model, optimizer, /*graph=*/false) {  // the card never waits for such launches
-    RopeConfig rope = model.config().rope;
-    const int64_t original = rope.original_window();
-    PositionConfig positions;
-    if (std::string(row.method) != "full") positions = position_sampler(row.method);
-    if (auto* e2 = positions.get<E2Positions>()) e2->max_factor = std::max<int64_t>(1, row.target / original);
-    rope.original_max_position_embeddings = original;
-    rope.kind = LinearRope{.factor = std::max(1.0, static_cast<double>(row.target) / static_cast<double>(original))};
-    if (positions.is<E2Positions>()) rope.kind = DefaultRope{};  // E2-LLM's scale is in the positions
-    model.set_rope(rope);
-    model.set_recompute(row.recompute, row.recompute && o.offloads("activations"));
-    model.set_mlp_tile(o.mlp_tile);
-    sampler_ = make_position_sampler(positions);
-  }
-
-  /// Seconds of one whole step, from the upload of its input to the end of its update.
-  double run(int64_t i) {
-    SampleSpec spec{.seed = 1, .step = i, .window = row_.window, .target = row_.target};
-    for (int64_t b = 0; b < row_.batch; ++b) spec.sample_ids.push_back(b);
-    const StepInput input{.ids = random_ids(row_.batch, row_.window, kVocab, static_cast<uint64_t>(2 * i)),
-                          .targets = random_ids(row_.batch, row_.window, kVocab, static_cast<uint64_t>(2 * i + 1)),
-                          .positions = sampler_->sample(spec).positions,
-                          .context = {.length = row_.target, .training = true},
-                          .scored = row_.batch * row_.window};
-    const double start = now();
-    step_.add(input, true);
-    step_.update(1e-5, 1.0);
-    step_.result();
-    return now() - start;
-  }
-
- private:
-  CausalLm& model_;
-  const Row& row_;
-  TrainStep step_;
-  std::unique_ptr<PositionSampler> sampler_;
-};
-
-struct Cost {
-  double seconds;
-  int64_t peak_bytes;
-};
-
-/// What the row's step takes, from formulas. None for blocks without a plan, nor on the CPU, which computes bf16 in f32
-/// copies.
-std::optional<MemoryPlan> plan_of(const ModelConfig& config, const Options& o, const Row& row, Device device) {
-  if (!device.is_cuda() || !memory_is_planned(config)) return std::nullopt;
-  return plan_memory({.model = config,
-                      .compute = DType::bf16,
-                      .cuda = true,
-                      .batch = row.batch,
-                      .length = row.window,
-                      .arena = o.arena(),
-                      .choice = {.recompute = row.recompute,
-                                 .mlp_tile = o.mlp_tile,
-                                 .offload_activations = row.recompute && o.offloads("activations"),
-                                 .offload_optimizer = o.offloads("optimizer")}});
-}
-
-struct Outcome {
-  std::optional<Cost> cost;
-  std::string why;  // there is no cost
-};
-
-/// A row that does not fit leaves the device free for the next one.
-Outcome measure(CausalLm& model, AdamW& optimizer, const Options& o, const Row& row) {
-  constexpr double kLong = 20;  // seconds of a step beside which the choice of products is nothing
-  const Device device = model.device();
-  release_cached_memory(device);
-  reset_peak_memory(device);
-  Outcome outcome;
-  try {
-    Steps steps(model, optimizer, o, row);
-    std::vector<double> times = {steps.run(0)};  // chooses products
-    if (times[0] < kLong) times.clear();
-    const double start = now();
-    for (int64_t i = 1; times.empty() || now() - start < o.seconds; ++i) times.push_back(steps.run(i));
-    std::sort(times.begin(), times.end());
-    return {Cost{times[times.size() / 2], memory_stats(device).peak_bytes}, ""};
-  } catch (const Error& e) {
-    // The driver's own words where it is not the allocator that ran out.
-    outcome.why = e.what();
-    const bool full = dynamic_cast<const OutOfMemory*>(&e) || outcome.why.find("out of memory") != std::string::npos;
-    if (full) outcome.why = kOutOfMemory;
-  }
-  Tape::current().clear();
-  model.arena().zero_grad();
-  return outcome;
 }
 
 /// What of the state is where, and in what.
@@ -231,14 +101,14 @@ void run(const Options& o, const Globals& globals) {
   check_options(o, rows);
   set_memory_limit(static_cast<int64_t>(o.memory_gib * (1 << 30)), device);
   const double begin = now();
-  ModelConfig config = shape.config(kVocab);
+  ModelConfig config = shape.config(kWindowVocab);
   if (o.state.lora_rank > 0)
     config.adapter = AdapterDescription{.rank = o.state.lora_rank, .base_blocks = base_format(o.state.lora_base)};
   CausalLm model(config, DType::bf16, device, 1, o.arena());
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
   model.enable_grad();
   std::printf("training step of %s (%s parameters) on %s, bf16, %s; weights made in %.0f s\n", shape.name,
-              with_commas(shape.parameters(kVocab)).c_str(),
+              with_commas(shape.parameters(kWindowVocab)).c_str(),
               device.is_cuda() ? cuda_device_name(device.index).c_str() : "the CPU", state_text(o).c_str(),
               now() - begin);
   std::string lines;
@@ -250,7 +120,7 @@ void run(const Options& o, const Globals& globals) {
     std::fflush(stdout);
     const std::optional<MemoryPlan> plan = plan_of(config, o, row, device);
     const Outcome outcome = measure(model, optimizer, o, row);
-    failed += !outcome.cost && outcome.why != kOutOfMemory;
+    failed += !outcome.cost && !outcome.full;
     print_row(row, plan, outcome);
     std::fflush(stdout);
     lines += row_json(row, o, plan, outcome).dump() + "\n";

@@ -12,6 +12,9 @@ std::string argument_error(const CLI::App& app, const CLI::ParseError& error);
 
 /// The name among `known` that is nearest to `word`, by letters that differ; empty where none is near.
 std::string nearest_name(const std::string& word, const std::vector<std::string>& known);
+/// What this program calls what other programs call `word`; "" for other words. Options count only where the verb has
+/// ours among its `known` ones.
+std::string by_another_name(const std::string& word, const std::vector<std::string>& known);
 
 /// What an exception means to the user, as one line, and the exit code that goes with it.
 struct Failure {

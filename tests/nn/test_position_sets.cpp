@@ -43,8 +43,8 @@ TEST_CASE("A neighbour window, a group of one or a chunk that holds the whole te
     for (const RopeKind& kind : {RopeKind(SelfExtendRope{.group = 4, .neighbours = 30}),
                                  RopeKind(SelfExtendRope{.group = 1, .neighbours = 3}), RopeKind(DcaRope{.chunk = 30})})
       CHECK(hidden(CausalLm(small(kind), dtype, kCpu, 3), 30) == want);
-    CHECK(hidden(CausalLm(small(SelfExtendRope{.group = 4, .neighbours = 29}), dtype, kCpu, 3), 30) != want);
-    CHECK(hidden(CausalLm(small(DcaRope{.chunk = 29}), dtype, kCpu, 3), 30) != want);
+    CHECK(hidden(CausalLm(small(SelfExtendRope{.group = 4, .neighbours = 8}), dtype, kCpu, 3), 30) != want);
+    CHECK(hidden(CausalLm(small(DcaRope{.chunk = 8}), dtype, kCpu, 3), 30) != want);
   }
 }
 
