@@ -168,9 +168,8 @@ std::string argument_error(const CLI::App& app, const CLI::ParseError& error) {
   if (range_error(app, text, out) || choice_error(text, out) || conversion_error(app, text, out) ||
       count_error(text, out) || config_error(app, text, out))
     return out;
-  const size_t required = text.find(" is required");
-  if (required != std::string::npos && required + 12 == text.size()) {
-    const CLI::Option* option = deepest(app).get_option_no_throw(text.substr(0, required));
+  if (text.ends_with(" is required")) {
+    const CLI::Option* option = deepest(app).get_option_no_throw(text.substr(0, text.find(' ')));
     return option == nullptr || option->get_description().empty() ? text
                                                                   : rw::cat(text, ": ", option->get_description());
   }

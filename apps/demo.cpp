@@ -149,9 +149,8 @@ void run(const Options& o, const Globals& globals) {
   const double base_best = std::min(totals[0][0].ppl(), totals[0][1].ppl()), base_far = totals[0].back().ppl();
   const double pi = totals[2].back().ppl(), pose = totals[3].back().ppl();
   std::printf(
-      "\nA lower figure is better. At %lld tokens the base has %.2f, %s its %.2f at %lld. Extended it has %.2f by PI "
-      "and "
-      "%.2f by PoSE.\n%s\n",
+      "\nA lower figure is better. At %lld tokens the base has %.2f, %s its %.2f at %lld. "
+      "Extended it has %.2f by PI and %.2f by PoSE.\n%s\n",
       static_cast<long long>(kTarget), base_far, base_far > base_best ? "worse than" : "not worse than", base_best,
       static_cast<long long>(totals[0][1].ppl() <= totals[0][0].ppl() ? kWindow : kWindow / 2), pi, pose,
       std::max(pi, pose) < base_best  ? "Both extended models read a long text better than the base reads any."

@@ -7,11 +7,10 @@ Trains a small base on the built-in stories, or takes the one that is named, ext
 TEXT), sets dynamic NTK in a third copy, freezes each at three lengths (--lengths) by `ropewalk convert freeze`, and compares transformers'
 logits with `ropewalk eval logits` of the original at that length. transformers computes angles in f32, ropewalk in f64: so two more comparisons are
 made with equal angles: transformers' with those of the frozen recipe in f64, all else of it being f32, beside the original; and ropewalk's of the
-frozen model with --f32-angles beside transformers as it is. Both programs stand beside logits in f64. Then it measures the perplexity of the models frozen at the longest by
-Hugging Face's sliding-window loop (hf_sliding_window.py) and by `ropewalk eval ppl`, windows of the last two lengths, a quarter of the longest
-from one to the next. It ends with code 1 if a logit differs by more
-than 1e-4 with equal angles of either kind, or a mean NLL by more than 1e-5 of it. Needs torch and
-transformers.
+frozen model with --f32-angles beside transformers as it is. Both programs stand beside logits in f64. Then it measures the perplexity of the
+models frozen at the longest by Hugging Face's sliding-window loop (hf_sliding_window.py) and by `ropewalk eval ppl`, windows of the last two
+lengths, a quarter of the longest from one to the next. It ends with code 1 if a logit differs by more than 1e-4 with equal angles of either kind,
+or a mean NLL by more than 1e-5 of it. Needs torch and transformers.
 """
 import argparse, json, os, shutil, subprocess, sys, tempfile
 
@@ -78,6 +77,11 @@ def transformers_logits(folder, ids, dtype, exact_angles):
         return model(ids).logits[0]
 
 
+def ropewalk_logits(folder, ids, *words):
+    run("eval", "logits", "--model", folder, "--ids", ",".join(map(str, ids[0].tolist())), "--out", "logits.safetensors", *words)
+    return load_file("logits.safetensors")["logits"]
+
+
 torch.manual_seed(0)
 worst = 0.0
 for method in ("clex", "e2", "dynamic"):
@@ -88,10 +92,7 @@ for method in ("clex", "e2", "dynamic"):
         ids = torch.randint(3, vocab, (1, length))
         theirs = transformers_logits(folder, ids, torch.float32, False)
         same_angles, exact = (transformers_logits(folder, ids, dtype, True) for dtype in (torch.float32, torch.float64))
-        def logits(model, *words):
-            run("eval", "logits", "--model", model, "--ids", ",".join(map(str, ids[0].tolist())), "--out", "logits.safetensors", *words)
-            return load_file("logits.safetensors")["logits"]
-        ours, frozen = logits(method), logits(folder, "--f32-angles")
+        ours, frozen = ropewalk_logits(method, ids), ropewalk_logits(folder, ids, "--f32-angles")
         difference, with_f64, with_f32, error, their_error = ((a - b).abs().max().item() for a, b in (
             (theirs, ours), (same_angles, ours), (theirs, frozen), (ours, exact), (theirs, exact)))
         largest = ours.abs().max().item()

@@ -143,3 +143,15 @@ TEST_CASE("Numbers out of range are refused with the field's name and its range"
   CHECK(error(R"("rope_scaling": {"rope_type": "yarn", "factor": 4, "yarn_variant": "x"})")
             .find("rope_scaling.yarn_variant must be one of paper, revised; got \"x\"") != std::string::npos);
 }
+
+TEST_CASE("the variant of YaRN that every program means is not written, the other one is, and both read back") {
+  for (const auto variant : {YarnRope{}.variant, decltype(YarnRope{}.variant)(1)}) {
+    RopeConfig c{.head_dim = 64, .max_position_embeddings = 256, .original_max_position_embeddings = 64};
+    YarnRope yarn{.factor = 4};
+    yarn.variant = variant;
+    c.kind = yarn;
+    const std::string json = rope_scaling_to_json(c);
+    CHECK((json.find("yarn_variant") != std::string::npos) == (variant != YarnRope{}.variant));
+    CHECK(rope_recipe_from_json(RopeConfig{.head_dim = 64, .max_position_embeddings = 256}, json).kind == c.kind);
+  }
+}
