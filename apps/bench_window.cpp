@@ -46,6 +46,7 @@ std::string state_text(const Options& o) {
                      : o.plain ? "f32 master weights and gradients"
                                : "split f32 master weights, bf16 gradients";
   text += cat(", moments in ", o.state.moments);
+  if (o.keep_attention) text += ", attention's outputs kept";
   if (o.mlp_tile > 0) text += cat(", MLPs in tiles of ", o.mlp_tile);
   if (o.offload != "none") text += cat(", on the host: ", o.offload);
   return text;
@@ -86,6 +87,8 @@ void check_options(const Options& o, const std::vector<Row>& rows) {
   for (const Row& row : rows) {
     check(row.window > 0 && row.batch > 0 && row.target >= row.window, "bench", row.name(), ": a window of ",
           row.window, " tokens cannot train for ", row.target);
+    check(row.recompute || !o.keep_attention, "bench", row.name(),
+          ": --keep-attention is for recomputed blocks: add --recompute, or --only recompute");
     check(row.recompute || !o.offloads("activations"), "bench", row.name(), ": --offload ", o.offload,
           " keeps the inputs of recomputed blocks on the host: add --recompute, or --only recompute");
   }
@@ -156,6 +159,7 @@ void add_bench_window(CLI::App& bench, Globals& globals) {
   list("--windows", o.windows, "tokens of full-length samples");
   sub->add_flag("--plain", o.plain, "f32 gradients, and f32 master weights apart from their bf16 copy");
   sub->add_flag("--recompute", o.recompute, "PoSE and E2-LLM, too: every block recomputed in backward");
+  sub->add_flag("--keep-attention", o.keep_attention, "of recomputed blocks, keep what attention gives");
   sub->add_option("--mlp-tile", o.mlp_tile, "tokens of the feed-forward layers at a time; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

@@ -4,7 +4,27 @@
 #include <algorithm>
 #include <utility>
 
+#include "autograd/kept_values.h"
+
 namespace rw {
+
+namespace {
+thread_local KeptValues* current_values = nullptr;
+}  // namespace
+
+KeptValues* KeptValues::current() { return current_values; }
+
+Tensor KeptValues::take() {
+  check(taken_ < values_.size(), "recompute", "the region's second pass takes more than the ", values_.size(),
+        " results that its first pass kept");
+  return std::exchange(values_[taken_++], Tensor());
+}
+
+KeptValuesScope::KeptValuesScope(KeptValues* values, KeptValues::Pass pass) : before_(current_values) {
+  current_values = values;
+  if (values) values->pass_ = pass;
+}
+KeptValuesScope::~KeptValuesScope() { current_values = before_; }
 
 HostInputs::HostInputs(Device device) : device_(device), copies_(make_host_copies(device)) {}
 
@@ -62,20 +82,25 @@ int64_t HostInputs::bytes() const {
 namespace {
 
 struct RecomputeNode : Node {
-  RecomputedRegion region;           // saved: the region's inputs, or
-  std::shared_ptr<HostInputs> host;  // who has them, by number
-  std::vector<size_t> kept;
+  RecomputedRegion region;           // saved: the region's inputs, then its kept values; or
+  std::shared_ptr<HostInputs> host;  // who has the inputs, by number
+  std::vector<size_t> on_host;
+  size_t values = 0;  // how many of `saved` are kept values
+  bool keeps = false;
 
   const char* name() const override { return "recompute"; }
 
   void backward() override {
-    for (size_t i = kept.size(); i-- > 0;) saved.insert(saved.begin(), host->take(kept[i]));
+    KeptValues first({saved.end() - static_cast<std::ptrdiff_t>(values), saved.end()});
+    saved.resize(saved.size() - values);
+    for (size_t i = on_host.size(); i-- > 0;) saved.insert(saved.begin(), host->take(on_host[i]));
     Tape inner;
     inner.set_fast_atomics(fast_atomics());
     std::vector<Var> leaves;
     std::vector<Var> results;
     {
       const TapeScope scope(inner);
+      const KeptValuesScope kept(keeps ? &first : nullptr, KeptValues::Pass::second);
       for (size_t i = 0; i < saved.size(); ++i) leaves.push_back(wants(i) ? Var::leaf(saved[i]) : Var(saved[i]));
       results = region(leaves, /*unread=*/true);
     }
@@ -98,10 +123,14 @@ struct RecomputeNode : Node {
 }  // namespace
 
 std::vector<Var> recompute(const RecomputedRegion& region, const std::vector<Var>& inputs,
-                           const std::shared_ptr<HostInputs>& host) {
-  if (!grad_enabled()) return region(inputs, false);
+                           const std::shared_ptr<HostInputs>& host, bool keep_attention) {
+  KeptValues values;
   std::vector<Var> results;
+  const bool keeps = keep_attention && grad_enabled();
   {
+    // A region inside another one keeps for itself alone.
+    const KeptValuesScope kept(keeps ? &values : nullptr, KeptValues::Pass::first);
+    if (!grad_enabled()) return region(inputs, false);
     const NoGrad no_grad;
     results = region(inputs, false);
   }
@@ -110,9 +139,12 @@ std::vector<Var> recompute(const RecomputedRegion& region, const std::vector<Var
   std::vector<Var*> outputs;
   node->host = host;
   for (const Var& in : inputs) {
-    if (host) node->kept.push_back(host->put(in.value()));
+    if (host) node->on_host.push_back(host->put(in.value()));
     else node->saved.push_back(in.value());
   }
+  node->keeps = keeps;
+  node->values = values.values().size();
+  node->saved.insert(node->saved.end(), values.values().begin(), values.values().end());
   for (Var& out : results) outputs.push_back(&out);
   Tape::current().record(std::move(node), inputs, outputs);
   return results;

@@ -48,9 +48,10 @@ class HostInputs {
 /// it. `region` must be a pure function of `inputs` and of leaves it captures (their gradients are
 /// collected as usual), and give the same values both times. Peak memory falls from the region's
 /// activations to its inputs, for one more forward of the region. `host`: keeps the inputs, which then lie with nobody
-/// else; regions are recorded, and run backward, in the order of one pass.
+/// else; regions are recorded, and run backward, in the order of one pass. `keep_attention`: outputs and logsumexps of
+/// attention inside are kept too, and attention is not computed again (autograd/kept_values.h).
 std::vector<Var> recompute(const RecomputedRegion& region, const std::vector<Var>& inputs,
-                           const std::shared_ptr<HostInputs>& host = nullptr);
+                           const std::shared_ptr<HostInputs>& host = nullptr, bool keep_attention = false);
 
 /// y = region(x) for x [...,K] -> y [...,N], a function of each row alone, at most `rows` rows at a time. Of each part
 /// backward makes the activations again, so that no more than one part's are alive; gradients of leaves that `region`

@@ -128,10 +128,12 @@ bool CausalLm::use_bf16_copy(bool lossy) {
   return true;
 }
 
-void CausalLm::set_recompute(bool on, bool offload) {
-  check(on || !offload, "causal_lm", "inputs on the host are those of recomputed blocks");
+void CausalLm::set_recompute(bool on, const RecomputeOptions& options) {
+  check(on || !(options.inputs_on_host || options.keep_attention), "causal_lm",
+        "inputs on the host and attention's outputs that are kept are those of recomputed blocks");
   recompute_ = on;
-  host_inputs_ = offload ? std::make_shared<HostInputs>(device_) : nullptr;
+  keep_attention_ = options.keep_attention;
+  host_inputs_ = options.inputs_on_host ? std::make_shared<HostInputs>(device_) : nullptr;
 }
 
 void CausalLm::round_to_int8() {
@@ -232,7 +234,7 @@ Var CausalLm::run(const Tensor& ids, ForwardContext context) const {
             const Block::Stream s = block.forward({in[0], Var(), added}, here);
             return std::vector<Var>{s.residual, s.pending};
           },
-          inputs, host_inputs_);
+          inputs, host_inputs_, keep_attention_);
       stream = {out[0], out[1]};
     } else {
       stream = block.forward(stream, context);

@@ -90,8 +90,13 @@ class CausalLm {
   void round_to_int8();
   /// The codes of the head; nullptr without round_to_int8().
   const BlockMatrix* head_codes() const { return head_codes_ ? &*head_codes_ : nullptr; }
-  /// Recompute each block in backward instead of keeping its activations; `offload`: keep its input in host memory.
-  void set_recompute(bool on, bool offload = false);
+  struct RecomputeOptions {
+    bool inputs_on_host = false;  // a block's input lies in host memory
+    bool keep_attention = false;  // attention's output is kept too, and not computed again
+  };
+  /// Recompute each block in backward instead of keeping its activations. The same bits.
+  void set_recompute(bool on, const RecomputeOptions& options);
+  void set_recompute(bool on) { set_recompute(on, {}); }
   /// In training, the feed-forward layers go through at most so many tokens at a time, and backward makes their
   /// activations again (autograd/recompute.h); 0: all at once. The gradients of weights are the same but for rounding.
   void set_mlp_tile(int64_t tokens);
@@ -145,7 +150,7 @@ class CausalLm {
   Var embedding_, head_, head_bias_;  // [V,C], [V,C], [V]
   std::optional<BlockMatrix> head_codes_;
   DropoutState dropout_;
-  bool recompute_ = false;
+  bool recompute_ = false, keep_attention_ = false;
   std::shared_ptr<HostInputs> host_inputs_;  // with recomputation: where the blocks' inputs are kept, if apart
 };
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
+#include <tuple>
 
 #include "autograd/ops/loss.h"
 #include "nn/causal_lm.h"
@@ -31,6 +32,9 @@ struct Sizes {
   bool dropout = false;
   int64_t whole_weight = 0;  // bytes of the largest weight that is kept in blocks
   int64_t chunk = 0, pairs = 0;
+
+  /// Of a row: what attention gives, and its statistics.
+  int64_t attention_output() const { return e * o + stat * heads; }
 };
 
 class Plan {
@@ -179,6 +183,8 @@ void add_step(const MemoryTask& task, const Sizes& s, Places& places) {
   // ids, targets and positions of this micro-batch and of the next one, and the table of angles.
   plan.add("inputs", "2 M (4 + 4 + 4)", 2 * s.rows * 12);
   plan.add("angles", "2 T_tables D/2", 2 * s.rows * s.pairs * s.stat);
+  if (task.choice.keep_attention)
+    plan.add("attention's outputs of blocks", "layers M (e H D + 4 H)", s.layers * s.rows * s.attention_output());
   const bool tiled = task.choice.mlp_tile > 0 && task.choice.mlp_tile < s.rows;
   if (task.choice.recompute && task.choice.offload_activations) {
     plan.add("inputs of two blocks", "e M C 2", s.e * s.rows * s.c * std::min<int64_t>(2, s.layers));
@@ -210,9 +216,10 @@ Plan in_backward(const MemoryTask& task, const Sizes& s) {
   Plan plan;
   const bool tiled = task.choice.mlp_tile > 0 && task.choice.mlp_tile < s.rows;
   plan.add("gradient of the stream", "e M C", s.e * s.rows * s.c);
+  const int64_t kept_before = task.choice.keep_attention ? s.attention_output() : 0;
   if (task.choice.recompute)
     plan.add("one block once more", "what it keeps without recomputation beside its input",
-             s.rows * (kept_by_block(s, false, tiled).all - s.e * s.c));
+             s.rows * (kept_by_block(s, false, tiled).all - s.e * s.c - kept_before));
   plan.add(tiled ? "one tile of the MLP and its gradients" : "gradients inside the MLP",
            tiled ? "e M C, tile e 5 F" : "e M 2 F (3 F where down's input is not kept)",
            mlp_backward(s, tiled ? task.choice.mlp_tile : 0) - s.e * s.rows * s.c);
@@ -224,8 +231,11 @@ Plan in_backward(const MemoryTask& task, const Sizes& s) {
 Plan in_attention(const MemoryTask& task, const Sizes& s) {
   Plan plan;
   plan.add("gradient of the stream", "e M C", s.e * s.rows * s.c);
-  plan.add("one block's attention once more", "e M (C + (H+2K) D + H D) + 4 M (1 + H)",
-           s.rows * (s.e * ((s.qkv.keeps_x ? s.c : 0) + s.q + s.o + s.qkv.adapter_rows) + s.stat * (1 + s.heads)));
+  const bool kept = task.choice.keep_attention;
+  plan.add(
+      "one block's attention once more", kept ? "e M (C + (H+2K) D) + 4 M" : "e M (C + (H+2K) D + H D) + 4 M (1 + H)",
+      s.rows *
+          (s.e * ((s.qkv.keeps_x ? s.c : 0) + s.q + s.qkv.adapter_rows) + s.stat + (kept ? 0 : s.attention_output())));
   plan.add("gradients of attention's output, q, k and v", "e M (H D + (H+2K) D)", s.rows * s.e * (s.o + s.q));
   if (task.cuda) plan.add("attention's statistics", "8 M H", 8 * s.rows * s.heads);
   return plan;
@@ -240,8 +250,8 @@ MemoryPlan plan_memory(const MemoryTask& task) {
   const std::unique_ptr<const CausalLm> declared = CausalLm::declare(task.model);
   check(memory_is_planned(declared->config()), kOp,
         "blocks with norms after attention and MLP, or with the two side by side, are not planned");
-  check(task.choice.recompute || !task.choice.offload_activations, kOp,
-        "inputs on the host are those of recomputed blocks");
+  check(task.choice.recompute || !(task.choice.offload_activations || task.choice.keep_attention), kOp,
+        "inputs on the host and attention's outputs that are kept are those of recomputed blocks");
   const Sizes s = sizes_of(task, *declared);
   Places common{.device = {}, .host = {}, .cuda = task.cuda};
   add_parameters(task, *declared, common);
@@ -270,13 +280,15 @@ MemoryChoice choose_memory(MemoryTask task, int64_t limit, bool tiles, bool host
   const auto choices = [&] {
     std::vector<MemoryChoice> out;
     for (const bool optimizer : {false, true}) {
-      for (const auto& [recompute, inputs] : {std::pair{false, false}, std::pair{true, false}, std::pair{true, true}}) {
+      for (const auto& [recompute, inputs, keep] :
+           {std::tuple{false, false, false}, std::tuple{true, false, true}, std::tuple{true, false, false},
+            std::tuple{true, true, true}, std::tuple{true, true, false}}) {
         for (const int64_t tile : {0, 16384, 4096, 1024, 256, 64}) {
           if (tile >= rows || (tile > 0 && !tiles)) continue;
           if (stated.offload_optimizer > optimizer || stated.offload_activations > inputs) continue;
           if (!(task.cuda && host) && (optimizer > stated.offload_optimizer || inputs > stated.offload_activations))
             continue;
-          out.push_back({recompute, tile, inputs, optimizer});
+          out.push_back({recompute, tile, inputs, optimizer, keep});
         }
       }
     }

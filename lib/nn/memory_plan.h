@@ -21,6 +21,7 @@ struct MemoryChoice {
   int64_t mlp_tile = 0;              // tokens of the feed-forward layers at a time (CausalLm::set_mlp_tile); 0: all
   bool offload_activations = false;  // with recompute: the blocks' inputs lie in host memory (CausalLm::set_recompute)
   bool offload_optimizer = false;    // masters and moments lie in host memory (ArenaMemory::host_state)
+  bool keep_attention = false;       // with recompute: attention's outputs are kept (CausalLm::set_recompute)
 };
 
 /// One forward and backward pass, as TrainStep makes it.
@@ -53,9 +54,9 @@ bool memory_is_planned(const ModelConfig& config);
 /// Errors: no tokens; blocks that are not planned (norms after the sublayers, attention and MLP side by side).
 MemoryPlan plan_memory(const MemoryTask& task);
 
-/// The first choice whose plan stays within `limit` bytes: nothing given up, MLPs in tiles, blocks again, both; on a
-/// GPU then blocks again with their inputs on the host, without and with tiles; then all of these with the optimizer
-/// there, too. `tiles` false: no tiles; `host` false: nothing more on the host. What `task.choice` has there stays
+/// The first choice whose plan stays within `limit` bytes: nothing given up; MLPs in tiles; blocks again but for their
+/// attention, without and with tiles; blocks again, the same; on a GPU then the last two with the blocks' inputs on the
+/// host; then all of these with the optimizer there, too. `tiles` false: no tiles; `host` false: nothing more on the host. What `task.choice` has there stays
 /// there. Errors: none does; the message says what the least takes and what to change.
 MemoryChoice choose_memory(MemoryTask task, int64_t limit, bool tiles = true, bool host = true);
 

@@ -367,8 +367,9 @@ void add_memory(std::vector<RecipeField>& f) {
                }});
   f.push_back(
       {.name = "memory",
-       .help = "what the device's memory may come to, as 24G or 900M: chooses --recompute, --mlp-tile and --offload, "
-               "and ends the run with an error where it is exceeded",
+       .help =
+           "what the device's memory may come to, as 24G or 900M: chooses --recompute, --keep-attention, --mlp-tile "
+           "and --offload, and ends the run with an error where it is exceeded",
        .group = computing,
        .role = kept,
        .at = at(&Recipe::memory)});
@@ -377,6 +378,11 @@ void add_memory(std::vector<RecipeField>& f) {
                .group = computing,
                .role = kept,
                .at = at(&Recipe::recompute)});
+  f.push_back({.name = "keep-attention",
+               .help = "with --recompute: keep what attention gives instead of computing it again; for long windows",
+               .group = computing,
+               .role = kept,
+               .at = at(&Recipe::keep_attention)});
   f.push_back(
       {.name = "small-state",
        .help =

@@ -196,7 +196,10 @@ MemoryChoice stated_choice(const Recipe& recipe) {
   const MemoryChoice stated{.recompute = recipe.recompute,
                             .mlp_tile = recipe.mlp_tile,
                             .offload_activations = all || recipe.offload == "activations",
-                            .offload_optimizer = all || recipe.offload == "optimizer"};
+                            .offload_optimizer = all || recipe.offload == "optimizer",
+                            .keep_attention = recipe.keep_attention};
+  check(!stated.keep_attention || stated.recompute, kOp,
+        "--keep-attention keeps attention's outputs of recomputed blocks: add --recompute");
   const bool by_hand = recipe.memory.empty() || recipe.mlp_tile > 0;
   check(!stated.offload_activations || stated.recompute || !by_hand, kOp, "--offload ", recipe.offload,
         " keeps the inputs of recomputed blocks on the host: add --recompute");
@@ -221,6 +224,7 @@ void check_choice(const Recipe& recipe, const RunSetup& s, const MemoryTask& tas
 
 std::string choice_text(const MemoryChoice& choice) {
   std::string text = choice.recompute ? "every block recomputed" : "no block recomputed";
+  if (choice.keep_attention) text += " but for its attention";
   if (choice.offload_activations) text += ", its input on the host";
   if (choice.mlp_tile > 0) text += cat(", MLPs in tiles of ", choice.mlp_tile, " tokens");
   if (choice.offload_optimizer) text += ", the optimizer on the host";
@@ -300,9 +304,10 @@ RunSetup set_up_run(const Recipe& recipe, const TrainPlace& place, const TrainCa
   const MemoryChoice stated = stated_choice(recipe);
   s.tokenizer = choose_tokenizer(recipe);
   s.plan = make_plan(recipe, *s.tokenizer);
-  constexpr int64_t kMostTokens = INT32_MAX;  // of a micro-batch: kernels count them in 32 bits
-  check(share.count <= kMostTokens / s.plan.window, kOp, "--batch ", recipe.batch, " with windows of ", s.plan.window,
-        " tokens is more than ", kMostTokens, " tokens at a time: use a smaller one and --accumulate");
+  constexpr int64_t kMostInForward = INT32_MAX;  // of a micro-batch: kernels count them in 32 bits
+  check(share.count <= kMostInForward / s.plan.window, kOp, "--batch ", recipe.batch, " with windows of ",
+        s.plan.window, " tokens is more than ", kMostInForward,
+        " tokens at a time: use a smaller one and --accumulate");
   const int64_t vocabulary = s.plan.model.vocab_size;
   s.tokenizer->fit_model(vocabulary);
   s.dtype = recipe.dtype == "bf16" || (recipe.dtype == "auto" && place.device.is_cuda()) ? DType::bf16 : DType::f32;

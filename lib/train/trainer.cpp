@@ -119,7 +119,8 @@ class Trainer::Run {
         schedule_(recipe.schedule) {
     schedule_.steps = recipe.steps;
     model_.enable_grad();
-    model_.set_recompute(setup_.memory.recompute, setup_.memory.offload_activations);
+    model_.set_recompute(setup_.memory.recompute, {.inputs_on_host = setup_.memory.offload_activations,
+                                                   .keep_attention = setup_.memory.keep_attention});
     model_.set_mlp_tile(setup_.memory.mlp_tile);
     if (recipe.matmul != "native") {
       const Matmul matmul = recipe.matmul == "fp8" ? Matmul::fp8 : Matmul::fp8_wherever;

@@ -408,8 +408,8 @@ TEST_CASE("demo names the built-in stories wherever text is read, and never a fo
   CHECK(ropewalk("--quiet eval ppl --data demo --max-tokens 40 --model '" + dir.path("m") + "'").code == 0);
   CHECK(ropewalk("--quiet tokenizer train --data demo --vocab 300 --out '" + dir.path("tok") + "'").code == 0);
   fs::create_directories(dir.path("here/demo"));
-  for (const std::string verb : {"train --out o" + kShape, std::string("tokenizer train --vocab 300 --out o"),
-                                 "eval ppl --model '" + dir.path("m") + "'"}) {
+  for (const std::string& verb : {"train --out o" + kShape, std::string("tokenizer train --vocab 300 --out o"),
+                                  "eval ppl --model '" + dir.path("m") + "'"}) {
     write(dir.path("s.sh"), "cd '" + dir.path("here") + "'; '" + ROPEWALK_BINARY_DIR + "/bin/ropewalk' --quiet " +
                                 verb + " --data demo 2>'" + dir.path("err") + "'");
     const int status = std::system(("bash '" + dir.path("s.sh") + "' >/dev/null").c_str());

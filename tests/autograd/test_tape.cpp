@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "autograd/kept_values.h"
 #include "autograd/ops/attention.h"
 #include "autograd/ops/cast.h"
 #include "autograd/ops/elementwise.h"
@@ -110,6 +111,35 @@ TEST_CASE("what a region gives in backward is read by nobody, so its last produc
   const auto want = run(false), got = run(true);
   CHECK(calls == std::vector<bool>{false, true});
   CHECK(got == want);
+}
+
+TEST_CASE("attention that a region keeps is not computed again, and its gradients are the same bits") {
+  const Shape shape{1, 40, 2, 8};
+  const auto run = [&](bool recomputed, bool keep, std::vector<const void*>& outputs) {
+    const Var q = Var::leaf(test::randn(shape, 1)), k = Var::leaf(test::randn(shape, 2)),
+              v = Var::leaf(test::randn(shape, 3));
+    const RecomputedRegion region = [&](const std::vector<Var>& in, bool) {
+      // A region within keeps nothing of its own, and takes nothing of the outer one's.
+      const Var inner = recompute(
+          [](const std::vector<Var>& x, bool) { return std::vector<Var>{attention(x[0], x[0], x[0])}; }, {in[0]})[0];
+      const Var o = attention(inner, in[1], in[2]);
+      outputs.push_back(o.value().raw());
+      return std::vector<Var>{tanh(o)};
+    };
+    const Var y = recomputed ? recompute(region, {q, k, v}, nullptr, keep)[0] : region({q, k, v}, false)[0];
+    backward(y, test::randn(shape, 4));
+    return std::vector{y.value().to_vector(), q.grad().to_vector(), k.grad().to_vector(), v.grad().to_vector()};
+  };
+  std::vector<const void*> plain, again, kept;
+  const auto want = run(false, false, plain);
+  CHECK(run(true, false, again) == want);
+  CHECK(run(true, true, kept) == want);
+  REQUIRE(kept.size() == 2);
+  CHECK(kept[0] == kept[1]);  // the same memory
+  KeptValues none;
+  const KeptValuesScope scope(&none, KeptValues::Pass::second);
+  const Var x(test::randn(shape, 5));
+  CHECK_THROWS_WITH_AS(attention(x, x, x), doctest::Contains("first pass kept"), Error);
 }
 
 TEST_CASE("a region's results and their gradients live only as long as its backward pass needs them") {

@@ -42,7 +42,8 @@ Trained train(DType dtype, const MemoryChoice& choice, bool graph, ArenaMemory a
   CausalLm model(shape(), dtype, device, 1, arena);
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
   model.enable_grad();
-  model.set_recompute(choice.recompute, choice.offload_activations);
+  model.set_recompute(choice.recompute,
+                      {.inputs_on_host = choice.offload_activations, .keep_attention = choice.keep_attention});
   model.set_mlp_tile(choice.mlp_tile);
   TrainStep step(model, optimizer, graph);
   Trained out;
@@ -83,7 +84,8 @@ TEST_CASE("copies to and from pinned memory come after what makes their source a
   CHECK_THROWS_AS(copies->start(host, host_tensor({1 << 22}, DType::f32, kGpu)), Error);
 }
 
-TEST_CASE("on a GPU inputs of blocks on the host change no bit, eager or as a graph") {
+TEST_CASE(
+    "on a GPU inputs of blocks on the host and outputs of attention that are kept change no bit, eager or as a graph") {
   if (!test::has_gpu()) return;
   for (const DType dtype : {DType::f32, DType::bf16}) {
     const Trained plain = train(dtype, {}, false);
@@ -92,10 +94,14 @@ TEST_CASE("on a GPU inputs of blocks on the host change no bit, eager or as a gr
         CAPTURE(dtype);
         CAPTURE(graph);
         CAPTURE(offload);
-        const Trained other = train(dtype, {.recompute = true, .offload_activations = offload}, graph);
-        CHECK(other.weights == plain.weights);
-        CHECK(other.losses == plain.losses);
-        CHECK((other.replays > 0) == graph);
+        for (const bool keep : {false, true}) {
+          CAPTURE(keep);
+          const Trained other =
+              train(dtype, {.recompute = true, .offload_activations = offload, .keep_attention = keep}, graph);
+          CHECK(other.weights == plain.weights);
+          CHECK(other.losses == plain.losses);
+          CHECK((other.replays > 0) == graph);
+        }
       }
     }
   }
@@ -190,7 +196,8 @@ TEST_CASE("on a GPU a step under a limit of its plan runs, with the optimizer an
       CausalLm model(config, DType::bf16, kGpu, 1, {.host_state = host});
       AdamW optimizer(model.arena(), {});
       model.enable_grad();
-      model.set_recompute(task.choice.recompute, task.choice.offload_activations);
+      model.set_recompute(task.choice.recompute, {.inputs_on_host = task.choice.offload_activations,
+                                                  .keep_attention = task.choice.keep_attention});
       model.set_mlp_tile(task.choice.mlp_tile);
       TrainStep step(model, optimizer, /*graph=*/false);
       for (uint64_t i = 0; i < 2; ++i) {

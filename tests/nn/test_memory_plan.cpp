@@ -26,7 +26,8 @@ int64_t measured(const MemoryTask& task) {
   CausalLm model(task.model, task.compute, kCpu, 1, arena);
   AdamW optimizer(model.arena(), {});
   model.enable_grad();
-  model.set_recompute(task.choice.recompute, task.choice.offload_activations);
+  model.set_recompute(task.choice.recompute, {.inputs_on_host = task.choice.offload_activations,
+                                              .keep_attention = task.choice.keep_attention});
   model.set_mlp_tile(task.choice.mlp_tile);
   TrainStep step(model, optimizer);
   const auto make = [&](uint64_t n) {
@@ -58,7 +59,8 @@ TEST_CASE("the planned peak is the allocator's within 5 percent") {
   const auto add = [&](const ModelConfig& c, int64_t batch, int64_t length, std::optional<AdapterDescription> a = {}) {
     for (const MemoryChoice choice :
          {MemoryChoice{false, 0}, MemoryChoice{true, 0}, MemoryChoice{false, 64}, MemoryChoice{true, 64},
-          MemoryChoice{true, 0, true}, MemoryChoice{false, 64, false, true}, MemoryChoice{true, 64, true, true}}) {
+          MemoryChoice{true, 0, true}, MemoryChoice{false, 64, false, true}, MemoryChoice{true, 64, true, true},
+          MemoryChoice{true, 0, false, false, true}, MemoryChoice{true, 64, true, false, true}}) {
       for (const MomentFormat moments : {MomentFormat::f32, MomentFormat::int8}) {
         MemoryTask t{.model = c, .batch = batch, .length = length, .arena = {.moments = moments}, .choice = choice};
         t.model.adapter = a;
@@ -81,6 +83,10 @@ TEST_CASE("the planned peak is the allocator's within 5 percent") {
   // Tiles that are small beside the tokens: attention's backward pass is the highest.
   for (const bool inputs : {false, true})
     tasks.push_back({.model = shape(256, 64, 192, 3, 2, 1), .batch = 1, .length = 4096, .choice = {true, 256, inputs}});
+  tasks.push_back({.model = shape(256, 64, 192, 3, 2, 1),
+                   .batch = 1,
+                   .length = 4096,
+                   .choice = {.recompute = true, .mlp_tile = 256, .keep_attention = true}});
   for (const MemoryTask& task : tasks) {
     const MemoryPlan plan = plan_memory(task);
     const int64_t got = measured(task);
@@ -90,6 +96,7 @@ TEST_CASE("the planned peak is the allocator's within 5 percent") {
     CAPTURE(task.choice.mlp_tile);
     CAPTURE(task.choice.offload_activations);
     CAPTURE(task.choice.offload_optimizer);
+    CAPTURE(task.choice.keep_attention);
     CAPTURE(static_cast<int>(task.arena.moments));
     CAPTURE(task.model.adapter.has_value());
     CAPTURE(plan.bytes);
@@ -111,6 +118,27 @@ TEST_CASE("the chosen plan stays under the limit, and no limit is met by nothing
   const std::string error = test::error_of([&] { choose_memory(task, 1 << 20); });
   CHECK(error.find("at the least") != std::string::npos);
   CHECK(error.find("--batch") != std::string::npos);
+}
+
+TEST_CASE("of recomputed blocks attention's outputs are kept where there is memory for them") {
+  MemoryTask task{.model = shape(256, 64, 192, 8, 4, 4), .batch = 2, .length = 512};
+  const auto bytes = [&](const MemoryChoice& choice) {
+    task.choice = choice;
+    return plan_memory(task).bytes;
+  };
+  const int64_t kept = bytes({.recompute = true, .keep_attention = true}), again = bytes({.recompute = true});
+  // 8 blocks, 1024 tokens, in f32: outputs of 64 values and 4 statistics, all but one block's.
+  CHECK(kept - again == 7 * 1024 * 4 * (64 + 4));
+  const auto chosen = [&](int64_t limit) {
+    task.choice = {};
+    return choose_memory(task, limit, /*tiles=*/false);
+  };
+  CHECK(chosen(kept).recompute);
+  CHECK(chosen(kept).keep_attention);
+  CHECK(chosen(kept - 1).recompute);
+  CHECK_FALSE(chosen(kept - 1).keep_attention);
+  task.choice = {.keep_attention = true};
+  CHECK_THROWS_WITH_AS(plan_memory(task), doctest::Contains("recomputed blocks"), Error);
 }
 
 TEST_CASE("on a GPU what is left over goes to the host, the blocks' inputs before the optimizer") {

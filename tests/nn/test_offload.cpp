@@ -54,7 +54,8 @@ Trained train(const Setting& s, int64_t steps = 3) {
   CausalLm model(s.model, s.dtype, kCpu, 1, arena);
   AdamW optimizer(model.arena(), {.weight_decay = 0.1});
   model.enable_grad();
-  model.set_recompute(s.choice.recompute, s.choice.offload_activations);
+  model.set_recompute(s.choice.recompute,
+                      {.inputs_on_host = s.choice.offload_activations, .keep_attention = s.choice.keep_attention});
   model.set_mlp_tile(s.choice.mlp_tile);
   TrainStep step(model, optimizer);
   Trained out;
@@ -76,8 +77,10 @@ Trained train(const Setting& s, int64_t steps = 3) {
 std::vector<MemoryChoice> all_choices() {
   std::vector<MemoryChoice> out;
   for (const bool optimizer : {false, true}) {
-    for (const auto& [recompute, inputs] : {std::pair{false, false}, std::pair{true, false}, std::pair{true, true}}) {
-      for (const int64_t tile : {0, 16}) out.push_back({recompute, tile, inputs, optimizer});
+    for (const auto& [recompute, inputs, keep] :
+         {std::tuple{false, false, false}, std::tuple{true, false, false}, std::tuple{true, true, false},
+          std::tuple{true, false, true}, std::tuple{true, true, true}}) {
+      for (const int64_t tile : {0, 16}) out.push_back({recompute, tile, inputs, optimizer, keep});
     }
   }
   return out;
@@ -94,6 +97,7 @@ TEST_CASE("every choice of the planner trains the same model: bit for bit, or by
       CAPTURE(choice.recompute);
       CAPTURE(choice.mlp_tile);
       CAPTURE(choice.offload_activations);
+      CAPTURE(choice.keep_attention);
       CAPTURE(choice.offload_optimizer);
       if (choice.mlp_tile == 0) {
         const Trained other = train({.choice = choice, .model = config});
@@ -121,6 +125,7 @@ TEST_CASE("in bf16 the optimizer on the host and inputs on the host change no bi
       CAPTURE(half);
       CAPTURE(choice.recompute);
       CAPTURE(choice.offload_activations);
+      CAPTURE(choice.keep_attention);
       CAPTURE(choice.offload_optimizer);
       const Trained other = train({.dtype = DType::bf16, .arena = arena, .choice = choice});
       CHECK(same_bits(other.master, plain.master));
@@ -143,7 +148,7 @@ TEST_CASE("recomputed blocks with norms after, side by side or of LayerNorm keep
     for (const DType dtype : {DType::f32, DType::bf16}) {
       const Trained plain = train({.dtype = dtype, .model = config});
       for (const bool offload : {false, true}) {
-        const MemoryChoice choice{.recompute = true, .offload_activations = offload};
+        const MemoryChoice choice{.recompute = true, .offload_activations = offload, .keep_attention = offload};
         CAPTURE(dtype);
         CAPTURE(static_cast<int>(config.block.norm_place));
         CAPTURE(config.block.parallel);
@@ -265,7 +270,10 @@ TEST_CASE("what does not go together with a state on the host is refused by name
   CHECK(error(shape(), DType::bf16, {.split_master = true, .host_state = true}).find("no place") != std::string::npos);
   CHECK(error(shape(), DType::f64, {.moments = MomentFormat::int8}).find("f32 or bf16") != std::string::npos);
   CausalLm model(shape(), DType::f32, kCpu, 1);
-  CHECK(test::error_of([&] { model.set_recompute(false, true); }).find("recomputed") != std::string::npos);
+  CHECK(test::error_of([&] { model.set_recompute(false, {.inputs_on_host = true}); }).find("recomputed") !=
+        std::string::npos);
+  CHECK(test::error_of([&] { model.set_recompute(false, {.keep_attention = true}); }).find("recomputed") !=
+        std::string::npos);
 }
 
 TEST_CASE("inputs on the host come back in the order of backward, whatever their number") {

@@ -6,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include "autograd/kept_values.h"
 #include "autograd/ops/cuda_ops.h"
 #include "autograd/tape.h"
 #include "tensor/cpu_levels.h"
@@ -357,6 +358,27 @@ void apply(const char* op, const AttentionOptions& options, AttentionShape& s) {
   s.soft_cap = options.soft_cap;
 }
 
+/// O [B,Tq,H,D] and logsumexp [B,H,Tq]: computed, or what a recomputed region has kept of them.
+std::pair<Tensor, Tensor> output(const AttentionShape& s, const Inputs& in) {
+  const Tensor& first = in.tensors[0];
+  const Shape shape{s.batch, s.q_length, s.n_heads, s.head_dim};
+  KeptValues* kept = KeptValues::current();
+  if (kept && kept->pass() == KeptValues::Pass::second) {
+    const Tensor o = kept->take(), lse = kept->take();
+    check_shape("attention", "the output that was kept", o, shape);
+    return {o, lse};
+  }
+  const Tensor o = Tensor::empty(shape, first.dtype(), first.device());
+  const Tensor lse = Tensor::empty({s.batch, s.n_heads, s.q_length},
+                                   first.dtype() == DType::f64 ? DType::f64 : DType::f32, first.device());
+  if (o.numel() > 0) forward(s, in, o, lse);
+  if (kept) {
+    kept->put(o);
+    kept->put(lse);
+  }
+  return {o, lse};
+}
+
 Var run(AttentionShape s, const std::vector<Var>& vars, const AttentionOptions& options) {
   apply("attention", options, s);
   check(!s.causal || s.q_length <= s.k_length, "attention", "causal attention of ", s.q_length, " queries over ",
@@ -368,11 +390,7 @@ Var run(AttentionShape s, const std::vector<Var>& vars, const AttentionOptions& 
     in.tensors.push_back(v.value());
     recorded |= records(v);
   }
-  const Tensor& first = in.tensors[0];
-  const Tensor o = Tensor::empty({s.batch, s.q_length, s.n_heads, s.head_dim}, first.dtype(), first.device());
-  const Tensor lse = Tensor::empty({s.batch, s.n_heads, s.q_length},
-                                   first.dtype() == DType::f64 ? DType::f64 : DType::f32, first.device());
-  if (o.numel() > 0) forward(s, in, o, lse);
+  const auto [o, lse] = output(s, in);
   Var out(o);
   if (recorded) {
     out.set_recomputation([o] { return o; });  // kept for backward
