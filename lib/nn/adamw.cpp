@@ -40,7 +40,7 @@ struct Rates {
 
 /// One thread's part of the update.
 template <class T>
-void update_part(T* p, T* g, T* m, T* v, int64_t n, const Rates& r) {
+[[gnu::always_inline]] inline void update_part(T* p, T* g, T* m, T* v, int64_t n, const Rates& r) {
   const T shrink = static_cast<T>(1 - r.lr * r.decay), scale = static_cast<T>(r.scale);
   const T b1 = static_cast<T>(r.beta1), b2 = static_cast<T>(r.beta2), c1 = static_cast<T>(1 - r.beta1),
           c2 = static_cast<T>(1 - r.beta2);
@@ -71,7 +71,7 @@ struct NarrowMoments {
   const ParamArena& arena;
   uint32_t draw;
 
-  void load(int64_t at, int64_t n, float* m, float* v) const {
+  [[gnu::always_inline]] void load(int64_t at, int64_t n, float* m, float* v) const {
     if (arena.memory().moments == MomentFormat::bf16) {
       const bf16 *pm = arena.m().data<bf16>() + at, *pv = arena.v().data<bf16>() + at;
       for (int64_t i = 0; i < n; ++i) m[i] = pm[i], v[i] = pv[i];
@@ -90,7 +90,7 @@ struct NarrowMoments {
     }
   }
 
-  void store(int64_t at, int64_t n, const float* m, const float* v) const {
+  [[gnu::always_inline]] void store(int64_t at, int64_t n, const float* m, const float* v) const {
     if (arena.memory().moments == MomentFormat::bf16) {
       bf16 *pm = arena.m().data<bf16>() + at, *pv = arena.v().data<bf16>() + at;
       for (int64_t i = 0; i < n; ++i) {

@@ -124,15 +124,23 @@ class Passes {
     float* mine;  // scratch
     SpinBarrier& barrier;
 
+    int64_t begin(int64_t n) const { return n * me / team; }  // this thread's part of n
+    int64_t end(int64_t n) const { return n * (me + 1) / team; }
+    /// f(i, y) for this thread's outputs i, y [count] being those of every vector.
     template <class F>
-    void rows(int64_t n, const F& f) const {
-      for (int64_t i = n * me / team, end = n * (me + 1) / team; i < end; ++i) f(i);
+    void outputs(const Product<W>& product, int64_t n, const Rows& in, const F& f) const {
+      constexpr int64_t kChunk = 16;
+      float y[kChunk * BatchDecoder::kMost];
+      for (int64_t i = begin(n); i < end(n); i += kChunk) {
+        const int64_t rows = std::min(kChunk, end(n) - i);
+        product.rows(i, rows, in, y);
+        for (int64_t r = 0; r < rows; ++r) f(i + r, y + r * in.count);
+      }
     }
     void wait() const {
       if (team > 1) barrier.wait(team);
     }
   };
-  using Each = float[BatchDecoder::kMost];  // a number of every text
 
   Rows rows_of(const float* data, int64_t stride) const { return {data, stride, count()}; }
 
@@ -144,28 +152,26 @@ class Passes {
   }
 
   /// What thread `me` of `team` does for one token of each text.
-  RW_CPU_LEVELS void walk(int me, int team, float* logits) {
+  void walk(int me, int team, float* logits) {
     const Walker w{.me = me, .team = team, .mine = own_[static_cast<size_t>(me)].data(), .barrier = barrier_};
     const int64_t n = count(), heads = c_.num_attention_heads;
     const Rows o = rows_of(o_.data(), wide_), h = rows_of(h_.data(), c_.intermediate_size);
     for (size_t layer = 0; layer < layers_.size(); ++layer) {
       const Layer<W>& l = layers_[layer];
       const Rows in = normed(l.attention_norm, x_, w);
-      w.rows(qkv_width_, [&](int64_t i) {
-        Each y;
-        l.qkv.row(i, in, y);
+      w.outputs(l.qkv, qkv_width_, in, [&](int64_t i, const float* y) {
         for (int64_t s = 0; s < n; ++s) qkv_[s * qkv_width_ + i] = y[s];
       });
       if (c_.block.parallel) widen(l, w);
       w.wait();
-      w.rows(n * heads, [&](int64_t i) { attend(layer, i / heads, i % heads, w.mine); });
+      for (int64_t i = w.begin(n * heads); i < w.end(n * heads); ++i) attend(layer, i / heads, i % heads, w.mine);
       w.wait();
       if (c_.block.parallel) {
-        w.rows(c_.hidden_size, [&](int64_t i) {
-          Each a, b;
-          l.o.row(i, o, a);
-          l.down.row(i, h, b);
-          for (int64_t s = 0; s < n; ++s) x_[s * wide_ + i] += a[s] + b[s];
+        w.outputs(l.o, c_.hidden_size, o, [&](int64_t i, const float* a) {
+          for (int64_t s = 0; s < n; ++s) y_[s * wide_ + i] = a[s];
+        });
+        w.outputs(l.down, c_.hidden_size, h, [&](int64_t i, const float* b) {
+          for (int64_t s = 0; s < n; ++s) x_[s * wide_ + i] += y_[s * wide_ + i] + b[s];
         });
         w.wait();
         continue;
@@ -177,36 +183,34 @@ class Passes {
     }
     const Rows last = normed(final_norm_, x_, w);
     const float cap = static_cast<float>(c_.logit_soft_cap);
-    w.rows(c_.vocab_size, [&](int64_t i) {
-      Each y;
-      head_.row(i, last, y);
+    w.outputs(head_, c_.vocab_size, last, [&](int64_t i, const float* y) {
       for (int64_t s = 0; s < n; ++s) logits[s * c_.vocab_size + i] = capped(y[s], cap);
     });
   }
 
   /// h [F] = the activated product of the MLP.
-  RW_CPU_LEVELS void widen(const Layer<W>& l, const Walker& w) {
+  void widen(const Layer<W>& l, const Walker& w) {
     const int64_t ffn = c_.intermediate_size, n = count();
     const Rows in = normed(l.mlp_norm, x_, w);
-    w.rows(ffn, [&](int64_t i) {
-      Each first, second;
-      l.up.row(i, in, first);
-      if (c_.block.gated) l.up.row(ffn + i, in, second);
-      for (int64_t s = 0; s < n; ++s) {
-        const float y = activated(c_.block.activation, first[s]);
-        h_[s * ffn + i] = c_.block.gated ? y * second[s] : y;
+    constexpr int64_t kChunk = 16;
+    float first[kChunk * BatchDecoder::kMost], second[kChunk * BatchDecoder::kMost];
+    for (int64_t i = w.begin(ffn); i < w.end(ffn); i += kChunk) {
+      const int64_t rows = std::min(kChunk, w.end(ffn) - i);
+      l.up.rows(i, rows, in, first);
+      activate(c_.block.activation, first, rows * n);
+      if (c_.block.gated) l.up.rows(ffn + i, rows, in, second);
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t s = 0; s < n; ++s)
+          h_[s * ffn + i + r] = c_.block.gated ? first[r * n + s] * second[r * n + s] : first[r * n + s];
       }
-    });
+    }
   }
 
   /// x [C] += the product of `in`, normed where the description says so; all threads have met when it returns.
-  RW_CPU_LEVELS void add_to_stream(const Product<W>& product, const Rows& in, const NormWeights& norm,
-                                   const Walker& w) {
+  void add_to_stream(const Product<W>& product, const Rows& in, const NormWeights& norm, const Walker& w) {
     const int64_t n = count();
     const auto multiply = [&](auto&& put) {
-      w.rows(c_.hidden_size, [&](int64_t i) {
-        Each y;
-        product.row(i, in, y);
+      w.outputs(product, c_.hidden_size, in, [&](int64_t i, const float* y) {
         for (int64_t s = 0; s < n; ++s) put(s * wide_ + i, y[s]);
       });
       w.wait();
@@ -215,7 +219,8 @@ class Passes {
     multiply([&](int64_t at, float y) { y_[at] = y; });
     const Rows added = normed(norm, y_, w);
     for (int64_t s = 0; s < n; ++s)
-      w.rows(c_.hidden_size, [&](int64_t i) { x_[s * wide_ + i] += added.data[s * wide_ + i]; });
+      for (int64_t i = w.begin(c_.hidden_size); i < w.end(c_.hidden_size); ++i)
+        x_[s * wide_ + i] += added.data[s * wide_ + i];
     w.wait();
   }
 

@@ -10,6 +10,7 @@
 #include "tensor/cpu_levels.h"
 #include "tensor/dot.h"
 #include "tensor/math.h"
+#include "tensor/row_dots.h"
 
 namespace rw::cpu_decode {
 
@@ -35,14 +36,9 @@ class SpinBarrier {
 
 inline const float* floats(const Var& v) { return v.defined() ? v.value().data<float>() : nullptr; }
 
-/// Vectors that are multiplied together: row s begins at data + s * stride.
-struct Rows {
-  const float* data;
-  int64_t stride, count;
-};
+using Rows = cpu::Vectors;
 
-/// One product with weights that are read once for all vectors; W is float or bf16. Every vector's results are those
-/// that it has alone, bit for bit.
+/// One product with weights that are read once for all vectors; W is float or bf16.
 template <class W>
 struct Product {
   const W* weight = nullptr;    // [N,K]
@@ -59,15 +55,14 @@ struct Product {
   }
   explicit Product(const Linear& linear) : Product(linear.weight(), linear.bias()) {}
 
-  /// y [count] = output i of every vector.
-  [[gnu::always_inline]] void row(int64_t i, const Rows& x, float* y) const {
+  /// y [n, count] = outputs [i, i + n) of every vector.
+  void rows(int64_t i, int64_t n, const Rows& x, float* y) const {
     const W* w = weight + i * inputs;
-    // The row is in the first cache after the first text. One loop for all texts would round the rest of a row of 16
-    // otherwise: the compiler fuses multiplications and additions there or not, as the code around it is.
-    for (int64_t s = 0; s < x.count; ++s) y[s] = dot(w, x.data + s * x.stride, inputs);
-    if (bias) {
-      for (int64_t s = 0; s < x.count; ++s) y[s] += bias[i];
-    }
+    if constexpr (std::is_same_v<W, bf16>) cpu::row_dots().bf16(&w->bits, inputs, n, x, y);
+    else cpu::row_dots().f32(w, inputs, n, x, y);
+    if (!bias) return;
+    for (int64_t r = 0; r < n; ++r)
+      for (int64_t s = 0; s < x.count; ++s) y[r * x.count + s] += bias[i + r];
   }
 };
 
@@ -88,13 +83,10 @@ struct Product<int8_t> {
         blocks(m.blocks_per_row()) {}
   explicit Product(const Linear& linear) : Product(*linear.int8_codes(), linear.bias()) {}
 
-  [[gnu::always_inline]] void row(int64_t i, const Rows& x, float* y) const {
-    const int8_t* w = codes + i * inputs;
-    const float* scale = scales + i * blocks;
-    int64_t s = 0;
-    for (; s + 4 <= x.count; s += 4) dots_of_blocks<4>(w, scale, x.data + s * x.stride, x.stride, inputs, y + s);
-    for (; s < x.count; ++s) dots_of_blocks<1>(w, scale, x.data + s * x.stride, 0, inputs, y + s);
-    for (s = 0; s < x.count; ++s) y[s] = y[s] / 127 + (bias ? bias[i] : 0);
+  void rows(int64_t i, int64_t n, const Rows& x, float* y) const {
+    cpu::row_dots().int8(codes + i * inputs, scales + i * blocks, inputs, n, x, y);
+    for (int64_t r = 0; r < n; ++r)
+      for (int64_t s = 0; s < x.count; ++s) y[r * x.count + s] = y[r * x.count + s] / 127 + (bias ? bias[i + r] : 0);
   }
 };
 
@@ -149,16 +141,21 @@ RW_CPU_LEVELS static void normalise(const NormWeights& norm, const float* x, int
   }
 }
 
-inline float activated(Activation activation, float x) {
+/// y [n] = activation(y)
+RW_CPU_LEVELS static void activate(Activation activation, float* y, int64_t n) {
   switch (activation) {
     case Activation::silu:
-      return x * sigmoid(x);
+#pragma omp simd
+      for (int64_t i = 0; i < n; ++i) y[i] *= sigmoid(y[i]);
+      return;
     case Activation::gelu:
-      return 0.5f * x * (1 + std::erf(x * 0.70710678f));
+      for (int64_t i = 0; i < n; ++i) y[i] = 0.5f * y[i] * (1 + std::erf(y[i] * 0.70710678f));
+      return;
     case Activation::gelu_tanh:
       break;
   }
-  return 0.5f * x * (1 + std::tanh(0.79788456f * (x + 0.044715f * x * x * x)));
+  for (int64_t i = 0; i < n; ++i)
+    y[i] = 0.5f * y[i] * (1 + std::tanh(0.79788456f * (y[i] + 0.044715f * y[i] * y[i] * y[i])));
 }
 
 inline float capped(float x, float cap) { return cap > 0 ? cap * std::tanh(x / cap) : x; }

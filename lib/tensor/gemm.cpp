@@ -6,21 +6,23 @@
 #include "tensor/dot.h"
 #include "tensor/gemm_block.h"
 #include "tensor/parallel_for.h"
+#include "tensor/row_dots.h"
 
 namespace rw {
 namespace {
 
-/// The fastest products that this CPU can run.
-const cpu::GemmKernels& gemm_kernels() {
+// The fastest of a table's versions that this CPU can run.
 #ifdef ROPEWALK_CPU_LEVELS
-  if (__builtin_cpu_supports("x86-64-v4")) return cpu::v4::gemm_kernels;
-  if (__builtin_cpu_supports("x86-64-v3")) return cpu::v3::gemm_kernels;
+#define RW_OF_LEVEL(table)                                \
+  (__builtin_cpu_supports("x86-64-v4")   ? cpu::v4::table \
+   : __builtin_cpu_supports("x86-64-v3") ? cpu::v3::table \
+                                         : cpu::build::table)
+#else
+#define RW_OF_LEVEL(table) cpu::build::table
 #endif
-  return cpu::build::gemm_kernels;
-}
 
-const cpu::GemmKernel<float>& gemm_kernel(float) { return gemm_kernels().f32; }
-const cpu::GemmKernel<double>& gemm_kernel(double) { return gemm_kernels().f64; }
+const cpu::GemmKernel<float>& gemm_kernel(float) { return RW_OF_LEVEL(gemm_kernels).f32; }
+const cpu::GemmKernel<double>& gemm_kernel(double) { return RW_OF_LEVEL(gemm_kernels).f64; }
 
 // C is cut at multiples of the kernel's tiles, and the last block has the remainder that all of C has: so the bits do
 // not depend on the number of blocks.
@@ -80,14 +82,12 @@ void parallel_gemm(const cpu::Product<T>& p) {
   });
 }
 
-template <class W, class T>
-void parallel_matvec(int64_t n, int64_t k, const W* w, const T* x, T* y) {
+/// f(begin, end) for parts of n rows of k numbers. Row after row: one linear stream, which the hardware prefetches.
+template <class F>
+void parallel_rows(int64_t n, int64_t k, const F& f) {
   const int64_t grain =
       std::max<int64_t>(8, (1 << 14) / std::max<int64_t>(k, 1));  // 64 KiB of f32 for each thread at least
-  parallel_for(n, grain, [&](int64_t begin, int64_t end) RW_CPU_LEVELS {
-    // Row after row: one linear stream, which the hardware prefetches.
-    for (int64_t row = begin; row < end; ++row) y[row] = dot(w + row * k, x, k);
-  });
+  parallel_for(n, grain, f);
 }
 
 }  // namespace
@@ -96,9 +96,23 @@ namespace cpu {
 
 void gemm(const Product<float>& product) { parallel_gemm(product); }
 void gemm(const Product<double>& product) { parallel_gemm(product); }
-void matvec(int64_t n, int64_t k, const float* w, const float* x, float* y) { parallel_matvec(n, k, w, x, y); }
-void matvec(int64_t n, int64_t k, const bf16* w, const float* x, float* y) { parallel_matvec(n, k, w, x, y); }
-void matvec(int64_t n, int64_t k, const double* w, const double* x, double* y) { parallel_matvec(n, k, w, x, y); }
+const RowDots& row_dots() { return RW_OF_LEVEL(row_dots); }
+
+void matvec(int64_t n, int64_t k, const float* w, const float* x, float* y) {
+  parallel_rows(n, k, [&](int64_t begin, int64_t end) {
+    row_dots().f32(w + begin * k, k, end - begin, {x, 0, 1}, y + begin);
+  });
+}
+void matvec(int64_t n, int64_t k, const bf16* w, const float* x, float* y) {
+  parallel_rows(n, k, [&](int64_t begin, int64_t end) {
+    row_dots().bf16(&w[begin * k].bits, k, end - begin, {x, 0, 1}, y + begin);
+  });
+}
+void matvec(int64_t n, int64_t k, const double* w, const double* x, double* y) {
+  parallel_rows(n, k, [&](int64_t begin, int64_t end) RW_CPU_LEVELS {
+    for (int64_t row = begin; row < end; ++row) y[row] = dot(w + row * k, x, k);
+  });
+}
 
 }  // namespace cpu
 

@@ -8,7 +8,7 @@ namespace rw {
 
 /// e^x for f32 within 2 ulp on [-87.3, 88.3]; 0 below, +inf above; NaN stays NaN.
 /// Branch-free, so that loops over it vectorise.
-inline float fast_exp(float x) {
+[[gnu::always_inline]] inline float fast_exp(float x) {
   // x = n ln2 + r with |r| <= ln2/2; e^r by a degree-6 polynomial, 2^n by building the exponent bits.
   const float n = std::nearbyint(x * 1.44269504088896341f);
   float r = std::fma(n, -0.693359375f, x);
@@ -30,7 +30,7 @@ inline float fast_exp(float x) {
 inline double fast_exp(double x) { return std::exp(x); }
 
 /// tanh x for f32 within 3e-7 relative; NaN stays NaN. Without branches, so that loops over it vectorise.
-inline float fast_tanh(float x) {
+[[gnu::always_inline]] inline float fast_tanh(float x) {
   const float s = x * x, a = std::fabs(x);
   float p = -5.70498872745e-3f;  // near 0, where 1 - 2 / (e^2x + 1) would cancel, an odd polynomial
   p = std::fma(p, s, 2.06390887954e-2f);
@@ -44,7 +44,7 @@ inline float fast_tanh(float x) {
 inline double fast_tanh(double x) { return std::tanh(x); }
 
 template <class T>
-T sigmoid(T x) {
+[[gnu::always_inline]] inline T sigmoid(T x) {
   return T(1) / (T(1) + fast_exp(-x));
 }
 

@@ -1,0 +1,187 @@
+// Products of a matrix's rows with a few vectors, in the widest registers of the level that they are compiled for.
+//
+// Compiled once for the build's own flags and, in builds for any x86-64, once more for each RW_GEMM_LEVEL
+// (CMakeLists.txt). As in gemm_block.cpp, nothing that the linker may share with the rest of the program gets in here.
+#include "tensor/row_dots.h"
+
+#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
+#include <immintrin.h>
+#endif
+
+#ifndef RW_GEMM_LEVEL
+#define RW_GEMM_LEVEL build
+#endif
+#define RW_INLINE [[gnu::always_inline]] inline
+
+namespace rw::cpu::RW_GEMM_LEVEL {
+namespace {
+
+float number(float w) { return w; }
+float number(int8_t w) { return static_cast<float>(w); }
+float number(uint16_t bits) { return __builtin_bit_cast(float, static_cast<uint32_t>(bits) << 16); }
+
+// kLanes numbers of a register; kTogether vectors whose sums fit the registers beside each other.
+#if defined(__AVX512F__)
+
+constexpr int kLanes = 16, kTogether = 4;
+using Register = __m512;
+RW_INLINE Register zeros() { return _mm512_setzero_ps(); }
+RW_INLINE Register fill(float x) { return _mm512_set1_ps(x); }
+RW_INLINE Register load(const float* p) { return _mm512_loadu_ps(p); }
+RW_INLINE Register load(const uint16_t* p) {
+  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+RW_INLINE Register load(const int8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+RW_INLINE Register add(Register a, Register b) { return _mm512_add_ps(a, b); }
+RW_INLINE Register multiply_add(Register a, Register b, Register c) { return _mm512_fmadd_ps(a, b, c); }
+RW_INLINE float multiply_add(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+RW_INLINE float sum(Register v) { return _mm512_reduce_add_ps(v); }
+
+#elif defined(__AVX2__) && defined(__FMA__)
+
+constexpr int kLanes = 8, kTogether = 2;
+using Register = __m256;
+RW_INLINE Register zeros() { return _mm256_setzero_ps(); }
+RW_INLINE Register fill(float x) { return _mm256_set1_ps(x); }
+RW_INLINE Register load(const float* p) { return _mm256_loadu_ps(p); }
+RW_INLINE Register load(const uint16_t* p) {
+  const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+RW_INLINE Register load(const int8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+RW_INLINE Register add(Register a, Register b) { return _mm256_add_ps(a, b); }
+RW_INLINE Register multiply_add(Register a, Register b, Register c) { return _mm256_fmadd_ps(a, b, c); }
+RW_INLINE float multiply_add(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+RW_INLINE float sum(Register v) {
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+#else  // any machine: four lanes by GCC's and clang's vector types
+
+constexpr int kLanes = 4, kTogether = 2;
+using Register [[gnu::vector_size(16)]] = float;
+RW_INLINE Register zeros() { return Register{}; }
+RW_INLINE Register fill(float x) { return Register{x, x, x, x}; }
+template <class W>
+RW_INLINE Register load(const W* p) {
+  return Register{number(p[0]), number(p[1]), number(p[2]), number(p[3])};
+}
+RW_INLINE Register load(const float* p) {
+  Register v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+RW_INLINE Register add(Register a, Register b) { return a + b; }
+RW_INLINE Register multiply_add(Register a, Register b, Register c) { return a * b + c; }
+RW_INLINE float multiply_add(float a, float b, float c) { return a * b + c; }
+RW_INLINE float sum(Register v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+
+#endif
+
+/// y[s] = w . vector s for s < S, each in four running sums of a register: one sum would wait for its own last addition,
+/// and memory would idle. What S is changes no bit.
+template <int S, class W>
+RW_INLINE void dots(const W* w, int64_t k, const float* x, int64_t stride, float* y) {
+  Register sums[S][4];
+#pragma GCC unroll 16
+  for (int i = 0; i < S * 4; ++i) sums[i / 4][i % 4] = zeros();
+  const auto add_lanes = [&](int64_t at, int to) __attribute__((always_inline)) {
+    const Register weight = load(w + at);
+#pragma GCC unroll 4
+    for (int s = 0; s < S; ++s) sums[s][to] = multiply_add(weight, load(x + s * stride + at), sums[s][to]);
+  };
+  int64_t j = 0;
+  for (; j + 4 * kLanes <= k; j += 4 * kLanes) {
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; ++p) add_lanes(j + p * kLanes, p);
+  }
+  for (; j + kLanes <= k; j += kLanes) add_lanes(j, 0);
+#pragma GCC unroll 4
+  for (int s = 0; s < S; ++s) {
+    float total = sum(add(add(sums[s][0], sums[s][1]), add(sums[s][2], sums[s][3])));
+    for (int64_t i = j; i < k; ++i) total = multiply_add(number(w[i]), x[s * stride + i], total);
+    y[s] = total;
+  }
+}
+
+/// The same for codes in blocks of 64 with a scale each; even and odd blocks have a sum each.
+template <int S>
+RW_INLINE void dots(const int8_t* w, const float* scale, int64_t k, const float* x, int64_t stride, float* y) {
+  constexpr int64_t kBlock = 64;
+  Register sums[S][2];
+#pragma GCC unroll 16
+  for (int i = 0; i < S * 2; ++i) sums[i / 2][i % 2] = zeros();
+  // Whole registers of [j, end), which is within a block; returns where they end.
+  const auto add_block = [&](int64_t j, int64_t end, int to) __attribute__((always_inline)) {
+    Register of_block[S];
+#pragma GCC unroll 4
+    for (int s = 0; s < S; ++s) of_block[s] = zeros();
+    int64_t at = j;
+#pragma GCC unroll 16
+    for (; at + kLanes <= end; at += kLanes) {
+      const Register weight = load(w + at);
+#pragma GCC unroll 4
+      for (int s = 0; s < S; ++s) of_block[s] = multiply_add(weight, load(x + s * stride + at), of_block[s]);
+    }
+    const Register factor = fill(scale[j / kBlock]);
+#pragma GCC unroll 4
+    for (int s = 0; s < S; ++s) sums[s][to] = multiply_add(factor, of_block[s], sums[s][to]);
+    return at;
+  };
+  int64_t j = 0;
+  for (; j + 2 * kBlock <= k; j += 2 * kBlock) {
+    add_block(j, j + kBlock, 0);
+    add_block(j + kBlock, j + 2 * kBlock, 1);
+  }
+  if (j + kBlock <= k) {
+    add_block(j, j + kBlock, 0);
+    j += kBlock;
+  }
+  const int64_t rest = j < k ? add_block(j, k, 1) : k;  // what is left of a block
+#pragma GCC unroll 4
+  for (int s = 0; s < S; ++s) {
+    float total = sum(add(sums[s][0], sums[s][1])), last = 0;
+    for (int64_t i = rest; i < k; ++i) last = multiply_add(number(w[i]), x[s * stride + i], last);
+    y[s] = rest < k ? multiply_add(scale[j / kBlock], last, total) : total;
+  }
+}
+
+/// f<S>(row, first vector) over all. Row after row, which the hardware prefetches: several rows at a time, as several
+/// streams, were read at less than half the rate. A row is in the first cache after the first vectors.
+template <class F>
+RW_INLINE void cover(int64_t rows, int64_t count, const F& f) {
+  for (int64_t r = 0; r < rows; ++r) {
+    int64_t s = 0;
+    for (; s + kTogether <= count; s += kTogether) f.template operator()<kTogether>(r, s);
+    for (; s < count; ++s) f.template operator()<1>(r, s);
+  }
+}
+
+template <class W>
+void rows_of(const W* w, int64_t k, int64_t rows, const Vectors& x, float* y) {
+  cover(
+      rows, x.count, [&]<int S>(int64_t r, int64_t s) __attribute__((always_inline)) {
+        dots<S>(w + r * k, k, x.data + s * x.stride, x.stride, y + r * x.count + s);
+      });
+}
+
+void rows_of_blocks(const int8_t* w, const float* scale, int64_t k, int64_t rows, const Vectors& x, float* y) {
+  const int64_t blocks = (k + 63) / 64;
+  cover(
+      rows, x.count, [&]<int S>(int64_t r, int64_t s) __attribute__((always_inline)) {
+        dots<S>(w + r * k, scale + r * blocks, k, x.data + s * x.stride, x.stride, y + r * x.count + s);
+      });
+}
+
+}  // namespace
+
+constinit const RowDots row_dots = {rows_of<float>, rows_of<uint16_t>, rows_of_blocks};
+
+}  // namespace rw::cpu::RW_GEMM_LEVEL
