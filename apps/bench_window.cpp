@@ -47,6 +47,7 @@ std::string state_text(const Options& o) {
                                : "split f32 master weights, bf16 gradients";
   text += cat(", moments in ", o.state.moments);
   if (o.keep_attention) text += ", attention's outputs kept";
+  if (o.recompute_inputs) text += ", outputs of norms and activations recomputed";
   if (o.mlp_tile > 0) text += cat(", MLPs in tiles of ", o.mlp_tile);
   if (o.offload != "none") text += cat(", on the host: ", o.offload);
   return text;
@@ -84,6 +85,7 @@ nlohmann::json row_json(const Row& row, const Options& o, const std::optional<Me
 void check_options(const Options& o, const std::vector<Row>& rows) {
   check(o.memory_gib >= 0 && o.seconds >= 0, "bench", "--memory-gib and --seconds must not be negative");
   check(o.state.lora_rank > 0 || o.state.lora_base == "native", "bench", "--lora-base needs --lora-rank");
+  check(o.state.lora_rank == 0 || !o.recompute_inputs, "bench", "--recompute-inputs has no effect with --lora-rank");
   for (const Row& row : rows) {
     check(row.window > 0 && row.batch > 0 && row.target >= row.window, "bench", row.name(), ": a window of ",
           row.window, " tokens cannot train for ", row.target);
@@ -160,6 +162,7 @@ void add_bench_window(CLI::App& bench, Globals& globals) {
   sub->add_flag("--plain", o.plain, "f32 gradients, and f32 master weights apart from their bf16 copy");
   sub->add_flag("--recompute", o.recompute, "PoSE and E2-LLM, too: every block recomputed in backward");
   sub->add_flag("--keep-attention", o.keep_attention, "of recomputed blocks, keep what attention gives");
+  sub->add_flag("--recompute-inputs", o.recompute_inputs, "recompute outputs of norms and activations");
   sub->add_option("--mlp-tile", o.mlp_tile, "tokens of the feed-forward layers at a time; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

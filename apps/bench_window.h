@@ -15,7 +15,7 @@ struct WindowOptions {
   std::vector<int64_t> targets = {8192, 16384, 32768, 65536, 131072}, windows = {4096, 8192, 16384, 32768, 65536};
   std::vector<int64_t> batches = {2, 1};
   double seconds = 1, memory_gib = 0;
-  bool plain = false, recompute = false, keep_attention = false;
+  bool plain = false, recompute = false, keep_attention = false, recompute_inputs = false;
   std::string offload = "none";
   int64_t mlp_tile = 0;
   StateOptions state;

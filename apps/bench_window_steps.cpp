@@ -32,6 +32,7 @@ class Steps {
     model.set_recompute(row.recompute, {.inputs_on_host = row.recompute && o.offloads("activations"),
                                         .keep_attention = row.recompute && o.keep_attention});
     model.set_mlp_tile(o.mlp_tile);
+    model.set_linear({.recompute_input = o.recompute_inputs});
     sampler_ = make_position_sampler(positions);
   }
 
@@ -74,7 +75,8 @@ std::optional<MemoryPlan> plan_of(const ModelConfig& config, const WindowOptions
                                  .mlp_tile = o.mlp_tile,
                                  .offload_activations = row.recompute && o.offloads("activations"),
                                  .offload_optimizer = o.offloads("optimizer"),
-                                 .keep_attention = row.recompute && o.keep_attention}});
+                                 .keep_attention = row.recompute && o.keep_attention,
+                                 .recompute_inputs = o.recompute_inputs}});
 }
 
 Outcome measure(CausalLm& model, AdamW& optimizer, const WindowOptions& o, const WindowRow& row) {
@@ -85,7 +87,7 @@ Outcome measure(CausalLm& model, AdamW& optimizer, const WindowOptions& o, const
   Outcome outcome;
   try {
     Steps steps(model, optimizer, o, row);
-    std::vector<double> times = {steps.run(0)};  // chooses products
+    std::vector<double> times = {steps.run(0)};                  // chooses products
     if (times[0] < kLong || o.offload != "none") times.clear();  // it has locked host memory, too
     const double start = now();
     for (int64_t i = 1; times.empty() || now() - start < o.seconds; ++i) times.push_back(steps.run(i));

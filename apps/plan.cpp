@@ -41,9 +41,13 @@ void print_terms(const MemoryPlan& plan) {
 }
 
 std::vector<MemoryChoice> choices_of(const Options& o) {
-  std::vector<MemoryChoice> choices{
-      {false, 0}, {false, o.tile}, {true, 0, false, false, true}, {true, o.tile, false, false, true},
-      {true, 0},  {true, o.tile}};
+  std::vector<MemoryChoice> choices{{false, 0},
+                                    {false, o.tile},
+                                    {false, 0, false, false, false, true},
+                                    {true, 0, false, false, true},
+                                    {true, o.tile, false, false, true},
+                                    {true, 0},
+                                    {true, o.tile}};
   if (o.place == "cuda")
     for (const auto& [inputs, optimizer] : {std::pair{true, false}, std::pair{false, true}, std::pair{true, true}})
       choices.push_back({true, o.tile, inputs, optimizer});
@@ -56,7 +60,7 @@ const char* offload_text(const MemoryChoice& c) {
 }
 
 const char* recompute_text(const MemoryChoice& c) {
-  return c.keep_attention ? "but attention" : c.recompute ? "yes" : "no";
+  return c.keep_attention ? "but attention" : c.recompute ? "yes" : c.recompute_inputs ? "inputs" : "no";
 }
 
 void run(const Options& o) {

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
-#include <tuple>
 
 #include "autograd/ops/loss.h"
 #include "nn/causal_lm.h"
@@ -57,9 +56,10 @@ struct Places {
   Plan& beside() { return cuda ? host : device; }  // the CPU has one memory
 };
 
-Layer layer_of(const Linear& linear, const ModelConfig& c) {
+/// `again`: its input is recomputed for the gradient of its weight.
+Layer layer_of(const Linear& linear, const ModelConfig& c, bool again) {
   Layer l;
-  l.keeps_x = !c.adapter || linear.has_adapter();
+  l.keeps_x = (!c.adapter && !again) || linear.has_adapter();
   if (c.adapter) l.adapter_rows = static_cast<int64_t>(linear.adapted_parts().size()) * c.adapter->rank;
   return l;
 }
@@ -79,10 +79,11 @@ Sizes sizes_of(const MemoryTask& task, const CausalLm& declared) {
   s.g = c.block.gated ? 2 : 1;
   s.heads = c.num_attention_heads;
   s.v = c.vocab_size;
-  s.qkv = layer_of(block.attention().qkv(), c);
-  s.out = layer_of(block.attention().output(), c);
-  s.up = layer_of(block.mlp().up(), c);
-  s.down = layer_of(block.mlp().down(), c);
+  const bool again = task.choice.recompute_inputs, norms = again && c.block.norm == NormKind::rms;
+  s.qkv = layer_of(block.attention().qkv(), c, norms);
+  s.out = layer_of(block.attention().output(), c, false);
+  s.up = layer_of(block.mlp().up(), c, norms);
+  s.down = layer_of(block.mlp().down(), c, again);
   s.whole_weights = !c.adapter;
   s.embeddings = !c.adapter || c.adapter->embeddings;
   s.first_norm = s.embeddings || (c.adapter && c.adapter->norms);
@@ -196,8 +197,10 @@ void add_step(const MemoryTask& task, const Sizes& s, Places& places) {
     return;
   }
   plan.add("activations of blocks",
-           tiled ? "layers M (e (5 C + (H+2K) D + H D) + 4 (2 + H))"
-                 : "layers M (e (4 C + (H+2K) D + H D + 3 F) + 4 (2 + H))",
+           task.choice.recompute_inputs
+               ? "layers M (e (2 C + (H+2K) D + H D + 2 F) + 4 (2 + H)), and inputs that are kept"
+           : tiled ? "layers M (e (5 C + (H+2K) D + H D) + 4 (2 + H))"
+                   : "layers M (e (4 C + (H+2K) D + H D + 3 F) + 4 (2 + H))",
            s.rows * (kept_by_block(s, true, tiled).all + (s.layers - 1) * kept_by_block(s, false, tiled).all));
 }
 
@@ -273,22 +276,36 @@ MemoryPlan plan_memory(const MemoryTask& task) {
   return plan;
 }
 
-MemoryChoice choose_memory(MemoryTask task, int64_t limit, bool tiles, bool host) {
+MemoryChoice choose_memory(MemoryTask task, int64_t limit, bool native, bool host) {
   const int64_t rows = task.batch * task.length;
   const MemoryChoice stated = task.choice;
   int64_t least = INT64_MAX;
+  struct Kind {
+    MemoryChoice choice;
+    bool whole = true, tiles = true;  // without tiles, and in tiles
+  };
+  const Kind kinds[] = {{{}, true, false},
+                        {{.recompute_inputs = true}, true, false},
+                        {{}, false, true},
+                        {{.recompute = true, .keep_attention = true}},
+                        {{.recompute = true}},
+                        {{.recompute = true, .offload_activations = true, .keep_attention = true}},
+                        {{.recompute = true, .offload_activations = true}}};
   const auto choices = [&] {
     std::vector<MemoryChoice> out;
     for (const bool optimizer : {false, true}) {
-      for (const auto& [recompute, inputs, keep] :
-           {std::tuple{false, false, false}, std::tuple{true, false, true}, std::tuple{true, false, false},
-            std::tuple{true, true, true}, std::tuple{true, true, false}}) {
+      for (const Kind& kind : kinds) {
         for (const int64_t tile : {0, 16384, 4096, 1024, 256, 64}) {
-          if (tile >= rows || (tile > 0 && !tiles)) continue;
+          MemoryChoice choice = kind.choice;
+          choice.mlp_tile = tile;
+          choice.offload_optimizer = optimizer;
+          if (tile >= rows || !(tile > 0 ? kind.tiles : kind.whole)) continue;
+          if (!native && (tile > 0 || choice.recompute_inputs)) continue;
+          const bool inputs = choice.offload_activations;
           if (stated.offload_optimizer > optimizer || stated.offload_activations > inputs) continue;
           if (!(task.cuda && host) && (optimizer > stated.offload_optimizer || inputs > stated.offload_activations))
             continue;
-          out.push_back({recompute, tile, inputs, optimizer, keep});
+          out.push_back(choice);
         }
       }
     }

@@ -22,6 +22,7 @@ struct MemoryChoice {
   bool offload_activations = false;  // with recompute: the blocks' inputs lie in host memory (CausalLm::set_recompute)
   bool offload_optimizer = false;    // masters and moments lie in host memory (ArenaMemory::host_state)
   bool keep_attention = false;       // with recompute: attention's outputs are kept (CausalLm::set_recompute)
+  bool recompute_inputs = false;     // of linear layers: outputs of RMSNorm and activations (LinearOptions)
 };
 
 /// One forward and backward pass, as TrainStep makes it.
@@ -54,11 +55,11 @@ bool memory_is_planned(const ModelConfig& config);
 /// Errors: no tokens; blocks that are not planned (norms after the sublayers, attention and MLP side by side).
 MemoryPlan plan_memory(const MemoryTask& task);
 
-/// The first choice whose plan stays within `limit` bytes: nothing given up; MLPs in tiles; blocks again but for their
+/// The first choice whose plan stays within `limit` bytes: nothing given up; inputs of linear layers again; MLPs in tiles; blocks again but for their
 /// attention, without and with tiles; blocks again, the same; on a GPU then the last two with the blocks' inputs on the
-/// host; then all of these with the optimizer there, too. `tiles` false: no tiles; `host` false: nothing more on the host. What `task.choice` has there stays
+/// host; then all of these with the optimizer there, too. `native` false: no tiles and no inputs again, which 8-bit products do not go with; `host` false: nothing more on the host. What `task.choice` has there stays
 /// there. Errors: none does; the message says what the least takes and what to change.
-MemoryChoice choose_memory(MemoryTask task, int64_t limit, bool tiles = true, bool host = true);
+MemoryChoice choose_memory(MemoryTask task, int64_t limit, bool native = true, bool host = true);
 
 /// Moments by the name that options have for them: f32, bf16 or int8. Errors: another name.
 MomentFormat moment_format(const std::string& name);

@@ -64,7 +64,8 @@ struct Recipe {
   bool fp8_recompute = false;     // fp8: backward makes inputs again instead of keeping 8-bit copies
   int64_t mlp_tile = 0;           // tokens of the feed-forward layers at a time; 0: all
   std::string memory;             // "24G": what the device's memory may come to; "": no limit
-  bool recompute = false, keep_attention = false, mask_seams = false, no_bos = false, packed = false;
+  bool recompute = false, keep_attention = false, recompute_inputs = false, mask_seams = false, no_bos = false,
+       packed = false;
   bool small_state = false;      // bf16: split masters and bf16 gradients, 14 bytes for each parameter instead of 18
   std::string offload = "none";  // optimizer, activations, all: what lies in host memory
   std::string moments = "f32";   // bf16, int8: how AdamW's moments are kept

@@ -365,24 +365,22 @@ void add_memory(std::vector<RecipeField>& f) {
                .idle = [](const Recipe& c) {
                  return c.mlp_tile > 0 ? std::string() : std::string("0 takes all tokens at once");
                }});
-  f.push_back(
-      {.name = "memory",
-       .help =
-           "what the device's memory may come to, as 24G or 900M: chooses --recompute, --keep-attention, --mlp-tile "
-           "and --offload, and ends the run with an error where it is exceeded",
-       .group = computing,
-       .role = kept,
-       .at = at(&Recipe::memory)});
-  f.push_back({.name = "recompute",
-               .help = "recompute each block in backward: less memory, about a third more time",
+  f.push_back({.name = "memory",
+               .help =
+                   "what the device's memory may come to, as 24G or 900M: chooses --recompute-inputs, --recompute, "
+                   "--keep-attention, --mlp-tile and --offload, and ends the run with an error where it is exceeded",
                .group = computing,
                .role = kept,
-               .at = at(&Recipe::recompute)});
-  f.push_back({.name = "keep-attention",
-               .help = "with --recompute: keep what attention gives instead of computing it again; for long windows",
-               .group = computing,
-               .role = kept,
-               .at = at(&Recipe::keep_attention)});
+               .at = at(&Recipe::memory)});
+  for (const auto& [name, help, member] :
+       {std::tuple{"recompute", "recompute each block in backward: less memory, about a third more time",
+                   &Recipe::recompute},
+        std::tuple{"keep-attention",
+                   "with --recompute: keep what attention gives instead of computing it again; for long windows",
+                   &Recipe::keep_attention},
+        std::tuple{"recompute-inputs", "recompute outputs of norms and activations in backward instead of keeping them",
+                   &Recipe::recompute_inputs}})
+    f.push_back({.name = name, .help = help, .group = computing, .role = kept, .at = at(member)});
   f.push_back(
       {.name = "small-state",
        .help =

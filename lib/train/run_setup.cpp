@@ -197,10 +197,15 @@ MemoryChoice stated_choice(const Recipe& recipe) {
                             .mlp_tile = recipe.mlp_tile,
                             .offload_activations = all || recipe.offload == "activations",
                             .offload_optimizer = all || recipe.offload == "optimizer",
-                            .keep_attention = recipe.keep_attention};
+                            .keep_attention = recipe.keep_attention,
+                            .recompute_inputs = recipe.recompute_inputs};
+  check(!stated.recompute_inputs || recipe.matmul == "native", kOp, "--recompute-inputs with --matmul ", recipe.matmul,
+        ": use --fp8-recompute");
+  check(!stated.recompute_inputs || recipe.lora_rank == 0, kOp,
+        "--recompute-inputs has no effect with --lora-rank: adapters keep their inputs, and frozen layers keep none");
   check(!stated.keep_attention || stated.recompute, kOp,
         "--keep-attention keeps attention's outputs of recomputed blocks: add --recompute");
-  const bool by_hand = recipe.memory.empty() || recipe.mlp_tile > 0;
+  const bool by_hand = recipe.memory.empty() || recipe.mlp_tile > 0 || recipe.recompute_inputs;
   check(!stated.offload_activations || stated.recompute || !by_hand, kOp, "--offload ", recipe.offload,
         " keeps the inputs of recomputed blocks on the host: add --recompute");
   return stated;
@@ -225,6 +230,7 @@ void check_choice(const Recipe& recipe, const RunSetup& s, const MemoryTask& tas
 std::string choice_text(const MemoryChoice& choice) {
   std::string text = choice.recompute ? "every block recomputed" : "no block recomputed";
   if (choice.keep_attention) text += " but for its attention";
+  if (choice.recompute_inputs) text += ", outputs of norms and activations recomputed";
   if (choice.offload_activations) text += ", its input on the host";
   if (choice.mlp_tile > 0) text += cat(", MLPs in tiles of ", choice.mlp_tile, " tokens");
   if (choice.offload_optimizer) text += ", the optimizer on the host";
@@ -243,12 +249,12 @@ MemoryChoice memory_of(const Recipe& recipe, const MemoryChoice& stated, const R
                   .choice = stated};
   if (!recipe.memory.empty()) {
     const int64_t limit = memory_size(recipe.memory);
-    if (!stated.recompute && stated.mlp_tile == 0)
+    if (!stated.recompute && !stated.recompute_inputs && stated.mlp_tile == 0)
       task.choice = choose_memory(task, limit, recipe.matmul == "native", /*host=*/place.ranks == nullptr);
     task.arena = arena_of(recipe, task.choice);
     const MemoryPlan plan = plan_memory(task);
     check(plan.bytes <= limit, kOp, "--memory ", recipe.memory, ": the settings come to ", memory_text(plan.bytes),
-          "; leave --recompute and --mlp-tile to --memory, or use a smaller --batch or --window");
+          "; leave --recompute, --recompute-inputs and --mlp-tile to --memory, or use a smaller --batch or --window");
     std::string line = cat("--memory ", recipe.memory, ": the peak will be about ", memory_text(plan.bytes), " ",
                            plan.moment, ", with ", choice_text(task.choice));
     if (plan.host_bytes > 0) line += cat("; ", memory_text(plan.host_bytes), " of host memory");

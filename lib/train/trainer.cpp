@@ -125,6 +125,8 @@ class Trainer::Run {
     if (recipe.matmul != "native") {
       const Matmul matmul = recipe.matmul == "fp8" ? Matmul::fp8 : Matmul::fp8_wherever;
       model_.set_linear({.matmul = matmul, .recompute_input = recipe.fp8_recompute});
+    } else {
+      model_.set_linear({.recompute_input = setup_.memory.recompute_inputs});
     }
     state_ = {.step = 0, .tokens = 0, .seed = recipe.seed, .recipe = setup_.identity};
     if (folder_) stand_ = folder_->stand(setup_.identity);

@@ -45,6 +45,7 @@ Trained train(DType dtype, const MemoryChoice& choice, bool graph, ArenaMemory a
   model.set_recompute(choice.recompute,
                       {.inputs_on_host = choice.offload_activations, .keep_attention = choice.keep_attention});
   model.set_mlp_tile(choice.mlp_tile);
+  model.set_linear({.recompute_input = choice.recompute_inputs});
   TrainStep step(model, optimizer, graph);
   Trained out;
   for (int64_t i = 0; i < steps; ++i) {
@@ -90,6 +91,7 @@ TEST_CASE(
   for (const DType dtype : {DType::f32, DType::bf16}) {
     const Trained plain = train(dtype, {}, false);
     for (const bool graph : {false, true}) {
+      CHECK(train(dtype, {.recompute_inputs = true}, graph).weights == plain.weights);
       for (const bool offload : {false, true}) {
         CAPTURE(dtype);
         CAPTURE(graph);

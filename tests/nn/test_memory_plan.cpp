@@ -29,6 +29,7 @@ int64_t measured(const MemoryTask& task) {
   model.set_recompute(task.choice.recompute, {.inputs_on_host = task.choice.offload_activations,
                                               .keep_attention = task.choice.keep_attention});
   model.set_mlp_tile(task.choice.mlp_tile);
+  model.set_linear({.recompute_input = task.choice.recompute_inputs});
   TrainStep step(model, optimizer);
   const auto make = [&](uint64_t n) {
     Random random(1, Purpose::test, n);
@@ -60,7 +61,8 @@ TEST_CASE("the planned peak is the allocator's within 5 percent") {
     for (const MemoryChoice choice :
          {MemoryChoice{false, 0}, MemoryChoice{true, 0}, MemoryChoice{false, 64}, MemoryChoice{true, 64},
           MemoryChoice{true, 0, true}, MemoryChoice{false, 64, false, true}, MemoryChoice{true, 64, true, true},
-          MemoryChoice{true, 0, false, false, true}, MemoryChoice{true, 64, true, false, true}}) {
+          MemoryChoice{true, 0, false, false, true}, MemoryChoice{true, 64, true, false, true},
+          MemoryChoice{.recompute_inputs = true}, MemoryChoice{.mlp_tile = 64, .recompute_inputs = true}}) {
       for (const MomentFormat moments : {MomentFormat::f32, MomentFormat::int8}) {
         MemoryTask t{.model = c, .batch = batch, .length = length, .arena = {.moments = moments}, .choice = choice};
         t.model.adapter = a;
@@ -97,6 +99,7 @@ TEST_CASE("the planned peak is the allocator's within 5 percent") {
     CAPTURE(task.choice.offload_activations);
     CAPTURE(task.choice.offload_optimizer);
     CAPTURE(task.choice.keep_attention);
+    CAPTURE(task.choice.recompute_inputs);
     CAPTURE(static_cast<int>(task.arena.moments));
     CAPTURE(task.model.adapter.has_value());
     CAPTURE(plan.bytes);
@@ -131,7 +134,7 @@ TEST_CASE("of recomputed blocks attention's outputs are kept where there is memo
   CHECK(kept - again == 7 * 1024 * 4 * (64 + 4));
   const auto chosen = [&](int64_t limit) {
     task.choice = {};
-    return choose_memory(task, limit, /*tiles=*/false);
+    return choose_memory(task, limit, /*native=*/false);
   };
   CHECK(chosen(kept).recompute);
   CHECK(chosen(kept).keep_attention);
@@ -139,6 +142,26 @@ TEST_CASE("of recomputed blocks attention's outputs are kept where there is memo
   CHECK_FALSE(chosen(kept - 1).keep_attention);
   task.choice = {.keep_attention = true};
   CHECK_THROWS_WITH_AS(plan_memory(task), doctest::Contains("recomputed blocks"), Error);
+}
+
+TEST_CASE("inputs of linear layers are recomputed before anything else is given up") {
+  MemoryTask task{.model = shape(256, 64, 192, 8, 4, 4), .batch = 2, .length = 512};
+  const auto bytes = [&](const MemoryChoice& choice) {
+    task.choice = choice;
+    return plan_memory(task).bytes;
+  };
+  const int64_t whole = bytes({}), again = bytes({.recompute_inputs = true});
+  REQUIRE(again < whole);
+  const auto chosen = [&](int64_t limit, bool native = true) {
+    task.choice = {};
+    return choose_memory(task, limit, native);
+  };
+  CHECK_FALSE(chosen(whole).recompute_inputs);
+  CHECK(chosen(whole - 1).recompute_inputs);
+  CHECK_FALSE(chosen(whole - 1).recompute);
+  CHECK(chosen(whole - 1).mlp_tile == 0);
+  CHECK_FALSE(chosen(again - 1).recompute_inputs);
+  CHECK(chosen(whole - 1, /*native=*/false).recompute);
 }
 
 TEST_CASE("on a GPU what is left over goes to the host, the blocks' inputs before the optimizer") {

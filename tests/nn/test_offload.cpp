@@ -57,6 +57,7 @@ Trained train(const Setting& s, int64_t steps = 3) {
   model.set_recompute(s.choice.recompute,
                       {.inputs_on_host = s.choice.offload_activations, .keep_attention = s.choice.keep_attention});
   model.set_mlp_tile(s.choice.mlp_tile);
+  model.set_linear({.recompute_input = s.choice.recompute_inputs});
   TrainStep step(model, optimizer);
   Trained out;
   for (int64_t i = 0; i < steps; ++i) {
@@ -82,6 +83,7 @@ std::vector<MemoryChoice> all_choices() {
           std::tuple{true, false, true}, std::tuple{true, true, true}}) {
       for (const int64_t tile : {0, 16}) out.push_back({recompute, tile, inputs, optimizer, keep});
     }
+    out.push_back({.offload_optimizer = optimizer, .recompute_inputs = true});
   }
   return out;
 }
@@ -98,6 +100,7 @@ TEST_CASE("every choice of the planner trains the same model: bit for bit, or by
       CAPTURE(choice.mlp_tile);
       CAPTURE(choice.offload_activations);
       CAPTURE(choice.keep_attention);
+      CAPTURE(choice.recompute_inputs);
       CAPTURE(choice.offload_optimizer);
       if (choice.mlp_tile == 0) {
         const Trained other = train({.choice = choice, .model = config});
@@ -126,6 +129,7 @@ TEST_CASE("in bf16 the optimizer on the host and inputs on the host change no bi
       CAPTURE(choice.recompute);
       CAPTURE(choice.offload_activations);
       CAPTURE(choice.keep_attention);
+      CAPTURE(choice.recompute_inputs);
       CAPTURE(choice.offload_optimizer);
       const Trained other = train({.dtype = DType::bf16, .arena = arena, .choice = choice});
       CHECK(same_bits(other.master, plain.master));
@@ -153,6 +157,8 @@ TEST_CASE("recomputed blocks with norms after, side by side or of LayerNorm keep
         CAPTURE(static_cast<int>(config.block.norm_place));
         CAPTURE(config.block.parallel);
         CHECK(same_bits(train({.dtype = dtype, .choice = choice, .model = config}).master, plain.master));
+        const MemoryChoice inputs{.recompute = offload, .recompute_inputs = true};
+        CHECK(same_bits(train({.dtype = dtype, .choice = inputs, .model = config}).master, plain.master));
       }
     }
   }

@@ -127,6 +127,7 @@ Var activate(const Var& x, Activation activation) {
   }
   Var out(y);
   if (records(x)) {
+    out.set_recomputation([x_value = x.value(), activation] { return activate(x_value, activation).value(); });
     auto node = std::make_unique<ActivateNode>();
     node->activation = activation;
     node->saved = {x.value()};
@@ -153,10 +154,7 @@ Var gated_packed(const Var& gate_up, Activation activation, const GatedOptions& 
   Var out(y);
   out.set_largest(to.largest);
   if (records(gate_up)) {
-    if (options.feeds_fp8) {
-      out.set_recomputation(
-          [packed = gate_up.value(), activation] { return gated_packed(packed, activation).value(); });
-    }
+    out.set_recomputation([packed = gate_up.value(), activation] { return gated_packed(packed, activation).value(); });
     auto node = std::make_unique<GatedPackedNode>();
     node->activation = activation;
     node->saved = {gate_up.value()};

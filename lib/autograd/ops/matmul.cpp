@@ -28,11 +28,13 @@ struct MatmulNode : Node {  // saved: a [M,K], b [K,N]
   }
 };
 
-struct LinearNode : Node {  // saved: x [R,K] if the weight is trained, weight [N,K]. inputs: x, weight (and bias)
+/// saved: x [R,K] if the weight is trained and x is not recomputed, weight [N,K]. inputs: x, weight (and bias)
+struct LinearNode : Node {
   Shape x_shape;
+  Var::Recomputation recomputation;  // of x, or null
   const char* name() const override { return "linear"; }
   void backward() override {
-    const Tensor &x = saved[0], &w = saved[1];
+    const Tensor& w = saved[1];
     const Tensor dy = grad_out().view({-1, w.size(0)});  // [R,N]
     if (wants(0)) {
       const Target dx = grad_target(0, x_shape, w.dtype(), w.device());
@@ -40,6 +42,7 @@ struct LinearNode : Node {  // saved: x [R,K] if the weight is trained, weight [
     }
     if (wants(1)) {
       const Target dw = grad_target(1, w.shape(), grad_dtype(w.dtype()), w.device());
+      const Tensor x = recomputation ? (*recomputation)().view({-1, w.size(1)}) : saved[0];
       gemm(transposed(dy), x, dw.tensor, {.beta = dw.beta});
     }
     if (inputs.size() > 2 && wants(2)) {
@@ -101,7 +104,8 @@ Var linear(const Var& x, const Var& weight, const Var& bias, const LinearOptions
   if (recorded) {
     auto node = std::make_unique<LinearNode>();
     node->x_shape = x.shape();
-    node->saved = {weight.requires_grad() ? rows : Tensor(), weight.value()};
+    if (options.recompute_input && weight.requires_grad()) node->recomputation = x.recomputation();
+    node->saved = {weight.requires_grad() && !node->recomputation ? rows : Tensor(), weight.value()};
     std::vector<Var> inputs = {x, weight};
     if (bias.defined()) inputs.push_back(bias);
     Tape::current().record(std::move(node), inputs, {&out});

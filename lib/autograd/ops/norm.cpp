@@ -151,12 +151,10 @@ std::pair<Var, Var> norm(const char* op, const Var& x, const Var* residual, cons
   Var out_h(h), out_y(y);
   out_y.set_largest(largest);
   const bool recorded = residual ? records(x, weight, *residual) : records(x, weight);
-  if (recorded && options.feeds_fp8) {
+  if (recorded) {
     out_y.set_recomputation([flat, w = weight.value(), plain = NormOptions{options.eps, options.weight_offset}] {
       return rms_norm(flat, w, plain).value();
     });
-  }
-  if (recorded) {
     auto node = std::make_unique<NormNode>();
     node->fused = residual != nullptr || stream;
     node->weight_offset = options.weight_offset;

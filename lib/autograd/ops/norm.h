@@ -10,7 +10,7 @@ namespace rw {
 struct NormOptions {
   double eps = 1e-5;
   double weight_offset = 0;  // added to every weight: 1 for Gemma, whose checkpoints store weight - 1
-  bool feeds_fp8 = false;    // an 8-bit product reads y: y.largest() and y.recomputation() are set
+  bool feeds_fp8 = false;    // an 8-bit product reads y: y.largest() is set
 };
 
 /// y = x / sqrt(mean(x^2) + eps) * (weight + weight_offset) over the last dimension; x [...,C], weight [C].

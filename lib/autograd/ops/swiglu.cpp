@@ -126,7 +126,7 @@ Var swiglu_packed(const Var& gate_up, const GatedOptions& options) {
   Var out(y);
   out.set_largest(to.largest);
   if (records(gate_up)) {
-    if (options.feeds_fp8) out.set_recomputation([packed = gate_up.value()] { return swiglu_packed(packed).value(); });
+    out.set_recomputation([packed = gate_up.value()] { return swiglu_packed(packed).value(); });
     auto node = std::make_unique<SwigluPackedNode>();
     node->saved = {gate_up.value()};
     Tape::current().record(std::move(node), {gate_up}, {&out});

@@ -8,7 +8,7 @@ namespace rw {
 Var swiglu(const Var& gate, const Var& up);
 
 struct GatedOptions {
-  bool feeds_fp8 = false;  // an 8-bit product reads the result: its largest() and recomputation() are set
+  bool feeds_fp8 = false;  // an 8-bit product reads the result: its largest() is set
 };
 
 /// The same from one product with stacked weights: gate_up [...,2F] holds gate, then up; gives [...,F].
