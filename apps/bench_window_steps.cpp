@@ -88,7 +88,7 @@ Outcome measure(CausalLm& model, AdamW& optimizer, const WindowOptions& o, const
   try {
     Steps steps(model, optimizer, o, row);
     std::vector<double> times = {steps.run(0)};                  // chooses products
-    if (times[0] < kLong || o.offload != "none") times.clear();  // it has locked host memory, too
+    if (times[0] < kLong || o.offload != "none") times.clear();  // the first step locks host memory
     const double start = now();
     for (int64_t i = 1; times.empty() || now() - start < o.seconds; ++i) times.push_back(steps.run(i));
     std::sort(times.begin(), times.end());

@@ -23,6 +23,8 @@ class KeptValues {
   /// The next one, given up. Errors: there is none left.
   Tensor take();
   const std::vector<Tensor>& values() const { return values_; }
+  /// Errors: some were not taken.
+  void check_taken() const;
 
  private:
   friend class KeptValuesScope;

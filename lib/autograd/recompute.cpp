@@ -20,6 +20,11 @@ Tensor KeptValues::take() {
   return std::exchange(values_[taken_++], Tensor());
 }
 
+void KeptValues::check_taken() const {
+  check(taken_ == values_.size(), "recompute", "the region's second pass takes ", taken_, " of the ", values_.size(),
+        " results that its first pass kept");
+}
+
 KeptValuesScope::KeptValuesScope(KeptValues* values, KeptValues::Pass pass) : before_(current_values) {
   current_values = values;
   if (values) values->pass_ = pass;
@@ -104,6 +109,7 @@ struct RecomputeNode : Node {
       for (size_t i = 0; i < saved.size(); ++i) leaves.push_back(wants(i) ? Var::leaf(saved[i]) : Var(saved[i]));
       results = region(leaves, /*unread=*/true);
     }
+    first.check_taken();
     std::vector<Var> roots;
     std::vector<Tensor> seeds;
     for (size_t i = 0; i < results.size(); ++i) {

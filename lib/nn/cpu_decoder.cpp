@@ -118,6 +118,9 @@ class Passes {
     text.query_factor = (factor.empty() ? 1.0f : factor[0]) * plain;
   }
 
+  static constexpr int64_t kChunk = 16;
+  using Chunk = float[kChunk * BatchDecoder::kMost];  // rows of a product, of every text
+
   /// One thread of a team.
   struct Walker {
     int me, team;
@@ -129,13 +132,16 @@ class Passes {
     /// f(i, y) for this thread's outputs i, y [count] being those of every vector.
     template <class F>
     void outputs(const Product<W>& product, int64_t n, const Rows& in, const F& f) const {
-      constexpr int64_t kChunk = 16;
-      float y[kChunk * BatchDecoder::kMost];
-      for (int64_t i = begin(n); i < end(n); i += kChunk) {
-        const int64_t rows = std::min(kChunk, end(n) - i);
+      Chunk y;
+      chunks(n, [&](int64_t i, int64_t rows) {
         product.rows(i, rows, in, y);
         for (int64_t r = 0; r < rows; ++r) f(i + r, y + r * in.count);
-      }
+      });
+    }
+    /// f(i, rows) for rows [i, i + rows) of this thread's part of n.
+    template <class F>
+    void chunks(int64_t n, const F& f) const {
+      for (int64_t i = begin(n); i < end(n); i += kChunk) f(i, std::min(kChunk, end(n) - i));
     }
     void wait() const {
       if (team > 1) barrier.wait(team);
@@ -192,10 +198,8 @@ class Passes {
   void widen(const Layer<W>& l, const Walker& w) {
     const int64_t ffn = c_.intermediate_size, n = count();
     const Rows in = normed(l.mlp_norm, x_, w);
-    constexpr int64_t kChunk = 16;
-    float first[kChunk * BatchDecoder::kMost], second[kChunk * BatchDecoder::kMost];
-    for (int64_t i = w.begin(ffn); i < w.end(ffn); i += kChunk) {
-      const int64_t rows = std::min(kChunk, w.end(ffn) - i);
+    Chunk first, second;
+    w.chunks(ffn, [&](int64_t i, int64_t rows) {
       l.up.rows(i, rows, in, first);
       activate(c_.block.activation, first, rows * n);
       if (c_.block.gated) l.up.rows(ffn + i, rows, in, second);
@@ -203,7 +207,7 @@ class Passes {
         for (int64_t s = 0; s < n; ++s)
           h_[s * ffn + i + r] = c_.block.gated ? first[r * n + s] * second[r * n + s] : first[r * n + s];
       }
-    }
+    });
   }
 
   /// x [C] += the product of `in`, normed where the description says so; all threads have met when it returns.

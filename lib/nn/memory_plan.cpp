@@ -221,7 +221,9 @@ Plan in_backward(const MemoryTask& task, const Sizes& s) {
   plan.add("gradient of the stream", "e M C", s.e * s.rows * s.c);
   const int64_t kept_before = task.choice.keep_attention ? s.attention_output() : 0;
   if (task.choice.recompute)
-    plan.add("one block once more", "what it keeps without recomputation beside its input",
+    plan.add("one block once more",
+             kept_before > 0 ? "what it keeps without recomputation beside its input and attention's output"
+                             : "what it keeps without recomputation beside its input",
              s.rows * (kept_by_block(s, false, tiled).all - s.e * s.c - kept_before));
   plan.add(tiled ? "one tile of the MLP and its gradients" : "gradients inside the MLP",
            tiled ? "e M C, tile e 5 F" : "e M 2 F (3 F where down's input is not kept)",

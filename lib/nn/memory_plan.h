@@ -55,10 +55,15 @@ bool memory_is_planned(const ModelConfig& config);
 /// Errors: no tokens; blocks that are not planned (norms after the sublayers, attention and MLP side by side).
 MemoryPlan plan_memory(const MemoryTask& task);
 
-/// The first choice whose plan stays within `limit` bytes: nothing given up; inputs of linear layers again; MLPs in tiles; blocks again but for their
-/// attention, without and with tiles; blocks again, the same; on a GPU then the last two with the blocks' inputs on the
-/// host; then all of these with the optimizer there, too. `native` false: no tiles and no inputs again, which 8-bit products do not go with; `host` false: nothing more on the host. What `task.choice` has there stays
-/// there. Errors: none does; the message says what the least takes and what to change.
+/// The first choice whose plan stays within `limit` bytes, of
+///   1. nothing given up                        5. blocks recomputed, without and with tiles
+///   2. inputs of linear layers recomputed      6. as 4, the blocks' inputs on the host (a GPU alone, as 7 and 8)
+///   3. MLPs in tiles                           7. as 5, the blocks' inputs on the host
+///   4. blocks recomputed except attention,     8. 1 to 7 with the optimizer on the host, too
+///      without and with tiles
+/// `native` false: nothing that 8-bit products do not go with, which are 2 and tiles; `host` false: nothing more on the
+/// host. What `task.choice` has there stays there. Errors: none does; the message says what the least takes and what to
+/// change.
 MemoryChoice choose_memory(MemoryTask task, int64_t limit, bool native = true, bool host = true);
 
 /// Moments by the name that options have for them: f32, bf16 or int8. Errors: another name.

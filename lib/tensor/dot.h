@@ -1,5 +1,5 @@
-// Internal: w . x, inlined into what is compiled for a CPU's level (tensor/cpu_levels.h). For the library's own .cpp files
-// (GCC's and clang's vector types: narrower machines get several registers).
+// Internal: w . x, inlined into what is compiled for a CPU's level (tensor/cpu_levels.h). For the library's own .cpp
+// files (GCC's and clang's vector types: narrower machines get several registers).
 #pragma once
 #include <cstdint>
 #include <cstring>

@@ -11,18 +11,17 @@
 namespace rw {
 namespace {
 
-// The fastest of a table's versions that this CPU can run.
+/// The fastest products that this CPU can run.
+const cpu::GemmKernels& gemm_kernels() {
 #ifdef ROPEWALK_CPU_LEVELS
-#define RW_OF_LEVEL(table)                                \
-  (__builtin_cpu_supports("x86-64-v4")   ? cpu::v4::table \
-   : __builtin_cpu_supports("x86-64-v3") ? cpu::v3::table \
-                                         : cpu::build::table)
-#else
-#define RW_OF_LEVEL(table) cpu::build::table
+  if (__builtin_cpu_supports("x86-64-v4")) return cpu::v4::gemm_kernels;
+  if (__builtin_cpu_supports("x86-64-v3")) return cpu::v3::gemm_kernels;
 #endif
+  return cpu::build::gemm_kernels;
+}
 
-const cpu::GemmKernel<float>& gemm_kernel(float) { return RW_OF_LEVEL(gemm_kernels).f32; }
-const cpu::GemmKernel<double>& gemm_kernel(double) { return RW_OF_LEVEL(gemm_kernels).f64; }
+const cpu::GemmKernel<float>& gemm_kernel(float) { return gemm_kernels().f32; }
+const cpu::GemmKernel<double>& gemm_kernel(double) { return gemm_kernels().f64; }
 
 // C is cut at multiples of the kernel's tiles, and the last block has the remainder that all of C has: so the bits do
 // not depend on the number of blocks.
@@ -96,8 +95,6 @@ namespace cpu {
 
 void gemm(const Product<float>& product) { parallel_gemm(product); }
 void gemm(const Product<double>& product) { parallel_gemm(product); }
-const RowDots& row_dots() { return RW_OF_LEVEL(row_dots); }
-
 void matvec(int64_t n, int64_t k, const float* w, const float* x, float* y) {
   parallel_rows(n, k, [&](int64_t begin, int64_t end) {
     row_dots().f32(w + begin * k, k, end - begin, {x, 0, 1}, y + begin);

@@ -10,8 +10,8 @@ struct Vectors {
   int64_t stride, count;
 };
 
-/// y[r * count + s] = row r of W . vector s, for `rows` rows of k numbers that follow each other. What a vector gives does
-/// not depend on the other vectors or rows: the same bits.
+/// y[r * count + s] = row r of W . vector s, for `rows` rows of k numbers that follow each other. What a vector gives
+/// does not depend on the other vectors or rows: the same bits.
 struct RowDots {
   void (*f32)(const float* w, int64_t k, int64_t rows, const Vectors& x, float* y);
   void (*bf16)(const uint16_t* w, int64_t k, int64_t rows, const Vectors& x, float* y);  // the bits of bf16
@@ -30,6 +30,8 @@ namespace v4 {
 extern const RowDots row_dots;
 }
 
+/// Those that this CPU can run, the fastest first; returns how many. For tests.
+int every_row_dots(const RowDots* (&out)[3]);
 /// The fastest that this CPU can run.
 const RowDots& row_dots();
 

@@ -20,10 +20,10 @@ float number(float w) { return w; }
 float number(int8_t w) { return static_cast<float>(w); }
 float number(uint16_t bits) { return __builtin_bit_cast(float, static_cast<uint32_t>(bits) << 16); }
 
-// kLanes numbers of a register; kTogether vectors whose sums fit the registers beside each other.
+// kLanes numbers of a register; kTogether vectors whose sums fit the registers, kTogetherInt8 where weights are codes.
 #if defined(__AVX512F__)
 
-constexpr int kLanes = 16, kTogether = 4;
+constexpr int kLanes = 16, kTogether = 4, kTogetherInt8 = 4;
 using Register = __m512;
 RW_INLINE Register zeros() { return _mm512_setzero_ps(); }
 RW_INLINE Register fill(float x) { return _mm512_set1_ps(x); }
@@ -42,7 +42,7 @@ RW_INLINE float sum(Register v) { return _mm512_reduce_add_ps(v); }
 
 #elif defined(__AVX2__) && defined(__FMA__)
 
-constexpr int kLanes = 8, kTogether = 2;
+constexpr int kLanes = 8, kTogether = 2, kTogetherInt8 = 2;
 using Register = __m256;
 RW_INLINE Register zeros() { return _mm256_setzero_ps(); }
 RW_INLINE Register fill(float x) { return _mm256_set1_ps(x); }
@@ -65,13 +65,23 @@ RW_INLINE float sum(Register v) {
 
 #else  // any machine: four lanes by GCC's and clang's vector types
 
-constexpr int kLanes = 4, kTogether = 2;
+constexpr int kLanes = 4, kTogether = 2, kTogetherInt8 = 4;
 using Register [[gnu::vector_size(16)]] = float;
 RW_INLINE Register zeros() { return Register{}; }
 RW_INLINE Register fill(float x) { return Register{x, x, x, x}; }
-template <class W>
-RW_INLINE Register load(const W* p) {
-  return Register{number(p[0]), number(p[1]), number(p[2]), number(p[3])};
+RW_INLINE Register load(const uint16_t* p) {
+  using Halves [[gnu::vector_size(8)]] = uint16_t;
+  using Words [[gnu::vector_size(16)]] = uint32_t;
+  Halves v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return reinterpret_cast<Register>(__builtin_convertvector(v, Words) << 16);
+}
+RW_INLINE Register load(const int8_t* p) {
+  using Bytes [[gnu::vector_size(4)]] = int8_t;
+  using Words [[gnu::vector_size(16)]] = int32_t;
+  Bytes v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return __builtin_convertvector(__builtin_convertvector(v, Words), Register);
 }
 RW_INLINE Register load(const float* p) {
   Register v;
@@ -85,8 +95,8 @@ RW_INLINE float sum(Register v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 
 #endif
 
-/// y[s] = w . vector s for s < S, each in four running sums of a register: one sum would wait for its own last addition,
-/// and memory would idle. What S is changes no bit.
+/// y[s] = w . vector s for s < S, each in four running sums of a register: one sum would wait for its own last
+/// addition, and memory would idle. What S is changes no bit.
 template <int S, class W>
 RW_INLINE void dots(const W* w, int64_t k, const float* x, int64_t stride, float* y) {
   Register sums[S][4];
@@ -155,18 +165,18 @@ RW_INLINE void dots(const int8_t* w, const float* scale, int64_t k, const float*
 
 /// f<S>(row, first vector) over all. Row after row, which the hardware prefetches: several rows at a time, as several
 /// streams, were read at less than half the rate. A row is in the first cache after the first vectors.
-template <class F>
+template <int kMost, class F>
 RW_INLINE void cover(int64_t rows, int64_t count, const F& f) {
   for (int64_t r = 0; r < rows; ++r) {
     int64_t s = 0;
-    for (; s + kTogether <= count; s += kTogether) f.template operator()<kTogether>(r, s);
+    for (; s + kMost <= count; s += kMost) f.template operator()<kMost>(r, s);
     for (; s < count; ++s) f.template operator()<1>(r, s);
   }
 }
 
 template <class W>
 void rows_of(const W* w, int64_t k, int64_t rows, const Vectors& x, float* y) {
-  cover(
+  cover<kTogether>(
       rows, x.count, [&]<int S>(int64_t r, int64_t s) __attribute__((always_inline)) {
         dots<S>(w + r * k, k, x.data + s * x.stride, x.stride, y + r * x.count + s);
       });
@@ -174,7 +184,7 @@ void rows_of(const W* w, int64_t k, int64_t rows, const Vectors& x, float* y) {
 
 void rows_of_blocks(const int8_t* w, const float* scale, int64_t k, int64_t rows, const Vectors& x, float* y) {
   const int64_t blocks = (k + 63) / 64;
-  cover(
+  cover<kTogetherInt8>(
       rows, x.count, [&]<int S>(int64_t r, int64_t s) __attribute__((always_inline)) {
         dots<S>(w + r * k, scale + r * blocks, k, x.data + s * x.stride, x.stride, y + r * x.count + s);
       });

@@ -204,7 +204,7 @@ MemoryChoice stated_choice(const Recipe& recipe) {
   check(!stated.recompute_inputs || recipe.lora_rank == 0, kOp,
         "--recompute-inputs has no effect with --lora-rank: adapters keep their inputs, and frozen layers keep none");
   check(!stated.keep_attention || stated.recompute, kOp,
-        "--keep-attention keeps attention's outputs of recomputed blocks: add --recompute");
+        "--keep-attention keeps attention's outputs of recomputed blocks: add --recompute, or leave both to --memory");
   const bool by_hand = recipe.memory.empty() || recipe.mlp_tile > 0 || recipe.recompute_inputs;
   check(!stated.offload_activations || stated.recompute || !by_hand, kOp, "--offload ", recipe.offload,
         " keeps the inputs of recomputed blocks on the host: add --recompute");
@@ -229,7 +229,7 @@ void check_choice(const Recipe& recipe, const RunSetup& s, const MemoryTask& tas
 
 std::string choice_text(const MemoryChoice& choice) {
   std::string text = choice.recompute ? "every block recomputed" : "no block recomputed";
-  if (choice.keep_attention) text += " but for its attention";
+  if (choice.keep_attention) text += " except its attention";
   if (choice.recompute_inputs) text += ", outputs of norms and activations recomputed";
   if (choice.offload_activations) text += ", its input on the host";
   if (choice.mlp_tile > 0) text += cat(", MLPs in tiles of ", choice.mlp_tile, " tokens");
@@ -254,7 +254,8 @@ MemoryChoice memory_of(const Recipe& recipe, const MemoryChoice& stated, const R
     task.arena = arena_of(recipe, task.choice);
     const MemoryPlan plan = plan_memory(task);
     check(plan.bytes <= limit, kOp, "--memory ", recipe.memory, ": the settings come to ", memory_text(plan.bytes),
-          "; leave --recompute, --recompute-inputs and --mlp-tile to --memory, or use a smaller --batch or --window");
+          "; leave --recompute, --keep-attention, --recompute-inputs and --mlp-tile to --memory, or use a smaller "
+          "--batch or --window");
     std::string line = cat("--memory ", recipe.memory, ": the peak will be about ", memory_text(plan.bytes), " ",
                            plan.moment, ", with ", choice_text(task.choice));
     if (plan.host_bytes > 0) line += cat("; ", memory_text(plan.host_bytes), " of host memory");

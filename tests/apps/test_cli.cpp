@@ -53,6 +53,11 @@ TEST_CASE("unknown options, verbs and missing arguments are one line and code 2"
   refuses("--device cpu train --out x --window 16 --batch 1000000000", "--accumulate");
   refuses("--device cpu train --out x --offload activations", "add --recompute");
   refuses("--device cpu train --out x --offload disk", "disk");
+  refuses("--device cpu train --out x --keep-attention", "add --recompute");
+  refuses("--device cpu train --out x --keep-attention --memory 1G", "leave both to --memory");
+  refuses("--device cpu train --out x --recompute-inputs --lora-rank 2 --from y", "no effect with --lora-rank");
+  refuses("--device cpu train --out x --recompute-inputs --matmul fp8 --dtype bf16", "--fp8-recompute");
+  refuses("--device cpu bench window --model-shape S-small --windows 64 --only full --keep-attention", "--recompute");
   refuses("--device cpu train --out x --moments int4", "int4");
   refuses("--device cpu bench window --model-shape S-small --targets 64", "64");
 }
@@ -120,8 +125,12 @@ TEST_CASE(
   const Answer host = ropewalk(options + in("host") + " --recompute --offload all");
   REQUIRE(host.code == 0);
   CHECK(host.err.find("saves nothing on the CPU") != std::string::npos);
-  for (const char* file : {"/model.safetensors", "/checkpoint-000004/optimizer.safetensors"})
-    CHECK(rw::read_file(dir.path("plain") + file) == rw::read_file(dir.path("host") + file));
+  REQUIRE(ropewalk(options + in("kept") + " --recompute --keep-attention").code == 0);
+  REQUIRE(ropewalk(options + in("inputs") + " --recompute-inputs").code == 0);
+  for (const char* file : {"/model.safetensors", "/checkpoint-000004/optimizer.safetensors"}) {
+    for (const char* run : {"host", "kept", "inputs"})
+      CHECK(rw::read_file(dir.path("plain") + file) == rw::read_file(dir.path(run) + file));
+  }
   for (const char* file : {"host/checkpoint-000004", "host/model.safetensors"})
     std::filesystem::remove_all(dir.path(file));
   CHECK(ropewalk(options + in("host") + " --resume --recompute --offload all").code == 0);

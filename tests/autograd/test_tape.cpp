@@ -136,6 +136,14 @@ TEST_CASE("attention that a region keeps is not computed again, and its gradient
   CHECK(run(true, true, kept) == want);
   REQUIRE(kept.size() == 2);
   CHECK(kept[0] == kept[1]);  // the same memory
+  bool second = false;
+  const Var z = recompute(
+      [&](const std::vector<Var>& in, bool) {
+        return std::vector<Var>{std::exchange(second, true) ? tanh(in[0]) : attention(in[0], in[0], in[0])};
+      },
+      {Var::leaf(test::randn(shape, 1))}, nullptr, true)[0];
+  CHECK_THROWS_WITH_AS(backward(z, test::randn(shape, 4)), doctest::Contains("takes 0 of the 2"), Error);
+  Tape::current().clear();
   KeptValues none;
   const KeptValuesScope scope(&none, KeptValues::Pass::second);
   const Var x(test::randn(shape, 5));

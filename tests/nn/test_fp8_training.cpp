@@ -43,7 +43,7 @@ struct Trained {
       : model(small(), DType::bf16, kCpu, 3), optimizer(model.arena(), {.weight_decay = 0.1}) {
     model.enable_grad();
     model.set_linear({.matmul = matmul, .recompute_input = recompute});
-    model.set_recompute(recompute);
+    model.set_recompute(recompute, {.keep_attention = recompute});
   }
   /// Steps [begin, end), of two micro-batches each.
   void run(uint64_t begin, uint64_t end) {

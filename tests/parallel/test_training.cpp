@@ -63,7 +63,7 @@ struct Trainer {
     if (comm) parallel.emplace(*comm, model.arena(), bucket_bytes);
     optimizer.emplace(model.arena(), AdamWConfig{.weight_decay = 0.1});
     model.enable_grad();
-    model.set_recompute(c.recompute);
+    model.set_recompute(c.recompute, {.keep_attention = c.recompute && comm});  // one process computes it again
     step.emplace(model, *optimizer, true, parallel ? &*parallel : nullptr);
   }
   void train(int64_t from, int64_t to) {

@@ -1,4 +1,8 @@
 // Products of rows with a few vectors: what decoding on the CPU reads its weights by.
+#include <sys/mman.h>
+
+#include <span>
+
 #include "support.h"
 #include "tensor/dtype.h"
 #include "tensor/random.h"
@@ -8,20 +12,42 @@ using namespace rw;
 
 namespace {
 
+/// A copy of numbers at the end of a page: the page behind it may not be read.
+template <class T>
+class AtTheEnd {
+ public:
+  explicit AtTheEnd(const std::vector<T>& values)
+      : bytes_(static_cast<size_t>(values.size() * sizeof(T) + kPage - 1) / kPage * kPage + kPage),
+        begin_(
+            static_cast<char*>(::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))) {
+    REQUIRE(begin_ != MAP_FAILED);
+    char* end = begin_ + bytes_ - kPage;
+    data_ = reinterpret_cast<T*>(end - values.size() * sizeof(T));
+    std::copy(values.begin(), values.end(), data_);
+    REQUIRE(::mprotect(end, kPage, PROT_NONE) == 0);
+  }
+  ~AtTheEnd() { ::munmap(begin_, bytes_); }
+  AtTheEnd(const AtTheEnd&) = delete;
+  AtTheEnd& operator=(const AtTheEnd&) = delete;
+  const T* data() const { return data_; }
+
+ private:
+  static constexpr size_t kPage = 1 << 16;  // of any system's size
+  size_t bytes_;
+  char* begin_;
+  T* data_;
+};
+
 struct Case {
   int64_t k, rows, count, stride;
   std::vector<float> w, x, scales;
   std::vector<uint16_t> half;
   std::vector<int8_t> codes;
   int64_t blocks() const { return (k + 63) / 64; }
-  cpu::Vectors vectors(int64_t from = 0, int64_t n = -1) const {
-    return {x.data() + from * stride, stride, n < 0 ? count : n};
-  }
 };
 
 Case make(int64_t k, int64_t rows, int64_t count) {
-  Case c{
-      .k = k, .rows = rows, .count = count, .stride = k + 3, .w = {}, .x = {}, .scales = {}, .half = {}, .codes = {}};
+  Case c{.k = k, .rows = rows, .count = count, .stride = k, .w = {}, .x = {}, .scales = {}, .half = {}, .codes = {}};
   Random random(1, Purpose::test, static_cast<uint64_t>(k));
   for (int64_t i = 0; i < rows * k; ++i) {
     c.w.push_back(static_cast<float>(random.normal()));
@@ -33,40 +59,43 @@ Case make(int64_t k, int64_t rows, int64_t count) {
   return c;
 }
 
-using Run = std::function<void(const cpu::RowDots&, int64_t row, int64_t rows, const cpu::Vectors&, float*)>;
-/// Every kind of weight, and one of its numbers.
-std::vector<std::pair<Run, std::function<double(int64_t r, int64_t j)>>> kinds(const Case& c) {
-  return {
-      {[&](const auto& d, int64_t r, int64_t n, const auto& x, float* y) { d.f32(c.w.data() + r * c.k, c.k, n, x, y); },
-       [&](int64_t r, int64_t j) { return c.w[static_cast<size_t>(r * c.k + j)]; }},
-      {[&](const auto& d, int64_t r, int64_t n, const auto& x, float* y) {
-         d.bf16(c.half.data() + r * c.k, c.k, n, x, y);
-       },
-       [&](int64_t r, int64_t j) { return static_cast<float>(bf16(c.w[static_cast<size_t>(r * c.k + j)])); }},
-      {[&](const auto& d, int64_t r, int64_t n, const auto& x, float* y) {
-         d.int8(c.codes.data() + r * c.k, c.scales.data() + r * c.blocks(), c.k, n, x, y);
-       },
-       [&](int64_t r, int64_t j) {
-         return static_cast<double>(c.codes[static_cast<size_t>(r * c.k + j)]) *
-                c.scales[static_cast<size_t>(r * c.blocks() + j / 64)];
-       }},
-  };
-}
+/// A kind of weights: its products, and its numbers.
+struct Kind {
+  std::function<void(const cpu::RowDots&, int64_t row, int64_t rows, const cpu::Vectors&, float*)> run;
+  std::function<double(int64_t row, int64_t j)> weight;
+};
 
 }  // namespace
 
 TEST_CASE("rows of every width times a few vectors are their sums, and a vector's bits do not depend on the others") {
   for (const int64_t k : {1, 3, 4, 15, 16, 17, 31, 63, 64, 65, 80, 100, 128, 129, 191, 288, 300}) {
     const Case c = make(k, 5, 7);
-    for (const cpu::RowDots* dots : {&cpu::row_dots(), &cpu::build::row_dots}) {
-      for (const auto& [run, weight] : kinds(c)) {
+    const AtTheEnd w(c.w), x(c.x), scales(c.scales);
+    const AtTheEnd half(c.half);
+    const AtTheEnd codes(c.codes);
+    const auto at = [&](int64_t r, int64_t j) { return static_cast<size_t>(r * k + j); };
+    const std::vector<Kind> kinds{
+        {[&](const auto& d, int64_t r, int64_t n, const auto& v, float* y) { d.f32(w.data() + r * k, k, n, v, y); },
+         [&](int64_t r, int64_t j) { return c.w[at(r, j)]; }},
+        {[&](const auto& d, int64_t r, int64_t n, const auto& v, float* y) { d.bf16(half.data() + r * k, k, n, v, y); },
+         [&](int64_t r, int64_t j) { return static_cast<float>(bf16(c.w[at(r, j)])); }},
+        {[&](const auto& d, int64_t r, int64_t n, const auto& v, float* y) {
+           d.int8(codes.data() + r * k, scales.data() + r * c.blocks(), k, n, v, y);
+         },
+         [&](int64_t r, int64_t j) {
+           return static_cast<double>(c.codes[at(r, j)]) * c.scales[static_cast<size_t>(r * c.blocks() + j / 64)];
+         }}};
+    const cpu::RowDots* all[3];
+    const int levels = cpu::every_row_dots(all);
+    for (const cpu::RowDots* dots : std::span(all, static_cast<size_t>(levels))) {
+      for (const Kind& kind : kinds) {
         std::vector<float> y(static_cast<size_t>(c.rows * c.count));
-        run(*dots, 0, c.rows, c.vectors(), y.data());
+        kind.run(*dots, 0, c.rows, {x.data(), k, c.count}, y.data());
         for (int64_t r = 0; r < c.rows; ++r) {
           for (int64_t s = 0; s < c.count; ++s) {
             double sum = 0, size = 0;
             for (int64_t j = 0; j < k; ++j) {
-              const double term = weight(r, j) * c.x[static_cast<size_t>(s * c.stride + j)];
+              const double term = kind.weight(r, j) * c.x[at(s, j)];
               sum += term;
               size += std::abs(term);
             }
@@ -74,7 +103,7 @@ TEST_CASE("rows of every width times a few vectors are their sums, and a vector'
             const float got = y[static_cast<size_t>(r * c.count + s)];
             CHECK(std::abs(got - sum) <= size * 1e-6);
             float alone = 0;
-            run(*dots, r, 1, c.vectors(s, 1), &alone);
+            kind.run(*dots, r, 1, {x.data() + s * k, k, 1}, &alone);
             CHECK(std::bit_cast<uint32_t>(alone) == std::bit_cast<uint32_t>(got));
           }
         }

@@ -361,16 +361,16 @@ void apply(const char* op, const AttentionOptions& options, AttentionShape& s) {
 /// O [B,Tq,H,D] and logsumexp [B,H,Tq]: computed, or what a recomputed region has kept of them.
 std::pair<Tensor, Tensor> output(const AttentionShape& s, const Inputs& in) {
   const Tensor& first = in.tensors[0];
-  const Shape shape{s.batch, s.q_length, s.n_heads, s.head_dim};
+  const Shape shape{s.batch, s.q_length, s.n_heads, s.head_dim}, statistics{s.batch, s.n_heads, s.q_length};
   KeptValues* kept = KeptValues::current();
   if (kept && kept->pass() == KeptValues::Pass::second) {
     const Tensor o = kept->take(), lse = kept->take();
     check_shape("attention", "the output that was kept", o, shape);
+    check_shape("attention", "the logsumexp that was kept", lse, statistics);
     return {o, lse};
   }
   const Tensor o = Tensor::empty(shape, first.dtype(), first.device());
-  const Tensor lse = Tensor::empty({s.batch, s.n_heads, s.q_length},
-                                   first.dtype() == DType::f64 ? DType::f64 : DType::f32, first.device());
+  const Tensor lse = Tensor::empty(statistics, first.dtype() == DType::f64 ? DType::f64 : DType::f32, first.device());
   if (o.numel() > 0) forward(s, in, o, lse);
   if (kept) {
     kept->put(o);

@@ -16,8 +16,8 @@ enum class Matmul {
 
 struct LinearOptions {
   Matmul matmul = Matmul::native;
-  /// Backward recomputes x from tensors that other ops keep (Var::recomputation), where it can, instead of keeping x, or
-  /// an 8-bit copy of it for 8-bit products. The bits are the same. It takes less memory and more time.
+  /// Backward recomputes x from tensors that other ops keep (Var::recomputation), where it can, instead of keeping x,
+  /// or an 8-bit copy of it for 8-bit products. The bits are the same. It takes less memory and more time.
   bool recompute_input = false;
   /// Nobody reads the values of y (autograd/recompute.h), which may be left out; gradients are as ever.
   bool unread = false;
