@@ -65,14 +65,14 @@ const char* offload_text(const MemoryChoice& c) {
 }
 
 const char* recompute_text(const MemoryChoice& c) {
-  return c.keep_attention ? "no attention" : c.recompute ? "yes" : c.recompute_inputs ? "inputs" : "no";
+  return c.keep_attention ? "except attention" : c.recompute ? "yes" : c.recompute_inputs ? "inputs" : "no";
 }
 
 void run(const Options& o) {
   MemoryTask task = task_of(o);
   const ArenaMemory arena = task.arena;
   const int64_t limit = o.memory.empty() ? 0 : memory_size(o.memory);
-  std::printf("%10s  %-12s  %8s  %-11s  %12s  %12s%s\n", "window", "recompute", "mlp tile", "offload", "peak", "host",
+  std::printf("%10s  %-16s  %8s  %-11s  %12s  %12s%s\n", "window", "recompute", "mlp tile", "offload", "peak", "host",
               limit > 0 ? "  fits" : "");
   for (const int64_t window : o.windows) {
     task.length = window;
@@ -82,7 +82,7 @@ void run(const Options& o) {
       task.arena = arena;
       task.arena.split_master = arena.split_master && !choice.offload_optimizer;
       const MemoryPlan plan = plan_memory(task);
-      std::printf("%10lld  %-12s  %8lld  %-11s  %12s  %12s%s\n", static_cast<long long>(window), recompute_text(choice),
+      std::printf("%10lld  %-16s  %8lld  %-11s  %12s  %12s%s\n", static_cast<long long>(window), recompute_text(choice),
                   static_cast<long long>(choice.mlp_tile), offload_text(choice), memory_text(plan.bytes).c_str(),
                   plan.host_bytes > 0 ? memory_text(plan.host_bytes).c_str() : "",
                   limit == 0            ? ""
