@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
+#include <tuple>
 
 #include "autograd/ops/loss.h"
 #include "nn/causal_lm.h"
@@ -311,6 +312,11 @@ MemoryChoice choose_memory(MemoryTask task, int64_t limit, bool native, bool hos
         }
       }
     }
+    // Products of few rows are slow: small tiles come after what else there is without more on the host.
+    const auto place = [](const MemoryChoice& c) {
+      return std::tuple{c.offload_optimizer, c.offload_activations, c.mlp_tile > 0 && c.mlp_tile < 1024};
+    };
+    std::stable_sort(out.begin(), out.end(), [&](const auto& a, const auto& b) { return place(a) < place(b); });
     return out;
   }();
   for (const MemoryChoice& choice : choices) {

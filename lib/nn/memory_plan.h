@@ -61,9 +61,9 @@ MemoryPlan plan_memory(const MemoryTask& task);
 ///   3. MLPs in tiles                           7. as 5, the blocks' inputs on the host
 ///   4. blocks recomputed except attention,     8. 1 to 7 with the optimizer on the host, too
 ///      without and with tiles
-/// `native` false: nothing that 8-bit products do not go with, which are 2 and tiles; `host` false: nothing more on the
-/// host. What `task.choice` has there stays there. Errors: none does; the message says what the least takes and what to
-/// change.
+/// Tiles below 1024 tokens come after the rest of 1 to 5, and after the rest of 6 and 7. `native` false: nothing that
+/// 8-bit products do not go with, which are 2 and tiles; `host` false: nothing more on the host. What `task.choice` has
+/// there stays there. Errors: none does; the message says what the least takes and what to change.
 MemoryChoice choose_memory(MemoryTask task, int64_t limit, bool native = true, bool host = true);
 
 /// Moments by the name that options have for them: f32, bf16 or int8. Errors: another name.

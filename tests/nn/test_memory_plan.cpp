@@ -164,6 +164,21 @@ TEST_CASE("inputs of linear layers are recomputed before anything else is given 
   CHECK(chosen(whole - 1, /*native=*/false).recompute);
 }
 
+TEST_CASE("small tiles come after what else fits") {
+  MemoryTask task{.model = shape(256, 64, 1024, 2, 4, 4), .batch = 1, .length = 8192};
+  const auto bytes = [&](const MemoryChoice& choice) {
+    task.choice = choice;
+    return plan_memory(task).bytes;
+  };
+  const int64_t limit = bytes({.recompute = true, .mlp_tile = 1024});
+  REQUIRE(bytes({.recompute = true, .mlp_tile = 256, .keep_attention = true}) <= limit);
+  task.choice = {};
+  const MemoryChoice chosen = choose_memory(task, limit);
+  CHECK(chosen.recompute);
+  CHECK_FALSE(chosen.keep_attention);
+  CHECK(chosen.mlp_tile == 1024);
+}
+
 TEST_CASE("on a GPU what is left over goes to the host, the blocks' inputs before the optimizer") {
   MemoryTask task{
       .model = shape(256, 64, 192, 8, 4, 4), .compute = DType::bf16, .cuda = true, .batch = 2, .length = 512};
