@@ -1,6 +1,6 @@
 // A matrix product on one thread, by Eigen.
 //
-// Compiled once for the build's own flags and, in builds for any x86-64, once more for each RW_GEMM_LEVEL with Eigen
+// Compiled once for the build's own flags and, in builds for any x86-64, once more for each RW_LEVEL with Eigen
 // under another name (CMakeLists.txt). Code that the standard library leaves to the linker to share must not get in
 // here: it could be shared with the rest of the program, on a CPU that cannot run it.
 #include "tensor/gemm_block.h"
@@ -9,11 +9,11 @@
 #include <Eigen/Core>
 #include <numeric>
 
-#ifndef RW_GEMM_LEVEL
-#define RW_GEMM_LEVEL build
+#ifndef RW_LEVEL
+#define RW_LEVEL build
 #endif
 
-namespace rw::cpu::RW_GEMM_LEVEL {
+namespace rw::cpu::RW_LEVEL {
 namespace {
 
 template <class T>
@@ -53,4 +53,4 @@ constexpr GemmKernel<T> kernel() {
 
 constinit const GemmKernels gemm_kernels = {kernel<float>(), kernel<double>()};
 
-}  // namespace rw::cpu::RW_GEMM_LEVEL
+}  // namespace rw::cpu::RW_LEVEL

@@ -1,6 +1,6 @@
 // Products of a matrix's rows with a few vectors, in the widest registers of the level that they are compiled for.
 //
-// Compiled once for the build's own flags and, in builds for any x86-64, once more for each RW_GEMM_LEVEL
+// Compiled once for the build's own flags and, in builds for any x86-64, once more for each RW_LEVEL
 // (CMakeLists.txt). As in gemm_block.cpp, nothing that the linker may share with the rest of the program gets in here.
 #include "tensor/row_dots.h"
 
@@ -8,12 +8,12 @@
 #include <immintrin.h>
 #endif
 
-#ifndef RW_GEMM_LEVEL
-#define RW_GEMM_LEVEL build
+#ifndef RW_LEVEL
+#define RW_LEVEL build
 #endif
 #define RW_INLINE [[gnu::always_inline]] inline
 
-namespace rw::cpu::RW_GEMM_LEVEL {
+namespace rw::cpu::RW_LEVEL {
 namespace {
 
 float number(float w) { return w; }
@@ -194,4 +194,4 @@ void rows_of_blocks(const int8_t* w, const float* scale, int64_t k, int64_t rows
 
 constinit const RowDots row_dots = {rows_of<float>, rows_of<uint16_t>, rows_of_blocks};
 
-}  // namespace rw::cpu::RW_GEMM_LEVEL
+}  // namespace rw::cpu::RW_LEVEL

@@ -230,8 +230,8 @@ void check_choice(const Recipe& recipe, const RunSetup& s, const MemoryTask& tas
 std::string choice_text(const MemoryChoice& choice) {
   std::string text = choice.recompute ? "every block recomputed" : "no block recomputed";
   if (choice.keep_attention) text += " except its attention";
-  if (choice.recompute_inputs) text += ", outputs of norms and activations recomputed";
   if (choice.offload_activations) text += ", its input on the host";
+  if (choice.recompute_inputs) text += ", outputs of norms and activations recomputed";
   if (choice.mlp_tile > 0) text += cat(", MLPs in tiles of ", choice.mlp_tile, " tokens");
   if (choice.offload_optimizer) text += ", the optimizer on the host";
   return text;

@@ -39,11 +39,11 @@ StepInput input(const CausalLm& model, uint64_t step, uint64_t part = 0) {
 }
 
 struct Trained {
-  explicit Trained(Matmul matmul, bool recompute = false)
+  explicit Trained(Matmul matmul, bool recompute = false, bool keep_attention = false)
       : model(small(), DType::bf16, kCpu, 3), optimizer(model.arena(), {.weight_decay = 0.1}) {
     model.enable_grad();
     model.set_linear({.matmul = matmul, .recompute_input = recompute});
-    model.set_recompute(recompute, {.keep_attention = recompute});
+    model.set_recompute(recompute, {.keep_attention = keep_attention});
   }
   /// Steps [begin, end), of two micro-batches each.
   void run(uint64_t begin, uint64_t end) {
@@ -76,10 +76,12 @@ TEST_CASE("training in 8-bit products lowers the loss as bf16 does, and is not t
 }
 
 TEST_CASE("training in 8-bit products repeats bit for bit, also with recomputed blocks and inputs made again") {
-  Trained once(Matmul::fp8_wherever), again(Matmul::fp8_wherever), recomputed(Matmul::fp8_wherever, true);
-  for (Trained* t : {&once, &again, &recomputed}) t->run(0, 4);
+  Trained once(Matmul::fp8_wherever), again(Matmul::fp8_wherever), recomputed(Matmul::fp8_wherever, true),
+      kept(Matmul::fp8_wherever, true, true);
+  for (Trained* t : {&once, &again, &recomputed, &kept}) t->run(0, 4);
   CHECK(once.equals(again));
   CHECK(once.equals(recomputed));
+  CHECK(once.equals(kept));
 }
 
 TEST_CASE("training in 8-bit products resumes bit for bit") {

@@ -61,7 +61,8 @@ TEST_CASE("the planned peak is the allocator's within 5 percent") {
     for (const MemoryChoice choice :
          {MemoryChoice{false, 0}, MemoryChoice{true, 0}, MemoryChoice{false, 64}, MemoryChoice{true, 64},
           MemoryChoice{true, 0, true}, MemoryChoice{false, 64, false, true}, MemoryChoice{true, 64, true, true},
-          MemoryChoice{true, 0, false, false, true}, MemoryChoice{true, 64, true, false, true},
+          MemoryChoice{.recompute = true, .keep_attention = true},
+          MemoryChoice{.recompute = true, .mlp_tile = 64, .offload_activations = true, .keep_attention = true},
           MemoryChoice{.recompute_inputs = true}, MemoryChoice{.mlp_tile = 64, .recompute_inputs = true}}) {
       for (const MomentFormat moments : {MomentFormat::f32, MomentFormat::int8}) {
         MemoryTask t{.model = c, .batch = batch, .length = length, .arena = {.moments = moments}, .choice = choice};

@@ -13,7 +13,7 @@ constexpr int64_t kBatch = 6, kLength = 12;
 
 struct Case {
   DType dtype = DType::f64;
-  bool tied = true, recompute = false;
+  bool tied = true, recompute = false, keep_attention = false;
   std::string rope = "default";
   int64_t accumulate = 1;
   double clip = 1.0;
@@ -63,7 +63,7 @@ struct Trainer {
     if (comm) parallel.emplace(*comm, model.arena(), bucket_bytes);
     optimizer.emplace(model.arena(), AdamWConfig{.weight_decay = 0.1});
     model.enable_grad();
-    model.set_recompute(c.recompute, {.keep_attention = c.recompute && comm});  // one process computes it again
+    model.set_recompute(c.recompute, {.keep_attention = c.keep_attention});
     step.emplace(model, *optimizer, true, parallel ? &*parallel : nullptr);
   }
   void train(int64_t from, int64_t to) {
@@ -142,10 +142,11 @@ void check_equal(const std::vector<Result>& ranks, const Result& one, double tol
 
 TEST_CASE("two and three ranks train as one process does, in f64 to 1e-12") {
   for (const bool tied : {true, false}) {
-    for (const bool recompute : {false, true}) {
+    for (const auto& [recompute, keep] : {std::pair{false, false}, std::pair{true, false}, std::pair{true, true}}) {
       CAPTURE(tied);
       CAPTURE(recompute);
-      const Case c{.tied = tied, .recompute = recompute};
+      CAPTURE(keep);
+      const Case c{.tied = tied, .recompute = recompute, .keep_attention = keep};
       const Result one = alone(c, 4);
       for (const int size : {2, 3}) check_equal(together(c, size, 4), one, 1e-12);
     }
