@@ -1,85 +1,14 @@
-// CPU matrix products: C is cut into one block per thread (gemm_block.cpp multiplies a block).
+// Matrix products of tensors, and on the CPU of a matrix with one row (gemm_packed.cpp has the others).
 #include "tensor/gemm.h"
 
 #include "tensor/cpu_levels.h"
 #include "tensor/cuda.h"
 #include "tensor/dot.h"
-#include "tensor/gemm_block.h"
 #include "tensor/parallel_for.h"
 #include "tensor/row_dots.h"
 
 namespace rw {
 namespace {
-
-/// The fastest products that this CPU can run.
-const cpu::GemmKernels& gemm_kernels() {
-#ifdef ROPEWALK_CPU_LEVELS
-  if (__builtin_cpu_supports("x86-64-v4")) return cpu::v4::gemm_kernels;
-  if (__builtin_cpu_supports("x86-64-v3")) return cpu::v3::gemm_kernels;
-#endif
-  return cpu::build::gemm_kernels;
-}
-
-const cpu::GemmKernel<float>& gemm_kernel(float) { return gemm_kernels().f32; }
-const cpu::GemmKernel<double>& gemm_kernel(double) { return gemm_kernels().f64; }
-
-// C is cut at multiples of the kernel's tiles, and the last block has the remainder that all of C has: so the bits do
-// not depend on the number of blocks.
-int64_t whole_tiles(int64_t size, int64_t tile) { return std::max<int64_t>(size / tile, 1); }
-
-/// Where part `part` of `parts` begins in [0, size). The last has a whole tile at least, and the fewest besides.
-int64_t cut(int64_t size, int64_t tile, int64_t part, int64_t parts) {
-  const int64_t tiles = whole_tiles(size, tile);
-  return part == parts ? size : std::min((tiles * part + parts - 1) / parts, tiles - 1) * tile;
-}
-
-/// Splits threads into rows x columns so that the largest block costs least.
-template <class T>
-void split(const cpu::GemmKernel<T>& kernel, int64_t m, int64_t n, int threads, int64_t& rows, int64_t& columns) {
-  const auto largest = [](int64_t size, int64_t tile, int64_t parts) {
-    return static_cast<double>((whole_tiles(size, tile) + parts - 1) / parts * tile);
-  };
-  double best = 1e300;
-  for (int r = 1; r <= threads; ++r) {
-    if (threads % r) continue;
-    const double height = largest(m, kernel.height, r), width = largest(n, kernel.width, threads / r);
-    const double cost = height * width + 8 * (height + width);  // products, and what a thread packs and reads
-    if (cost < best) {
-      best = cost;
-      rows = r;
-      columns = threads / r;
-    }
-  }
-}
-
-/// Part [i, i_end) x [j, j_end) of C.
-template <class T>
-cpu::Product<T> part_of(const cpu::Product<T>& p, int64_t i, int64_t i_end, int64_t j, int64_t j_end) {
-  cpu::Product<T> part = p;
-  part.m = i_end - i;
-  part.n = j_end - j;
-  part.a.data += p.a.trans == Trans::no ? i * p.a.stride : i;
-  part.b.data += p.b.trans == Trans::no ? j : j * p.b.stride;
-  part.c += i * p.c_stride + j;
-  return part;
-}
-
-template <class T>
-void parallel_gemm(const cpu::Product<T>& p) {
-  if (p.m == 0 || p.n == 0) return;
-  const double work = static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
-  const int threads = detail::in_parallel() || work < 64e3 ? 1 : thread_count();
-  int64_t rows = 1, columns = 1;
-  const cpu::GemmKernel<T>& kernel = gemm_kernel(T());
-  split(kernel, p.m, p.n, threads, rows, columns);
-  parallel_items(rows * columns, [&](int64_t part) {
-    const int64_t r = part / columns, q = part % columns;
-    const int64_t i = cut(p.m, kernel.height, r, rows), i_end = cut(p.m, kernel.height, r + 1, rows);
-    const int64_t j = cut(p.n, kernel.width, q, columns), j_end = cut(p.n, kernel.width, q + 1, columns);
-    if (i == i_end || j == j_end) return;
-    kernel.multiply(part_of(p, i, i_end, j, j_end));
-  });
-}
 
 /// f(begin, end) for parts of n rows of k numbers. Row after row: one linear stream, which the hardware prefetches.
 template <class F>
@@ -93,8 +22,6 @@ void parallel_rows(int64_t n, int64_t k, const F& f) {
 
 namespace cpu {
 
-void gemm(const Product<float>& product) { parallel_gemm(product); }
-void gemm(const Product<double>& product) { parallel_gemm(product); }
 void matvec(int64_t n, int64_t k, const float* w, const float* x, float* y) {
   parallel_rows(n, k, [&](int64_t begin, int64_t end) {
     row_dots().f32(w + begin * k, k, end - begin, {x, 0, 1}, y + begin);

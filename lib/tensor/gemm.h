@@ -1,6 +1,6 @@
-// The one matrix-product entry of the library (CPU: Eigen kernels under our own OpenMP split; GPU: cuBLASLt).
+// The one matrix-product entry of the library (CPU: packed kernels of our own; GPU: cuBLASLt).
 #pragma once
-#include "tensor/gemm_block.h"
+#include "tensor/product.h"
 #include "tensor/tensor.h"
 
 namespace rw {

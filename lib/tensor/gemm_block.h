@@ -1,37 +1,39 @@
-// Matrix products on one thread, by Eigen.
+// Internal: the parts of a matrix product that are compiled for each level of x86-64: packing, and the product of packed
+// blocks on one thread.
 #pragma once
-#include <cstdint>
+#include "tensor/product.h"
 
-namespace rw {
+namespace rw::cpu {
 
-enum class Trans : bool { no, yes };
-
-namespace cpu {
-
-/// A factor in memory, row-major: a row of the stored matrix begins `stride` elements behind the one before.
+/// Vectors of one length: op(A)'s rows or op(B)'s columns. Number p of vector i is data[i * vector + p * along]; one of
+/// the two strides is 1.
 template <class T>
-struct Factor {
+struct VectorsOf {
   const T* data;
-  int64_t stride;
-  Trans trans = Trans::no;
+  int64_t vector, along;
 };
 
-/// C [m,n] = alpha op(A) op(B) + beta C, row-major; op(A) is [m,k], op(B) is [k,n].
+/// A block of C from packed blocks of A and B. A panel holds `height` rows of A, or `width` columns of B: `depth` times
+/// as many numbers that are multiplied together. The last one of A may have fewer rows, that of B fewer columns.
 template <class T>
-struct Product {
-  int64_t m, n, k;
-  Factor<T> a, b;
+struct PackedBlock {
+  int64_t rows, columns, depth;
+  const T *a, *b;
   T* c;
   int64_t c_stride;
-  T alpha = T(1), beta = T(0);
+  T alpha, beta;  // beta = 0: C is not read
 };
 
-/// A product, and the rows and columns of the tiles of C that it works in. How an element is added up depends on
-/// whether it lies in a whole tile or in the remainder.
+/// Products in tiles of C that the registers hold. How an element is added up depends on the block's depth alone: not on
+/// where it lies, nor on the tile that it is in.
 template <class T>
 struct GemmKernel {
-  void (*multiply)(const Product<T>& product);
-  int64_t height, width;
+  int64_t height, width;  // of a tile
+  int64_t depth;          // of a block at most
+  int64_t b_bytes;        // of B's block at most, so that it stays in the second cache
+  void (*pack_a)(const VectorsOf<T>& rows, int64_t count, int64_t depth, T* panels);
+  void (*pack_b)(const VectorsOf<T>& columns, int64_t count, int64_t depth, T* panels);
+  void (*multiply)(const PackedBlock<T>& block);
 };
 
 struct GemmKernels {
@@ -50,5 +52,10 @@ namespace v4 {
 extern const GemmKernels gemm_kernels;
 }
 
-}  // namespace cpu
-}  // namespace rw
+/// Those that this CPU can run, the fastest first; returns how many. For tests.
+int every_gemm_kernels(const GemmKernels* (&out)[3]);
+/// cpu::gemm with these kernels.
+void gemm_with(const GemmKernels& kernels, const Product<float>& product);
+void gemm_with(const GemmKernels& kernels, const Product<double>& product);
+
+}  // namespace rw::cpu

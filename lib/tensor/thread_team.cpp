@@ -139,6 +139,8 @@ Team& own_team() {
 
 }  // namespace
 
+void TeamBarrier::wait_for(uint32_t turn) const { wait_for_change(turn_, turn, spins(size_)); }
+
 bool in_team() { return inside; }
 int team_rank() { return own_rank; }
 
