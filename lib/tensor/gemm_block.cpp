@@ -19,11 +19,11 @@ namespace {
 
 // A tile of C is kHeight rows of kRegisters registers: with those of B and one of A they fill the register file.
 #if defined(__AVX512F__)
-constexpr int kBytes = 64, kHeight = 14, kRegisters = 2, kSecondCache = 1 << 20;
+constexpr int kBytes = 64, kHeight = 14, kRegisters = 2, kCached = 512 << 10;
 #elif defined(__AVX2__) && defined(__FMA__)
-constexpr int kBytes = 32, kHeight = 6, kRegisters = 2, kSecondCache = 1 << 18;
+constexpr int kBytes = 32, kHeight = 6, kRegisters = 2, kCached = 192 << 10;
 #else  // any machine, by GCC's and clang's vector types
-constexpr int kBytes = 16, kHeight = 6, kRegisters = 2, kSecondCache = 1 << 18;
+constexpr int kBytes = 16, kHeight = 6, kRegisters = 2, kCached = 192 << 10;
 #endif
 constexpr int64_t kDepthBytes = 1536;  // of a block's row of A: a panel of A stays in the first cache
 constexpr int kAhead = 8;              // rows of B's panel that are fetched before they are needed
@@ -149,60 +149,81 @@ void edge_tile(Tile<R> whole, const PackedBlock<T>& x, const T* a, const T* b, T
   }
 }
 
-/// A panel of A stays in the first cache while all of B's pass by, from the second.
+/// The tile of panel i of A's block and panel j of B's.
+template <class R, class T>
+RW_INLINE void multiply_panels(const PackedBlock<T>& x, int64_t i, int64_t j) {
+  const int64_t height = smaller(kHeight, x.rows - i), width = smaller(kWidth<R>, x.columns - j);
+  const T *const a = x.a + i * x.depth, *const b = x.b + j * x.depth;
+  T* const c = x.c + i * x.c_stride + j;
+  const Tile<R> whole = tile_of<R>(height, (width + kLanes<R> - 1) / kLanes<R>);
+  if (width % kLanes<R> == 0) {
+    whole(x.depth, a, b, c, x.c_stride, x.alpha, x.beta);
+  } else {
+    edge_tile<R>(whole, x, a, b, c, height, width);
+  }
+}
+
+/// A panel of A stays in the first cache, and some of B's panels in the second, while they pass by.
 template <class R, class T>
 void multiply(const PackedBlock<T>& x) {
-  for (int64_t i = 0; i < x.rows; i += kHeight) {
-    const int64_t height = smaller(kHeight, x.rows - i);
-    const Tile<R> whole = tile_of<R>(height, kRegisters);
-    const T* const a = x.a + i * x.depth;
-    for (int64_t j = 0; j < x.columns; j += kWidth<R>) {
-      const int64_t width = smaller(kWidth<R>, x.columns - j);
-      const T* const b = x.b + j * x.depth;
-      T* const c = x.c + i * x.c_stride + j;
-      if (width == kWidth<R>) {
-        whole(x.depth, a, b, c, x.c_stride, x.alpha, x.beta);
-        continue;
-      }
-      const Tile<R> part = tile_of<R>(height, (width + kLanes<R> - 1) / kLanes<R>);
-      if (width % kLanes<R> == 0) {
-        part(x.depth, a, b, c, x.c_stride, x.alpha, x.beta);
-      } else {
-        edge_tile<R>(part, x, a, b, c, height, width);
-      }
+  const int64_t panels = kCached / static_cast<int64_t>(sizeof(T)) / (x.depth * kWidth<R>);
+  const int64_t together = (panels > 1 ? panels : 1) * kWidth<R>;
+  for (int64_t begin = 0; begin < x.columns; begin += together) {
+    const int64_t end = smaller(begin + together, x.columns);
+    for (int64_t i = 0; i < x.rows; i += kHeight) {
+      for (int64_t j = begin; j < end; j += kWidth<R>) multiply_panels<R>(x, i, j);
     }
   }
 }
 
-/// panel[p * P + i] = number p of vector i, for `count` of P vectors whose numbers lie side by side: four of four
-/// vectors at a time, a cache line of each before the next four.
+#if defined(__AVX2__)
+constexpr int kQuads = 2;  // of numbers of a vector that are transposed at a time
+RW_INLINE auto low_pairs(auto a, auto b) { return __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13); }
+RW_INLINE auto high_pairs(auto a, auto b) { return __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15); }
+RW_INLINE auto low_halves(auto a, auto b) { return __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13); }
+RW_INLINE auto high_halves(auto a, auto b) { return __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15); }
+#else
+constexpr int kQuads = 1;
+RW_INLINE auto low_pairs(auto a, auto b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
+RW_INLINE auto high_pairs(auto a, auto b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
+RW_INLINE auto low_halves(auto a, auto b) { return __builtin_shufflevector(a, b, 0, 1, 4, 5); }
+RW_INLINE auto high_halves(auto a, auto b) { return __builtin_shufflevector(a, b, 2, 3, 6, 7); }
+#endif
+using Quad [[gnu::vector_size(16)]] = float;
+using Quads [[gnu::vector_size(16 * kQuads)]] = float;
+
+/// out[p * P + i] = v[i * stride + p] for four vectors i and the numbers p of Quads.
+template <int P>
+RW_INLINE void transpose_quads(const float* v, int64_t stride, float* out) {
+  const Quads v0 = load<Quads>(v), v1 = load<Quads>(v + stride), v2 = load<Quads>(v + 2 * stride),
+              v3 = load<Quads>(v + 3 * stride);
+  const Quads low01 = low_pairs(v0, v1), high01 = high_pairs(v0, v1), low23 = low_pairs(v2, v3),
+              high23 = high_pairs(v2, v3);
+  const Quads rows[4] = {low_halves(low01, low23), high_halves(low01, low23), low_halves(high01, high23),
+                         high_halves(high01, high23)};
+#pragma GCC unroll 4
+  for (int p = 0; p < 4; ++p) {
+    store(out + p * P, __builtin_shufflevector(rows[p], rows[p], 0, 1, 2, 3));
+    if constexpr (kQuads == 2) store(out + (p + 4) * P, __builtin_shufflevector(rows[p], rows[p], 4, 5, 6, 7));
+  }
+}
+
+/// panel[p * P + i] = number p of vector i, for `count` of P vectors whose numbers lie side by side: four vectors at a
+/// time, a cache line of each before the next four.
 template <int P>
 RW_INLINE void transpose_into(const float* from, int64_t stride, int64_t count, int64_t depth, float* panel) {
-  using Four [[gnu::vector_size(16)]] = float;
-  constexpr int64_t kLine = 16;
+  constexpr int64_t kLine = 16, kNumbers = 4 * kQuads;
   int64_t p = 0;
-  if (count >= 4) {
-    for (; p + 4 <= depth;) {
-      const int64_t end = p + smaller(kLine, (depth - p) / 4 * 4);
-      for (int64_t i = 0; i < count; i += 4) {
-        const int64_t at = smaller(i, count - 4);  // the last four may have come before: the same numbers again
-        const float* const v = from + at * stride;
-        for (int64_t q = p; q < end; q += 4) {
-          const Four v0 = load<Four>(v + q), v1 = load<Four>(v + stride + q), v2 = load<Four>(v + 2 * stride + q),
-                     v3 = load<Four>(v + 3 * stride + q);
-          const Four low01 = __builtin_shufflevector(v0, v1, 0, 4, 1, 5),
-                     high01 = __builtin_shufflevector(v0, v1, 2, 6, 3, 7),
-                     low23 = __builtin_shufflevector(v2, v3, 0, 4, 1, 5),
-                     high23 = __builtin_shufflevector(v2, v3, 2, 6, 3, 7);
-          float* const out = panel + q * P + at;
-          store(out, __builtin_shufflevector(low01, low23, 0, 1, 4, 5));
-          store(out + P, __builtin_shufflevector(low01, low23, 2, 3, 6, 7));
-          store(out + 2 * P, __builtin_shufflevector(high01, high23, 0, 1, 4, 5));
-          store(out + 3 * P, __builtin_shufflevector(high01, high23, 2, 3, 6, 7));
-        }
+  while (count >= 4 && p + kNumbers <= depth) {
+    const int64_t end = p + smaller(kLine, (depth - p) / kNumbers * kNumbers);
+    for (int64_t i = 0; i < count; i += 4) {
+      const int64_t at = smaller(i, count - 4);  // the last four may have come before: the same numbers again
+      for (int64_t r = 0; r < 4; ++r) __builtin_prefetch(from + (at + P + r) * stride + p);  // of the next panel
+      for (int64_t q = p; q < end; q += kNumbers) {
+        transpose_quads<P>(from + at * stride + q, stride, panel + q * P + at);
       }
-      p = end;
     }
+    p = end;
   }
   for (int64_t i = 0; i < count; ++i) {
     for (int64_t q = p; q < depth; ++q) panel[q * P + i] = from[i * stride + q];
@@ -215,19 +236,37 @@ RW_INLINE void transpose_into(const double* from, int64_t stride, int64_t count,
   }
 }
 
+/// Whole panels of vectors that lie side by side, some numbers of some panels at a time: a row of memory is read at some
+/// width, and few lines are written to, since those of all panels may compete for the same place in the cache.
+template <int P, class T>
+RW_INLINE void copy_into(const T* from, int64_t stride, int64_t count, int64_t depth, T* panels) {
+  constexpr int64_t kNumbers = 8, kLine = 64 / sizeof(T), kTogether = 4 * kLine / P + 1;
+  for (int64_t begin = 0; begin < count; begin += kTogether) {
+    const int64_t end = smaller(begin + kTogether, count);
+    for (int64_t p = 0; p < depth; p += kNumbers) {
+      const int64_t p_end = smaller(p + kNumbers, depth);
+      for (int64_t q = p; q < p_end; ++q) {
+        const T* const next = from + (q + kNumbers) * stride;
+        for (int64_t i = begin * P; i < end * P; i += kLine) __builtin_prefetch(next + i);
+      }
+      for (int64_t panel = begin; panel < end; ++panel) {
+        for (int64_t q = p; q < p_end; ++q) {
+          __builtin_memcpy(panels + (panel * depth + q) * P, from + q * stride + panel * P, P * sizeof(T));
+        }
+      }
+    }
+  }
+}
+
 /// Panels of P vectors each. What lies behind the last vector is 0 in B's panels (kFill), whose registers it shares;
 /// in A's it is not read.
 template <class T, int P, bool kFill>
 void pack(const VectorsOf<T>& x, int64_t count, int64_t depth, T* panels) {
   const int64_t whole = count / P, rest = count % P;
-  if (x.vector == 1 && x.along != 1) {  // panel after panel for each p: a row of memory is read as far as it goes
-    for (int64_t p = 0; p < depth; ++p) {
-      const T* const from = x.data + p * x.along;
-      for (int64_t panel = 0; panel < whole; ++panel) {
-        __builtin_memcpy(panels + (panel * depth + p) * P, from + panel * P, P * sizeof(T));
-      }
-      T* const last = panels + (whole * depth + p) * P;
-      for (int64_t i = 0; i < rest; ++i) last[i] = from[whole * P + i];
+  if (x.vector == 1 && x.along != 1) {
+    copy_into<P>(x.data, x.along, whole, depth, panels);
+    for (int64_t p = 0; p < depth && rest > 0; ++p) {
+      for (int64_t i = 0; i < rest; ++i) panels[(whole * depth + p) * P + i] = x.data[p * x.along + whole * P + i];
     }
   } else {
     for (int64_t panel = 0; panel <= whole; ++panel) {
@@ -245,8 +284,9 @@ template <class R, class T = typename R::Number>
 constexpr GemmKernel<T> kernel() {
   return {.height = kHeight,
           .width = kWidth<R>,
+          .lanes = kLanes<R>,
           .depth = kDepthBytes / static_cast<int64_t>(sizeof(T)),
-          .b_bytes = kSecondCache,
+          .cached_bytes = kCached,
           .pack_a = pack<T, kHeight, false>,
           .pack_b = pack<T, kWidth<R>, true>,
           .multiply = multiply<R, T>};

@@ -29,8 +29,9 @@ struct PackedBlock {
 template <class T>
 struct GemmKernel {
   int64_t height, width;  // of a tile
+  int64_t lanes;          // of a register
   int64_t depth;          // of a block at most
-  int64_t b_bytes;        // of B's block at most, so that it stays in the second cache
+  int64_t cached_bytes;   // of a block that stays in the second cache
   void (*pack_a)(const VectorsOf<T>& rows, int64_t count, int64_t depth, T* panels);
   void (*pack_b)(const VectorsOf<T>& columns, int64_t count, int64_t depth, T* panels);
   void (*multiply)(const PackedBlock<T>& block);

@@ -1,7 +1,8 @@
-// Matrix products on the CPU: blocks of A and B are packed once, by all threads together, for all threads to multiply.
+// Matrix products on the CPU by packed blocks, after Goto and van de Geijn (2008).
 //
-// The scheme of Goto and van de Geijn (2008): C is cut into blocks of rows and columns, and k into blocks of one depth.
-// A step packs one block of A and one of B, while the threads multiply the two that the step before has packed.
+// The threads share one factor: all of them pack a block of it together, for all to read. The other factor is cut into
+// items. A thread takes an item, packs it into its own second cache and multiplies it by the shared block. Where there
+// are too few items for the threads, both factors are shared, and an item is some tiles of C.
 #include <algorithm>
 #include <atomic>
 #include <memory>
@@ -15,9 +16,10 @@
 namespace rw::cpu {
 namespace {
 
-constexpr int64_t kPackedBytes = 3 << 20;  // of a block of A and one of B together, about
-constexpr int64_t kPackItem = 1 << 14;     // numbers that a thread packs at a time, about
-constexpr int64_t kItemsPerThread = 8;     // products of a step: threads that were slow take fewer
+constexpr int64_t kSharedBytes = 4 << 20;  // of what the threads pack together, about
+constexpr int64_t kSharedVectors = 1024;   // rows or columns of a shared block that are worth an item's packing
+constexpr int64_t kPackItem = 1 << 14;     // numbers of a shared block that a thread packs at a time, about
+constexpr int64_t kFewTiles = 4;           // of an item, for each thread at least: otherwise both factors are shared
 
 int64_t parts(int64_t size, int64_t most) { return (size + most - 1) / most; }
 int64_t up(int64_t size, int64_t tile) { return parts(size, tile) * tile; }
@@ -36,7 +38,7 @@ Cut even(int64_t size, int64_t most, int64_t tile) {
   return {size, std::max(up(parts(size, count), tile), tile)};
 }
 
-/// Memory for packed blocks, which the thread keeps. Its size is bounded by kPackedBytes.
+/// Memory for packed blocks, which the thread keeps.
 class Buffer {
  public:
   void* at_least(int64_t bytes) {
@@ -71,6 +73,25 @@ VectorsOf<T> part_of(const VectorsOf<T>& x, int64_t first, int64_t along) {
   return {x.data + first * x.vector + along * x.along, x.vector, x.along};
 }
 
+/// How many rows an item has: the threads get equal work, and the last tile of an item wastes little.
+int64_t item_size(int64_t size, int64_t most, int64_t tile, int64_t grain, int64_t threads) {
+  if (threads == 1) return even(size, most, tile).each;
+  int64_t best = 0;
+  double least = 1e300;
+  for (int64_t each_thread = parts(size, most * threads) + 3; each_thread >= 1; --each_thread) {
+    const int64_t each = up(parts(size, threads * each_thread), grain), rest = each % tile;
+    if (each > most && best > 0) break;
+    // A tile of few rows waits for its own sums; an item has a start and an end.
+    const int64_t work = each - rest + (rest > 0 ? std::max(rest, (tile + 2) / 3) : 0) + 1;
+    const double cost = static_cast<double>(parts(parts(size, each), threads) * work);
+    if (cost < least) {
+      least = cost;
+      best = each;
+    }
+  }
+  return best;
+}
+
 /// One product. Every thread of a team calls run().
 template <class T>
 class PackedProduct {
@@ -78,126 +99,159 @@ class PackedProduct {
   PackedProduct(const GemmKernel<T>& kernel, const Product<T>& product, int threads)
       : kernel_(kernel), p_(product), threads_(threads), barrier_(threads) {
     depths_ = even(p_.k, kernel.depth, 1);
-    const int64_t both = kPackedBytes / static_cast<int64_t>(sizeof(T)) / depths_.each;  // rows and columns
-    const int64_t rows = p_.m <= p_.n ? std::min(p_.m, both / 2) : std::max(both - p_.n, both / 2);
-    const int64_t columns = p_.m <= p_.n ? both - rows : std::min(p_.n, both / 2);
-    rows_ = even(p_.m, rows, kernel.height);
-    columns_ = even(p_.n, columns, kernel.width);
-    steps_ = rows_.count() * columns_.count() * depths_.count();
-    // Two places for each factor: one to read and one to write. One, where a single block is all of it.
-    const int64_t a_size = up(std::min(rows_.each, p_.m), kernel.height) * depths_.each;
-    const int64_t b_size = up(std::min(columns_.each, p_.n), kernel.width) * depths_.each;
-    a_places_ = std::min<int64_t>(depths_.count() * rows_.count(), 2);
-    b_places_ = std::min<int64_t>(depths_.count() * columns_.count(), 2);
-    a_size_ = up(a_size, 64);
-    b_size_ = up(b_size, 64);
+    const bool by_rows = threads == 1 || p_.m >= threads * kFewTiles * kernel.height,
+               by_columns = threads == 1 || p_.n >= threads * kFewTiles * kernel.width;
+    shares_a_ = !by_rows || (by_columns && p_.n > p_.m);
+    shares_b_ = !shares_a_ || !by_columns;
+    rows_ = columns_ = {1, 1};
+    if (shares_a_) rows_ = chunks(p_.m, kernel.height);
+    if (shares_b_) columns_ = chunks(p_.n, kernel.width);
+    if (shares_a_ && shares_b_) {
+      rows_ = {p_.m, up(p_.m, kernel.height)};
+      columns_ = {p_.n, up(p_.n, kernel.width)};
+    }
+    const int64_t cached = kernel.cached_bytes / kBytes / depths_.each;
+    if (!shares_a_) rows_ = {p_.m, item_size(p_.m, cached, kernel.height, 1, threads)};
+    if (!shares_b_) columns_ = {p_.n, item_size(p_.n, cached, kernel.width, kernel.lanes, threads)};
+    // Of a shared block, as many depths as fit; the sums of an item's tiles stay in the cache from one to the next.
+    a_size_ = up(std::min(rows_.each, p_.m), kernel.height) * depths_.each;
+    b_size_ = up(std::min(columns_.each, p_.n), kernel.width) * depths_.each;
+    const int64_t shared = (shares_a_ ? a_size_ : 0) + (shares_b_ ? b_size_ : 0);
+    groups_ = even(depths_.count(), kSharedBytes / kBytes / shared, 1);
+    steps_ = groups_.count() * (shares_a_ && shares_b_ ? 1 : shares_a_ ? rows_.count() : columns_.count());
+    place_ = up(shared * groups_.each, kLine);
+    own_ = up((shares_a_ ? 0 : a_size_) + (shares_b_ ? 0 : b_size_), kLine);
+    const int64_t places = std::min<int64_t>(steps_, 2);  // one to read, and one to write
     thread_local Buffer buffer;
-    packed_ = static_cast<T*>(
-        buffer.at_least((a_places_ * a_size_ + b_places_ * b_size_) * static_cast<int64_t>(sizeof(T))));
+    shared_ = static_cast<T*>(buffer.at_least((places * place_ + threads * own_) * kBytes));
+    owned_ = shared_ + places * place_;
   }
 
-  void run() {
+  void run(int rank) {
     for (int64_t step = 0; step <= steps_; ++step) {
-      const Items multiply = products_of(step - 1), a = packs_of_a(step), b = packs_of_b(step);
-      const int64_t items = multiply.count() + a.count() + b.count();
-      for (int64_t i = take(); i < items; i = take()) {
-        if (i < multiply.count()) {
-          do_multiply(step - 1, multiply, i);
-        } else if (i < multiply.count() + b.count()) {
-          do_pack_b(step, b, i - multiply.count());
+      const Grid products = step > 0 ? products_of(step - 1) : Grid{};
+      const Packs packs = step < steps_ ? packs_of(step) : Packs{};
+      const int64_t multiplied = products.count(), all = multiplied + packs.count();
+      for (int64_t i = take(); i < all; i = take()) {
+        if (i < multiplied) {
+          multiply(step - 1, products, i, owned_ + rank * own_);
         } else {
-          do_pack_a(step, a, i - multiply.count() - b.count());
+          pack(step, packs, i - multiplied);
         }
       }
-      if (threads_ > 1) {
-        barrier_.wait([&] { next_.store(0, std::memory_order_relaxed); });
-      } else {
-        next_.store(0, std::memory_order_relaxed);
-      }
+      barrier_.wait([&] { next_.store(0, std::memory_order_relaxed); });
     }
   }
 
  private:
-  /// What a step does of one kind: rows x columns of items.
-  struct Items {
+  static constexpr int64_t kBytes = sizeof(T), kLine = 64 / kBytes;
+
+  /// Which block of rows or columns, and which depths, a step is about.
+  struct Step {
+    int64_t chunk, group;
+  };
+  Step at(int64_t step) const { return {step / groups_.count(), step % groups_.count()}; }
+  int64_t take() { return next_.fetch_add(1, std::memory_order_relaxed); }
+  static Cut whole(int64_t size) { return {size, size}; }
+
+  Cut chunks(int64_t size, int64_t panel) const {
+    return even(size, std::max(kSharedVectors, kSharedBytes / kBytes / p_.k), panel);
+  }
+
+  // --- packing the shared blocks
+
+  /// A and then B: items of whole panels, for every depth of a group.
+  struct Packs {
+    Cut a{0, 1}, b{0, 1};
+    int64_t depths = 0;
+    int64_t count() const { return (a.count() + b.count()) * depths; }
+  };
+  Packs packs_of(int64_t step) const {
+    const Step s = at(step);
+    const auto items = [&](int64_t vectors, int64_t panel) {
+      return Cut{vectors, up(std::max(kPackItem / depths_.each, panel), panel)};
+    };
+    return {shares_a_ ? items(shared_rows(s).length, kernel_.height) : Cut{0, 1},
+            shares_b_ ? items(shared_columns(s).length, kernel_.width) : Cut{0, 1}, groups_.length(s.group)};
+  }
+  struct Part {
+    int64_t begin, length;
+  };
+  static Part part(const Cut& cut, int64_t i) { return {cut.begin(i), cut.length(i)}; }
+  Part shared_rows(const Step& s) const { return part(rows_, shares_b_ ? 0 : s.chunk); }
+  Part shared_columns(const Step& s) const { return part(columns_, shares_a_ ? 0 : s.chunk); }
+  Part depth_of(const Step& s, int64_t d) const { return part(depths_, groups_.begin(s.group) + d); }
+
+  /// The shared blocks of depth `d` of a step's group.
+  T* shared_a(int64_t step, int64_t d) const { return shared_ + step % 2 * place_ + d * a_size_; }
+  T* shared_b(int64_t step, int64_t d) const {
+    return shared_ + step % 2 * place_ + (shares_a_ ? groups_.each * a_size_ : 0) + d * b_size_;
+  }
+
+  void pack(int64_t step, const Packs& items, int64_t item) const {
+    const Step s = at(step);
+    const int64_t each = items.a.count() + items.b.count(), d = item / each, i = item % each;
+    const Part depth = depth_of(s, d);
+    if (i < items.a.count()) {
+      const Part rows = part(items.a, i);
+      pack_a(shared_rows(s).begin + rows.begin, rows.length, depth, shared_a(step, d) + rows.begin * depth.length);
+    } else {
+      const Part columns = part(items.b, i - items.a.count());
+      pack_b(shared_columns(s).begin + columns.begin, columns.length, depth,
+             shared_b(step, d) + columns.begin * depth.length);
+    }
+  }
+  void pack_a(int64_t row, int64_t rows, const Part& depth, T* to) const {
+    kernel_.pack_a(part_of(rows_of(p_.a), row, depth.begin), rows, depth.length, to);
+  }
+  void pack_b(int64_t column, int64_t columns, const Part& depth, T* to) const {
+    kernel_.pack_b(part_of(columns_of(p_.b), column, depth.begin), columns, depth.length, to);
+  }
+
+  // --- products
+
+  /// Items of C: rows x columns.
+  struct Grid {
     Cut rows{0, 1}, columns{0, 1};
     int64_t count() const { return rows.count() * columns.count(); }
   };
-  /// Which blocks a step multiplies: all depths of one block of C, then those of the block below.
-  struct Step {
-    int64_t row, column, depth;
-  };
-  Step at(int64_t step) const {
-    const int64_t depth = step % depths_.count(), block = step / depths_.count();
-    return {block % rows_.count(), block / rows_.count(), depth};
-  }
-  int64_t take() { return next_.fetch_add(1, std::memory_order_relaxed); }
-
-  // Packed blocks are counted: a step may need the one that the step before had.
-  int64_t a_block(int64_t step) const { return a_places_ == 1 ? 0 : step; }
-  int64_t b_block(int64_t step) const { return depths_.count() == 1 ? at(step).column : step; }
-  T* a_of(int64_t step) const { return packed_ + a_block(step) % a_places_ * a_size_; }
-  T* b_of(int64_t step) const { return packed_ + a_places_ * a_size_ + b_block(step) % b_places_ * b_size_; }
-
-  Items packs_of_a(int64_t step) const {
-    if (step >= steps_ || (step > 0 && a_block(step) == a_block(step - 1))) return {};
-    return packs(rows_.length(at(step).row), kernel_.height);
-  }
-  Items packs_of_b(int64_t step) const {
-    if (step >= steps_ || (step > 0 && b_block(step) == b_block(step - 1))) return {};
-    return packs(columns_.length(at(step).column), kernel_.width);
-  }
-  Items packs(int64_t vectors, int64_t panel) const {
-    return {{vectors, up(std::max(kPackItem / depths_.each, panel), panel)}, {1, 1}};
-  }
-  void do_pack_a(int64_t step, const Items& items, int64_t item) const {
+  Grid products_of(int64_t step) const {
     const Step s = at(step);
-    const int64_t depth = depths_.length(s.depth), first = items.rows.begin(item);
-    kernel_.pack_a(part_of(rows_of(p_.a), rows_.begin(s.row) + first, depths_.begin(s.depth)),
-                   items.rows.length(item), depth, a_of(step) + first * depth);
+    if (!shares_a_) return {rows_, whole(shared_columns(s).length)};
+    if (!shares_b_) return {whole(shared_rows(s).length), columns_};
+    const int64_t across = parts(p_.n, kernel_.width), tiles = parts(p_.m, kernel_.height) * across;
+    return {{p_.m, kernel_.height}, {p_.n, std::clamp<int64_t>(tiles / (threads_ * 8), 1, across) * kernel_.width}};
   }
-  void do_pack_b(int64_t step, const Items& items, int64_t item) const {
+  void multiply(int64_t step, const Grid& items, int64_t item, T* own) const {
     const Step s = at(step);
-    const int64_t depth = depths_.length(s.depth), first = items.rows.begin(item);
-    kernel_.pack_b(part_of(columns_of(p_.b), columns_.begin(s.column) + first, depths_.begin(s.depth)),
-                   items.rows.length(item), depth, b_of(step) + first * depth);
-  }
-
-  Items products_of(int64_t step) const {
-    if (step < 0) return {};
-    const Step s = at(step);
-    const int64_t rows = rows_.length(s.row), columns = columns_.length(s.column);
-    const int64_t cached = kernel_.b_bytes / static_cast<int64_t>(sizeof(T)) / depths_.each;
-    Items items{{rows, up(rows, kernel_.height)}, even(columns, cached, kernel_.width)};
-    if (threads_ == 1) return items;
-    const int64_t wanted = threads_ * kItemsPerThread;
-    items.rows = even(rows, parts(rows, parts(wanted, items.columns.count())), kernel_.height);
-    if (items.count() < wanted) {
-      items.columns = even(columns, parts(columns, parts(wanted, items.rows.count())), kernel_.width);
+    const Part rows = part(items.rows, item / items.columns.count()),
+               columns = part(items.columns, item % items.columns.count());
+    const int64_t row = (shares_a_ ? shared_rows(s).begin : 0) + rows.begin,
+                  column = (shares_b_ ? shared_columns(s).begin : 0) + columns.begin;
+    for (int64_t d = 0; d < groups_.length(s.group); ++d) {
+      const Part depth = depth_of(s, d);
+      if (!shares_a_) pack_a(row, rows.length, depth, own);
+      if (!shares_b_) pack_b(column, columns.length, depth, own);
+      kernel_.multiply({.rows = rows.length,
+                        .columns = columns.length,
+                        .depth = depth.length,
+                        .a = shares_a_ ? shared_a(step, d) + rows.begin * depth.length : own,
+                        .b = shares_b_ ? shared_b(step, d) + columns.begin * depth.length : own,
+                        .c = p_.c + row * p_.c_stride + column,
+                        .c_stride = p_.c_stride,
+                        .alpha = p_.alpha,
+                        .beta = depth.begin == 0 ? p_.beta : T(1)});
     }
-    return items;
-  }
-  void do_multiply(int64_t step, const Items& items, int64_t item) const {
-    const Step s = at(step);
-    const int64_t row = item % items.rows.count(), column = item / items.rows.count();
-    const int64_t depth = depths_.length(s.depth), i = items.rows.begin(row), j = items.columns.begin(column);
-    kernel_.multiply({.rows = items.rows.length(row),
-                      .columns = items.columns.length(column),
-                      .depth = depth,
-                      .a = a_of(step) + i * depth,
-                      .b = b_of(step) + j * depth,
-                      .c = p_.c + (rows_.begin(s.row) + i) * p_.c_stride + columns_.begin(s.column) + j,
-                      .c_stride = p_.c_stride,
-                      .alpha = p_.alpha,
-                      .beta = s.depth == 0 ? p_.beta : T(1)});
   }
 
   const GemmKernel<T>& kernel_;
   const Product<T> p_;
   const int threads_;
-  Cut depths_{}, rows_{}, columns_{};  // of C's blocks, and of k
-  int64_t steps_ = 0, a_places_ = 0, b_places_ = 0, a_size_ = 0, b_size_ = 0;
-  T* packed_ = nullptr;
+  bool shares_a_ = false, shares_b_ = false;
+  Cut depths_{}, groups_{};  // of k, and of the depths: a step's
+  Cut rows_{}, columns_{};   // of C: chunks of a shared factor, items of the other
+  int64_t steps_ = 0, a_size_ = 0, b_size_ = 0, place_ = 0, own_ = 0;
+  T *shared_ = nullptr, *owned_ = nullptr;
   std::atomic<int64_t> next_{0};  // the item that nobody has taken
   detail::TeamBarrier barrier_;
 };
@@ -218,8 +272,8 @@ void multiply(const GemmKernel<T>& kernel, const Product<T>& p) {
   const double work = static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
   const int threads = detail::in_parallel() || work < 64e3 ? 1 : detail::grow_team(thread_count());
   PackedProduct<T> product(kernel, p, threads);
-  if (threads == 1) return product.run();
-  detail::run_team(threads, [&](int) { product.run(); });
+  if (threads == 1) return product.run(0);
+  detail::run_team(threads, [&](int rank) { product.run(rank); });
 }
 
 const GemmKernels& gemm_kernels() {
