@@ -5,75 +5,31 @@
 // the program, on a CPU that cannot run it.
 #include "tensor/gemm_block.h"
 
-#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
-#include <immintrin.h>
-#endif
-
-#ifndef RW_LEVEL
-#define RW_LEVEL build
-#endif
-#define RW_INLINE [[gnu::always_inline]] inline
+#include "tensor/gemm_registers.h"
 
 namespace rw::cpu::RW_LEVEL {
+
+// gemm_few.cpp
+void few_dots(const FewVectors<float>& x);
+void few_dots(const FewVectors<double>& x);
+void few_sums(const FewVectors<float>& x);
+void few_sums(const FewVectors<double>& x);
+
 namespace {
 
 // A tile of C is kHeight rows of kRegisters registers: with those of B and one of A they fill the register file.
 #if defined(__AVX512F__)
-constexpr int kBytes = 64, kHeight = 14, kRegisters = 2, kCached = 512 << 10;
+constexpr int kHeight = 14, kRegisters = 2, kCached = 512 << 10;
 #elif defined(__AVX2__) && defined(__FMA__)
-constexpr int kBytes = 32, kHeight = 6, kRegisters = 2, kCached = 192 << 10;
-#else  // any machine, by GCC's and clang's vector types
-constexpr int kBytes = 16, kHeight = 6, kRegisters = 2, kCached = 192 << 10;
+constexpr int kHeight = 6, kRegisters = 2, kCached = 192 << 10;
+#else
+constexpr int kHeight = 6, kRegisters = 2, kCached = 192 << 10;
 #endif
 constexpr int64_t kDepthBytes = 1536;  // of a block's row of A: a panel of A stays in the first cache
 constexpr int kAhead = 8;              // rows of B's panel that are fetched before they are needed
 
-struct F32 {
-  using Number = float;
-  using Register [[gnu::vector_size(kBytes)]] = float;
-};
-struct F64 {
-  using Number = double;
-  using Register [[gnu::vector_size(kBytes)]] = double;
-};
 template <class R>
-constexpr int kLanes = kBytes / static_cast<int>(sizeof(typename R::Number));
-template <class R>
-constexpr int kWidth = kRegisters * kLanes<R>;
-
-template <class V, class T>
-RW_INLINE V load(const T* p) {
-  V v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-template <class V, class T>
-RW_INLINE void store(T* p, V v) {
-  __builtin_memcpy(p, &v, sizeof v);
-}
-constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
-// a * b + c in every lane
-#if defined(__AVX512F__)
-RW_INLINE F32::Register multiply_add(F32::Register a, F32::Register b, F32::Register c) {
-  return _mm512_fmadd_ps(a, b, c);
-}
-RW_INLINE F64::Register multiply_add(F64::Register a, F64::Register b, F64::Register c) {
-  return _mm512_fmadd_pd(a, b, c);
-}
-#elif defined(__AVX2__) && defined(__FMA__)
-RW_INLINE F32::Register multiply_add(F32::Register a, F32::Register b, F32::Register c) {
-  return _mm256_fmadd_ps(a, b, c);
-}
-RW_INLINE F64::Register multiply_add(F64::Register a, F64::Register b, F64::Register c) {
-  return _mm256_fmadd_pd(a, b, c);
-}
-#else
-template <class V>
-RW_INLINE V multiply_add(V a, V b, V c) {
-  return a * b + c;
-}
-#endif
+constexpr int kWidth = kRegisters* kLanes<R>;
 
 /// H rows and W registers of C: sums over the depth of a panel of A and one of B, from zero on, then times alpha.
 template <class R, int H, int W>
@@ -289,7 +245,9 @@ constexpr GemmKernel<T> kernel() {
           .cached_bytes = kCached,
           .pack_a = pack<T, kHeight, false>,
           .pack_b = pack<T, kWidth<R>, true>,
-          .multiply = multiply<R, T>};
+          .multiply = multiply<R, T>,
+          .few_dots = few_dots,
+          .few_sums = few_sums};
 }
 
 }  // namespace

@@ -24,6 +24,16 @@ struct PackedBlock {
   T alpha, beta;  // beta = 0: C is not read
 };
 
+/// C of a few vectors x and many vectors w: c[i * c_few + j * c_many] = alpha x_i . w_j + beta c[...]. Nothing is packed.
+template <class T>
+struct FewVectors {
+  int64_t few, many, k;
+  VectorsOf<T> x, w;
+  T* c;
+  int64_t c_few, c_many;
+  T alpha, beta;
+};
+
 /// Products in tiles of C that the registers hold. How an element is added up depends on the block's depth alone: not on
 /// where it lies, nor on the tile that it is in.
 template <class T>
@@ -35,6 +45,8 @@ struct GemmKernel {
   void (*pack_a)(const VectorsOf<T>& rows, int64_t count, int64_t depth, T* panels);
   void (*pack_b)(const VectorsOf<T>& columns, int64_t count, int64_t depth, T* panels);
   void (*multiply)(const PackedBlock<T>& block);
+  void (*few_dots)(const FewVectors<T>& x);  // numbers of a vector lie side by side: x.along = w.along = 1
+  void (*few_sums)(const FewVectors<T>& x);  // the many vectors lie side by side: w.vector = 1
 };
 
 struct GemmKernels {

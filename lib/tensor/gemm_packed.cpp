@@ -20,6 +20,7 @@ constexpr int64_t kSharedBytes = 4 << 20;  // of what the threads pack together,
 constexpr int64_t kSharedVectors = 1024;   // rows or columns of a shared block that are worth an item's packing
 constexpr int64_t kPackItem = 1 << 14;     // numbers of a shared block that a thread packs at a time, about
 constexpr int64_t kFewTiles = 4;           // of an item, for each thread at least: otherwise both factors are shared
+constexpr int64_t kFewSums = 8, kFewDots = 8, kFewBlock = 64;
 
 int64_t parts(int64_t size, int64_t most) { return (size + most - 1) / most; }
 int64_t up(int64_t size, int64_t tile) { return parts(size, tile) * tile; }
@@ -139,7 +140,7 @@ class PackedProduct {
           pack(step, packs, i - multiplied);
         }
       }
-      barrier_.wait([&] { next_.store(0, std::memory_order_relaxed); });
+      if (step < steps_) barrier_.wait([&] { next_.store(0, std::memory_order_relaxed); });
     }
   }
 
@@ -265,12 +266,52 @@ void scale(const Product<T>& p) {
   }
 }
 
+/// Whether one of C's sides is so short that nothing is packed; then it is computed.
+template <class T>
+bool multiply_few(const GemmKernel<T>& kernel, const Product<T>& p, int threads) {
+  const bool few_rows = p.m <= p.n;
+  FewVectors<T> x{.few = p.m,
+                  .many = p.n,
+                  .k = p.k,
+                  .x = rows_of(p.a),
+                  .w = columns_of(p.b),
+                  .c = p.c,
+                  .c_few = p.c_stride,
+                  .c_many = 1,
+                  .alpha = p.alpha,
+                  .beta = p.beta};
+  if (!few_rows) {
+    std::swap(x.few, x.many);
+    std::swap(x.x, x.w);
+    std::swap(x.c_few, x.c_many);
+  }
+  const bool sums = x.w.vector == 1 && x.few <= kFewSums, dots = x.x.along == 1 && x.w.along == 1 && x.few <= kFewDots;
+  if (!sums && !dots) return false;
+  const auto part = [&](int64_t begin, int64_t end) {
+    FewVectors<T> y = x;
+    y.many = end - begin;
+    y.w.data += begin * x.w.vector;
+    y.c += begin * x.c_many;
+    (sums ? kernel.few_sums : kernel.few_dots)(y);
+  };
+  // Threads are cut at whole registers: how a sum is added up may depend on whether it is in one.
+  const int64_t blocks = parts(x.many, kFewBlock);
+  if (threads == 1 || blocks == 1) {
+    part(0, x.many);
+  } else {
+    parallel_for(blocks, 1,
+                 [&](int64_t begin, int64_t end) { part(begin * kFewBlock, std::min(end * kFewBlock, x.many)); });
+  }
+  return true;
+}
+
 template <class T>
 void multiply(const GemmKernel<T>& kernel, const Product<T>& p) {
   if (p.m == 0 || p.n == 0) return;
   if (p.k == 0) return scale(p);
   const double work = static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
   const int threads = detail::in_parallel() || work < 64e3 ? 1 : detail::grow_team(thread_count());
+  if (multiply_few(kernel, p, threads)) return;
   PackedProduct<T> product(kernel, p, threads);
   if (threads == 1) return product.run(0);
   detail::run_team(threads, [&](int rank) { product.run(rank); });

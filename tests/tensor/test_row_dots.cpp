@@ -1,8 +1,7 @@
 // Products of rows with a few vectors: what decoding on the CPU reads its weights by.
-#include <sys/mman.h>
-
 #include <span>
 
+#include "at_the_end.h"
 #include "support.h"
 #include "tensor/dtype.h"
 #include "tensor/random.h"
@@ -11,32 +10,6 @@
 using namespace rw;
 
 namespace {
-
-/// A copy of numbers at the end of a page: the page behind it may not be read.
-template <class T>
-class AtTheEnd {
- public:
-  explicit AtTheEnd(const std::vector<T>& values)
-      : bytes_(static_cast<size_t>(values.size() * sizeof(T) + kPage - 1) / kPage * kPage + kPage),
-        begin_(
-            static_cast<char*>(::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))) {
-    REQUIRE(begin_ != MAP_FAILED);
-    char* end = begin_ + bytes_ - kPage;
-    data_ = reinterpret_cast<T*>(end - values.size() * sizeof(T));
-    std::copy(values.begin(), values.end(), data_);
-    REQUIRE(::mprotect(end, kPage, PROT_NONE) == 0);
-  }
-  ~AtTheEnd() { ::munmap(begin_, bytes_); }
-  AtTheEnd(const AtTheEnd&) = delete;
-  AtTheEnd& operator=(const AtTheEnd&) = delete;
-  const T* data() const { return data_; }
-
- private:
-  static constexpr size_t kPage = 1 << 16;  // of any system's size
-  size_t bytes_;
-  char* begin_;
-  T* data_;
-};
 
 struct Case {
   int64_t k, rows, count, stride;
@@ -70,9 +43,9 @@ struct Kind {
 TEST_CASE("rows of every width times a few vectors are their sums, and a vector's bits do not depend on the others") {
   for (const int64_t k : {1, 3, 4, 15, 16, 17, 31, 63, 64, 65, 80, 100, 128, 129, 191, 288, 300}) {
     const Case c = make(k, 5, 7);
-    const AtTheEnd w(c.w), x(c.x), scales(c.scales);
-    const AtTheEnd half(c.half);
-    const AtTheEnd codes(c.codes);
+    const test::AtTheEnd w(c.w), x(c.x), scales(c.scales);
+    const test::AtTheEnd half(c.half);
+    const test::AtTheEnd codes(c.codes);
     const auto at = [&](int64_t r, int64_t j) { return static_cast<size_t>(r * k + j); };
     const std::vector<Kind> kinds{
         {[&](const auto& d, int64_t r, int64_t n, const auto& v, float* y) { d.f32(w.data() + r * k, k, n, v, y); },
