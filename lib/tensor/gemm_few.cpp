@@ -112,9 +112,9 @@ template <class R, class T>
 RW_INLINE void all_sums(const FewVectors<T>& x) {
   constexpr int64_t kNumbers = 2048;
   alignas(64) T sums[kNumbers];
-  const int64_t blocks = (x.many * x.few + kNumbers - 1) / kNumbers;  // and one more where whole registers need it
-  int64_t most = (x.many / (blocks > 0 ? blocks : 1) + kLanes<R>) / kLanes<R> * kLanes<R>;
-  most = smaller(most, kNumbers / x.few / kLanes<R> * kLanes<R>);
+  const int64_t blocks = (x.many * x.few + kNumbers - 1) / kNumbers;
+  const int64_t even = (x.many / blocks + kLanes<R>) / kLanes<R> * kLanes<R>;
+  const int64_t most = smaller(even, kNumbers / x.few / kLanes<R> * kLanes<R>);
   for (int64_t begin = 0; begin < x.many; begin += most) {
     const int64_t many = smaller(most, x.many - begin);
     for (int64_t i = 0; i < x.few; ++i) {

@@ -20,7 +20,8 @@ constexpr int64_t kSharedBytes = 4 << 20;  // of what the threads pack together,
 constexpr int64_t kSharedVectors = 1024;   // rows or columns of a shared block that are worth an item's packing
 constexpr int64_t kPackItem = 1 << 14;     // numbers of a shared block that a thread packs at a time, about
 constexpr int64_t kFewTiles = 4;           // of an item, for each thread at least: otherwise both factors are shared
-constexpr int64_t kFewSums = 8, kFewDots = 8, kFewBlock = 64;
+constexpr int64_t kFew = 8;                // rows or columns that are multiplied without packing
+constexpr int64_t kFewBlock = 64;          // of the many, for a thread at least
 
 int64_t parts(int64_t size, int64_t most) { return (size + most - 1) / most; }
 int64_t up(int64_t size, int64_t tile) { return parts(size, tile) * tile; }
@@ -253,8 +254,9 @@ class PackedProduct {
   Cut rows_{}, columns_{};   // of C: chunks of a shared factor, items of the other
   int64_t steps_ = 0, a_size_ = 0, b_size_ = 0, place_ = 0, own_ = 0;
   T *shared_ = nullptr, *owned_ = nullptr;
-  std::atomic<int64_t> next_{0};  // the item that nobody has taken
-  detail::TeamBarrier barrier_;
+  // Written by all threads: on cache lines of their own.
+  alignas(64) std::atomic<int64_t> next_{0};  // the item that nobody has taken
+  alignas(64) detail::TeamBarrier barrier_;
 };
 
 /// C = beta C
@@ -285,7 +287,7 @@ bool multiply_few(const GemmKernel<T>& kernel, const Product<T>& p, int threads)
     std::swap(x.x, x.w);
     std::swap(x.c_few, x.c_many);
   }
-  const bool sums = x.w.vector == 1 && x.few <= kFewSums, dots = x.x.along == 1 && x.w.along == 1 && x.few <= kFewDots;
+  const bool sums = x.w.vector == 1 && x.few <= kFew, dots = x.x.along == 1 && x.w.along == 1 && x.few <= kFew;
   if (!sums && !dots) return false;
   const auto part = [&](int64_t begin, int64_t end) {
     FewVectors<T> y = x;

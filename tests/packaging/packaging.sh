@@ -93,7 +93,7 @@ say "add_subdirectory"
 # Products for newer CPUs must leave the linker nothing to share: it would keep one copy for the whole program.
 objects=$(find "$work/source" -path '*/ropewalk_level_v*' -name '*.o')
 for object in $objects; do
-  nm --defined-only -P "$object" | awk '$2 ~ /[WVu]/ && $1 !~ /8eigen_v|^DW\.ref/ { print $1 }' >"$work/others"
+  nm --defined-only -P "$object" | awk '$2 ~ /[WVu]/ && $1 !~ /^DW\.ref/ { print $1 }' >"$work/others"
   [ ! -s "$work/others" ] || die "code for newer CPUs that others may be given: $(head -n 20 "$work/others" | c++filt)"
 done
 [ -z "$objects" ] || say "code for newer CPUs stays apart"
