@@ -152,11 +152,13 @@ std::pair<Var, Var> norm(const char* op, const Var& x, const Var* residual, cons
   out_y.set_largest(largest);
   const bool recorded = residual ? records(x, weight, *residual) : records(x, weight);
   if (recorded) {
-    out_y.set_recomputation([flat, w = weight.value(), plain = NormOptions{options.eps, options.weight_offset}] {
-      return rms_norm(flat, w, plain).value();
+    // The squares add up as they did here, with a residual or without.
+    const bool fused = residual != nullptr || stream;
+    out_y.set_recomputation([flat, w = weight.value(), plain = NormOptions{options.eps, options.weight_offset}, fused] {
+      return norm("rms_norm", flat, nullptr, w, plain, fused).second.value();
     });
     auto node = std::make_unique<NormNode>();
-    node->fused = residual != nullptr || stream;
+    node->fused = fused;
     node->weight_offset = options.weight_offset;
     node->shape = x.shape();
     node->saved = {flat, weight.value(), rstd};
