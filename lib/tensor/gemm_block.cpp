@@ -1,8 +1,8 @@
-// Packing, and products of packed blocks on one thread, in the widest registers of the level that they are compiled for.
+// Packing, and products of packed blocks on one thread, in the widest registers of the level that is compiled for.
 //
 // Compiled once for the build's own flags and, in builds for any x86-64, once more for each RW_LEVEL (CMakeLists.txt).
-// Code that the standard library leaves to the linker to share must not get in here: it could be shared with the rest of
-// the program, on a CPU that cannot run it.
+// Code that the standard library leaves to the linker to share must not get in here: it could be shared with the rest
+// of the program, on a CPU that cannot run it.
 #include "tensor/gemm_block.h"
 
 #include "tensor/gemm_registers.h"
@@ -192,8 +192,8 @@ RW_INLINE void transpose_into(const double* from, int64_t stride, int64_t count,
   }
 }
 
-/// Whole panels of vectors that lie side by side, some numbers of some panels at a time: a row of memory is read at some
-/// width, and few lines are written to, since those of all panels may compete for the same place in the cache.
+/// Whole panels of vectors that lie side by side, some numbers of some panels at a time: a row of memory is read at
+/// some width, and few lines are written to, since those of all panels may compete for the same place in the cache.
 template <int P, class T>
 RW_INLINE void copy_into(const T* from, int64_t stride, int64_t count, int64_t depth, T* panels) {
   constexpr int64_t kNumbers = 8, kLine = 64 / sizeof(T), kTogether = 4 * kLine / P + 1;

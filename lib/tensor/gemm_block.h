@@ -1,5 +1,5 @@
-// Internal: the parts of a matrix product that are compiled for each level of x86-64: packing, and the product of packed
-// blocks on one thread.
+// Internal: the parts of a matrix product that are compiled for each level of x86-64: packing, and the product of
+// packed blocks on one thread.
 #pragma once
 #include "tensor/product.h"
 
@@ -24,7 +24,8 @@ struct PackedBlock {
   T alpha, beta;  // beta = 0: C is not read
 };
 
-/// C of a few vectors x and many vectors w: c[i * c_few + j * c_many] = alpha x_i . w_j + beta c[...]. Nothing is packed.
+/// C of a few vectors x and many vectors w: c[i * c_few + j * c_many] = alpha x_i . w_j + beta c[...]. Nothing is
+/// packed.
 template <class T>
 struct FewVectors {
   int64_t few, many, k;
@@ -34,8 +35,8 @@ struct FewVectors {
   T alpha, beta;
 };
 
-/// Products in tiles of C that the registers hold. How an element is added up depends on the block's depth alone: not on
-/// where it lies, nor on the tile that it is in.
+/// Products in tiles of C that the registers hold. How an element is added up depends on the block's depth alone: not
+/// on where it lies, nor on the tile that it is in.
 template <class T>
 struct GemmKernel {
   int64_t height, width;  // of a tile
