@@ -2,30 +2,57 @@
 // and the choice of the best token.
 #pragma once
 #include "nn/decode_attention.cuh"
+#include "nn/decode_weights.cuh"
 
 namespace rw::cuda::decode {
 
-/// x [k] to shared memory, as two planes of four: lane i reads columns 8i.. as one float4 of each, without conflicts.
-/// With a norm, x * norm, and the factor that is missing: 1 / rms(x).
-template <bool NORM, class T>
-__device__ __forceinline__ float load_vector(const float* x, const T* norm, int k, float eps, float* vector,
+/// Asks for a row of n elements, which all blocks will read, by all blocks together.
+template <class T>
+__device__ __forceinline__ void prefetch_row(const T* row, int n) {
+  constexpr int kLine = 128 / static_cast<int>(sizeof(T));
+  for (int i = static_cast<int>(blockIdx.x + gridDim.x * threadIdx.x) * kLine; i < n; i += gridDim.x * kThreads * kLine)
+    prefetch(row + i);
+}
+
+/// A vector in global memory that is whole already.
+struct FloatsSource {
+  const float* x;
+  using Four = float4;
+  __device__ __forceinline__ void wait(int) const {}
+  __device__ __forceinline__ Four ask(int i) const { return __ldcg(reinterpret_cast<const float4*>(x + i)); }
+  __device__ __forceinline__ float4 take(const Four& four, int) const { return four; }
+};
+
+/// The vector x [k] of `source` to shared memory, as two planes of four: lane i reads columns 8i.. as one float4 of
+/// each, without conflicts. With a norm, x * norm, and the factor that is missing: 1 / rms(x). The block may still be
+/// reading the vector before.
+template <bool NORM, class T, class Source>
+__device__ __forceinline__ float load_vector(const Source& source, const T* norm, int k, float eps, float* vector,
                                              float* scratch) {
   constexpr int kStep = 4 * kThreads, kAhead = 6;  // loads on their way together
-  float square = 0;
-  for (int first = 4 * static_cast<int>(threadIdx.x); first < k; first += kAhead * kStep) {
-    float4 value[kAhead];
-    Vec<T, 4> weight[kAhead];
+  typename Source::Four four[kAhead];
+  Vec<T, 4> weight[kAhead];
+  const auto ask_for_norm = [&](int first) {
+    if constexpr (NORM) {
 #pragma unroll
-    for (int u = 0; u < kAhead; ++u) {
-      const int i = first + u * kStep;
-      if (i < k) value[u] = __ldcg(reinterpret_cast<const float4*>(x + i));
-      if (NORM && i < k) weight[u] = load<4>(norm + i);
+      for (int u = 0; u < kAhead; ++u)
+        if (first + u * kStep < k) weight[u] = load<4>(norm + first + u * kStep);
     }
+  };
+  float square = 0;
+  int first = 4 * static_cast<int>(threadIdx.x);
+  ask_for_norm(first);
+  if (threadIdx.x < kWarp) source.wait(static_cast<int>(threadIdx.x) * (k / kWarp) & ~3);
+  sync_readers();  // what comes is there, or nearly, and the vector before this one has been read
+  for (; first < k; first += kAhead * kStep) {
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u)
+      if (first + u * kStep < k) four[u] = source.ask(first + u * kStep);
 #pragma unroll
     for (int u = 0; u < kAhead; ++u) {
       const int i = first + u * kStep;
       if (i >= k) continue;
-      float4& v = value[u];
+      float4 v = source.take(four[u], i);
       if constexpr (NORM) {
         square += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
         const Vec<float, 4> w = widen<4>(weight[u]);
@@ -33,11 +60,18 @@ __device__ __forceinline__ float load_vector(const float* x, const T* norm, int 
       }
       *reinterpret_cast<float4*>(vector + i / 4 % 2 * (k / 2) + i / 8 * 4) = v;
     }
+    ask_for_norm(first + kAhead * kStep);
   }
-  float scale = 1;
-  if constexpr (NORM) scale = rsqrtf(block_reduce<kThreads>(square, Sum{}, scratch) / static_cast<float>(k) + eps);
-  __syncthreads();
-  return scale;
+  if constexpr (NORM) {
+    square = warp_reduce(square, Sum{});
+    if (threadIdx.x % kWarp == 0) scratch[threadIdx.x / kWarp] = square;
+  }
+  sync_readers();
+  if constexpr (!NORM) return 1.f;
+  float sum = 0;
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) sum += scratch[w];
+  return rsqrtf(sum / static_cast<float>(k) + eps);
 }
 
 /// Orders logits as unsigned numbers, larger first, then the smaller index.
@@ -63,10 +97,11 @@ struct Local {
 };
 
 /// put(item, products of its two rows with the vector), by lane 0; before(item) first, while the weights come.
-template <class T, int SLOTS, bool INT8, class Before, class Put>
-__device__ __forceinline__ void multiply(WeightStream<T, SLOTS, INT8>& weights, const Local<T>& l, int matrix,
+template <class T, int SLOTS, bool INT8, bool FED, class Before, class Put>
+__device__ __forceinline__ void multiply(WeightStream<T, SLOTS, INT8, FED>& weights, const Local<T>& l, int matrix,
                                          float scale, int& items_before, Before&& before, Put&& put) {
-  constexpr int kPiece = WeightStream<T, SLOTS, INT8>::kPiece, kParts = WeightStream<T, SLOTS, INT8>::kParts;
+  using Stream = WeightStream<T, SLOTS, INT8, FED>;
+  constexpr int kPiece = Stream::kPiece, kParts = Stream::kParts;
   if constexpr (INT8) scale /= 127.f;
   const Share share = l.shares[matrix];
   for (int item = weights.first_item(share, items_before); item < share.end; item += kWarps) {
@@ -91,7 +126,7 @@ __device__ __forceinline__ void multiply(WeightStream<T, SLOTS, INT8>& weights, 
 template <class T>
 __device__ __forceinline__ void finish_token(const Model<T>& m, unsigned long long best, bool bad, int32_t* result) {
   __shared__ unsigned long long best_of[kWarps];
-  if (threadIdx.x % kWarp == 0) best_of[threadIdx.x / kWarp] = best;
+  if (threadIdx.x < kThreads && threadIdx.x % kWarp == 0) best_of[threadIdx.x / kWarp] = best;
   if (__syncthreads_or(bad) && threadIdx.x == 0) m.grid->bad = 1;
   if (threadIdx.x != 0) return;
   for (int w = 1; w < kWarps; ++w) best = max(best, best_of[w]);

@@ -1,10 +1,12 @@
 // Decoding on the GPU: one token is one kernel. What bounds it is reading every weight once, and which weights those
-// are is known before the token is. So one block per multiprocessor stays for the whole token, its warps keep their
-// weights coming all the time (decode_step.cuh), and a barrier over the grid stands where a vector has to be whole:
+// are is known before the token is. So one block per multiprocessor stays for the whole token. One of its warps asks
+// for weights all the time (decode_weights.cuh). Where a vector has to be whole, all blocks receive it from those that
+// computed its parts (decode_exchange.cuh):
 //
 //   x = embedding | q, k, v | attention | x += W_o o | h = swiglu | x += W_d h | ... | logits, the best token
 //
-// The residual stream x and every vector between two barriers is f32; weights and cache are bf16 or f32.
+// The residual stream x and every vector that is sent is f32; weights and cache are bf16 or f32. decoder_families.cu
+// has the kernel of other families, which still waits at barriers over the grid.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -17,10 +19,10 @@ namespace rw::cuda {
 namespace decode {
 namespace {
 
-/// Row pair `item` of q, k and v: q rotated and scaled to m.q, k rotated and v to the cache.
+/// Sends row pair `item` of q, k and v: q rotated and scaled, k rotated, v as it is.
 template <class T>
-__device__ __forceinline__ void rotate_and_put(const Local<T>& l, const Layer<T>& layer, int position, int item,
-                                               float first, float second) {
+__device__ __forceinline__ void rotate_and_send(const Local<T>& l, int position, int item, float first, float second,
+                                                unsigned stamp) {
   const Model<T>& m = l.m;
   const int head = item / (m.head_dim / 2), j = item % (m.head_dim / 2);
   const bool rotates = head < m.n_heads + m.n_kv_heads;
@@ -32,23 +34,21 @@ __device__ __forceinline__ void rotate_and_put(const Local<T>& l, const Layer<T>
   }
   if (head < m.n_heads) {
     const float factor = m.scale * (m.query_scale ? m.query_scale[position] : 1.f);
-    m.q[head * m.head_dim + pair.x] = first * factor;
-    m.q[head * m.head_dim + pair.y] = second * factor;
-  } else {
-    const int kv = rotates ? head - m.n_heads : head - m.n_heads - m.n_kv_heads;
-    T* to = (rotates ? layer.k : layer.v) + (static_cast<int64_t>(position) * m.n_kv_heads + kv) * m.head_dim;
-    to[pair.x] = from_float<T>(first);
-    to[pair.y] = from_float<T>(second);
+    first *= factor, second *= factor;
   }
+  Word* to = m.qkv_words + static_cast<int64_t>(head) * m.head_dim;
+  if (pair.y == pair.x + 1) return send(to + pair.x, float2{first, second}, stamp);
+  send(to + pair.x, first, stamp);
+  send(to + pair.y, second, stamp);
 }
 
 /// One token: `id`, or with a negative one the best token of the launch before. Its logits go to m.logits, the best
 /// next token to m.grid->best and to `result`, which is host memory.
 template <class T, int SLOTS, int WIDE, bool INT8>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads + kFeeders, 1)
     decode_step_kernel(const __grid_constant__ Model<T> m, int id, int position, int32_t* result) {
   extern __shared__ __align__(128) unsigned char memory[];
-  __shared__ __align__(8) uint64_t ready[kWarps][SLOTS];
+  __shared__ __align__(8) uint64_t ready[kWarps][SLOTS], emptied[kWarps][SLOTS];
   __shared__ Share shares[kMatrices];
   __shared__ float cos_sin[256], scratch[kWarps];
   Layer<T>* layers = reinterpret_cast<Layer<T>*>(memory + ring_bytes(SLOTS, INT8));
@@ -58,14 +58,25 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x < kMatrices) shares[threadIdx.x] = share_of(m, static_cast<int>(threadIdx.x));
   for (int i = threadIdx.x; i < m.n_layers; i += kThreads) layers[i] = m.layers[i];
   __syncthreads();
-  WeightStream<T, SLOTS, INT8> weights(m, layers, shares, memory, ready[warp]);
-  unsigned target = 0;
+  if (warp >= kWarps) {  // the warp that brings the others' weights, and what a group of four needs besides
+    give_registers();
+    __syncthreads();
+    if constexpr (kCanFeed) {
+      if (warp == kWarps) feed_warps<T, SLOTS, INT8>(m, layers, shares, memory, ready[0], emptied[0]);
+    }
+    __syncwarp();
+    return finish_token(m, 0, false, result);
+  }
+  take_registers();
+  WeightStream<T, SLOTS, INT8, true> weights(m, layers, shares, memory, ready[warp], emptied[warp]);
+  __syncthreads();
   int items_before = 0;
 
   if (id < 0) id = max(m.grid->best, 0);
+  const T* embedding = m.embedding + static_cast<int64_t>(id) * m.hidden;
   // The rows of x that this block will add to are its own from the start.
   for (int i = 2 * shares[kO].begin + static_cast<int>(threadIdx.x); i < 2 * shares[kO].end; i += kThreads)
-    m.x[i] = to_float(m.embedding[static_cast<int64_t>(id) * m.hidden + i]);
+    m.x[i] = to_float(embedding[i]);
   for (int i = threadIdx.x; i < m.pairs; i += kThreads) {
     double s, c;
     sincos(static_cast<double>(position) * m.inv_freq[i], &s, &c);
@@ -78,31 +89,44 @@ __global__ void __launch_bounds__(kThreads, 1)
   const auto read_x = [&](int item) {
     if (lane == 0) x_before = __ldcg(reinterpret_cast<const float2*>(m.x) + item);
   };
+  unsigned stamp = m.token * (2 * static_cast<unsigned>(m.n_layers) + 1);  // of x as it is now
   const auto add_to_x = [&](int item, float first, float second) {
-    reinterpret_cast<float2*>(m.x)[item] = {x_before.x + first, x_before.y + second};
+    const float2 sum{x_before.x + first, x_before.y + second};
+    reinterpret_cast<float2*>(m.x)[item] = sum;
+    send(m.x_words + 2 * item, sum, stamp + 1);
   };
+  // A block without rows of a matrix reads nothing for it.
+  const auto has_rows = [&](Matrix matrix) { return shares[matrix].begin < shares[matrix].end; };
+  const auto normed_x = [&](Matrix matrix, const T* norm) {
+    if (!has_rows(matrix)) return 1.f;
+    return load_vector<true>(WordsSource{m.x_words, stamp}, norm, m.hidden, m.eps, l.vector, scratch);
+  };
+  const auto load_words = [&](Matrix matrix, const Word* words, int k) {
+    if (has_rows(matrix)) load_vector<false, T>(WordsSource{words, stamp}, nullptr, k, 0.f, l.vector, scratch);
+  };
+  sync_readers();
   for (int i = 0; i < m.n_layers; ++i) {
     const Layer<T>& layer = layers[i];
-    grid_barrier(m.grid, target);
-    float scale = load_vector<true>(m.x, layer.input_norm, m.hidden, m.eps, l.vector, scratch);
+    float scale =
+        i > 0 ? normed_x(kQkv, layer.input_norm)
+              : load_vector<true>(RowSource<T>{embedding}, layer.input_norm, m.hidden, m.eps, l.vector, scratch);
     prefetch_cache(m, layer, position, 0);
+    prefetch_row(layer.post_norm, m.hidden);
+    prefetch_row(i + 1 < m.n_layers ? layers[i + 1].input_norm : m.norm, m.hidden);
     multiply(weights, l, kQkv, scale, items_before, nothing,
-             [&](int item, float first, float second) { rotate_and_put(l, layer, position, item, first, second); });
-    grid_barrier(m.grid, target);
-    attend<T, WIDE>(m, layer, Visible{position, 0, {attn::kLog2e}}, l.vector, plain_queries(m));
-    grid_barrier(m.grid, target);
-    load_vector<false, T>(m.o, nullptr, m.n_heads * m.head_dim, 0.f, l.vector, scratch);
+             [&](int item, float first, float second) { rotate_and_send(l, position, item, first, second, stamp); });
+    attend_received<T, WIDE>(m, layer, Visible{position, 0, {attn::kLog2e}}, stamp, l.vector);
+    load_words(kO, m.o_words, m.n_heads * m.head_dim);
     multiply(weights, l, kO, 1.f, items_before, read_x, add_to_x);
-    grid_barrier(m.grid, target);
-    scale = load_vector<true>(m.x, layer.post_norm, m.hidden, m.eps, l.vector, scratch);
+    ++stamp;
+    scale = normed_x(kGateUp, layer.post_norm);
     multiply(weights, l, kGateUp, scale, items_before, nothing,
-             [&](int item, float gate, float up) { m.h[item] = gate / (1.f + __expf(-gate)) * up; });
-    grid_barrier(m.grid, target);
-    load_vector<false, T>(m.h, nullptr, m.ffn, 0.f, l.vector, scratch);
+             [&](int item, float gate, float up) { send(m.h_words + item, gate / (1.f + __expf(-gate)) * up, stamp); });
+    load_words(kDown, m.h_words, m.ffn);
     multiply(weights, l, kDown, 1.f, items_before, read_x, add_to_x);
+    ++stamp;
   }
-  grid_barrier(m.grid, target);
-  const float scale = load_vector<true>(m.x, m.norm, m.hidden, m.eps, l.vector, scratch);
+  const float scale = normed_x(kHead, m.norm);
   unsigned long long best = 0;
   bool bad = false;
   multiply(weights, l, kHead, scale, items_before, nothing, [&](int item, float first, float second) {
@@ -174,6 +198,10 @@ class Decoder final : public DeviceDecoder {
     const auto vector = [&](int64_t n) { return Tensor::empty({n}, DType::f32, device); };
     x_ = vector(m.hidden), q_ = vector(m.n_heads * m.head_dim), o_ = vector(m.n_heads * m.head_dim), h_ = vector(m.ffn);
     logits_ = vector(m.vocab), partial_ = vector(m.n_heads * splits * (m.head_dim + 2));
+    // One after the other: x, qkv, o, h, partial. No stamp is 0.
+    const int64_t attended = m.n_heads * m.head_dim, kv = m.n_kv_heads * m.head_dim, even_ffn = (m.ffn + 1) / 2 * 2;
+    words_ = Tensor::zeros({2 * (m.hidden + 2 * attended + 2 * kv + even_ffn + partial_.numel())}, DType::i32, device);
+    Word* const words = static_cast<Word*>(words_.raw());
 
     model_ = {.layers = static_cast<const Layer<T>*>(layers_.raw()),
               .embedding = as<T>(m.embedding),
@@ -188,6 +216,11 @@ class Decoder final : public DeviceDecoder {
               .logits = as<float>(logits_),
               .partial = as<float>(partial_),
               .heads_arrived = as<int>(heads_arrived_),
+              .x_words = words,
+              .qkv_words = words + m.hidden,
+              .o_words = words + m.hidden + attended + 2 * kv,
+              .h_words = words + m.hidden + 2 * attended + 2 * kv,
+              .partial_words = words + m.hidden + 2 * attended + 2 * kv + even_ffn,
               .grid = static_cast<GridState*>(grid_state_.raw()),
               .n_layers = static_cast<int>(m.layers.size()),
               .hidden = static_cast<int>(m.hidden),
@@ -261,6 +294,7 @@ class Decoder final : public DeviceDecoder {
   static constexpr int kResults = 4;  // on their way back
 
   void start(int32_t id, int64_t position) {
+    ++model_.token;
     split_kv::with_wide(m_.head_dim, [&](auto wide) {
       if (family_) return launch_step(family_step_kernel<T>(slots_, wide, m_.int8), id, position, family_->model());
       if (m_.int8) return launch_step(kernel<wide, true>(), id, position);
@@ -287,7 +321,7 @@ class Decoder final : public DeviceDecoder {
     together.val.cooperative = 1;
     cudaLaunchConfig_t config{};
     config.gridDim = dim3(static_cast<unsigned>(multiprocessors()));
-    config.blockDim = dim3(kThreads);
+    config.blockDim = dim3(family_ ? kThreads : kThreads + kFeeders);
     config.dynamicSmemBytes = static_cast<size_t>(shared_);
     config.stream = stream();
     config.attrs = &together;
@@ -301,7 +335,7 @@ class Decoder final : public DeviceDecoder {
   DecoderModel m_;
   Model<T> model_{};
   std::unique_ptr<Family<T>> family_;  // of what is not LLaMA's
-  Tensor layers_, scales_, grid_state_, heads_arrived_, x_, q_, o_, h_, logits_, partial_;
+  Tensor layers_, scales_, grid_state_, heads_arrived_, x_, q_, o_, h_, logits_, partial_, words_;
   int slots_ = kShallow;
   int64_t shared_ = 0, weight_bytes_ = 0;
   int32_t* results_ = nullptr;  // pinned, with the logits behind them

@@ -247,7 +247,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x < kMatrices) shares[threadIdx.x] = share_of(m, static_cast<int>(threadIdx.x));
   for (int i = threadIdx.x; i < m.n_layers; i += kThreads) layers[i] = m.layers[i];
   __syncthreads();
-  WeightStream<T, SLOTS, INT8> weights(m, layers, shares, memory, ready[threadIdx.x / kWarp]);
+  WeightStream<T, SLOTS, INT8> weights(m, layers, shares, memory, ready[threadIdx.x / kWarp], nullptr);
   unsigned target = 0;
   int items_before = 0;
   if (id < 0) id = max(m.grid->best, 0);
@@ -289,7 +289,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     grid_barrier(m.grid, target);
     attend_layer<T, WIDE>(l, f, extras, layer, {position, seen_from, {attn::kLog2e, f.soft_cap * attn::kLog2e}});
     grid_barrier(m.grid, target);
-    load_vector<false, T>(m.o, nullptr, m.n_heads * m.head_dim, 0.f, l.vector, scratch);
+    load_vector<false, T>(FloatsSource{m.o}, nullptr, m.n_heads * m.head_dim, 0.f, l.vector, scratch);
     add_rows(kO, extras.o_bias, extras.attention_norm, stream, f.parallel ? other : stream);
     grid_barrier(m.grid, target);
     added_norm = extras.attention_norm, added_bias = extras.attention_norm_bias;
@@ -304,7 +304,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       }
     });
     grid_barrier(m.grid, target);
-    load_vector<false, T>(m.h, nullptr, m.ffn, 0.f, l.vector, scratch);
+    load_vector<false, T>(FloatsSource{m.h}, nullptr, m.ffn, 0.f, l.vector, scratch);
     float* sum = f.parallel ? other : stream;
     add_rows(kDown, extras.down_bias, extras.mlp_norm, sum, sum);
     added_norm = extras.mlp_norm, added_bias = extras.mlp_norm_bias;

@@ -337,11 +337,16 @@ __device__ __forceinline__ void walk_keys(const Keys<T>& keys, ScoreScale scale,
 
 // --- the warps, then the splits ----------------------------------------------------------------------------------
 
-/// put(row, column, numerators of two columns, top, sum) of the block's split. Begins with a barrier.
-template <int WIDE, int ROWS, class Put>
+struct SyncBlock {
+  __device__ __forceinline__ void operator()() const { __syncthreads(); }
+};
+
+/// put(row, column, numerators of two columns, top, sum) of the block's split. Begins with a barrier of the kThreads
+/// threads, Sync().
+template <int WIDE, class Sync = SyncBlock, int ROWS, class Put>
 __device__ __forceinline__ void combine_warps(const float* of_warp, const OfWarps<ROWS>& of, int rows, int head_dim,
                                               const Put& put) {
-  __syncthreads();
+  Sync()();
   for (int item = threadIdx.x; item < rows * head_dim / 2; item += kThreads) {
     const int r = 2 * item / head_dim, i = 2 * item % head_dim;
     float highest = of.top[0][r], total = 0;
