@@ -146,5 +146,9 @@ void sm90_backward_fused(const AttentionShape& s, const HeadView& q, const HeadV
                          const RowVectors& rows, const HeadView& d_o, const HeadView& dq, const HeadView& dk,
                          const HeadView& dv);
 
+void sm90_backward_onepass(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v,
+                           const RowVectors& rows, const HeadView& d_o, const HeadView& dq, const HeadView& dk,
+                           const HeadView& dv);
+
 }  // namespace attn
 }  // namespace rw::cuda
