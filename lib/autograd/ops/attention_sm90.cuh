@@ -271,25 +271,16 @@ __device__ inline void wgmma(float (&d)[N / 2], const unsigned* a, uint64_t b, i
   }
 }
 
-/// D (+)= A B, 64 x 32 x 16, both in shared memory and both read across their rows (stored [k][m] and [k][n]).
-__device__ inline void wgmma_across(float (&d)[16], uint64_t a, uint64_t b, int accumulate) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %18, 0;\nwgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
-      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}, %16, %17, p, 1, 1, 1, 1;\n}\n"
-      : RW_F16(d, 0)
-      : "l"(a), "l"(b), "r"(accumulate));
-}
-
-/// The same, 64 x 64 x 16.
+/// D (+)= A B, 64 x 64 x 16, both in shared memory and both read across their rows (stored [k][m] and [k][n]).
 __device__ inline void wgmma_across(float (&d)[32], uint64_t a, uint64_t b, int accumulate) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\nwgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " RW_P32
-      ", %32, %33, p, 1, 1, 1, 1;\n}\n"
-      : RW_F32(d)
-      : "l"(a), "l"(b), "r"(accumulate));
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\nwgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " RW_P32
+               ", %32, %33, p, 1, 1, 1, 1;\n}\n"
+               : RW_F32(d)
+               : "l"(a), "l"(b), "r"(accumulate));
 }
 
-/// D = A B, both in shared memory: the old values are not even asked for, so their registers are free before.
+/// D = A B, 64 x N x 16, both in shared memory. It does not ask for old values, so that until here the registers of D
+/// are free for others.
 template <int N, bool a_across, bool b_across>
 __device__ inline void wgmma_new(float (&d)[N / 2], uint64_t a, uint64_t b) {
   static_assert(N == 64 || N == 128);
@@ -316,6 +307,7 @@ __device__ inline void dot_rows(float (&acc)[N / 2], uint64_t a, int a_panel, ui
   for (int k = 0; k < D / 16; ++k)
     wgmma<N, false>(acc, advanced(a, k / 4 * a_panel + k % 4 * 32), advanced(b, k / 4 * b_panel + k % 4 * 32), k != 0);
 }
+/// The same as a new sum (wgmma_new).
 template <int D, int N>
 __device__ inline void dot_rows_new(float (&acc)[N / 2], uint64_t a, int a_panel, uint64_t b, int b_panel) {
   wgmma_fence();
