@@ -163,7 +163,7 @@ struct Rule {
   }
 };
 
-/// One way of computing: a path, for the last whether its backward makes one pass, and
+/// One way of computing: a path, for Hopper's whether its backward makes one pass, and
 /// whether dQ may be added up in any order.
 struct Way {
   Path path;

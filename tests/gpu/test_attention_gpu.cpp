@@ -240,3 +240,56 @@ TEST_CASE("GPU attention without logsumexp gives the same output") {
     CHECK(same_bits(o, gpu.o));
   }
 }
+
+// The one pass against two, at sizes that f64 loops on the host would take minutes for. Several rounds of key blocks,
+// in both directions, more items than a card has multiprocessors, and lengths that fill no tile.
+void check_one_pass(const AttentionShape& shape) {
+  const auto values = [&](Fusion fusion, bool atomics) {
+    return Gpu(by({Path::sm90, fusion, atomics}, shape), DType::bf16, 1.0).values();
+  };
+  CAPTURE(shape.head_dim);
+  CAPTURE(shape.q_length);
+  CAPTURE(shape.k_length);
+  const Values two = values(Fusion::never, false), one = values(Fusion::always, false),
+               again = values(Fusion::always, false), any = values(Fusion::always, true);
+  for (const auto part : {&Values::dq, &Values::dk, &Values::dv}) {
+    CHECK(one.*part == again.*part);
+    CHECK(distance(one.*part, two.*part) <= 5e-3 * norm(two.*part));  // both round to bf16
+    CHECK(distance(any.*part, two.*part) <= 5e-3 * norm(two.*part));
+  }
+  CHECK(one.dk == any.dk);  // only dQ is added up in any order
+  CHECK(one.dv == any.dv);
+}
+#define ONE_PASS(d)                                                                                    \
+  TEST_CASE("GPU attention's backward in one pass repeats itself and agrees with two, head dim " #d) { \
+    if (no_gpu()) return;                                                                              \
+    const double scale = 1 / std::sqrt(static_cast<double>(d));                                        \
+    const int64_t t = test::repetitions(2305, 300);                                                    \
+    check_one_pass({1, 32, 8, t, t, d, true, scale});                                                  \
+    check_one_pass({2, 3, 3, t, t, d, true, scale});                                                   \
+    check_one_pass({1, 40, 40, t / 2 + 60, t / 2 + 60, d, true, scale});                               \
+    check_one_pass({1, 4, 2, t / 3, 2 * t, d, true, scale});                                           \
+    check_one_pass({1, 4, 2, t, t - 77, d, false, scale});                                             \
+  }
+ONE_PASS(64)
+ONE_PASS(96)
+ONE_PASS(128)
+
+TEST_CASE("the backward makes one pass from 2048 queries on, where there is no window") {
+  if (no_gpu()) return;
+  const auto passes = [&](int64_t length, int64_t d, int64_t window) {
+    AttentionShape s{1, 2, 1, length, length, d, true, 0.125};
+    s.window = window;
+    start_profile();
+    const Gpu gpu(s, DType::bf16, 1.0);
+    int found = 0;
+    for (const ProfileRecord& r : stop_profile().kernels) found += r.name.find("dk, dv (sm_90)") != std::string::npos;
+    return found ? 2 : 1;
+  };
+  if (passes(300, 128, 0) != 2) return;  // another card's path
+  for (const int64_t d : {64, 128}) {
+    CHECK(passes(2047, d, 0) == 2);
+    CHECK(passes(2048, d, 0) == 1);
+    CHECK(passes(2048, d, 100) == 2);
+  }
+}

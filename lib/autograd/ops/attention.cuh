@@ -19,7 +19,8 @@
 // The backward runs as three kernels: delta; dK and dV (a block owns keys and walks the queries of every head of its
 // group); dQ (a block owns queries and walks the keys). S and dP are computed twice, 7 matrix products instead of 5:
 // the price of sums in a fixed order without atomics. With fast_atomics the kernel of dK and dV adds
-// its part of dQ to an f32 workspace, too: 5 products, and one more kernel that rounds the workspace to dQ.
+// its part of dQ to an f32 workspace, too: 5 products, and one more kernel that rounds the workspace to dQ. On Hopper
+// long walks without a window do so in a fixed order (attention_sm90_fused.cu).
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
@@ -140,7 +141,7 @@ void sm90_backward(const AttentionShape& s, const HeadView& q, const HeadView& k
                    const RowVectors& rows, const HeadView& d_o, const HeadView& dq, const HeadView& dk,
                    const HeadView& dv);
 
-/// The same in one pass, for head dims up to 64, and where that is faster.
+/// The same in one pass, and where that is faster.
 bool sm90_fuses(const AttentionShape& s);
 void sm90_backward_fused(const AttentionShape& s, const HeadView& q, const HeadView& k, const HeadView& v,
                          const RowVectors& rows, const HeadView& d_o, const HeadView& dq, const HeadView& dk,

@@ -11,8 +11,8 @@ enum class Path {
   split_kv,  // forward of few queries over many keys, the keys split over blocks: f32 and bf16
 };
 
-/// Whether Hopper's backward for head dims up to 64 makes one pass (dQ with dK and dV) or
-/// two; automatic decides by length and heads.
+/// Whether Hopper's backward makes one pass (dQ with dK and dV) or two; automatic decides by
+/// length.
 enum class Fusion { automatic, never, always };
 
 struct PathOptions {

@@ -220,6 +220,10 @@ __device__ inline void arrived(T (&x)[n]) {
 #define RW_F16(d, i) RW_F4(d, i), RW_F4(d, i + 4), RW_F4(d, i + 8), RW_F4(d, i + 12)
 #define RW_F32(d) RW_F16(d, 0), RW_F16(d, 16)
 #define RW_F64(d) RW_F16(d, 0), RW_F16(d, 16), RW_F16(d, 32), RW_F16(d, 48)
+#define RW_N4(d, i) "=f"(d[i]), "=f"(d[i + 1]), "=f"(d[i + 2]), "=f"(d[i + 3])
+#define RW_N16(d, i) RW_N4(d, i), RW_N4(d, i + 4), RW_N4(d, i + 8), RW_N4(d, i + 12)
+#define RW_N32(d) RW_N16(d, 0), RW_N16(d, 16)
+#define RW_N64(d) RW_N16(d, 0), RW_N16(d, 16), RW_N16(d, 32), RW_N16(d, 48)
 #define RW_P32                                                                                                       \
   "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%" \
   "30,%31}"
@@ -267,13 +271,32 @@ __device__ inline void wgmma(float (&d)[N / 2], const unsigned* a, uint64_t b, i
   }
 }
 
-/// D (+)= A B, 64 x 32 x 16, both in shared memory and both read across their rows (stored [k][m] and [k][n]).
-__device__ inline void wgmma_across(float (&d)[16], uint64_t a, uint64_t b, int accumulate) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %18, 0;\nwgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
-      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}, %16, %17, p, 1, 1, 1, 1;\n}\n"
-      : RW_F16(d, 0)
-      : "l"(a), "l"(b), "r"(accumulate));
+/// D (+)= A B, 64 x 64 x 16, both in shared memory and both read across their rows (stored [k][m] and [k][n]).
+__device__ inline void wgmma_across(float (&d)[32], uint64_t a, uint64_t b, int accumulate) {
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\nwgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " RW_P32
+               ", %32, %33, p, 1, 1, 1, 1;\n}\n"
+               : RW_F32(d)
+               : "l"(a), "l"(b), "r"(accumulate));
+}
+
+/// D = A B, 64 x N x 16, both in shared memory. It does not ask for old values, so that until here the registers of D
+/// are free for others.
+template <int N, bool a_across, bool b_across>
+__device__ inline void wgmma_new(float (&d)[N / 2], uint64_t a, uint64_t b) {
+  static_assert(N == 64 || N == 128);
+  if constexpr (N == 64) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\nwgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " RW_P32
+        ", %32, %33, p, 1, 1, %35, %36;\n}\n"
+        : RW_N32(d)
+        : "l"(a), "l"(b), "r"(0), "n"(a_across ? 1 : 0), "n"(b_across ? 1 : 0));
+  } else {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\nwgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " RW_P64
+        ", %64, %65, p, 1, 1, %67, %68;\n}\n"
+        : RW_N64(d)
+        : "l"(a), "l"(b), "r"(0), "n"(a_across ? 1 : 0), "n"(b_across ? 1 : 0));
+  }
 }
 
 /// acc = A B^T over the head dim D: A 64 rows, B N rows, both stored as rows. a_panel, b_panel: bytes of one panel.
@@ -283,6 +306,15 @@ __device__ inline void dot_rows(float (&acc)[N / 2], uint64_t a, int a_panel, ui
 #pragma unroll
   for (int k = 0; k < D / 16; ++k)
     wgmma<N, false>(acc, advanced(a, k / 4 * a_panel + k % 4 * 32), advanced(b, k / 4 * b_panel + k % 4 * 32), k != 0);
+}
+/// The same as a new sum (wgmma_new).
+template <int D, int N>
+__device__ inline void dot_rows_new(float (&acc)[N / 2], uint64_t a, int a_panel, uint64_t b, int b_panel) {
+  wgmma_fence();
+  wgmma_new<N, false, false>(acc, a, b);
+#pragma unroll
+  for (int k = 1; k < D / 16; ++k)
+    wgmma<N, false>(acc, advanced(a, k / 4 * a_panel + k % 4 * 32), advanced(b, k / 4 * b_panel + k % 4 * 32), 1);
 }
 
 /// The same with A's 64 x D in registers (load_rows).
@@ -343,12 +375,13 @@ __device__ inline void registers_take() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(n));
 }
 
-/// Writes a warpgroup's packed registers [64 x 64] into its 64 rows of one swizzled panel.
-__device__ inline void store_packed(char* first_row, const unsigned (&x)[16]) {
+/// Writes a warpgroup's packed registers [64 x 4 n] into its 64 rows of swizzled panels.
+template <int n>
+__device__ inline void store_packed(char* first_row, int panel_bytes, const unsigned (&x)[n]) {
   const int lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane % 16;  // the row this lane addresses
 #pragma unroll
-  for (int j = 0; j < 8; j += 2) {
-    const char* at = first_row + row * 128 + ((j + lane / 16) ^ (row % 8)) * 16;
+  for (int j = 0; j < n / 2; j += 2) {
+    const char* at = first_row + j / 8 * panel_bytes + row * 128 + ((j % 8 + lane / 16) ^ (row % 8)) * 16;
     asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(at)),
                  "r"(x[2 * j]), "r"(x[2 * j + 1]), "r"(x[2 * j + 2]), "r"(x[2 * j + 3])
                  : "memory");
