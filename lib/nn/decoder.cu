@@ -145,7 +145,7 @@ __global__ void __launch_bounds__(kThreads + kFeeders, 1)
 // --- the host -------------------------------------------------------------------------------------------------------
 
 /// What a kernel declares beside the dynamic part, and a reserve.
-constexpr int64_t kOwnSharedBytes = 8 * 1024, kFamilySharedBytes = 16 * 1024;
+constexpr int64_t kOwnSharedBytes = 10 * 1024, kFamilySharedBytes = 16 * 1024;
 
 /// Shared floats for the activations: of a product's input, or of attention.
 template <class T>

@@ -233,6 +233,17 @@ Plan in_backward(const MemoryTask& task, const Sizes& s) {
   return plan;
 }
 
+/// Of attention's backward pass in one pass (sm90_fuses in autograd/ops/attention_sm90_fused.cu).
+int64_t query_sums(const MemoryTask& task, const Sizes& s) {
+  const ModelConfig& c = task.model;
+  const bool windowed =
+      !c.layers.empty() && std::all_of(c.layers.begin(), c.layers.end(), [](const auto& l) { return l.window > 0; });
+  const int64_t dim = c.head_dim;
+  if (!task.cuda || task.compute != DType::bf16 || task.length < 2048 || dim > 128 || windowed) return 0;
+  if (c.block.soft_cap > 0) return 0;
+  return 4 * s.rows * s.heads * (dim <= 64 ? 64 : 128);
+}
+
 /// Of a recomputed block, when its MLP is done: the MLP's part is gone, and attention's gradients are there.
 Plan in_attention(const MemoryTask& task, const Sizes& s) {
   Plan plan;
@@ -243,6 +254,7 @@ Plan in_attention(const MemoryTask& task, const Sizes& s) {
       s.rows *
           (s.e * ((s.qkv.keeps_x ? s.c : 0) + s.q + s.qkv.adapter_rows) + s.stat + (kept ? 0 : s.attention_output())));
   plan.add("gradients of attention's output, q, k and v", "e M (H D + (H+2K) D)", s.rows * s.e * (s.o + s.q));
+  plan.add("f32 sums of q's gradient", "4 M H D, D 64 or 128", query_sums(task, s));
   if (task.cuda) plan.add("attention's statistics", "8 M H", 8 * s.rows * s.heads);
   return plan;
 }

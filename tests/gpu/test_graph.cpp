@@ -231,7 +231,7 @@ TEST_CASE("the GPU decoder gives the logits of the whole forward for every head 
       c.rope = rope_config_from_json(
           cat(R"({"max_position_embeddings":64,"head_dim":)", k.head_dim, R"(,"rope_scaling":)", k.scaling, "}"));
       CausalLm model(c, dtype, kGpu, 3);
-      const int64_t total = test::repetitions(330, 80);  // more than one split of the cache
+      const int64_t total = test::repetitions(1100, 80);  // three splits of the cache in the end
       const int64_t first = test::repetitions(9, total - 4);
       const Tensor ids = input(1, total, 9).ids;
       const NoGrad no_grad;
