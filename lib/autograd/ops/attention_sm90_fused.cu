@@ -237,6 +237,30 @@ __device__ void store_results(const Arguments& a, const Maps& maps, const Shared
   }
 }
 
+/// dQ of a tile: this warpgroup's half of dS^T K, whose operands stand in shared memory by keys.
+template <class C>
+__device__ __forceinline__ void start_dq_products(float (&dq)[32], uint64_t ds, uint64_t k_across) {
+  wgmma_fence();
+  wgmma_new<64, true, true>(dq, ds, k_across);
+#pragma unroll
+  for (int i = 1; i < C::R / 16; ++i) wgmma_across(dq, advanced(ds, i * 2048), advanced(k_across, i * 2048), 1);
+  wgmma_commit();
+}
+
+/// That half to a buffer of dQ.
+__device__ __forceinline__ void put_dq(char* buffer, const float (&dq)[32]) {
+  float4* to = reinterpret_cast<float4*>(buffer) + threadIdx.x / 128 * 1024 + threadIdx.x % 128;
+#pragma unroll
+  for (int j = 0; j < 8; ++j) to[j * 128] = make_float4(dq[4 * j], dq[4 * j + 1], dq[4 * j + 2], dq[4 * j + 3]);
+}
+
+/// A key is seen by the queries from it on: the queries before column `from` (and 8 on) are hidden.
+template <int W>
+__device__ __forceinline__ void hide_earlier(float (&sc)[W / 2], int from) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) keep_columns(sc, half, from + 8 * half, W);
+}
+
 template <class C>
 __device__ void consume(const Arguments& a, const Shared<C>& shared) {
   constexpr int D = C::D, W = C::W;
@@ -248,7 +272,6 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
   // This warpgroup's half of dQ: 64 of the columns, or 64 of the queries.
   const uint64_t ds_across = descriptor(shared.ds + (W == 128 ? wg * C::ds_panel : 0), 0),
                  k_across = descriptor(shared.resident + (D == 128 ? wg * C::r_panel : 0), 0);
-
   Ring<C::stages> ring;
   Ring<2> buffers;              // of dS
   Ring<C::storers> dq_buffers;  // of dQ
@@ -262,20 +285,14 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
 
     float dk[D / 2] = {}, dv[D / 2] = {}, sc[W / 2];
     unsigned packed_p[W / 4], packed_ds[W / 4];
-    arrived(dk);
-    arrived(dv);
+    arrived(dk), arrived(dv);
     int t = place.begin, heads = place.heads;
     Ring<2> previous;  // buffer of the tile before
 
     /// dQ of the tile before, from both warpgroups' dS.
     const auto start_dq = [&](float(&dq)[32]) {
       barrier_wait(shared.ds_full + previous.stage, previous.parity);
-      wgmma_fence();
-      const uint64_t ds = advanced(ds_across, previous.stage * C::ds_bytes);
-      wgmma_new<64, true, true>(dq, ds, k_across);
-#pragma unroll
-      for (int i = 1; i < C::R / 16; ++i) wgmma_across(dq, advanced(ds, i * 2048), advanced(k_across, i * 2048), 1);
-      wgmma_commit();
+      start_dq_products<C>(dq, advanced(ds_across, previous.stage * C::ds_bytes), k_across);
     };
     const auto dq_buffer = [&] {
       barrier_wait(shared.dq_empty + dq_buffers.stage, dq_buffers.parity ^ 1);
@@ -289,12 +306,9 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
     const auto finish_dq = [&](float(&dq)[32]) {
       arrived(dq);
       warp_arrive(shared.ds_empty + previous.stage);
-      float4* to = reinterpret_cast<float4*>(dq_buffer()) + threadIdx.x / 128 * 1024 + threadIdx.x % 128;
-#pragma unroll
-      for (int j = 0; j < 8; ++j) to[j * 128] = make_float4(dq[4 * j], dq[4 * j + 1], dq[4 * j + 2], dq[4 * j + 3]);
+      put_dq(dq_buffer(), dq);
       dq_written();
     };
-
     const auto start_scores = [&](int stage, int parity) {
       barrier_wait(shared.w0_full + stage, parity);
       dot_rows_new<D, W>(sc, k_rows, C::r_panel, advanced(walked, stage * C::stage_bytes), C::w_panel);
@@ -311,12 +325,7 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
       const uint64_t q_tile = advanced(walked, stage * C::stage_bytes), do_tile = advanced(q_tile, C::w_bytes);
       const float* vectors = shared.vectors + stage * 2 * W + lane % 4 * 2;
       if constexpr (pending_dq) start_dq(dq);
-
-      if (s.causal && first + 63 > t + s.offset) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half)  // a key is seen by the queries from it on
-          keep_columns(sc, half, mine + 8 * half - s.offset - t - lane % 4 * 2, W);
-      }
+      if (s.causal && first + 63 > t + s.offset) hide_earlier<W>(sc, mine - s.offset - t - lane % 4 * 2);
       probabilities_by_column(sc, packed_p, c, vectors);
       barrier_wait(shared.w1_full + stage, ring.parity);
       dot_rows_new<D, W>(dp, v_rows, C::r_panel, do_tile, C::w_panel);
@@ -362,8 +371,7 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
     float dq[32];
     start_dq(dq);
     wgmma_wait<0>();
-    arrived(dk);
-    arrived(dv);
+    arrived(dk), arrived(dv);
     warp_arrive(shared.r_empty);
     finish_dq(dq);
     stage_rows<D>(reinterpret_cast<bf*>(dq_buffer() + wg * 64 * 128), C::r_panel, dk, s.scale, s.scale);
