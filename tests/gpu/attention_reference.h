@@ -17,12 +17,12 @@
 namespace test::attention {
 
 using namespace rw;
-using test::kGpu;
-using test::same_bits;
 using cuda::AttentionShape;
 using cuda::HeadView;
 using cuda::attn::Fusion;
 using cuda::attn::Path;
+using test::kGpu;
+using test::same_bits;
 
 inline bool no_gpu() {
   if (cuda_device_count() > 0) return false;
