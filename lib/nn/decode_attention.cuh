@@ -134,9 +134,9 @@ struct SyncReaders {
 
 /// Adds up what the `used` splits of a unit sent. Each of their blocks takes an equal part of the rows' pairs of
 /// columns, by groups of LANES lanes that share the splits of a pair: the block of split `index` does its own.
-template <int LANES>
-__device__ __forceinline__ void combine_received(const Word* partial, unsigned stamp, int heads, int dim, int splits,
-                                                 int index, int used, Word* o) {
+template <int LANES, class W>
+__device__ __forceinline__ void combine_received(const LongWord* partial, unsigned stamp, int heads, int dim,
+                                                 int splits, int index, int used, W* o) {
   constexpr int kGroups = kThreads / LANES;
   const int pairs = heads * dim / 2, end = pairs * (index + 1) / used, lane = threadIdx.x % LANES;
   for (int first = pairs * index / used; first < end; first += kGroups) {
@@ -145,10 +145,10 @@ __device__ __forceinline__ void combine_received(const Word* partial, unsigned s
     float2 value{};
     if (pair < end) {
       for (int p = lane; p < used; p += LANES) {
-        const Word* row = partial + (static_cast<int64_t>(r) * splits + p) * (dim + 2);
-        ulonglong2 totals, numerators;
-        do totals = look(row + dim), numerators = look(row + i);
-        while (!has(totals, stamp) || !has(numerators, stamp));
+        const LongWord* row = partial + (static_cast<int64_t>(r) * splits + p) * (dim + 2);
+        Words<LongWord, 2> totals, numerators;
+        do totals = look<2>(row + dim), numerators = look<2>(row + i);
+        while (!totals.have(stamp) || !numerators.have(stamp));
         const float2 of = values_of(totals), x = values_of(numerators);
         if (!(of.y > 0)) continue;
         const float higher = fmaxf(top, of.x), old = exp2f(top - higher), fresh = exp2f(of.x - higher);
@@ -195,14 +195,14 @@ __device__ __forceinline__ void attend_received(const Model<T>& m, const Layer<T
     // Comes after the first loads of keys and values, which so are on their way meanwhile.
     const auto receive_token = [&] {
       for (int pair = threadIdx.x; pair < heads * dim / 2; pair += kThreads) {
-        const float2 q = values_of(receive(m.qkv_words + static_cast<int64_t>(first_head) * dim + 2 * pair, stamp));
+        const float2 q = values_of(receive<2>(m.qkv_words + static_cast<int64_t>(first_head) * dim + 2 * pair, stamp));
         *reinterpret_cast<float2*>(&query[2 * pair / dim][2 * pair % dim]) = q;
       }
       for (int pair = threadIdx.x; newest && pair < dim; pair += kThreads) {
         const bool value = 2 * pair >= dim;
         const int i = 2 * pair % dim;
         const int64_t head = m.n_heads + (value ? m.n_kv_heads : 0) + kv;
-        const float2 x = values_of(receive(m.qkv_words + head * dim + i, stamp));
+        const float2 x = values_of(receive<2>(m.qkv_words + head * dim + i, stamp));
         T* to = (value ? layer.v : layer.k) + visible.position * row + static_cast<int64_t>(kv) * dim + i;
         to[0] = from_float<T>(x.x), to[1] = from_float<T>(x.y);
         float* here = (value ? newest_v : newest_k) + i;
@@ -231,8 +231,8 @@ __device__ __forceinline__ void attend_received(const Model<T>& m, const Layer<T
       dot = warp_reduce(dot, Sum{});
       if (threadIdx.x % kWarp == 0) newest_score[h] = visible.scale(dot);
     }
-    Word* const partial = m.partial_words + static_cast<int64_t>(first_head) * m.splits * (dim + 2);
-    Word* const o = m.o_words + static_cast<int64_t>(first_head) * dim;
+    LongWord* const partial = m.partial_words + static_cast<int64_t>(first_head) * m.splits * (dim + 2);
+    Word<T>* const o = m.o_words + static_cast<int64_t>(first_head) * dim;
     split_kv::combine_warps<WIDE, SyncReaders>(
         memory, of, heads, dim, [&](int h, int i, float2 value, float top, float sum) {
           if (newest) {
@@ -243,7 +243,7 @@ __device__ __forceinline__ void attend_received(const Model<T>& m, const Layer<T
             top = higher;
           }
           if (s.used == 1) return send(o + h * dim + i, float2{value.x / sum, value.y / sum}, stamp);
-          Word* to = partial + (static_cast<int64_t>(h) * m.splits + s.index) * (dim + 2);
+          LongWord* to = partial + (static_cast<int64_t>(h) * m.splits + s.index) * (dim + 2);
           send(to + i, value, stamp);
           if (i == 0) send(to + dim, float2{top, sum}, stamp);
         });

@@ -146,5 +146,7 @@ __device__ __forceinline__ void finish_token(const Model<T>& m, unsigned long lo
 inline constexpr int kShallow = 2;
 template <class T>
 inline constexpr int kDeep = sizeof(T) == 2 ? 5 : kShallow;
+template <class T>
+inline constexpr int kDeepest = sizeof(T) == 2 ? 6 : kShallow;
 
 }  // namespace rw::cuda::decode

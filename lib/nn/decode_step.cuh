@@ -2,6 +2,8 @@
 // decode_weights.cuh brings these to the lanes, decode_exchange.cuh the blocks' results to all blocks, and
 // decode_attention.cuh has the attention over the cache.
 #pragma once
+#include <type_traits>
+
 #include "tensor/launch.cuh"
 
 namespace rw::cuda::decode {
@@ -22,6 +24,13 @@ struct LayerScales {
   const float *qkv, *o, *gate_up, *down;
 };
 
+/// A number and its stamp, as blocks send it to each other (decode_exchange.cuh): 32 bits of number and of stamp, or 24
+/// and 8.
+using LongWord = unsigned long long;
+using ShortWord = unsigned;
+template <class T>
+using Word = std::conditional_t<std::is_same_v<T, b16>, ShortWord, LongWord>;
+
 /// What the blocks of a launch tell each other. All zero but `best` between two launches.
 struct GridState {
   unsigned long long top;  // the best logit so far: see best_key
@@ -40,7 +49,8 @@ struct Model {
   float* partial;                    // [H,splits,D+2]: numerator, top, sum of a split of the cache
   int* heads_arrived;                // [K * parts], zero between two layers
   // The same vectors as words with stamps (decode_exchange.cuh): x, q with k and v of the token, o, h, partial.
-  unsigned long long *x_words, *qkv_words, *o_words, *h_words, *partial_words;
+  Word<T>*x_words, *qkv_words, *o_words, *h_words;
+  LongWord* partial_words;
   GridState* grid;
   int n_layers, hidden, ffn, vocab, n_heads, n_kv_heads, head_dim, pairs;
   int parts, splits;   // attention: blocks that share a kv head's query heads, and that share the cache's length

@@ -36,7 +36,7 @@ __device__ __forceinline__ void rotate_and_send(const Local<T>& l, int position,
     const float factor = m.scale * (m.query_scale ? m.query_scale[position] : 1.f);
     first *= factor, second *= factor;
   }
-  Word* to = m.qkv_words + static_cast<int64_t>(head) * m.head_dim;
+  Word<T>* to = m.qkv_words + static_cast<int64_t>(head) * m.head_dim;
   if (pair.y == pair.x + 1) return send(to + pair.x, float2{first, second}, stamp);
   send(to + pair.x, first, stamp);
   send(to + pair.y, second, stamp);
@@ -84,60 +84,61 @@ __global__ void __launch_bounds__(kThreads + kFeeders, 1)
     cos_sin[m.pairs + i] = static_cast<float>(m.rope_factor * s);
   }
 
-  const auto nothing = [](int) {};
   float2 x_before{};  // of this item's rows, asked for before it is needed
-  const auto read_x = [&](int item) {
-    if (lane == 0) x_before = __ldcg(reinterpret_cast<const float2*>(m.x) + item);
-  };
   unsigned stamp = m.token * (2 * static_cast<unsigned>(m.n_layers) + 1);  // of x as it is now
-  const auto add_to_x = [&](int item, float first, float second) {
-    const float2 sum{x_before.x + first, x_before.y + second};
-    reinterpret_cast<float2*>(m.x)[item] = sum;
-    send(m.x_words + 2 * item, sum, stamp + 1);
-  };
-  // A block without rows of a matrix reads nothing for it.
-  const auto has_rows = [&](Matrix matrix) { return shares[matrix].begin < shares[matrix].end; };
-  const auto normed_x = [&](Matrix matrix, const T* norm) {
-    if (!has_rows(matrix)) return 1.f;
-    return load_vector<true>(WordsSource{m.x_words, stamp}, norm, m.hidden, m.eps, l.vector, scratch);
-  };
-  const auto load_words = [&](Matrix matrix, const Word* words, int k) {
-    if (has_rows(matrix)) load_vector<false, T>(WordsSource{words, stamp}, nullptr, k, 0.f, l.vector, scratch);
-  };
-  sync_readers();
-  for (int i = 0; i < m.n_layers; ++i) {
-    const Layer<T>& layer = layers[i];
-    float scale =
-        i > 0 ? normed_x(kQkv, layer.input_norm)
-              : load_vector<true>(RowSource<T>{embedding}, layer.input_norm, m.hidden, m.eps, l.vector, scratch);
-    prefetch_cache(m, layer, position, 0);
-    prefetch_row(layer.post_norm, m.hidden);
-    prefetch_row(i + 1 < m.n_layers ? layers[i + 1].input_norm : m.norm, m.hidden);
-    multiply(weights, l, kQkv, scale, items_before, nothing,
-             [&](int item, float first, float second) { rotate_and_send(l, position, item, first, second, stamp); });
-    attend_received<T, WIDE>(m, layer, Visible{position, 0, {attn::kLog2e}}, stamp, l.vector);
-    load_words(kO, m.o_words, m.n_heads * m.head_dim);
-    multiply(weights, l, kO, 1.f, items_before, read_x, add_to_x);
-    ++stamp;
-    scale = normed_x(kGateUp, layer.post_norm);
-    multiply(weights, l, kGateUp, scale, items_before, nothing,
-             [&](int item, float gate, float up) { send(m.h_words + item, gate / (1.f + __expf(-gate)) * up, stamp); });
-    load_words(kDown, m.h_words, m.ffn);
-    multiply(weights, l, kDown, 1.f, items_before, read_x, add_to_x);
-    ++stamp;
-  }
-  const float scale = normed_x(kHead, m.norm);
   unsigned long long best = 0;
   bool bad = false;
-  multiply(weights, l, kHead, scale, items_before, nothing, [&](int item, float first, float second) {
-    const auto put = [&](int row, float logit) {
-      m.logits[row] = logit;
-      bad |= isnan(logit);
-      best = max(best, best_key(logit, row));
-    };
-    put(2 * item, first);
-    if (2 * item + 1 < m.vocab) put(2 * item + 1, second);
-  });
+  sync_readers();
+  // All matrices of all layers, one after the other, and then the head. The loop has each part of the work once, so
+  // that its instructions stay in the multiprocessor's cache.
+  const int n_passes = kHead * m.n_layers + 1;
+  for (int pass = 0; pass < n_passes; ++pass) {
+    const int i = min(pass / kHead, m.n_layers - 1);
+    const Matrix matrix = pass + 1 == n_passes ? kHead : static_cast<Matrix>(pass % kHead);
+    const Layer<T>& layer = layers[i];
+    const bool adds_to_x = matrix == kO || matrix == kDown;
+    const Share share = shares[matrix];
+    float scale = 1;
+    if (matrix == kO) attend_received<T, WIDE>(m, layer, Visible{position, 0, {attn::kLog2e}}, stamp, l.vector);
+    if (share.begin < share.end) {  // a block without rows of a matrix reads nothing for it
+      if (adds_to_x) {
+        load_vector<false, T>(WordsSource<Word<T>>{matrix == kO ? m.o_words : m.h_words, stamp}, nullptr, share.k, 0.f,
+                              l.vector, scratch);
+      } else if (pass == 0) {
+        scale = load_vector<true>(RowSource<T>{embedding}, layer.input_norm, m.hidden, m.eps, l.vector, scratch);
+      } else {
+        const T* norm = matrix == kQkv ? layer.input_norm : matrix == kGateUp ? layer.post_norm : m.norm;
+        scale = load_vector<true>(WordsSource<Word<T>>{m.x_words, stamp}, norm, m.hidden, m.eps, l.vector, scratch);
+      }
+    }
+    if (matrix == kQkv) {
+      prefetch_cache(m, layer, position, 0);
+      prefetch_row(layer.post_norm, m.hidden);
+      prefetch_row(i + 1 < m.n_layers ? layers[i + 1].input_norm : m.norm, m.hidden);
+    }
+    multiply(
+        weights, l, matrix, scale, items_before,
+        [&](int item) {
+          if (adds_to_x && lane == 0) x_before = __ldcg(reinterpret_cast<const float2*>(m.x) + item);
+        },
+        [&](int item, float first, float second) {
+          if (matrix == kQkv) return rotate_and_send(l, position, item, first, second, stamp);
+          if (matrix == kGateUp) return send(m.h_words + item, __fdividef(first, 1.f + __expf(-first)) * second, stamp);
+          if (adds_to_x) {
+            const float2 sum{x_before.x + first, x_before.y + second};
+            reinterpret_cast<float2*>(m.x)[item] = sum;
+            return send(m.x_words + 2 * item, sum, stamp + 1);
+          }
+          const auto put = [&](int row, float logit) {
+            m.logits[row] = logit;
+            bad |= isnan(logit);
+            best = max(best, best_key(logit, row));
+          };
+          put(2 * item, first);
+          if (2 * item + 1 < m.vocab) put(2 * item + 1, second);
+        });
+    if (adds_to_x) ++stamp;
+  }
 
   finish_token(m, best, bad, result);
 }
@@ -198,10 +199,11 @@ class Decoder final : public DeviceDecoder {
     const auto vector = [&](int64_t n) { return Tensor::empty({n}, DType::f32, device); };
     x_ = vector(m.hidden), q_ = vector(m.n_heads * m.head_dim), o_ = vector(m.n_heads * m.head_dim), h_ = vector(m.ffn);
     logits_ = vector(m.vocab), partial_ = vector(m.n_heads * splits * (m.head_dim + 2));
-    // One after the other: x, qkv, o, h, partial. No stamp is 0.
+    // One after the other: partial, x, qkv, o, h. No stamp is 0.
     const int64_t attended = m.n_heads * m.head_dim, kv = m.n_kv_heads * m.head_dim, even_ffn = (m.ffn + 1) / 2 * 2;
-    words_ = Tensor::zeros({2 * (m.hidden + 2 * attended + 2 * kv + even_ffn + partial_.numel())}, DType::i32, device);
-    Word* const words = static_cast<Word*>(words_.raw());
+    words_ = Tensor::zeros({2 * (partial_.numel() + m.hidden + 2 * attended + 2 * kv + even_ffn)}, DType::i32, device);
+    LongWord* const partial_words = static_cast<LongWord*>(words_.raw());
+    Word<T>* const words = reinterpret_cast<Word<T>*>(partial_words + partial_.numel());
 
     model_ = {.layers = static_cast<const Layer<T>*>(layers_.raw()),
               .embedding = as<T>(m.embedding),
@@ -220,7 +222,7 @@ class Decoder final : public DeviceDecoder {
               .qkv_words = words + m.hidden,
               .o_words = words + m.hidden + attended + 2 * kv,
               .h_words = words + m.hidden + 2 * attended + 2 * kv,
-              .partial_words = words + m.hidden + 2 * attended + 2 * kv + even_ffn,
+              .partial_words = partial_words,
               .grid = static_cast<GridState*>(grid_state_.raw()),
               .n_layers = static_cast<int>(m.layers.size()),
               .hidden = static_cast<int>(m.hidden),
@@ -244,7 +246,9 @@ class Decoder final : public DeviceDecoder {
     if (!is_llama(m)) family_ = std::make_unique<Family<T>>(m);
     // The deepest ring that fits beside the rest.
     const int64_t own = family_ ? kFamilySharedBytes : kOwnSharedBytes;
-    slots_ = fits<T>(kDeep<T>, model_.n_layers, vector_floats, m.int8, own) ? kDeep<T> : kShallow;
+    slots_ = kShallow;
+    for (const int slots : {kDeep<T>, family_ ? kShallow : kDeepest<T>})
+      if (fits<T>(slots, model_.n_layers, vector_floats, m.int8, own)) slots_ = std::max(slots_, slots);
     shared_ = shared_bytes<T>(slots_, model_.n_layers, vector_floats, m.int8);
     check(fits<T>(slots_, model_.n_layers, vector_floats, m.int8, own), "decoder", "a model of this size needs ",
           shared_, " bytes of shared memory per block, and ", max_shared_bytes() - own, " are there");
@@ -307,8 +311,9 @@ class Decoder final : public DeviceDecoder {
 
   template <int WIDE, bool INT8>
   auto kernel() const {
-    return slots_ == kShallow ? decode_step_kernel<T, kShallow, WIDE, INT8>
-                              : decode_step_kernel<T, kDeep<T>, WIDE, INT8>;
+    return slots_ == kShallow   ? decode_step_kernel<T, kShallow, WIDE, INT8>
+           : slots_ == kDeep<T> ? decode_step_kernel<T, kDeep<T>, WIDE, INT8>
+                                : decode_step_kernel<T, kDeepest<T>, WIDE, INT8>;
   }
 
   /// `more`: the FamilyModel, for kernels that take one.

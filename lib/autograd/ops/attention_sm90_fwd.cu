@@ -11,6 +11,8 @@
 //   the others     do the same half a step later: they alternate by named barriers, so that the exponentials of one
 //                  run under the products of another
 //
+// The last P V of an item is issued together with the first scores of the next one.
+//
 // Exponentials are why this matters: a 64 x 128 tile has 8192 of them at 16 a cycle, 512 cycles, as long as its
 // products at D = 64.
 #include <cmath>
@@ -185,120 +187,194 @@ struct Softmax {
   }
 };
 
+/// One consumer warpgroup. It walks from item to item without a pause: the last product of an item, O += P V, runs
+/// behind the first one of the next item, S = Q K^T, and under its softmax.
 template <class C>
-__device__ void consume(const Arguments& a, const Shared<C>& shared) {
-  constexpr int D = C::D, BN = C::BN;
-  const int wg = threadIdx.x / 128, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+struct Consumer {
+  static constexpr int D = C::D, BN = C::BN;
+
+  const Arguments& a;
+  const Shared<C>& shared;
   const Shape& s = a.s;
+  const int wg = threadIdx.x / 128, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   const float c = s.scale * kLog2e;
   const uint64_t k = descriptor(shared.k, 0), v = descriptor(shared.v, C::kv_panel);
-  const auto my_turn = [&] { named_sync(1 + wg, 256); };
-  const auto pass_turn = [&] { named_arrive(1 + (wg + 1) % C::WGS, 256); };
-  if (wg == C::WGS - 1) pass_turn();  // the first turn is warpgroup 0's
-
   Ring<C::stages> k_ring, v_ring;
-  for (Ring<2> slots;; slots.next()) {
+  Ring<2> slots;  // of the item that is being walked
+  // The item. This warpgroup's rows begin at first_row and see the key tiles [begin, end) of the block's
+  // [block_begin, block_end). `first` is the thread's row of half 0; half 1 is 8 further.
+  int first_row, first, begin, end, block_begin, block_end, bh;
+  uint64_t q;
+  float acc[D / 2], sc[BN / 2], shrink[2], inverse[2];
+  unsigned p[BN / 4];
+  Softmax softmax;
+
+  __device__ __forceinline__ char* rows_of_slot(int slot) const {  // this warpgroup's 64, in every panel
+    return shared.q + slot * C::q_bytes + wg * 64 * 128;
+  }
+  __device__ __forceinline__ void my_turn() const { named_sync(1 + wg, 256); }
+  __device__ __forceinline__ void pass_turn() const { named_arrive(1 + (wg + 1) % C::WGS, 256); }
+
+  /// Waits for the slot's item; false if there are no more.
+  __device__ __forceinline__ bool enter() {
     barrier_wait(shared.q_full + slots.stage, slots.parity);
     const int item = shared.item[slots.stage];
-    if (item < 0) break;
+    if (item < 0) return false;
     const Place<C> place(a, item);
-    char* q_rows = shared.q + slots.stage * C::q_bytes + wg * 64 * 128;  // this warpgroup's 64 rows, in every panel
-    const uint64_t q = descriptor(q_rows, 0);
-    const int first_row = place.q0 + wg * 64;
-    const int first = first_row + warp * 16 + lane / 4;  // query of half 0; half 1 is 8 further
-    const int end = first_row < s.tq ? Place<C>::steps_until(s, first_row + 64) : place.begin,
-              begin = C::windowed ? min(s.first_key(first_row) / BN, end) : 0;  // the tiles that this warpgroup sees
+    bh = place.bh, block_begin = place.begin, block_end = place.end;
+    q = descriptor(rows_of_slot(slots.stage), 0);
+    first_row = place.q0 + wg * 64;
+    first = first_row + warp * 16 + lane / 4;
+    end = first_row < s.tq ? Place<C>::steps_until(s, first_row + 64) : block_begin;
+    begin = C::windowed ? min(s.first_key(first_row) / BN, end) : block_begin;
+    softmax = {};
+    return true;
+  }
 
-    float acc[D / 2] = {}, sc[BN / 2], shrink[2];
-    unsigned p[BN / 4];
-    Softmax softmax;
-    const auto mask = [&](int k0) {
-      const int column0 = k0 + lane % 4 * 2;
-      if (s.needs_mask(first_row, k0 + BN)) {
+  __device__ __forceinline__ void mask(int k0) {
+    const int column0 = k0 + lane % 4 * 2;
+    if (s.needs_mask(first_row, k0 + BN)) {
 #pragma unroll
-        for (int half = 0; half < 2; ++half) keep_columns(sc, half, 0, s.keys_until(first + 8 * half + 1) - column0);
-      }
-      if (C::windowed && k0 < s.first_key(first_row + 63)) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) keep_columns(sc, half, s.first_key(first + 8 * half) - column0, BN);
-      }
-    };
-    const auto start_scores = [&] {  // S = Q K^T of the next key tile, at this warpgroup's turn
-      barrier_wait(shared.k_full + k_ring.stage, k_ring.parity);
-      my_turn();
-      dot_rows<D, BN>(sc, q, C::q_panel, advanced(k, k_ring.stage * C::kv_bytes), C::kv_panel);
-      wgmma_commit();
-    };
-    const auto release = [&](Barrier* empty, Ring<C::stages>& ring) {  // a tile that was read
-      warp_arrive(empty + ring.stage);
-      ring.next();
-    };
-    const auto finish_scores = [&](int k0) {  // S is there: softmax
-      arrived(sc);
-      release(shared.k_empty, k_ring);
-      mask(k0);
-      softmax.step(sc, c, shrink);
-    };
-    const auto start_values = [&] {  // O += P V of the tile before
-      barrier_wait(shared.v_full + v_ring.stage, v_ring.parity);
-      add_rows<D, BN>(acc, p, advanced(v, v_ring.stage * C::kv_bytes));
-      wgmma_commit();
-    };
-    const auto finish_values = [&] {
-      wgmma_wait<0>();
-      arrived(acc);
-      release(shared.v_empty, v_ring);
-    };
-
-    const auto skip = [&](int from, int to) {  // tiles that only other warpgroups see
-      for (int n = from; n < to; ++n) {
-        my_turn();
-        pass_turn();
-        barrier_wait(shared.k_full + k_ring.stage, k_ring.parity);
-        release(shared.k_empty, k_ring);
-        barrier_wait(shared.v_full + v_ring.stage, v_ring.parity);
-        release(shared.v_empty, v_ring);
-      }
-    };
-
-    if constexpr (C::windowed) skip(place.begin, begin);
-    if (begin < end) {
-      start_scores();
-      pass_turn();
-      wgmma_wait<0>();
-      finish_scores(begin * BN);
-      pack_all(p, sc);
-      for (int n = begin + 1; n < end; ++n) {
-        start_scores();
-        start_values();
-        pass_turn();
-        wgmma_wait<1>();
-        finish_scores(n * BN);
-        finish_values();
-#pragma unroll
-        for (int i = 0; i < D / 2; ++i) acc[i] *= shrink[i / 2 % 2];
-        pack_all(p, sc);
-      }
-      start_values();
-      finish_values();
+      for (int half = 0; half < 2; ++half) keep_columns(sc, half, 0, s.keys_until(first + 8 * half + 1) - column0);
     }
-    skip(end, place.end);
+    if (C::windowed && k0 < s.first_key(first_row + 63)) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) keep_columns(sc, half, s.first_key(first + 8 * half) - column0, BN);
+    }
+  }
+  __device__ __forceinline__ void release(Barrier* empty, Ring<C::stages>& ring) {  // a tile that was read
+    warp_arrive(empty + ring.stage);
+    ring.next();
+  }
+  __device__ __forceinline__ void start_scores() {  // S = Q K^T of the next key tile, at this warpgroup's turn
+    barrier_wait(shared.k_full + k_ring.stage, k_ring.parity);
+    my_turn();
+    dot_rows<D, BN>(sc, q, C::q_panel, advanced(k, k_ring.stage * C::kv_bytes), C::kv_panel);
+    wgmma_commit();
+  }
+  __device__ __forceinline__ void finish_scores(int k0) {  // S is there: softmax
+    arrived(sc);
+    release(shared.k_empty, k_ring);
+    mask(k0);
+    softmax.step(sc, c, shrink);
+  }
+  __device__ __forceinline__ void start_values() {  // O += P V of the tile before
+    barrier_wait(shared.v_full + v_ring.stage, v_ring.parity);
+    add_rows<D, BN>(acc, p, advanced(v, v_ring.stage * C::kv_bytes));
+    wgmma_commit();
+  }
+  __device__ __forceinline__ void finish_values() {
+    wgmma_wait<0>();
+    arrived(acc);
+    release(shared.v_empty, v_ring);
+  }
+  /// The next tile's scores, and under their softmax the values of the tile before.
+  __device__ __forceinline__ void advance(int k0) {
+    start_scores();
+    start_values();
+    pass_turn();
+    wgmma_wait<1>();
+    finish_scores(k0);
+    finish_values();
+  }
+  // `count` tiles that only other warpgroups see.
+  __device__ __forceinline__ void skip_keys(int count) {
+    for (; count > 0; --count) {
+      my_turn();
+      pass_turn();
+      barrier_wait(shared.k_full + k_ring.stage, k_ring.parity);
+      release(shared.k_empty, k_ring);
+    }
+  }
+  __device__ __forceinline__ void skip_values(int count) {
+    for (; count > 0; --count) {
+      barrier_wait(shared.v_full + v_ring.stage, v_ring.parity);
+      release(shared.v_empty, v_ring);
+    }
+  }
+  __device__ __forceinline__ void skip(int count) {
+    for (; count > 0; --count) skip_keys(1), skip_values(1);
+  }
 
-    float inverse[2];
+  /// P of an item's first tile; O has nothing yet.
+  __device__ __forceinline__ void keep_first() {
+#pragma unroll
+    for (int i = 0; i < D / 2; ++i) acc[i] = 0.f;
+    pack_all(p, sc);
+  }
+  /// The first tile of an item, with nothing under way.
+  __device__ __forceinline__ void begin_walk() {
+    skip(begin - block_begin);
+    start_scores();
+    pass_turn();
+    wgmma_wait<0>();
+    finish_scores(begin * BN);
+    keep_first();
+  }
+  __device__ __forceinline__ void walk() {  // the other tiles, but for the last one's P V
+    for (int n = begin + 1; n < end; ++n) {
+      advance(n * BN);
+#pragma unroll
+      for (int i = 0; i < D / 2; ++i) acc[i] *= shrink[i / 2 % 2];
+      pack_all(p, sc);
+    }
+  }
+  /// What the softmax of the whole row leaves to be done: 1 / its sum, and the row's log of it to memory.
+  __device__ __forceinline__ void finish_rows() {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const float total = sum4(softmax.l[half]);
       inverse[half] = 1.f / total;
       if (a.lse && lane % 4 == 0 && first + 8 * half < s.tq)
-        a.lse[int64_t(place.bh) * s.tq + first + 8 * half] = softmax.m[half] * s.scale + kLn2 * log2f(total);
+        a.lse[int64_t(bh) * s.tq + first + 8 * half] = softmax.m[half] * s.scale + kLn2 * log2f(total);
     }
-    // O leaves through this warpgroup's rows of Q, which all its warps are done with.
-    named_sync(8 + wg, 128);
-    stage_rows<D>(reinterpret_cast<bf*>(q_rows), C::q_panel, acc, inverse[0], inverse[1]);
-    fence_async();
-    warp_arrive(shared.o_full + slots.stage);
   }
-}
+  /// O leaves through this warpgroup's rows of Q, which all its warps are done with.
+  __device__ __forceinline__ void stage(int slot) {
+    named_sync(8 + wg, 128);
+    stage_rows<D>(reinterpret_cast<bf*>(rows_of_slot(slot)), C::q_panel, acc, inverse[0], inverse[1]);
+    fence_async();
+    warp_arrive(shared.o_full + slot);
+  }
+
+  __device__ __forceinline__ void run() {
+    if (wg == C::WGS - 1) pass_turn();  // the first turn is warpgroup 0's
+    bool more = enter();
+    while (more) {
+      if (begin == end) {  // nothing here is this warpgroup's
+        skip(block_end - block_begin);
+        warp_arrive(shared.o_full + slots.stage);
+        slots.next();
+        more = enter();
+        continue;
+      }
+      begin_walk();
+      for (bool goes_on = true; goes_on;) {
+        walk();
+        finish_rows();
+        const int slot = slots.stage, left = block_end - end;
+        slots.next();
+        // With a window this warpgroup may have to skip more tiles than the rings hold, so that P V cannot wait.
+        if constexpr (!C::windowed) {
+          skip_keys(left);
+          more = enter();
+        }
+        goes_on = !C::windowed && more && begin < end;
+        if (goes_on) {
+          advance(begin * BN);
+        } else {
+          start_values();
+          finish_values();
+        }
+        if constexpr (C::windowed) skip(left);
+        else skip_values(left);
+        stage(slot);
+        if constexpr (C::windowed) more = enter();
+        if (goes_on) keep_first();
+      }
+    }
+  }
+};
 
 #endif  // ROPEWALK_SM90A
 
@@ -318,7 +394,7 @@ __global__ void __launch_bounds__(C::threads, 1)
     if (threadIdx.x % 128 == 32) store_results<C>(a, o_map, shared);
   } else {
     registers_take<C::consumer_registers>();
-    consume<C>(a, shared);
+    Consumer<C>{a, shared}.run();
   }
 #endif
 }
