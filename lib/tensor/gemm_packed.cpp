@@ -10,6 +10,7 @@
 #include <memory>
 #include <new>
 
+#include "tensor/cpu_levels.h"
 #include "tensor/gemm.h"
 #include "tensor/gemm_block.h"
 #include "tensor/parallel_for.h"
@@ -405,26 +406,16 @@ void multiply(const GemmKernel<T>& kernel, const Product<T>& p) {
   detail::run_team(threads, [&](int rank) { product.run(rank); });
 }
 
+constexpr Versions<GemmKernels> kVersions = RW_VERSIONS(gemm_kernels);
+
 const GemmKernels& gemm_kernels() {
-  static const GemmKernels& fastest = []() -> const GemmKernels& {
-    const GemmKernels* all[3];
-    every_gemm_kernels(all);
-    return *all[0];
-  }();
-  return fastest;
+  static const GemmKernels& kernels = fastest(kVersions);
+  return kernels;
 }
 
 }  // namespace
 
-int every_gemm_kernels(const GemmKernels* (&out)[3]) {
-  int n = 0;
-#ifdef ROPEWALK_CPU_LEVELS
-  if (__builtin_cpu_supports("x86-64-v4")) out[n++] = &v4::gemm_kernels;
-  if (__builtin_cpu_supports("x86-64-v3")) out[n++] = &v3::gemm_kernels;
-#endif
-  out[n++] = &build::gemm_kernels;
-  return n;
-}
+int every_gemm_kernels(const GemmKernels* (&out)[3]) { return runnable(kVersions, out); }
 
 void gemm_with(const GemmKernels& kernels, const Product<float>& product) { multiply(kernels.f32, product); }
 void gemm_with(const GemmKernels& kernels, const Product<double>& product) { multiply(kernels.f64, product); }
