@@ -5,7 +5,7 @@
 // of the program, on a CPU that cannot run it.
 #include "tensor/gemm_block.h"
 
-#include "tensor/gemm_registers.h"
+#include "tensor/registers.h"
 
 namespace rw::cpu::RW_LEVEL {
 

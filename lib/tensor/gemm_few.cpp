@@ -2,7 +2,7 @@
 //
 // Compiled once for each level, as gemm_block.cpp is: nothing that the linker may share gets in here.
 #include "tensor/gemm_block.h"
-#include "tensor/gemm_registers.h"
+#include "tensor/registers.h"
 
 namespace rw::cpu::RW_LEVEL {
 namespace {

@@ -2,12 +2,15 @@
 //
 // The threads share one factor: all of them pack a block of it together, for all to read. The other factor is cut into
 // items. A thread takes an item, packs it into its own second cache and multiplies it by the shared block. Where there
-// are too few items for the threads, both factors are shared, and an item is some tiles of C.
+// are too few items for the threads, both factors are shared, and an item is a block of tiles of C.
+//
+// A small C of a long k is summed in parts of k, each by one thread that shares nothing. The shape alone decides it.
 #include <algorithm>
 #include <atomic>
 #include <memory>
 #include <new>
 
+#include "tensor/cpu_levels.h"
 #include "tensor/gemm.h"
 #include "tensor/gemm_block.h"
 #include "tensor/parallel_for.h"
@@ -18,10 +21,13 @@ namespace {
 
 constexpr int64_t kSharedBytes = 4 << 20;  // of what the threads pack together, about
 constexpr int64_t kSharedVectors = 1024;   // rows or columns of a shared block that are worth an item's packing
-constexpr int64_t kPackItem = 1 << 14;     // numbers of a shared block that a thread packs at a time, about
+constexpr int64_t kPackItem = 1 << 14;     // numbers of a shared block that a thread packs at a time, at most about
 constexpr int64_t kFewTiles = 4;           // of an item, for each thread at least: otherwise both factors are shared
 constexpr int64_t kFew = 8;                // rows or columns that are multiplied without packing
 constexpr int64_t kFewBlock = 64;          // of the many, for a thread at least
+constexpr int64_t kParts = 64;             // of a long k
+constexpr int64_t kPartDepth = 256;        // of a part at least
+constexpr int64_t kPartsSize = 1 << 17;    // numbers of a C that is summed in parts, at most
 
 int64_t parts(int64_t size, int64_t most) { return (size + most - 1) / most; }
 int64_t up(int64_t size, int64_t tile) { return parts(size, tile) * tile; }
@@ -94,6 +100,33 @@ int64_t item_size(int64_t size, int64_t most, int64_t tile, int64_t grain, int64
   return best;
 }
 
+/// The tiles of C, rows x columns, that a thread takes at a time where both factors are shared. The threads get equal
+/// work and read few panels: to read a panel that another thread has packed costs some of a tile's time.
+struct TileBlock {
+  int64_t rows, columns;
+};
+TileBlock tile_block(int64_t rows, int64_t columns, double height_by_width, int64_t threads) {
+  constexpr double kRead = 0.25;  // of a panel of each factor, in tiles
+  TileBlock best{1, 1};
+  double least = 1e300;
+  for (int64_t each_thread = 2; each_thread <= 4; ++each_thread) {  // some blocks each: a slow thread takes fewer
+    const int64_t wanted = each_thread * threads;
+    for (int64_t down = 1; down <= std::min(rows, wanted); ++down) {
+      const TileBlock block{parts(rows, down), parts(columns, std::clamp<int64_t>(wanted / down, 1, columns))};
+      const int64_t turns = parts(parts(rows, block.rows) * parts(columns, block.columns), threads);
+      const double tiles = static_cast<double>(block.rows * block.columns),
+                   read = (static_cast<double>(block.rows) * height_by_width + static_cast<double>(block.columns)) /
+                          (height_by_width + 1);
+      const double cost = static_cast<double>(turns) * (tiles + kRead * read);
+      if (cost < least) {
+        least = cost;
+        best = block;
+      }
+    }
+  }
+  return best;
+}
+
 /// One product. Every thread of a team calls run().
 template <class T>
 class PackedProduct {
@@ -111,6 +144,10 @@ class PackedProduct {
     if (shares_a_ && shares_b_) {
       rows_ = {p_.m, up(p_.m, kernel.height)};
       columns_ = {p_.n, up(p_.n, kernel.width)};
+      const TileBlock block =
+          tile_block(parts(p_.m, kernel.height), parts(p_.n, kernel.width),
+                     static_cast<double>(kernel.height) / static_cast<double>(kernel.width), threads);
+      blocks_ = {{p_.m, block.rows * kernel.height}, {p_.n, block.columns * kernel.width}};
     }
     const int64_t cached = kernel.cached_bytes / kBytes / depths_.each;
     if (!shares_a_) rows_ = {p_.m, item_size(p_.m, cached, kernel.height, 1, threads)};
@@ -148,6 +185,11 @@ class PackedProduct {
  private:
   static constexpr int64_t kBytes = sizeof(T), kLine = 64 / kBytes;
 
+  /// Items of C: rows x columns.
+  struct Grid {
+    Cut rows{0, 1}, columns{0, 1};
+    int64_t count() const { return rows.count() * columns.count(); }
+  };
   /// Which block of rows or columns, and which depths, a step is about.
   struct Step {
     int64_t chunk, group;
@@ -170,8 +212,9 @@ class PackedProduct {
   };
   Packs packs_of(int64_t step) const {
     const Step s = at(step);
+    const int64_t numbers = std::min(kPackItem, place_ / (threads_ * 4));  // some items each, of a small step too
     const auto items = [&](int64_t vectors, int64_t panel) {
-      return Cut{vectors, up(std::max(kPackItem / depths_.each, panel), panel)};
+      return Cut{vectors, up(std::max(numbers / depths_.each, panel), panel)};
     };
     return {shares_a_ ? items(shared_rows(s).length, kernel_.height) : Cut{0, 1},
             shares_b_ ? items(shared_columns(s).length, kernel_.width) : Cut{0, 1}, groups_.length(s.group)};
@@ -212,17 +255,11 @@ class PackedProduct {
 
   // --- products
 
-  /// Items of C: rows x columns.
-  struct Grid {
-    Cut rows{0, 1}, columns{0, 1};
-    int64_t count() const { return rows.count() * columns.count(); }
-  };
   Grid products_of(int64_t step) const {
     const Step s = at(step);
     if (!shares_a_) return {rows_, whole(shared_columns(s).length)};
     if (!shares_b_) return {whole(shared_rows(s).length), columns_};
-    const int64_t across = parts(p_.n, kernel_.width), tiles = parts(p_.m, kernel_.height) * across;
-    return {{p_.m, kernel_.height}, {p_.n, std::clamp<int64_t>(tiles / (threads_ * 8), 1, across) * kernel_.width}};
+    return blocks_;
   }
   void multiply(int64_t step, const Grid& items, int64_t item, T* own) const {
     const Step s = at(step);
@@ -252,6 +289,7 @@ class PackedProduct {
   bool shares_a_ = false, shares_b_ = false;
   Cut depths_{}, groups_{};  // of k, and of the depths: a step's
   Cut rows_{}, columns_{};   // of C: chunks of a shared factor, items of the other
+  Grid blocks_{};            // of C: items where both are shared
   int64_t steps_ = 0, a_size_ = 0, b_size_ = 0, place_ = 0, own_ = 0;
   T *shared_ = nullptr, *owned_ = nullptr;
   // Written by all threads: on cache lines of their own.
@@ -307,6 +345,54 @@ bool multiply_few(const GemmKernel<T>& kernel, const Product<T>& p, int threads)
   return true;
 }
 
+/// Whether C is so small and k so long that threads sum parts of k. Only the shape may decide it: the parts reach C's
+/// bits. Threads that share tiles would wait for each other's packed panels most of the time.
+template <class T>
+bool in_parts(const Product<T>& p) {
+  return p.k >= kParts * kPartDepth && p.m * p.n <= kPartsSize;
+}
+
+/// C's rows [begin, end): C = beta C + the sums [count, m, n], one after another.
+template <class T>
+void add_sums(const Product<T>& p, T beta, const T* sums, int64_t count, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    T* const c = p.c + i * p.c_stride;
+    for (int64_t part = 0; part < count; ++part) {
+      const T* const sum = sums + (part * p.m + i) * p.n;
+      if (part > 0 || beta == 1) {
+        for (int64_t j = 0; j < p.n; ++j) c[j] += sum[j];
+      } else {
+        for (int64_t j = 0; j < p.n; ++j) c[j] = beta == 0 ? sum[j] : beta * c[j] + sum[j];
+      }
+    }
+  }
+}
+
+/// C = beta C + sum 0 + sum 1 + ..., where each sum is one thread's product over a part of k.
+template <class T>
+void multiply_parts(const GemmKernel<T>& kernel, const Product<T>& p, int threads) {
+  const Cut cut{p.k, parts(p.k, kParts)};
+  const int64_t size = p.m * p.n, together = threads == 1 ? 1 : std::min<int64_t>(cut.count(), threads * 4);
+  thread_local Buffer buffer;
+  T* const sums = static_cast<T*>(buffer.at_least(together * size * static_cast<int64_t>(sizeof(T))));
+  for (int64_t first = 0; first < cut.count(); first += together) {
+    const int64_t count = std::min(together, cut.count() - first);
+    parallel_items(count, [&](int64_t i) {
+      Product<T> part = p;
+      const int64_t begin = cut.begin(first + i);
+      part.k = cut.length(first + i);
+      part.a.data += begin * rows_of(p.a).along;
+      part.b.data += begin * columns_of(p.b).along;
+      part.c = sums + i * size;
+      part.c_stride = p.n;
+      part.beta = 0;
+      PackedProduct<T>(kernel, part, 1).run(0);
+    });
+    parallel_for(p.m, parts(kPackItem, count * p.n),
+                 [&](int64_t begin, int64_t end) { add_sums(p, first == 0 ? p.beta : T(1), sums, count, begin, end); });
+  }
+}
+
 template <class T>
 void multiply(const GemmKernel<T>& kernel, const Product<T>& p) {
   if (p.m == 0 || p.n == 0) return;
@@ -314,31 +400,22 @@ void multiply(const GemmKernel<T>& kernel, const Product<T>& p) {
   const double work = static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
   const int threads = detail::in_parallel() || work < 64e3 ? 1 : detail::grow_team(thread_count());
   if (multiply_few(kernel, p, threads)) return;
+  if (in_parts(p)) return multiply_parts(kernel, p, threads);
   PackedProduct<T> product(kernel, p, threads);
   if (threads == 1) return product.run(0);
   detail::run_team(threads, [&](int rank) { product.run(rank); });
 }
 
+constexpr Versions<GemmKernels> kVersions = RW_VERSIONS(gemm_kernels);
+
 const GemmKernels& gemm_kernels() {
-  static const GemmKernels& fastest = []() -> const GemmKernels& {
-    const GemmKernels* all[3];
-    every_gemm_kernels(all);
-    return *all[0];
-  }();
-  return fastest;
+  static const GemmKernels& kernels = fastest(kVersions);
+  return kernels;
 }
 
 }  // namespace
 
-int every_gemm_kernels(const GemmKernels* (&out)[3]) {
-  int n = 0;
-#ifdef ROPEWALK_CPU_LEVELS
-  if (__builtin_cpu_supports("x86-64-v4")) out[n++] = &v4::gemm_kernels;
-  if (__builtin_cpu_supports("x86-64-v3")) out[n++] = &v3::gemm_kernels;
-#endif
-  out[n++] = &build::gemm_kernels;
-  return n;
-}
+int every_gemm_kernels(const GemmKernels* (&out)[3]) { return runnable(kVersions, out); }
 
 void gemm_with(const GemmKernels& kernels, const Product<float>& product) { multiply(kernels.f32, product); }
 void gemm_with(const GemmKernels& kernels, const Product<double>& product) { multiply(kernels.f64, product); }

@@ -2,32 +2,25 @@
 //
 // Compiled once for the build's own flags and, in builds for any x86-64, once more for each RW_LEVEL
 // (CMakeLists.txt). As in gemm_block.cpp, nothing that the linker may share with the rest of the program gets in here.
+#include "tensor/registers.h"
 #include "tensor/row_dots.h"
-
-#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
-#include <immintrin.h>
-#endif
-
-#ifndef RW_LEVEL
-#define RW_LEVEL build
-#endif
-#define RW_INLINE [[gnu::always_inline]] inline
 
 namespace rw::cpu::RW_LEVEL {
 namespace {
+
+using Register = F32::Register;
+constexpr int kNumbers = kLanes<F32>;  // of a register
 
 float number(float w) { return w; }
 float number(int8_t w) { return static_cast<float>(w); }
 float number(uint16_t bits) { return __builtin_bit_cast(float, static_cast<uint32_t>(bits) << 16); }
 
-// kLanes numbers of a register; kTogether vectors whose sums fit the registers, kTogetherInt8 where weights are codes.
+RW_INLINE Register load(const float* p) { return load<Register>(p); }
+
+// kTogether vectors whose sums fit the registers, kTogetherInt8 where weights are codes; weights that are widened to f32.
 #if defined(__AVX512F__)
 
-constexpr int kLanes = 16, kTogether = 4, kTogetherInt8 = 4;
-using Register = __m512;
-RW_INLINE Register zeros() { return _mm512_setzero_ps(); }
-RW_INLINE Register fill(float x) { return _mm512_set1_ps(x); }
-RW_INLINE Register load(const float* p) { return _mm512_loadu_ps(p); }
+constexpr int kTogether = 4, kTogetherInt8 = 4;
 RW_INLINE Register load(const uint16_t* p) {
   const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
@@ -35,18 +28,11 @@ RW_INLINE Register load(const uint16_t* p) {
 RW_INLINE Register load(const int8_t* p) {
   return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 }
-RW_INLINE Register add(Register a, Register b) { return _mm512_add_ps(a, b); }
-RW_INLINE Register multiply_add(Register a, Register b, Register c) { return _mm512_fmadd_ps(a, b, c); }
-RW_INLINE float multiply_add(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 RW_INLINE float sum(Register v) { return _mm512_reduce_add_ps(v); }
 
 #elif defined(__AVX2__) && defined(__FMA__)
 
-constexpr int kLanes = 8, kTogether = 2, kTogetherInt8 = 2;
-using Register = __m256;
-RW_INLINE Register zeros() { return _mm256_setzero_ps(); }
-RW_INLINE Register fill(float x) { return _mm256_set1_ps(x); }
-RW_INLINE Register load(const float* p) { return _mm256_loadu_ps(p); }
+constexpr int kTogether = 2, kTogetherInt8 = 2;
 RW_INLINE Register load(const uint16_t* p) {
   const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
@@ -54,43 +40,25 @@ RW_INLINE Register load(const uint16_t* p) {
 RW_INLINE Register load(const int8_t* p) {
   return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 }
-RW_INLINE Register add(Register a, Register b) { return _mm256_add_ps(a, b); }
-RW_INLINE Register multiply_add(Register a, Register b, Register c) { return _mm256_fmadd_ps(a, b, c); }
-RW_INLINE float multiply_add(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 RW_INLINE float sum(Register v) {
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
-#else  // any machine: four lanes by GCC's and clang's vector types
+#else
 
-constexpr int kLanes = 4, kTogether = 2, kTogetherInt8 = 4;
-using Register [[gnu::vector_size(16)]] = float;
-RW_INLINE Register zeros() { return Register{}; }
-RW_INLINE Register fill(float x) { return Register{x, x, x, x}; }
+constexpr int kTogether = 2, kTogetherInt8 = 4;
 RW_INLINE Register load(const uint16_t* p) {
   using Halves [[gnu::vector_size(8)]] = uint16_t;
   using Words [[gnu::vector_size(16)]] = uint32_t;
-  Halves v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return reinterpret_cast<Register>(__builtin_convertvector(v, Words) << 16);
+  return reinterpret_cast<Register>(__builtin_convertvector(load<Halves>(p), Words) << 16);
 }
 RW_INLINE Register load(const int8_t* p) {
   using Bytes [[gnu::vector_size(4)]] = int8_t;
   using Words [[gnu::vector_size(16)]] = int32_t;
-  Bytes v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return __builtin_convertvector(__builtin_convertvector(v, Words), Register);
+  return __builtin_convertvector(__builtin_convertvector(load<Bytes>(p), Words), Register);
 }
-RW_INLINE Register load(const float* p) {
-  Register v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-RW_INLINE Register add(Register a, Register b) { return a + b; }
-RW_INLINE Register multiply_add(Register a, Register b, Register c) { return a * b + c; }
-RW_INLINE float multiply_add(float a, float b, float c) { return a * b + c; }
 RW_INLINE float sum(Register v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 
 #endif
@@ -101,21 +69,21 @@ template <int S, class W>
 RW_INLINE void dots(const W* w, int64_t k, const float* x, int64_t stride, float* y) {
   Register sums[S][4];
 #pragma GCC unroll 16
-  for (int i = 0; i < S * 4; ++i) sums[i / 4][i % 4] = zeros();
+  for (int i = 0; i < S * 4; ++i) sums[i / 4][i % 4] = Register{};
   const auto add_lanes = [&](int64_t at, int to) __attribute__((always_inline)) {
     const Register weight = load(w + at);
 #pragma GCC unroll 4
     for (int s = 0; s < S; ++s) sums[s][to] = multiply_add(weight, load(x + s * stride + at), sums[s][to]);
   };
   int64_t j = 0;
-  for (; j + 4 * kLanes <= k; j += 4 * kLanes) {
+  for (; j + 4 * kNumbers <= k; j += 4 * kNumbers) {
 #pragma GCC unroll 4
-    for (int p = 0; p < 4; ++p) add_lanes(j + p * kLanes, p);
+    for (int p = 0; p < 4; ++p) add_lanes(j + p * kNumbers, p);
   }
-  for (; j + kLanes <= k; j += kLanes) add_lanes(j, 0);
+  for (; j + kNumbers <= k; j += kNumbers) add_lanes(j, 0);
 #pragma GCC unroll 4
   for (int s = 0; s < S; ++s) {
-    float total = sum(add(add(sums[s][0], sums[s][1]), add(sums[s][2], sums[s][3])));
+    float total = sum((sums[s][0] + sums[s][1]) + (sums[s][2] + sums[s][3]));
     for (int64_t i = j; i < k; ++i) total = multiply_add(number(w[i]), x[s * stride + i], total);
     y[s] = total;
   }
@@ -127,20 +95,20 @@ RW_INLINE void dots(const int8_t* w, const float* scale, int64_t k, const float*
   constexpr int64_t kBlock = 64;
   Register sums[S][2];
 #pragma GCC unroll 16
-  for (int i = 0; i < S * 2; ++i) sums[i / 2][i % 2] = zeros();
+  for (int i = 0; i < S * 2; ++i) sums[i / 2][i % 2] = Register{};
   // Whole registers of [j, end), which is within a block; returns where they end.
   const auto add_block = [&](int64_t j, int64_t end, int to) __attribute__((always_inline)) {
     Register of_block[S];
 #pragma GCC unroll 4
-    for (int s = 0; s < S; ++s) of_block[s] = zeros();
+    for (int s = 0; s < S; ++s) of_block[s] = Register{};
     int64_t at = j;
 #pragma GCC unroll 16
-    for (; at + kLanes <= end; at += kLanes) {
+    for (; at + kNumbers <= end; at += kNumbers) {
       const Register weight = load(w + at);
 #pragma GCC unroll 4
       for (int s = 0; s < S; ++s) of_block[s] = multiply_add(weight, load(x + s * stride + at), of_block[s]);
     }
-    const Register factor = fill(scale[j / kBlock]);
+    const Register factor = scale[j / kBlock] - Register{};
 #pragma GCC unroll 4
     for (int s = 0; s < S; ++s) sums[s][to] = multiply_add(factor, of_block[s], sums[s][to]);
     return at;
@@ -157,7 +125,7 @@ RW_INLINE void dots(const int8_t* w, const float* scale, int64_t k, const float*
   const int64_t rest = j < k ? add_block(j, k, 1) : k;  // what is left of a block
 #pragma GCC unroll 4
   for (int s = 0; s < S; ++s) {
-    float total = sum(add(sums[s][0], sums[s][1])), last = 0;
+    float total = sum(sums[s][0] + sums[s][1]), last = 0;
     for (int64_t i = rest; i < k; ++i) last = multiply_add(number(w[i]), x[s * stride + i], last);
     y[s] = rest < k ? multiply_add(scale[j / kBlock], last, total) : total;
   }

@@ -203,6 +203,43 @@ TEST_CASE("products are right at every edge of a block, by one thread and by sev
   }
 }
 
+TEST_CASE("products of a small C and a long k are right, by one thread and by several") {
+  for (const int threads : {1, 7}) {
+    const Threads guard(threads);
+    check_all({.m = 31, .n = 45, .k = 16384, .gap = 3, .alpha = -0.5, .beta = 2});
+    check_all({.m = 20, .n = 33, .k = 16999});  // the last part is shorter
+  }
+}
+
+TEST_CASE("a small C of a long k is the sum of 64 parts of k, one after another") {
+  const int64_t m = 37, n = 50, parts = 64, depth = 260, k = parts * depth - 3;
+  const std::vector<float> a = numbers<float>(m * k, 1), b = numbers<float>(k * n, 2),
+                           before = numbers<float>(m * n, 3);
+  for (const cpu::GemmKernels* level : every_level()) {
+    const auto product = [&](int64_t begin, int64_t depths, float beta, std::vector<float>& c) {
+      cpu::gemm_with(*level, cpu::Product<float>{.m = m,
+                                                 .n = n,
+                                                 .k = depths,
+                                                 .a = {a.data() + begin, k},
+                                                 .b = {b.data() + begin * n, n},
+                                                 .c = c.data(),
+                                                 .c_stride = n,
+                                                 .alpha = 0.75,
+                                                 .beta = beta});
+    };
+    for (const int threads : {1, 3, 16}) {
+      const Threads guard(threads);
+      std::vector<float> want = before, sum(want.size()), c = before;
+      for (int64_t begin = 0; begin < k; begin += depth) {
+        product(begin, std::min(depth, k - begin), 0, sum);
+        for (size_t i = 0; i < want.size(); ++i) want[i] += sum[i];
+      }
+      product(0, k, 1, c);
+      CHECK(c == want);
+    }
+  }
+}
+
 TEST_CASE("the sizes 0: without terms C is beta C, and without elements nothing happens") {
   for (const double beta : {0.0, 1.0, -2.0}) check_all({.m = 5, .n = 7, .k = 0, .gap = 2, .beta = beta});
   check_all({.m = 0, .n = 7, .k = 3});
@@ -216,7 +253,9 @@ TEST_CASE("no bit of a product depends on the number of threads, nor on whether 
                                            {90, 1500, 400, 3, 0.5, 2},
                                            {3, 5000, 40},
                                            {5000, 7, 40},
-                                           {777, 1111, 300}}) {
+                                           {777, 1111, 300},
+                                           {17, 35, 16384, 0, 1, 1},
+                                           {30, 20, 16500, 2, -0.5, 0}}) {
     for_all(s, [](const auto& x) {
       for (const cpu::GemmKernels* level : every_level()) {
         const auto bits = [](const auto& v) {
@@ -224,7 +263,7 @@ TEST_CASE("no bit of a product depends on the number of threads, nor on whether 
           return std::vector<unsigned char>(bytes, bytes + v.size() * sizeof(v[0]));
         };
         std::vector<std::vector<unsigned char>> results;
-        for (const int threads : {1, 2, 3, 5, 16}) {
+        for (const int threads : {1, 2, 3, 5, 7, 16}) {
           const Threads guard(threads);
           results.push_back(bits(x.run(*level)));
         }

@@ -44,7 +44,10 @@ RW_INLINE void store(T* p, V v) {
 }
 constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// a * b + c in every lane
+// a * b + c, in every lane of registers; rounded once where the level has such an instruction
+#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
+RW_INLINE float multiply_add(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+#endif
 #if defined(__AVX512F__)
 RW_INLINE F32::Register multiply_add(F32::Register a, F32::Register b, F32::Register c) {
   return _mm512_fmadd_ps(a, b, c);
