@@ -12,11 +12,11 @@
 namespace rw::cuda::decode {
 
 // A LongWord holds a float and a stamp of 32 bits. A ShortWord holds the 24 upper bits of a float, rounded to nearest
-// (one part in 2^17), and a stamp of 8 bits. The blocks of models in bf16 send short words: every block reads every
+// (one part in 2^16), and a stamp of 8 bits. The blocks of models in bf16 send short words: every block reads every
 // vector, and half the bytes come sooner. The residual stream is added up in f32 and rounded only for being sent.
 //
 // A short stamp is never 0, which is what words hold at first. It repeats after 255 passes. But every block writes all
-// its words of a vector in every layer, so the only other stamp that a reader can find is that of the layer before.
+// its words of a vector in every layer, so the only other stamp that a reader can find is that of the time before.
 
 // --- one number -----------------------------------------------------------------------------------------------------
 
