@@ -83,13 +83,12 @@ class Fields {
   std::string path_;
 };
 
-/// Writes a record's fields. Numbers that are absent are left out, and so is the variant of YaRN that every program
-/// means: transformers warns of keys that it does not know.
+/// Writes a record's fields. Numbers that are absent are left out, and so are choices that every program means.
 void write_fields(const RopeKind& kind, Json& out) {
   for (const Field& f : kind.fields()) {
     std::visit(Overloaded{[&](const ChoiceRef& x) {
                             const auto value = static_cast<size_t>(x.get(x.at));
-                            if (value > 0 || f.key() != "yarn_variant") out[f.key()] = f.choices().at(value);
+                            if (value > 0 || f.writes_first_choice()) out[f.key()] = f.choices().at(value);
                           },
                           [&](const std::optional<double>* x) {
                             if (*x) out[f.key()] = **x;

@@ -49,11 +49,14 @@ class Field {
   Field& required() { return required_ = true, *this; }
   /// `ropewalk train` has an option for it.
   Field& option() { return is_option_ = true, *this; }
+  /// JSON leaves out the first choice: every program means it, and some warn of a key that they do not know.
+  Field& first_choice_unwritten() { return writes_first_choice_ = false, *this; }
 
   const std::string& key() const { return key_; }
   const std::string& help() const { return help_; }
   bool is_required() const { return required_; }
   bool is_option() const { return is_option_; }
+  bool writes_first_choice() const { return writes_first_choice_; }
   /// The option without its leading dashes: "pose-variant" for the key "pose_variant".
   std::string option_name() const;
   /// The names of a choice's values, in the order of the enum; empty for the other types.
@@ -77,7 +80,7 @@ class Field {
   std::function<FieldRef(void*)> at_;
   std::vector<std::string> choices_;
   double low_ = -std::numeric_limits<double>::infinity(), high_ = std::numeric_limits<double>::infinity();
-  bool open_ = false, required_ = false, is_option_ = false, is_flag_ = false;
+  bool open_ = false, required_ = false, is_option_ = false, is_flag_ = false, writes_first_choice_ = true;
 };
 
 /// A field of record type R: a number, a whole number, a flag, a number that may be absent, or a list of numbers.

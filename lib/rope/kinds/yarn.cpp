@@ -29,7 +29,9 @@ std::vector<Field> YarnRope::fields() {
       field("beta_fast", &YarnRope::beta_fast).above(0).help("pairs with more rotations in the window stay"),
       field("beta_slow", &YarnRope::beta_slow).above(0).help("pairs with fewer rotations are divided by the factor"),
       field("truncate", &YarnRope::truncate).help("round the two ends of the ramp outwards"),
-      field("yarn_variant", &YarnRope::variant, {"paper", "revised"}).help("mix frequencies or wavelengths"),
+      field("yarn_variant", &YarnRope::variant, {"paper", "revised"})
+          .first_choice_unwritten()
+          .help("mix frequencies or wavelengths"),
       field("mscale", &YarnRope::mscale).help("DeepSeek: sharpening of the scores"),
       field("mscale_all_dim", &YarnRope::mscale_all_dim).help("DeepSeek: sharpening that is divided by"),
       field("attention_factor", &YarnRope::attention_factor).above(0).help("the attention scale itself"),
