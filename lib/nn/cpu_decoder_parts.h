@@ -31,9 +31,7 @@ class SpinBarrier {
   }
 
  private:
-  // On cache lines of their own: who waits reads phase_ all the time, and would slow down those that arrive.
-  alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<int> phase_{0};
+  std::atomic<int> arrived_{0}, phase_{0};
 };
 
 inline const float* floats(const Var& v) { return v.defined() ? v.value().data<float>() : nullptr; }

@@ -62,7 +62,7 @@ struct Model {
   // With int8 weights, whose head are codes, too; else null:
   const LayerScales* layer_scales;  // [n_layers]
   const float* head_scales;
-  unsigned first_stamp;  // of this token: 2 n_layers + 1 more than that of the token before
+  unsigned token;  // how many tokens were started, this one included; begins anew at 1 (Decoder::start)
 };
 
 // --- all blocks -----------------------------------------------------------------------------------------------------

@@ -84,8 +84,8 @@ __global__ void __launch_bounds__(kThreads + kFeeders, 1)
     cos_sin[m.pairs + i] = static_cast<float>(m.rope_factor * s);
   }
 
-  float2 x_before{};               // of this item's rows, asked for before it is needed
-  unsigned stamp = m.first_stamp;  // of x as it is now
+  float2 x_before{};  // of this item's rows, asked for before it is needed
+  unsigned stamp = m.token * (2 * static_cast<unsigned>(m.n_layers) + 1);  // of x as it is now
   unsigned long long best = 0;
   bool bad = false;
   sync_readers();
@@ -298,9 +298,10 @@ class Decoder final : public DeviceDecoder {
   static constexpr int kResults = 4;  // on their way back
 
   void start(int32_t id, int64_t position) {
-    // A short stamp is this modulo 255, so the numbers begin anew after a multiple of 255. None is 0.
-    constexpr unsigned kStamps = 255u << 24;
-    model_.first_stamp = (model_.first_stamp + 2 * static_cast<unsigned>(model_.n_layers)) % kStamps + 1;
+    // A token has 2 n_layers + 1 stamps of 32 bits. A short stamp is one of these modulo 255. So the numbers of tokens
+    // may begin anew only after a multiple of 255.
+    const unsigned stamps = 2 * static_cast<unsigned>(model_.n_layers) + 1, most = (~0u - stamps) / stamps / 255 * 255;
+    model_.token = model_.token % most + 1;
     split_kv::with_wide(m_.head_dim, [&](auto wide) {
       if (family_) return launch_step(family_step_kernel<T>(slots_, wide, m_.int8), id, position, family_->model());
       if (m_.int8) return launch_step(kernel<wide, true>(), id, position);

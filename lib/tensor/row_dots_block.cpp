@@ -17,7 +17,11 @@ float number(uint16_t bits) { return __builtin_bit_cast(float, static_cast<uint3
 
 RW_INLINE Register load(const float* p) { return load<Register>(p); }
 
-// kTogether vectors whose sums fit the registers, kTogetherInt8 where weights are codes; weights that are widened to f32.
+/// x in every lane. Minus 0, and not plus, keeps the sign of -0.
+RW_INLINE Register filled(float x) { return x - Register{}; }
+
+// How many vectors' sums fit the registers: kTogether, or kTogetherInt8 where weights are codes. Then the loads that
+// widen bf16 and int8 to f32.
 #if defined(__AVX512F__)
 
 constexpr int kTogether = 4, kTogetherInt8 = 4;
@@ -108,7 +112,7 @@ RW_INLINE void dots(const int8_t* w, const float* scale, int64_t k, const float*
 #pragma GCC unroll 4
       for (int s = 0; s < S; ++s) of_block[s] = multiply_add(weight, load(x + s * stride + at), of_block[s]);
     }
-    const Register factor = scale[j / kBlock] - Register{};
+    const Register factor = filled(scale[j / kBlock]);
 #pragma GCC unroll 4
     for (int s = 0; s < S; ++s) sums[s][to] = multiply_add(factor, of_block[s], sums[s][to]);
     return at;
