@@ -129,9 +129,11 @@ void run(const OpsOptions& o, const Globals& globals) {
   OpsBench b(o, device);
   std::printf("%s; cold L2, medians of device events\n", cuda_device_name(device.index).c_str());
   const std::pair<const char*, void (*)(OpsBench&)> sections[] = {
-      {"gemm", bench_gemm_shapes},           {"fp8", bench_fp8},        {"ops", bench_memory_ops},
-      {"blocks", bench_block_ops},           {"ce", bench_losses},      {"adamw", bench_optimizer},
-      {"attention", bench_attention_shapes}, {"decode", bench_decoding}};
+      {"gemm", bench_gemm_shapes}, {"fp8", bench_fp8},
+      {"fused", bench_fused},      {"ops", bench_memory_ops},
+      {"blocks", bench_block_ops}, {"ce", bench_losses},
+      {"adamw", bench_optimizer},  {"attention", bench_attention_shapes},
+      {"decode", bench_decoding}};
   bench_rooflines(b);
   for (const auto& [name, section] : sections) {
     if (!asked_for(o.only, name)) continue;
@@ -156,7 +158,7 @@ void add_bench_ops(CLI::App& bench, Globals& globals) {
   const auto list = [&](const char* name, auto& to, const char* help) {
     sub->add_option(name, to, help)->delimiter(',')->capture_default_str();
   };
-  sub->add_option("--only", o.only, "parts, with commas: gemm, fp8, ops, blocks, ce, adamw, attention, decode");
+  sub->add_option("--only", o.only, "parts, with commas: gemm, fp8, fused, ops, blocks, ce, adamw, attention, decode");
   sub->add_option("--tokens", o.tokens, "rows of the memory-bound ops")->capture_default_str();
   list("--hidden", o.hidden, "widths of RMSNorm");
   list("--heads", o.heads, "HEADSxHEADDIM of RoPE and attention");

@@ -87,6 +87,7 @@ void forward_backward(OpsBench& b, const OpWork& work, const std::vector<rw::Ten
 void bench_rooflines(OpsBench& b);
 void bench_gemm_shapes(OpsBench& b);
 void bench_fp8(OpsBench& b);
+void bench_fused(OpsBench& b);
 void bench_memory_ops(OpsBench& b);
 void bench_block_ops(OpsBench& b);
 void bench_losses(OpsBench& b);

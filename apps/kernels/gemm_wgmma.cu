@@ -4,7 +4,7 @@
 //
 //   tile of C 128 x 256: a consumer owns 64 x 256, in 128 registers per thread
 //   stage     A 128 x 64 and B 256 x 64 bf16: 48 KB, four of them in flight
-#include "autograd/ops/attention_sm90.cuh"  // the instructions as functions
+#include "autograd/ops/attention_sm90.cuh"  // tensor maps, and tensor/hopper.cuh: the instructions as functions
 #include "gemm_ladder.cuh"
 
 namespace ladder {

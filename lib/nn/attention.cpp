@@ -5,6 +5,7 @@
 
 #include "autograd/ops/concat.h"
 #include "autograd/ops/elementwise.h"
+#include "autograd/ops/linear_fused.h"
 #include "autograd/ops/norm.h"
 #include "autograd/tape.h"
 #include "nn/families/family.h"
@@ -81,24 +82,38 @@ Var Attention::normed(const Var& qkv) const {
                   .in_place = true});
 }
 
+/// x [B,T,C] -> queries, keys and values, without RoPE: [B,T,H+2K,D]
+Var Attention::project(const Var& x) const {
+  return normed(reshape(qkv_.forward(x), {x.size(0), x.size(1), n_heads_ + 2 * n_kv_heads_, head_dim_}));
+}
+
+/// The same with RoPE.
+Var Attention::project_and_rotate(const Var& x, const ForwardContext& context) const {
+  const bool announces = context.after_rope && grad_enabled();
+  const RopeAngles& angles = description_.local_rope ? context.local_angles : context.angles;
+  // Rotated where it lies: nothing else reads the unrotated product.
+  const RopeOptions rotation{.layout = layout_, .heads = n_heads_ + n_kv_heads_, .in_place = true};
+  if (description_.rope && qkv_.is_plain() && qk_norm_ == QkNorm::none && !announces)
+    return linear_rope(x, qkv_.weight(), head_dim_, angles, rotation, qkv_.options());
+  const Var qkv = project(x);
+  if (announces) Tape::current().when_reached(context.after_rope);
+  return description_.rope ? rope(qkv, angles, rotation) : qkv;
+}
+
 Var Attention::forward(const Var& x, const ForwardContext& context) const {
   const int64_t batch = x.size(0), length = x.size(1);
-  const Var qkv =
-      normed(reshape(qkv_.forward(x), {batch, length, n_heads_ + 2 * n_kv_heads_, head_dim_}));  // [B,T,H+2K,D]
-  Var o;                                                                                         // [B,T,H,D]
+  Var o;  // [B,T,H,D]
   if (context.cache || !context.caches.empty()) {
     check(!grad_enabled(), "attention", "a KV cache is for generation: wrap the call in NoGrad");
-    o = context.cache ? over_cache(qkv.value(), context) : over_caches(qkv.value(), context);
+    const Tensor qkv = project(x).value();
+    o = context.cache ? over_cache(qkv, context) : over_caches(qkv, context);
   } else if (context.sets && description_.rope && !description_.local_rope) {
+    const Var qkv = project(x);
     const Tensor k = narrow(qkv, 2, n_heads_, n_heads_ + n_kv_heads_).value(),
                  v = narrow(qkv, 2, n_heads_ + n_kv_heads_, n_heads_ + 2 * n_kv_heads_).value();
     o = over_sets(qkv.value(), k, v, context);
   } else {
-    if (context.after_rope && grad_enabled()) Tape::current().when_reached(context.after_rope);
-    // Rotated where it lies: nothing else reads the unrotated product.
-    const RopeAngles& angles = description_.local_rope ? context.local_angles : context.angles;
-    const RopeOptions rotation{.layout = layout_, .heads = n_heads_ + n_kv_heads_, .in_place = true};
-    const Var rotated = description_.rope ? rope(qkv, angles, rotation) : qkv;
+    const Var rotated = project_and_rotate(x, context);
     if (context.query_scale.defined()) {
       const Var q = scale_tokens(narrow(rotated, 2, 0, n_heads_), context.query_scale);
       const Var k = narrow(rotated, 2, n_heads_, n_heads_ + n_kv_heads_);

@@ -54,6 +54,8 @@ class Attention {
   const Var& k_norm() const { return k_norm_; }
 
  private:
+  Var project(const Var& x) const;
+  Var project_and_rotate(const Var& x, const ForwardContext& context) const;
   Var normed(const Var& qkv) const;
   Tensor over_sets(const Tensor& qkv, const Tensor& keys, const Tensor& values, const ForwardContext& context) const;
   Tensor over_cache(const Tensor& qkv, const ForwardContext& context) const;

@@ -48,6 +48,9 @@ class Linear {
   const std::vector<size_t>& adapted_parts() const { return adapted_; }
   bool has_adapter() const { return !adapted_.empty(); }
   bool in_blocks() const { return format_.has_value(); }
+  /// y = x W^T in the weight's dtype and nothing else: no bias, adapter, blocks or 8-bit products.
+  bool is_plain() const { return !has_bias_ && !has_adapter() && !format_ && options_.matmul == Matmul::native; }
+  const LinearOptions& options() const { return options_; }
   /// Rounds the weight to int8 in blocks (tensor/block_quantize.h), where it lies, and keeps the codes beside it.
   void round_to_int8();
   /// The codes of the weight; nullptr where it has not been rounded.

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "autograd/ops/activation.h"
+#include "autograd/ops/linear_fused.h"
 #include "autograd/ops/swiglu.h"
 #include "autograd/recompute.h"
 #include "nn/families/family.h"
@@ -51,6 +52,11 @@ Var Mlp::forward(const Var& x, bool unread) const {
 }
 
 Var Mlp::whole(const Var& x, int64_t first_row, bool unread) const {
+  if (gated_ && activation_ == Activation::silu && up_.is_plain() && down_.is_plain()) {
+    LinearOptions options = down_.options();
+    options.unread = unread;
+    return swiglu_mlp(x, up_.weight(), down_.weight(), options);
+  }
   const Var up = up_.forward(x, first_row);  // [B,T,C] -> [B,T,2F], or [B,T,F] without a gate
   Var h;                                     // [B,T,F]
   if (!gated_) {

@@ -423,52 +423,17 @@ bool short_tiles(int64_t q_length) {
   return q_length <= 512 && rows(128) < rows(192);
 }
 
-using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
-
-EncodeTiled encode_tiled() {
-  static const EncodeTiled f = [] {
-    void* pointer = nullptr;
-    cudaDriverEntryPointQueryResult result;
-    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &pointer, 12000, cudaEnableDefault, &result) !=
-        cudaSuccess) {
-      cudaGetLastError();
-      pointer = nullptr;
-    }
-    return reinterpret_cast<EncodeTiled>(pointer);
-  }();
-  return f;
-}
-
-/// True on compute capability 9.0 if this binary holds the sm_90a code: its kernel
-/// needs many registers, the empty one few.
 bool hopper_ready() {
-  static const bool ready = [] {
-    int device = 0, major = 0, minor = 0;
-    cudaFuncAttributes attributes;
-    const bool known = cudaGetDevice(&device) == cudaSuccess &&
-                       cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
-                       cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess &&
-                       cudaFuncGetAttributes(&attributes, forward_kernel<Config<64, 3, 128, 3>>) == cudaSuccess;
-    cudaGetLastError();
-    return known && major == 9 && minor == 0 && attributes.numRegs > 64 && encode_tiled() != nullptr;
-  }();
+  static const bool ready = runs(forward_kernel<Config<64, 3, 128, 3>>);
   return ready;
 }
 
 }  // namespace
 
 CUtensorMap tensor_map(const HeadView& view, int64_t batch, int64_t length, int64_t heads, int64_t head_dim, int rows) {
-  CUtensorMap map;
   const int64_t sample = batch > 1 ? view.batch : view.row * length;  // of a single sample the stride may be anything
-  const cuuint64_t sizes[4] = {cuuint64_t(head_dim), cuuint64_t(heads), cuuint64_t(length), cuuint64_t(batch)};
-  const cuuint64_t strides[3] = {cuuint64_t(2 * head_dim), cuuint64_t(2 * view.row), cuuint64_t(2 * sample)};
-  const cuuint32_t box[4] = {64, 1, cuuint32_t(rows), 1}, steps[4] = {1, 1, 1, 1};
-  const CUresult result = encode_tiled()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, view.data, sizes, strides, box,
-                                         steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                                         CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  check(result == CUDA_SUCCESS, "attention", "no tensor map for a view of ", length, " tokens with row stride ",
-        view.row, ": driver error ", static_cast<int>(result));
-  return map;
+  return hopper::tensor_map("attention", view.data, {head_dim, heads, length, batch},
+                            {2 * head_dim, 2 * view.row, 2 * sample}, {64, 1, rows, 1});
 }
 
 /// Padding to 64 or 128 costs the kernels' products their share of zeros: a third more at 48 and 96, which

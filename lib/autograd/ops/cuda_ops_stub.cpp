@@ -49,6 +49,12 @@ void activate(Activation, const Tensor&, const Tensor&) { absent(); }
 Tensor activate_backward(Activation, const Tensor&, const Tensor&, const Tensor&, bool) { absent(); }
 void gated_packed_forward(Activation, const Tensor&, const Tensor&, const Tensor&) { absent(); }
 void gated_packed_backward(Activation, const Tensor&, const Tensor&, const Tensor&, const Tensor&) { absent(); }
+bool linear_fuses(int64_t, int64_t, int64_t) { return false; }
+void linear_swiglu(const Tensor&, const Tensor&, const Tensor&, const Tensor&) { absent(); }
+void linear_swiglu_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&) { absent(); }
+void linear_rope(const Tensor&, const Tensor&, const Tensor&, const Tensor&, double, int64_t, const Tensor&) {
+  absent();
+}
 void swiglu_forward(const Tensor&, const Tensor&, const Tensor&) { absent(); }
 void swiglu_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&) { absent(); }
 void swiglu_packed_forward(const Tensor&, const Tensor&, const Tensor&) { absent(); }

@@ -198,8 +198,11 @@ Var rope(const Var& x, const RopeAngles& angles, const RopeOptions& options) {
         angles.cos.dtype());
   check(angles.cos.device() == x.device(), "rope", "angles are on ", angles.cos.device(), ", x on ", x.device());
 
+  check(options.in_place || !options.turned, "rope", "what has turned already has turned in place");
   const Tensor y = options.in_place ? x.value() : Tensor::empty_like(x.value());
-  if (x.is_cuda()) {
+  if (options.turned) {
+    // Nothing is left to do forward.
+  } else if (x.is_cuda()) {
     cuda::rope_apply(x.value(), angles.cos, angles.sin, angles.scale, options.layout, rows.rotated_heads, +1, y);
   } else {
     dispatch_float(x.dtype(), "rope", [&](auto zero) {

@@ -33,6 +33,7 @@ struct RopeOptions {
   RopeLayout layout = RopeLayout::half;
   int64_t heads = -1;     // rotate only the first so many heads, copy the others (packed q, k, v); -1: all
   bool in_place = false;  // the result reuses x's bytes: x must not be used afterwards
+  bool turned = false;    // in place, and the bytes have turned already (linear_rope): only the gradient is left to do
 };
 
 /// x [B,T,H,D] -> [B,T,H,D]; the first R elements of each head rotate (R = 2 * size of inv_freq, partial rotary if R <

@@ -3,25 +3,10 @@
 //   dgate = dy up s (1 + gate (1 - s)),   dup = dy silu(gate)
 #include "autograd/ops/cuda_ops.h"
 #include "autograd/ops/detail/gated.cuh"
+#include "autograd/ops/detail/silu.cuh"
 
 namespace rw::cuda {
 namespace {
-
-template <class T>
-struct Silu {
-  /// e^-x overflows to infinity for very negative x, and then s = 0, as it should be. bf16 results need no more than
-  /// the fast exponential (2 ulp of f32); f32 results get the exact one.
-  __device__ __forceinline__ static float sigmoid(float x) {
-    if constexpr (std::is_same_v<T, b16>) return __fdividef(1.f, 1.f + __expf(-x));
-    return 1.f / (1.f + expf(-x));
-  }
-  __device__ __forceinline__ static float value(float gate, float up) { return gate * sigmoid(gate) * up; }
-  __device__ __forceinline__ static void gradient(float gate, float up, float dy, float& dgate, float& dup) {
-    const float s = sigmoid(gate);
-    dgate = dy * up * s * (1.f + gate * (1.f - s));
-    dup = dy * gate * s;
-  }
-};
 
 template <class T>
 void forward(int64_t rows, int64_t width, int64_t stride, const T* gate, const T* up, T* y, float* largest = nullptr) {
