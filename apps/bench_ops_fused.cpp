@@ -1,5 +1,5 @@
-// `ropewalk bench ops --only fused`: a linear layer and the op after it in one kernel beside two kernels, layer by layer
-// of the shapes that train.
+// `ropewalk bench ops --only fused`: a linear layer and the op after it in one kernel beside two kernels, layer by
+// layer of the shapes that train.
 #include "autograd/ops/cuda_ops.h"
 #include "bench_ops.h"
 #include "model_shapes.h"

@@ -2,6 +2,7 @@
 // and the same ops on the CPU in f64. Sizes are large enough that the kernels are chosen.
 #include <algorithm>
 
+#include "autograd/ops/cuda_ops.h"
 #include "autograd/ops/elementwise.h"
 #include "autograd/ops/linear_fused.h"
 #include "autograd/ops/swiglu.h"
@@ -24,12 +25,6 @@ int64_t kernels_called(const std::string& prefix, const F& work) {
   const Profile p = stop_profile();
   return std::count_if(p.kernels.begin(), p.kernels.end(),
                        [&](const ProfileRecord& k) { return k.name.starts_with(prefix); });
-}
-
-/// Hopper's data-centre cards.
-bool is_hopper() {
-  const std::string name = cuda_device_name(0);
-  return name.find("H100") != std::string::npos || name.find("H200") != std::string::npos;
 }
 
 void check_same(const std::string& what, const test::Op& fused, const test::Op& apart, const std::vector<Tensor>& in) {
@@ -72,7 +67,7 @@ TEST_CASE("SwiGLU between two layers in the products' epilogues has the bits of 
       const test::Op fused = [&](const Vars& v, Place) { return Vars{swiglu_mlp(v[0], v[1], v[2], options)}; };
       const test::Op apart = [](const Vars& v, Place) { return Vars{linear(swiglu_packed(linear(v[0], v[1])), v[2])}; };
       check_same(cat(s.rows, " rows, ", s.c, " to ", s.f), fused, apart, in);
-      if (is_hopper())
+      if (cuda::linear_fuses(s.rows, s.f, s.c))
         CHECK(kernels_called("gemm + swiglu", [&] { test::run_op(fused, in, {kGpu, DType::bf16}); }) == 2);
     }
     const NoGrad no_grad;
@@ -103,7 +98,8 @@ TEST_CASE("a layer with RoPE in its epilogue has the bits of the ops one after t
       return Vars{rope(reshape(linear(v[0], v[1]), {s.batch, s.length, s.heads, s.dim}), angles(place), rotation)};
     };
     check_same(cat(s.heads, " heads of ", s.dim), fused, apart, in);
-    if (is_hopper()) CHECK(kernels_called("gemm + rope", [&] { test::run_op(fused, in, {kGpu, DType::bf16}); }) == 1);
+    if (cuda::linear_fuses(s.batch * s.length, s.heads * s.dim, s.c))
+      CHECK(kernels_called("gemm + rope", [&] { test::run_op(fused, in, {kGpu, DType::bf16}); }) == 1);
   }
 }
 
@@ -125,7 +121,7 @@ TEST_CASE("what the fused kernels do not take goes the plain way: other layouts,
     const RopeAngles angles = angles_of(1, rows, pairs, place);
     return kernels_called("gemm + rope", [&] { linear_rope(x, w, 64, angles, {.layout = layout}); });
   };
-  CHECK(count(8500, RopeLayout::half, 32, DType::bf16) == (is_hopper() ? 1 : 0));
+  CHECK(count(8500, RopeLayout::half, 32, DType::bf16) == (cuda::linear_fuses(8500, 576, 128) ? 1 : 0));
   CHECK(count(8500, RopeLayout::interleaved, 32, DType::bf16) == 0);
   CHECK(count(8500, RopeLayout::half, 16, DType::bf16) == 0);
   CHECK(count(8500, RopeLayout::half, 32, DType::f32) == 0);

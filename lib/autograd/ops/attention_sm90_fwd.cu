@@ -424,8 +424,8 @@ bool short_tiles(int64_t q_length) {
 }
 
 bool hopper_ready() {
-  static const bool ready = runs(forward_kernel<Config<64, 3, 128, 3>>);
-  return ready;
+  static const bool compiled = has_code(forward_kernel<Config<64, 3, 128, 3>>);
+  return compiled && is_hopper();
 }
 
 }  // namespace

@@ -84,14 +84,15 @@ void qk_norm_backward(const QkNormOptions& options, const SavedQkNorm& saved, co
 
 // --- a linear layer and the op after it in one kernel, on Hopper, all bf16 (linear_sm90.cuh). The bits are those of
 // gemm() and the op, one after the other.
-/// Whether it takes a product of [R,K] and [K,N], N without the op's own halves: large enough, N a multiple of 64, K of 8.
+/// Whether it takes a product of [R,K] and [K,N] (N: F for SwiGLU): large enough, K short enough, N a multiple of 64, K
+/// of 8.
 bool linear_fuses(int64_t rows, int64_t n, int64_t k);
 /// gate_up [R,2F] = x [R,K] W^T, W [2F,K]; y [R,F] = silu(gate) * up. gate_up may be undefined: it is not kept then.
 void linear_swiglu(const Tensor& x, const Tensor& weight, const Tensor& gate_up, const Tensor& y);
 /// dgate_up [R,2F] from dy [R,C], the gradient of silu(gate) * up times W^T, W [C,F], and gate_up [R,2F].
 void linear_swiglu_backward(const Tensor& dy, const Tensor& weight, const Tensor& gate_up, const Tensor& dgate_up);
-/// y [B,T,H,D] = x [B T,K] W^T, W [H D,K], of which the first `heads` heads turn (rotate-half, D = 64 or 128, all of it);
-/// cos and sin as rope_apply has them.
+/// y [B,T,H,D] = x [B T,K] W^T, W [H D,K], of which the first `heads` heads turn (rotate-half, whole heads of D = 64 or
+/// 128); cos and sin as rope_apply has them.
 void linear_rope(const Tensor& x, const Tensor& weight, const Tensor& cos, const Tensor& sin, double scale,
                  int64_t heads, const Tensor& y);
 

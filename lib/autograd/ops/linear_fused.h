@@ -1,5 +1,6 @@
-// Linear layers that do the op after them in the product's epilogue, where the GPU has kernels for that: bf16 on Hopper,
-// from some millions of results on. Elsewhere these are linear() and the op, one after the other. The bits are the same.
+// Linear layers that do the op after them in the product's epilogue, where the GPU has kernels for that: bf16 on
+// Hopper, from some millions of results on. Elsewhere they are linear() and the op, one after the other, with the same
+// bits.
 #pragma once
 #include "autograd/ops/matmul.h"
 #include "autograd/ops/rope.h"
@@ -7,7 +8,8 @@
 namespace rw {
 
 /// swiglu_packed(x up^T) down^T: x [...,K], up [2F,K] (gate first), down [C,F] -> [...,C]. `options` are those of both
-/// layers; their products must be native. Errors: shapes, dtypes or devices that do not fit.
+/// layers, `unread` of the second alone; 8-bit products go the plain way. Errors: shapes, dtypes or devices that do not
+/// fit.
 Var swiglu_mlp(const Var& x, const Var& up, const Var& down, const LinearOptions& options = {});
 
 /// rope(x weight^T): x [B,T,K], weight [H D,K] -> [B,T,H,D]. `rope` as in rope(), which works in place here. Errors:

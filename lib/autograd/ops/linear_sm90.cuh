@@ -3,13 +3,13 @@
 //   C [R,N] = A [R,K] B^T (B stored [N,K]), or A B (B stored [K,N]), in bf16; memory gets epilogue(C)
 //
 // A block makes tiles of 128 x 256 of C. Its warps have three jobs:
-//   copying      one thread asks for tiles of A and B, 64 of K at a time, in a ring of three stages. The two blocks of a
-//                cluster have the same columns of C, so each copies half of B for both;
+//   copying      one thread asks for tiles of A and B, 64 of K at a time, in a ring of three stages. The two blocks of
+//                a cluster have the same columns of C, so each copies half of B for both;
 //   multiplying  two warpgroups, 64 rows each; a finished tile goes to shared memory, rounded to bf16;
-//   epilogue     the other warps take it from there, four rows at a time, while the next tile is being multiplied.
+//   epilogue     the other warps take it from there, four rows at a time, while the next tile is multiplied.
 //
-// Every element of C is summed over K in steps of 16 in one accumulator, as cuBLASLt's kernels do it here, and rounded to
-// bf16 before the epilogue. So the bits are those of the product and the op one after the other
+// Every element of C is summed over K in steps of 16 in one accumulator, as cuBLASLt's kernels do it here, and is
+// rounded to bf16 before the epilogue. So the bits are those of the product and the op one after the other
 // (tests/gpu/test_linear_gpu.cpp). What bounds it stands in docs/kernels-log.md.
 #pragma once
 #include "tensor/hopper.cuh"
