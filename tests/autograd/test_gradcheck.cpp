@@ -14,6 +14,7 @@
 #include "autograd/ops/elementwise.h"
 #include "autograd/ops/embedding.h"
 #include "autograd/ops/linear_blocks.h"
+#include "autograd/ops/linear_fused.h"
 #include "autograd/ops/loss.h"
 #include "autograd/ops/low_rank.h"
 #include "autograd/ops/matmul.h"
@@ -168,6 +169,8 @@ std::multimap<std::string, Case> cases() {
       [](const Vars& v) { return Vars{residual_rms_norm(v[0], v[1], v[2], 1e-5).first}; });
   put("swiglu", {r({3, 4}, 1), r({3, 4}, 2)}, [](const Vars& v) { return Vars{swiglu(v[0], v[1])}; });
   put("swiglu_packed", {r({3, 8}, 1)}, [](const Vars& v) { return Vars{swiglu_packed(v[0])}; });
+  put("swiglu_mlp", {r({3, 4}, 1), r({10, 4}, 2), r({4, 5}, 3)},
+      [](const Vars& v) { return Vars{swiglu_mlp(v[0], v[1], v[2])}; });
   put("embedding", {r({5, 3}, 1)}, [=](const Vars& v) { return Vars{embedding(ids, v[0])}; });
   for (const RopeLayout layout : {RopeLayout::half, RopeLayout::interleaved}) {
     for (const Shape& freq :
@@ -176,6 +179,10 @@ std::multimap<std::string, Case> cases() {
         return Vars{rope(v[0], rope_angles(positions, v[1], 1.2, DType::f64, kCpu), {.layout = layout, .heads = 2})};
       });
     }
+    put("linear_rope", {r({2, 4, 5}, 1), r({24, 5}, 2), positive({3}, 3)}, [=](const Vars& v) {
+      const RopeAngles angles = rope_angles(positions, v[2], 1.2, DType::f64, kCpu);
+      return Vars{linear_rope(v[0], v[1], 8, angles, {.layout = layout, .heads = 2})};
+    });
   }
   for (const bool causal : {true, false}) {
     put("attention", {r({2, 5, 4, 3}, 1), r({2, 7, 2, 3}, 2), r({2, 7, 2, 3}, 3)},
