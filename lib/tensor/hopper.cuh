@@ -53,6 +53,11 @@ __device__ inline float2 load_shared_pair(const float* p) {
   return x;
 }
 
+/// `x`, which all lanes of a warp hold alike, so that the compiler knows it. wgmma takes its descriptors from uniform
+/// registers. One that is computed from threadIdx or from memory is computed by every lane and then moved there, with
+/// ten instructions a product instead of two. All lanes must call this together.
+__device__ inline int uniform(int x) { return __shfl_sync(0xffffffffu, x, 0); }
+
 // --- barriers in shared memory
 
 using Barrier = uint64_t;
@@ -213,7 +218,10 @@ __device__ inline uint64_t descriptor(const void* panel, int panel_bytes) {
   return address | uint64_t(panel_bytes >> 4) << 16 | uint64_t(1024 >> 4) << 32 | uint64_t(1) << 62;
 }
 /// The same operand, `bytes` further on.
-__device__ inline uint64_t advanced(uint64_t descriptor, int bytes) { return descriptor + (bytes >> 4); }
+__device__ inline uint64_t advanced(uint64_t descriptor, int bytes) {
+  // No carry: the upper word stays a constant.
+  return (descriptor & 0xffffffff00000000u) | (static_cast<unsigned>(descriptor) + (bytes >> 4));
+}
 
 __device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ inline void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }

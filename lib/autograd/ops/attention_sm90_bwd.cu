@@ -21,21 +21,22 @@ __device__ Tickets tickets;
 
 /// Registers: sum0 (and sum1) D / 2 each, S and dP W / 2 each, P and dS W / 4 each. Where they allow it, S
 /// runs one tile ahead in a second buffer, and the resident pair is read from registers (which halves the
-/// traffic of S and dP in shared memory). The resident pair has two slots, so that an item's loads and the
-/// previous item's results do not wait for each other.
+/// traffic of S and dP in shared memory). The keys kernel reads it from shared memory: from registers, ptxas 13.0 let P
+/// overwrite it within the loop. The resident pair has two slots, so that an item's loads and the previous item's
+/// results do not wait for each other.
 template <int D_, bool keys_, int W_, int stages_, bool ahead_ = true, bool windowed_ = false>
 struct Config {
   static constexpr bool windowed = windowed_;  // an instance of its own: a window's mask costs registers
   static constexpr int D = D_, W = W_, stages = stages_;
   static constexpr bool keys = keys_;  // resident: keys (sums dK, dV) or queries (sum dQ)
-  static constexpr bool ahead = ahead_ && !(D == 128 && keys), in_registers = D == 64 && !(keys && ahead);
+  static constexpr bool ahead = ahead_ && !(D == 128 && keys), in_registers = D == 64 && !keys;
   // dS from P as rounded for sum1, where P in f32 would not fit in the registers too
   static constexpr bool rounded = keys && (D == 128 || ahead);
   static constexpr int WGS = 2, R = 64 * WGS, threads = 128 * (WGS + 1);
   static constexpr int r_bytes = R * D * 2, w_bytes = W * D * 2, r_panel = R * 128, w_panel = W * 128;
   static constexpr int consumer_registers = rounded ? 240 : 232, producer_registers = rounded ? 24 : 40;
   static constexpr int slot_bytes = 2 * r_bytes, stage_bytes = 2 * w_bytes;
-  static constexpr int shared_bytes = 1024 + 2 * slot_bytes + stages * (stage_bytes + 2 * W * 4) + 256;
+  static constexpr int shared_bytes = 2 * slot_bytes + stages * (stage_bytes + 2 * W * 4) + 256;
 };
 
 struct Arguments {
@@ -59,7 +60,6 @@ struct Shared {
   Barrier *w0_full, *w1_full, *w_empty;  // per stage
   int* item;                             // per slot; -1: no more
   __device__ explicit Shared(char* base) {
-    base = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(base) + 1023) & ~uintptr_t(1023));
     resident = base;
     walked = resident + 2 * C::slot_bytes;
     vectors = reinterpret_cast<float*>(walked + C::stages * C::stage_bytes);
@@ -183,51 +183,56 @@ struct Walked {
   int stage = 0, parity = 0, t = 0;
 };
 
-/// The walk of one warpgroup over its item's tiles. Of each head's tiles it meets
-/// [low, high); the others it gives back unread.
+/// The walk of one warpgroup over its item's tiles. Of each head's tiles it meets [low, low + met); the others it gives
+/// back unread.
 template <class C>
 struct Walk {
   const Shared<C>& shared;
   Ring<C::stages>& ring;
-  int begin, tiles, heads, low, high, tile = 0;
+  int begin, tiles, heads, low, met, tile, left = 0;  // left: how many more it meets of this head
 
   __device__ Walk(const Shape& s, const Place<C>& place, int first, const Shared<C>& shared_, Ring<C::stages>& ring_)
       : shared(shared_),
         ring(ring_),
         begin(place.begin),
         tiles(ceil_div(place.end - place.begin, C::W)),
-        heads(place.heads),
-        low(0),
-        high(tiles) {
-    if (first >= (C::keys ? s.tk : s.tq)) high = 0;  // rows beyond the end
-    if (C::keys && s.causal) low = max(0, first - s.offset - begin) / C::W;
-    if (C::keys && C::windowed) high = min(high, ceil_div(s.queries_until(first + 64) - begin, C::W));
-    if (!C::keys) high = min(high, ceil_div(s.keys_until(first + 64) - begin, C::W));
-    if (!C::keys && C::windowed) low = (s.first_key(first) - begin) / C::W;
+        heads(place.heads) {
+    int from = 0, to = tiles;
+    if (first >= (C::keys ? s.tk : s.tq)) to = 0;  // rows beyond the end
+    if (C::keys && s.causal) from = max(0, first - s.offset - begin) / C::W;
+    if (C::keys && C::windowed) to = min(to, ceil_div(s.queries_until(first + 64) - begin, C::W));
+    if (!C::keys) to = min(to, ceil_div(s.keys_until(first + 64) - begin, C::W));
+    if (!C::keys && C::windowed) from = (s.first_key(first) - begin) / C::W;
+    begin = uniform(begin), tiles = uniform(tiles);
+    low = uniform(min(from, tiles)), met = uniform(max(0, to - low));
+    start_head();
   }
   __device__ void release(int stage) const {
     if (stage >= 0) warp_arrive(shared.w_empty + stage);
   }
-  __device__ bool next(Walked& w) {
-    while (heads > 0) {
-      if (tile == tiles) {
-        tile = 0;
-        --heads;
-        continue;
-      }
-      const Walked here{ring.stage, ring.parity, begin + tile * C::W};
-      const bool met = tile >= low && tile < high;
-      ring.next();
-      ++tile;
-      if (met) {
-        w = here;
-        return true;
-      }
-      barrier_wait(shared.w0_full + here.stage, here.parity);
-      barrier_wait(shared.w1_full + here.stage, here.parity);
-      release(here.stage);
+  __device__ void give_back(int count) {
+    for (; count > 0; --count, ring.next()) {
+      barrier_wait(shared.w0_full + ring.stage, ring.parity);
+      barrier_wait(shared.w1_full + ring.stage, ring.parity);
+      release(ring.stage);
     }
-    return false;
+  }
+  __device__ void start_head() {
+    give_back(low);
+    tile = low;
+    left = met;
+  }
+  __device__ bool next(Walked& w) {
+    while (left == 0) {
+      give_back(tiles - low - met);
+      if (--heads == 0) return false;
+      start_head();
+    }
+    w = {ring.stage, ring.parity, begin + tile * C::W};
+    ring.next();
+    ++tile;
+    --left;
+    return true;
   }
 };
 
@@ -277,7 +282,7 @@ __device__ __forceinline__ void start_dots(float (&out)[C::W / 2], const unsigne
 template <class C>
 __device__ void consume(const Arguments& a, const Shared<C>& shared) {
   constexpr int D = C::D, W = C::W;
-  const int wg = threadIdx.x / 128, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+  const int wg = uniform(threadIdx.x / 128), lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   const Shape& s = a.s;
   const float c = s.scale * kLog2e;
   const uint64_t walked = descriptor(shared.walked, C::w_panel);
@@ -285,7 +290,7 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
   Ring<C::stages> ring;
   for (Ring<2> slots;; slots.next()) {
     barrier_wait(shared.r_full + slots.stage, slots.parity);
-    const int item = shared.item[slots.stage];
+    const int item = uniform(shared.item[slots.stage]);
     if (item < 0) break;
     const Place<C> place(a, item);
     const int first = place.r0 + wg * 64,
@@ -400,8 +405,9 @@ template <class C>
 __global__ void __launch_bounds__(C::threads, 1)
     backward_kernel(const __grid_constant__ Arguments a, const __grid_constant__ Maps maps) {
 #ifdef ROPEWALK_SM90A
-  extern __shared__ char dynamic_shared[];
+  extern __shared__ __align__(1024) char dynamic_shared[];  // addresses are constants, which saves registers
   const Shared<C> shared(dynamic_shared);
+  if (shared_address(dynamic_shared) % 1024 != 0) __trap();
   if (threadIdx.x == 0) shared.init();
   __syncthreads();
   if (threadIdx.x / 128 == C::WGS) {

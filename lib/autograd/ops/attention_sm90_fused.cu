@@ -264,7 +264,7 @@ __device__ __forceinline__ void hide_earlier(float (&sc)[W / 2], int from) {
 template <class C>
 __device__ void consume(const Arguments& a, const Shared<C>& shared) {
   constexpr int D = C::D, W = C::W;
-  const int wg = threadIdx.x / 128, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+  const int wg = uniform(threadIdx.x / 128), lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   const Shape& s = a.s;
   const float c = s.scale * kLog2e;
   const uint64_t walked = descriptor(shared.walked, C::w_panel);
@@ -277,7 +277,7 @@ __device__ void consume(const Arguments& a, const Shared<C>& shared) {
   Ring<C::storers> dq_buffers;  // of dQ
   for (int item_parity = 0;; item_parity ^= 1) {
     barrier_wait(shared.r_full, item_parity);
-    const int item = *shared.item;
+    const int item = uniform(*shared.item);
     if (item < 0) break;
     const Place<C> place(a, item);
     const int first = place.r0 + wg * 64,

@@ -34,7 +34,7 @@ struct Config {
   static constexpr int consumer_registers = WGS == 2 ? 232 : 160, producer_registers = WGS == 2 ? 40 : 32;
   static constexpr int q_bytes = BM * D * 2, kv_bytes = BN * D * 2;
   static constexpr int q_panel = BM * 128, kv_panel = BN * 128;
-  static constexpr int shared_bytes = 1024 + 2 * q_bytes + 2 * stages * kv_bytes + 256;
+  static constexpr int shared_bytes = 2 * q_bytes + 2 * stages * kv_bytes + 256;
 };
 
 struct Arguments {
@@ -52,7 +52,6 @@ struct Shared {
   Barrier *k_full, *k_empty, *v_full, *v_empty;  // per stage
   int* item;                                     // per slot; -1: no more
   __device__ explicit Shared(char* base) {
-    base = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(base) + 1023) & ~uintptr_t(1023));
     q = base;
     k = q + 2 * C::q_bytes;
     v = k + C::stages * C::kv_bytes;
@@ -159,31 +158,45 @@ struct Softmax {
 
   /// S -> P; returns in `shrink` what l and O must be multiplied by.
   template <int n>
-  __device__ void step(float (&s)[n], float c, float (&shrink)[2]) {
+  __device__ __forceinline__ void step(float (&s)[n], float c, float (&shrink)[2]) {
+    float top[2] = {m[0], m[1]}, low[2] = {m[0], m[1]};
+#pragma unroll
+    for (int j = 0; j < n / 4; j += 2)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        top[half] = fmaxf(top[half], fmaxf(s[4 * j + 2 * half], s[4 * j + 2 * half + 1]));
+        low[half] = fmaxf(low[half], fmaxf(s[4 * j + 4 + 2 * half], s[4 * j + 5 + 2 * half]));
+      }
+    float top_c[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      float top = m[half];
+      top[half] = max4(fmaxf(top[half], low[half]));
+      shrink[half] = exp2_fast((m[half] - top[half]) * c);
+      m[half] = top[half];
+      top_c[half] = top[half] * c;
+    }
+    if (fmaxf(fabsf(top_c[0]), fabsf(top_c[1])) > kHugeScore) {
 #pragma unroll
-      for (int j = 0; j < n / 4; ++j) top = fmaxf(top, fmaxf(s[4 * j + 2 * half], s[4 * j + 2 * half + 1]));
-      top = max4(top);
-      shrink[half] = exp2_fast((m[half] - top) * c);
-      m[half] = top;
-      float top_c = top * c;
-      if (fabsf(top_c) > kHugeScore) {
+      for (int half = 0; half < 2; ++half)
+        if (fabsf(top_c[half]) > kHugeScore) {
 #pragma unroll
-        for (int j = 0; j < n / 4; ++j) s[4 * j + 2 * half] -= top, s[4 * j + 2 * half + 1] -= top;
-        top_c = 0.f;
-      }
-      float sum = 0.f;
+          for (int j = 0; j < n / 4; ++j) s[4 * j + 2 * half] -= top[half], s[4 * j + 2 * half + 1] -= top[half];
+          top_c[half] = 0.f;
+        }
+    }
+    float sum[2] = {0.f, 0.f};
 #pragma unroll
-      for (int j = 0; j < n / 4; ++j)
+    for (int j = 0; j < n / 4; ++j)
+#pragma unroll
+      for (int half = 0; half < 2; ++half)
 #pragma unroll
         for (int e = 2 * half; e < 2 * half + 2; ++e) {
-          s[4 * j + e] = exp2_fast(fmaf(s[4 * j + e], c, -top_c));
-          sum += s[4 * j + e];
+          s[4 * j + e] = exp2_fast(fmaf(s[4 * j + e], c, -top_c[half]));
+          sum[half] += s[4 * j + e];
         }
-      l[half] = l[half] * shrink[half] + sum;  // the other 3 lanes' parts join at the end
-    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+      l[half] = l[half] * shrink[half] + sum[half];  // the other 3 lanes' parts join at the end
   }
 };
 
@@ -196,7 +209,7 @@ struct Consumer {
   const Arguments& a;
   const Shared<C>& shared;
   const Shape& s = a.s;
-  const int wg = threadIdx.x / 128, lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+  const int wg = uniform(threadIdx.x / 128), lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   const float c = s.scale * kLog2e;
   const uint64_t k = descriptor(shared.k, 0), v = descriptor(shared.v, C::kv_panel);
   Ring<C::stages> k_ring, v_ring;
@@ -218,7 +231,7 @@ struct Consumer {
   /// Waits for the slot's item; false if there are no more.
   __device__ __forceinline__ bool enter() {
     barrier_wait(shared.q_full + slots.stage, slots.parity);
-    const int item = shared.item[slots.stage];
+    const int item = uniform(shared.item[slots.stage]);
     if (item < 0) return false;
     const Place<C> place(a, item);
     bh = place.bh, block_begin = place.begin, block_end = place.end;
@@ -384,8 +397,9 @@ __global__ void __launch_bounds__(C::threads, 1)
                    const __grid_constant__ CUtensorMap k_map, const __grid_constant__ CUtensorMap v_map,
                    const __grid_constant__ CUtensorMap o_map) {
 #ifdef ROPEWALK_SM90A
-  extern __shared__ char dynamic_shared[];
+  extern __shared__ __align__(1024) char dynamic_shared[];  // addresses are constants, which saves registers
   const Shared<C> shared(dynamic_shared);
+  if (shared_address(dynamic_shared) % 1024 != 0) __trap();
   if (threadIdx.x == 0) shared.init();
   __syncthreads();
   if (threadIdx.x / 128 == C::WGS) {

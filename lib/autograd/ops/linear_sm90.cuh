@@ -202,7 +202,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
 #ifdef ROPEWALK_SM90A
   extern __shared__ __align__(1024) char memory[];
   Shared& s = *reinterpret_cast<Shared*>(memory);
-  const int rank = rank_in_cluster(), group = threadIdx.x / 128, warp = threadIdx.x / 32;
+  const int rank = rank_in_cluster(), group = uniform(threadIdx.x / 128), warp = threadIdx.x / 32;
   if (threadIdx.x == 0) {
     for (int i = 0; i < kStages; ++i) {
       barrier_init(&s.full[i], 1);
