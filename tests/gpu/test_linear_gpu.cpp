@@ -59,7 +59,8 @@ TEST_CASE("SwiGLU between two layers in the products' epilogues has the bits of 
   struct Case {
     int64_t rows, c, f;
   };
-  for (const Case& s : std::vector<Case>{{8500, 512, 576}, {16901, 72, 320}, {33800, 128, 128}, {7001, 1528, 640}}) {
+  for (const Case& s : std::vector<Case>{
+           {8500, 512, 576}, {16901, 72, 320}, {33800, 128, 128}, {7001, 1528, 640}, {2048, 2048, 5632}}) {
     const std::vector<Tensor> in = {randn({1, s.rows, s.c}, 1), small({2 * s.f, s.c}, 2, 0.1),
                                     small({s.c, s.f}, 3, 0.1)};
     for (const bool recompute : {false, true}) {
@@ -87,7 +88,8 @@ TEST_CASE("a layer with RoPE in its epilogue has the bits of the ops one after t
   for (const Case& s : std::vector<Case>{{17, 500, 512, 9, 6, 64, true},
                                          {17, 500, 136, 10, 10, 64, false},
                                          {3, 2850, 256, 5, 3, 128, false},
-                                         {2, 2100, 1528, 9, 8, 128, true}}) {
+                                         {2, 2100, 1528, 9, 8, 128, true},
+                                         {2, 2048, 2048, 40, 36, 64, true}}) {
     const std::vector<Tensor> in = {randn({s.batch, s.length, s.c}, 1), small({s.heads * s.dim, s.c}, 2, 0.1)};
     const RopeOptions rotation{.heads = s.rotated, .in_place = true};
     const auto angles = [&](Place place) { return angles_of(s.shared ? 1 : s.batch, s.length, s.dim / 2, place); };

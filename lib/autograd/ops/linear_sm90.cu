@@ -1,5 +1,6 @@
 // Linear layers with SwiGLU, its gradient or RoPE in the product's epilogue (linear_sm90.cuh).
 #include "autograd/ops/cuda_ops.h"
+#include "autograd/ops/detail/rotation.cuh"
 #include "autograd/ops/detail/silu.cuh"
 #include "autograd/ops/linear_sm90.cuh"
 #include "tensor/launch.cuh"
@@ -122,8 +123,8 @@ struct Rotation {
 #pragma unroll
       for (int k = 0; k < 8; ++k) {
         const float cs = in.cos[i].at[k] * scale, sn = in.sin[i].at[k] * scale;
-        first.at[k] = a[k] * cs - b[k] * sn;
-        second.at[k] = b[k] * cs + a[k] * sn;
+        first.at[k] = turned_first(a[k], b[k], cs, sn);
+        second.at[k] = turned_second(a[k], b[k], cs, sn);
       }
       store_eight(to + 2 * i * columns, turns ? round_eight<b16>(first) : a);
       store_eight(to + 2 * i * columns + pairs, turns ? round_eight<b16>(second) : b);
@@ -167,9 +168,9 @@ Label label_of(const char* name, int64_t m, int64_t n, int64_t k, int64_t bytes)
 using namespace fused;
 
 bool linear_fuses(int64_t rows, int64_t n, int64_t k) {
-  // Fewer tiles than multiprocessors leave some of those idle, for which cuBLASLt has smaller tiles. At a depth of 2048
-  // a step gains nothing: it runs at the card's power limit. Between 768 and 2048 nothing was measured.
-  if (n % 64 != 0 || k % 8 != 0 || k < 8 || k >= 1536) return false;
+  // Fewer tiles than multiprocessors leave some of those idle, for which cuBLASLt has smaller tiles. At a depth of 4096
+  // a step gains nothing: it runs at the card's power limit. Between 2048 and 4096 nothing was measured.
+  if (n % 64 != 0 || k % 8 != 0 || k < 8 || k > 2048) return false;
   if (rows * n < int64_t{132} * kRows * kColumns || rows >= int64_t{1} << 30 || n >= int64_t{1} << 24) return false;
   if (ceil_div(rows, kCluster * kRows) * ceil_div(n, kColumns / 2) > INT32_MAX) return false;
   static const bool compiled = has_code(linear_kernel<SwigluForward>);

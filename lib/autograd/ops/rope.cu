@@ -3,6 +3,7 @@
 //   y1 = A (x1 cos - x2 sin),  y2 = A (x2 cos + x1 sin)          backward: the same with -sin
 //   dinv_freq[i] = sum over tokens of position * sum over heads of (g2 y1 - g1 y2)
 #include "autograd/ops/cuda_ops.h"
+#include "autograd/ops/detail/rotation.cuh"
 #include "tensor/launch.cuh"
 
 namespace rw::cuda {
@@ -94,16 +95,16 @@ __global__ void __launch_bounds__(kThreads)
     if constexpr (kHalf) {
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
-        first.at[i] = a[j][i] * c.at[i] - b[j][i] * n.at[i];
-        second.at[i] = b[j][i] * c.at[i] + a[j][i] * n.at[i];
+        first.at[i] = turned_first(a[j][i], b[j][i], c.at[i], n.at[i]);
+        second.at[i] = turned_second(a[j][i], b[j][i], c.at[i], n.at[i]);
       }
       store_eight(to, round_eight<T>(first));
       store_eight(to + s.pairs, round_eight<T>(second));
     } else {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        first.at[2 * i] = a[j][2 * i] * c.at[i] - a[j][2 * i + 1] * n.at[i];
-        first.at[2 * i + 1] = a[j][2 * i + 1] * c.at[i] + a[j][2 * i] * n.at[i];
+        first.at[2 * i] = turned_first(a[j][2 * i], a[j][2 * i + 1], c.at[i], n.at[i]);
+        first.at[2 * i + 1] = turned_second(a[j][2 * i], a[j][2 * i + 1], c.at[i], n.at[i]);
       }
       store_eight(to, round_eight<T>(first));
     }
@@ -124,8 +125,8 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t first = at + first_of<LAYOUT>(i), second = at + second_of<LAYOUT>(i, s.pairs);
   const float a = to_float(x[first]), b = to_float(x[second]);
   const float c = cos[row] * scale, n = sin[row] * (scale * direction);
-  y[first] = from_float<T>(a * c - b * n);
-  y[second] = from_float<T>(b * c + a * n);
+  y[first] = from_float<T>(turned_first(a, b, c, n));
+  y[second] = from_float<T>(turned_second(a, b, c, n));
 }
 
 // --- gradient to the frequencies ------------------------------------------------------------------------------------
