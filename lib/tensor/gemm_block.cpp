@@ -5,6 +5,8 @@
 // of the program, on a CPU that cannot run it.
 #include "tensor/gemm_block.h"
 
+#include <utility>
+
 #include "tensor/registers.h"
 
 namespace rw::cpu::RW_LEVEL {
@@ -164,12 +166,54 @@ RW_INLINE void transpose_quads(const float* v, int64_t stride, float* out) {
   }
 }
 
-/// panel[p * P + i] = number p of vector i, for `count` of P vectors whose numbers lie side by side: four vectors at a
-/// time, a cache line of each before the next four.
+#if defined(__AVX512F__)
+constexpr int kSide = 16;  // of a square that is transposed in registers
+using Sixteen [[gnu::vector_size(64)]] = float;
+
+/// Swaps blocks of S lanes: those of a with an odd number for those of b with an even one.
+template <int S, int... lane>
+RW_INLINE void swap_blocks(Sixteen& a, Sixteen& b, std::integer_sequence<int, lane...>) {
+  const Sixteen low = __builtin_shufflevector(a, b, (lane & S ? 16 + lane - S : lane)...);
+  b = __builtin_shufflevector(a, b, (lane & S ? 16 + lane : lane + S)...);
+  a = low;
+}
+
+/// out[p * P + i] = v[i * stride + p] for 16 vectors i and 16 numbers p.
+template <int P>
+RW_INLINE void transpose_square(const float* v, int64_t stride, float* out) {
+  Sixteen rows[kSide];
+#pragma GCC unroll 16
+  for (int i = 0; i < kSide; ++i) rows[i] = load<Sixteen>(v + i * stride);
+  const auto stage = [&](auto s) {
+    constexpr int S = s();
+#pragma GCC unroll 16
+    for (int i = 0; i < kSide; ++i) {
+      if (!(i & S)) swap_blocks<S>(rows[i], rows[i + S], std::make_integer_sequence<int, kSide>());
+    }
+  };
+  stage(std::integral_constant<int, 8>());
+  stage(std::integral_constant<int, 4>());
+  stage(std::integral_constant<int, 2>());
+  stage(std::integral_constant<int, 1>());
+#pragma GCC unroll 16
+  for (int p = 0; p < kSide; ++p) store(out + p * P, rows[p]);
+}
+#endif
+
+/// panel[p * P + i] = number p of vector i, for `count` of P vectors whose numbers lie side by side: squares of 16
+/// where registers have 16 lanes, and four vectors at a time, a cache line of each before the next four.
 template <int P>
 RW_INLINE void transpose_into(const float* from, int64_t stride, int64_t count, int64_t depth, float* panel) {
   constexpr int64_t kLine = 16, kNumbers = 4 * kQuads;
   int64_t p = 0;
+#if defined(__AVX512F__)
+  for (; P % kSide == 0 && count == P && p + kSide <= depth; p += kSide) {
+    for (int64_t i = 0; i < P; i += kSide) {
+      for (int64_t r = 0; r < kSide; ++r) __builtin_prefetch(from + (i + P + r) * stride + p);  // of the next panel
+      transpose_square<P>(from + i * stride + p, stride, panel + p * P + i);
+    }
+  }
+#endif
   while (count >= 4 && p + kNumbers <= depth) {
     const int64_t end = p + smaller(kLine, (depth - p) / kNumbers * kNumbers);
     for (int64_t i = 0; i < count; i += 4) {
