@@ -61,8 +61,9 @@ class Passes {
     scratch_ = static_cast<size_t>(texts * wide_ + longest + c_.head_dim);
   }
 
-  /// logits [next.size(), V]
-  void run(std::span<const Next> next, float* logits) {
+  /// logits [next.size(), V]. Returns the likeliest token of the first text, the first of equals; -1 if no logit of it is
+  /// above -inf.
+  int64_t run(std::span<const Next> next, float* logits) {
     active_.clear();
     const float scale = static_cast<float>(c_.embedding_scale);
     for (const Next& n : next) {
@@ -76,8 +77,13 @@ class Passes {
     const int64_t work = model_.arena().parameter_count() * count();
     const int team = detail::grow_team(static_cast<int>(std::clamp<int64_t>(work >> 18, 1, std::ssize(own_))));
     for (int t = 0; t < team; ++t) own_[static_cast<size_t>(t)].resize(scratch_);
-    if (team == 1) return walk(0, 1, logits);
-    detail::run_team(team, [&](int me) { walk(me, team, logits); });
+    likeliest_.assign(static_cast<size_t>(team), {});
+    if (team == 1) walk(0, 1, logits);
+    else detail::run_team(team, [&](int me) { walk(me, team, logits); });
+    Likeliest best;
+    for (const Likeliest& l : likeliest_)
+      if (l.logit > best.logit) best = l;
+    return best.token;
   }
 
  private:
@@ -117,6 +123,11 @@ class Passes {
                                                      : 1 / std::sqrt(static_cast<float>(c_.head_dim));
     text.query_factor = (factor.empty() ? 1.0f : factor[0]) * plain;
   }
+
+  struct Likeliest {
+    float logit = -INFINITY;
+    int64_t token = -1;
+  };
 
   static constexpr int64_t kChunk = 16;
   using Chunk = float[kChunk * BatchDecoder::kMost];  // rows of a product, of every text
@@ -189,9 +200,12 @@ class Passes {
     }
     const Rows last = normed(final_norm_, x_, w);
     const float cap = static_cast<float>(c_.logit_soft_cap);
+    Likeliest best;
     w.outputs(head_, c_.vocab_size, last, [&](int64_t i, const float* y) {
       for (int64_t s = 0; s < n; ++s) logits[s * c_.vocab_size + i] = capped(y[s], cap);
+      if (logits[i] > best.logit) best = {logits[i], i};
     });
+    likeliest_[static_cast<size_t>(me)] = best;
   }
 
   /// h [F] = the activated product of the MLP.
@@ -326,6 +340,7 @@ class Passes {
   NormWeights final_norm_;
   Product<W> head_;                      // [V,C]
   std::vector<std::vector<float>> own_;  // scratch per thread
+  std::vector<Likeliest> likeliest_;     // of each thread's part of the vocabulary
   size_t scratch_ = 0;
   SpinBarrier barrier_;
 };
@@ -336,14 +351,17 @@ class CpuDecoder final : public Decoder {
   CpuDecoder(const CausalLm& model, KvCache& cache) : Decoder(model, cache), passes_(model, {&cache, 1}) {}
 
  private:
-  void run(int32_t id, std::vector<float>& logits) override {
+  void run(int32_t id, std::vector<float>& logits) override { run_for(id, logits); }
+  int32_t run_greedy(int32_t id) override {
+    const int64_t token = run_for(id, logits_);
+    const bool found = token >= 0 && std::isfinite(logits_[static_cast<size_t>(token)]);
+    return found ? static_cast<int32_t>(token)
+                 : sample_token(logits_, {.temperature = 0}, 0);  // which says what is wrong
+  }
+  int64_t run_for(int32_t id, std::vector<float>& logits) {
     logits.resize(static_cast<size_t>(model_.config().vocab_size));
     const BatchDecoder::Next next{.text = 0, .id = id};
-    passes_.run({&next, 1}, logits.data());
-  }
-  int32_t run_greedy(int32_t id) override {
-    run(id, logits_);
-    return sample_token(logits_, {.temperature = 0}, 0);
+    return passes_.run({&next, 1}, logits.data());
   }
 
   Passes<W> passes_;

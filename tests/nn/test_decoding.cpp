@@ -94,6 +94,29 @@ TEST_CASE("so they do in every family, with any number of threads") {
   set_thread_count(before);
 }
 
+TEST_CASE("greedy decoding takes the likeliest token, the first of equals, with any number of threads") {
+  ModelConfig c;  // large enough for four threads
+  c.vocab_size = 9001, c.hidden_size = 72, c.intermediate_size = 200, c.num_hidden_layers = 2;
+  c.num_attention_heads = 6, c.num_key_value_heads = 3, c.head_dim = 24;
+  const int before = thread_count();
+  for (const int threads : {1, 2, 4}) {
+    set_thread_count(threads);
+    CausalLm model(c, DType::f32, kCpu, 1);
+    const Ids prompt = some_ids(5, c.vocab_size, 1), next = some_ids(6, c.vocab_size, 2);
+    KvCache greedy_cache = filled(model, prompt, 20), cache = filled(model, prompt, 20);
+    const auto greedy = Decoder::make(model, greedy_cache), plain = Decoder::make(model, cache);
+    for (const int32_t id : next) {
+      const std::vector<float>& logits = plain->step(id);
+      CHECK(greedy->greedy(id) == std::max_element(logits.begin(), logits.end()) - logits.begin());
+    }
+    for (size_t i = 0; i < model.arena().size(); ++i) model.arena()[i].value().fill(0);
+    CHECK(greedy->greedy(next[0]) == 0);  // all logits are 0
+    for (size_t i = 0; i < model.arena().size(); ++i) model.arena()[i].value().fill(NAN);
+    CHECK_THROWS_WITH_AS(greedy->greedy(next[0]), doctest::Contains("the largest logit is"), Error);
+  }
+  set_thread_count(before);
+}
+
 TEST_CASE("without a decoder for the CPU, texts are decoded together by products of several rows") {
   CausalLm f64(test::golden_config(), DType::f64, kCpu, 4), f32(test::golden_config(), DType::f32, kCpu, 4),
       low(test::golden_config(), DType::bf16, kCpu, 4);
