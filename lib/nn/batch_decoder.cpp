@@ -87,12 +87,16 @@ const std::vector<float>& BatchDecoder::step(std::span<const Next> next) {
   return logits_;
 }
 
+int32_t BatchDecoder::likeliest(int64_t row) const {
+  const auto vocab = static_cast<std::ptrdiff_t>(model_.config().vocab_size);
+  const auto begin = logits_.begin() + row * vocab;
+  return sample_token({begin, begin + vocab}, {.temperature = 0}, 0);
+}
+
 std::vector<int32_t> BatchDecoder::greedy(std::span<const Next> next) {
   step(next);
-  const auto vocab = static_cast<std::ptrdiff_t>(model_.config().vocab_size);
   std::vector<int32_t> out;
-  for (auto row = logits_.begin(); row != logits_.end(); row += vocab)
-    out.push_back(sample_token({row, row + vocab}, {.temperature = 0}, 0));
+  for (int64_t row = 0; row < std::ssize(next); ++row) out.push_back(likeliest(row));
   return out;
 }
 

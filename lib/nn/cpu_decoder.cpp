@@ -2,6 +2,8 @@
 // text or for several. What a block does in them is read from the same modules as in CausalLm::forward.
 #include "nn/cpu_decoder.h"
 
+#include <array>
+
 #include "nn/cpu_decoder_parts.h"
 #include "nn/sampling.h"
 #include "tensor/thread_team.h"
@@ -61,9 +63,8 @@ class Passes {
     scratch_ = static_cast<size_t>(texts * wide_ + longest + c_.head_dim);
   }
 
-  /// logits [next.size(), V]. Returns the likeliest token of the first text, the first of equals; -1 if no logit of it is
-  /// above -inf.
-  int64_t run(std::span<const Next> next, float* logits) {
+  /// logits [next.size(), V]
+  void run(std::span<const Next> next, float* logits) {
     active_.clear();
     const float scale = static_cast<float>(c_.embedding_scale);
     for (const Next& n : next) {
@@ -78,12 +79,17 @@ class Passes {
     const int team = detail::grow_team(static_cast<int>(std::clamp<int64_t>(work >> 18, 1, std::ssize(own_))));
     for (int t = 0; t < team; ++t) own_[static_cast<size_t>(t)].resize(scratch_);
     likeliest_.assign(static_cast<size_t>(team), {});
-    if (team == 1) walk(0, 1, logits);
-    else detail::run_team(team, [&](int me) { walk(me, team, logits); });
+    if (team == 1) return walk(0, 1, logits);
+    detail::run_team(team, [&](int me) { walk(me, team, logits); });
+  }
+
+  /// The likeliest token of text s of the last run, the first of equals; -1 if its logit is not finite.
+  int32_t likeliest(int64_t s) const {
     Likeliest best;
-    for (const Likeliest& l : likeliest_)
-      if (l.logit > best.logit) best = l;
-    return best.token;
+    for (const auto& part : likeliest_) {
+      if (part[static_cast<size_t>(s)].logit > best.logit) best = part[static_cast<size_t>(s)];
+    }
+    return std::isfinite(best.logit) ? best.token : -1;
   }
 
  private:
@@ -126,7 +132,7 @@ class Passes {
 
   struct Likeliest {
     float logit = -INFINITY;
-    int64_t token = -1;
+    int32_t token = -1;
   };
 
   static constexpr int64_t kChunk = 16;
@@ -200,10 +206,13 @@ class Passes {
     }
     const Rows last = normed(final_norm_, x_, w);
     const float cap = static_cast<float>(c_.logit_soft_cap);
-    Likeliest best;
+    std::array<Likeliest, BatchDecoder::kMost> best;
     w.outputs(head_, c_.vocab_size, last, [&](int64_t i, const float* y) {
-      for (int64_t s = 0; s < n; ++s) logits[s * c_.vocab_size + i] = capped(y[s], cap);
-      if (logits[i] > best.logit) best = {logits[i], i};
+      for (int64_t s = 0; s < n; ++s) {
+        const float logit = logits[s * c_.vocab_size + i] = capped(y[s], cap);
+        Likeliest& of_text = best[static_cast<size_t>(s)];
+        if (logit > of_text.logit) of_text = {logit, static_cast<int32_t>(i)};
+      }
     });
     likeliest_[static_cast<size_t>(me)] = best;
   }
@@ -340,7 +349,8 @@ class Passes {
   NormWeights final_norm_;
   Product<W> head_;                      // [V,C]
   std::vector<std::vector<float>> own_;  // scratch per thread
-  std::vector<Likeliest> likeliest_;     // of each thread's part of the vocabulary
+  // of each text, in each thread's part of the vocabulary
+  std::vector<std::array<Likeliest, BatchDecoder::kMost>> likeliest_;
   size_t scratch_ = 0;
   SpinBarrier barrier_;
 };
@@ -351,17 +361,15 @@ class CpuDecoder final : public Decoder {
   CpuDecoder(const CausalLm& model, KvCache& cache) : Decoder(model, cache), passes_(model, {&cache, 1}) {}
 
  private:
-  void run(int32_t id, std::vector<float>& logits) override { run_for(id, logits); }
-  int32_t run_greedy(int32_t id) override {
-    const int64_t token = run_for(id, logits_);
-    const bool found = token >= 0 && std::isfinite(logits_[static_cast<size_t>(token)]);
-    return found ? static_cast<int32_t>(token)
-                 : sample_token(logits_, {.temperature = 0}, 0);  // which says what is wrong
-  }
-  int64_t run_for(int32_t id, std::vector<float>& logits) {
+  void run(int32_t id, std::vector<float>& logits) override {
     logits.resize(static_cast<size_t>(model_.config().vocab_size));
     const BatchDecoder::Next next{.text = 0, .id = id};
-    return passes_.run({&next, 1}, logits.data());
+    passes_.run({&next, 1}, logits.data());
+  }
+  int32_t run_greedy(int32_t id) override {
+    run(id, logits_);
+    const int32_t token = passes_.likeliest(0);
+    return token >= 0 ? token : sample_token(logits_, {.temperature = 0}, 0);  // which says what is wrong
   }
 
   Passes<W> passes_;
@@ -375,6 +383,10 @@ class CpuBatchDecoder final : public BatchDecoder {
 
  private:
   void run(std::span<const Next> next, std::vector<float>& logits) override { passes_.run(next, logits.data()); }
+  int32_t likeliest(int64_t row) const override {
+    const int32_t token = passes_.likeliest(row);
+    return token >= 0 ? token : BatchDecoder::likeliest(row);  // which says what is wrong
+  }
 
   Passes<W> passes_;
 };

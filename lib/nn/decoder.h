@@ -87,6 +87,8 @@ class BatchDecoder {
  protected:
   BatchDecoder(const CausalLm& model, std::span<KvCache> caches);
   virtual void run(std::span<const Next> next, std::vector<float>& logits) = 0;
+  /// The most likely token of a row of what run() made last. Errors: that logit is not finite.
+  virtual int32_t likeliest(int64_t row) const;
 
   const CausalLm& model_;
   std::span<KvCache> caches_;

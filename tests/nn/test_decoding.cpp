@@ -104,15 +104,32 @@ TEST_CASE("greedy decoding takes the likeliest token, the first of equals, with 
     CausalLm model(c, DType::f32, kCpu, 1);
     const Ids prompt = some_ids(5, c.vocab_size, 1), next = some_ids(6, c.vocab_size, 2);
     KvCache greedy_cache = filled(model, prompt, 20), cache = filled(model, prompt, 20);
+    std::vector<KvCache> caches;
+    for (int text = 0; text < 3; ++text) caches.push_back(filled(model, some_ids(5 + text, c.vocab_size, 1), 20));
+    const auto batch = BatchDecoder::make(model, caches);
     const auto greedy = Decoder::make(model, greedy_cache), plain = Decoder::make(model, cache);
     for (const int32_t id : next) {
       const std::vector<float>& logits = plain->step(id);
       CHECK(greedy->greedy(id) == std::max_element(logits.begin(), logits.end()) - logits.begin());
     }
+    const std::vector<BatchDecoder::Next> texts = {{2, next[0]}, {0, next[1]}};
+    std::vector<float> logits;
+    {
+      std::vector<KvCache> others;
+      for (int text = 0; text < 3; ++text) others.push_back(filled(model, some_ids(5 + text, c.vocab_size, 1), 20));
+      logits = BatchDecoder::make(model, others)->step(texts);
+    }
+    const std::vector<int32_t> likeliest = batch->greedy(texts);
+    for (size_t i = 0; i < 2; ++i) {
+      const auto row = logits.begin() + static_cast<int64_t>(i) * c.vocab_size;
+      CHECK(likeliest.at(i) == std::max_element(row, row + c.vocab_size) - row);
+    }
     for (size_t i = 0; i < model.arena().size(); ++i) model.arena()[i].value().fill(0);
     CHECK(greedy->greedy(next[0]) == 0);  // all logits are 0
+    CHECK(batch->greedy(texts) == std::vector<int32_t>{0, 0});
     for (size_t i = 0; i < model.arena().size(); ++i) model.arena()[i].value().fill(NAN);
     CHECK_THROWS_WITH_AS(greedy->greedy(next[0]), doctest::Contains("the largest logit is"), Error);
+    CHECK_THROWS_WITH_AS(batch->greedy(texts), doctest::Contains("the largest logit is"), Error);
   }
   set_thread_count(before);
 }
