@@ -338,11 +338,6 @@ __device__ inline void pack_all(unsigned (&to)[n], const float (&from)[2 * n]) {
 #pragma unroll
   for (int i = 0; i < n; ++i) to[i] = pack(from[2 * i], from[2 * i + 1]);
 }
-__device__ inline float exp2_fast(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
 
 /// Moves registers between warpgroups: the producer needs few, the consumers many.
 template <int n>

@@ -191,6 +191,13 @@ __device__ __forceinline__ void store_float(T* p, const Vec<float, N>& f) {
   store<N>(p, narrow<T, N>(f));
 }
 
+/// 2^x within 2 ulp; numbers below 2^-126, of x or of the result, are 0.
+__device__ __forceinline__ float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 /// Eight elements as they lie in memory. bf16 pairs stay packed in 32-bit registers until one is used; an array of
 /// eight __nv_bfloat16 would take a register each.
 template <class T>

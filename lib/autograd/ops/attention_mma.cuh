@@ -51,11 +51,7 @@ __device__ inline unsigned pack(float low, float high) {
   const __nv_bfloat162 x = __floats2bfloat162_rn(low, high);
   return *reinterpret_cast<const unsigned*>(&x);
 }
-__device__ inline float exp2_fast(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
+using cuda::exp2_fast;
 
 /// 1 - 2 / (e^2x + 1): within 2e-7 absolutely, and right at infinities and NaN.
 __device__ inline float tanh_fast(float x) { return 1.f - __fdividef(2.f, exp2_fast(2.f * kLog2e * x) + 1.f); }

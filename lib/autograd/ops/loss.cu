@@ -17,9 +17,7 @@ namespace {
 template <class T>
 __device__ __forceinline__ float exponential(float x) {
   if constexpr (std::is_same_v<T, b16>) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.44269504f));
-    return y;
+    return exp2_fast(x * 1.44269504f);
   } else {
     return expf(x);
   }

@@ -11,9 +11,8 @@ struct Silu {
   __device__ __forceinline__ static float sigmoid(float x) {
     if constexpr (std::is_same_v<T, b16>) {
       // Flushing to zero changes no sigmoid of a bf16 number, and takes half the instructions of __expf and __fdividef.
-      float power, s;
-      asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x * -1.4426950408889634f));
-      asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(s) : "f"(1.f + power));
+      float s;
+      asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(s) : "f"(1.f + exp2_fast(x * -1.4426950408889634f)));
       return s;
     } else {
       return 1.f / (1.f + expf(-x));
