@@ -200,8 +200,9 @@ RW_INLINE void transpose_square(const float* v, int64_t stride, float* out) {
 }
 #endif
 
-/// panel[p * P + i] = number p of vector i, for `count` of P vectors whose numbers lie side by side: squares of 16
-/// where registers have 16 lanes, and four vectors at a time, a cache line of each before the next four.
+/// panel[p * P + i] = number p of vector i, for `count` of P vectors whose numbers lie side by side. Whole panels go in
+/// squares of 16 where registers have 16 lanes. The rest goes four vectors at a time, a cache line of each before the
+/// next four.
 template <int P>
 RW_INLINE void transpose_into(const float* from, int64_t stride, int64_t count, int64_t depth, float* panel) {
   constexpr int64_t kLine = 16, kNumbers = 4 * kQuads;

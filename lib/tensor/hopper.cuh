@@ -53,9 +53,9 @@ __device__ inline float2 load_shared_pair(const float* p) {
   return x;
 }
 
-/// `x`, which all lanes of a warp hold alike, so that the compiler knows it. wgmma takes its descriptors from uniform
-/// registers. One that is computed from threadIdx or from memory is computed by every lane and then moved there, with
-/// ten instructions a product instead of two. All lanes must call this together.
+/// Returns x. The compiler then knows that all lanes of the warp hold the same number; they must. wgmma takes its
+/// descriptors from uniform registers. A descriptor that is computed from threadIdx or from memory is computed by every
+/// lane and then moved there, with ten instructions a product instead of two. All lanes must call this together.
 __device__ inline int uniform(int x) { return __shfl_sync(0xffffffffu, x, 0); }
 
 // --- barriers in shared memory

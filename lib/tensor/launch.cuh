@@ -191,7 +191,7 @@ __device__ __forceinline__ void store_float(T* p, const Vec<float, N>& f) {
   store<N>(p, narrow<T, N>(f));
 }
 
-/// 2^x within 2 ulp; numbers below 2^-126, of x or of the result, are 0.
+/// 2^x within 2 ulp. An x or a result whose magnitude is below 2^-126 counts as 0.
 __device__ __forceinline__ float exp2_fast(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

@@ -108,8 +108,12 @@ TEST_CASE("a layer with RoPE in its epilogue has the bits of the ops one after t
 TEST_CASE("fused linear layers agree with the CPU in f64") {
   if (!test::has_gpu()) return;
   const std::string card = cuda_device_name(0);  // where the kernels must be chosen, or all of this tests nothing
-  if (card.find("H100") != std::string::npos || card.find("H200") != std::string::npos)
+  if (card.find("H100") != std::string::npos || card.find("H200") != std::string::npos) {
     CHECK(cuda::linear_fuses(13600, 320, 64));
+    CHECK(cuda::linear_fuses(2048, 5632, 2048));
+    CHECK(cuda::linear_fuses(4096, 2560, 2048));
+    CHECK_FALSE(cuda::linear_fuses(4096, 5632, 2056));
+  }
   test::check_op("swiglu_mlp", {randn({1, 13600, 64}, 1), small({640, 64}, 2, 0.2), small({64, 320}, 3, 0.2)},
                  [](const Vars& v, Place) { return Vars{swiglu_mlp(v[0], v[1], v[2])}; });
   test::check_op("linear_rope", {randn({27, 500, 64}, 1), small({320, 64}, 2, 0.2)}, [](const Vars& v, Place place) {

@@ -96,7 +96,7 @@ TEST_CASE("so they do in every family, with any number of threads") {
 
 TEST_CASE("greedy decoding takes the likeliest token, the first of equals, with any number of threads") {
   ModelConfig c;  // large enough for four threads
-  c.vocab_size = 9001, c.hidden_size = 72, c.intermediate_size = 200, c.num_hidden_layers = 2;
+  c.vocab_size = 15001, c.hidden_size = 72, c.intermediate_size = 200, c.num_hidden_layers = 2;
   c.num_attention_heads = 6, c.num_key_value_heads = 3, c.head_dim = 24;
   const int before = thread_count();
   for (const int threads : {1, 2, 4}) {
@@ -124,6 +124,10 @@ TEST_CASE("greedy decoding takes the likeliest token, the first of equals, with 
       const auto row = logits.begin() + static_cast<int64_t>(i) * c.vocab_size;
       CHECK(likeliest.at(i) == std::max_element(row, row + c.vocab_size) - row);
     }
+    CHECK(batch->greedy({{{1, next[2]}}}) == std::vector<int32_t>{[&] {  // fewer texts than before
+            KvCache other = filled(model, some_ids(6, c.vocab_size, 1), 20);
+            return Decoder::make(model, other)->greedy(next[2]);
+          }()});
     for (size_t i = 0; i < model.arena().size(); ++i) model.arena()[i].value().fill(0);
     CHECK(greedy->greedy(next[0]) == 0);  // all logits are 0
     CHECK(batch->greedy(texts) == std::vector<int32_t>{0, 0});

@@ -22,8 +22,8 @@ __device__ Tickets tickets;
 /// Registers: sum0 (and sum1) D / 2 each, S and dP W / 2 each, P and dS W / 4 each. Where they allow it, S
 /// runs one tile ahead in a second buffer, and the resident pair is read from registers (which halves the
 /// traffic of S and dP in shared memory). The keys kernel reads it from shared memory: from registers, ptxas 13.0 let P
-/// overwrite it within the loop. The resident pair has two slots, so that an item's loads and the previous item's
-/// results do not wait for each other.
+/// overwrite it within the loop, without a warning. Run `attention_bench check` with every new compiler. The resident
+/// pair has two slots, so that an item's loads and the previous item's results do not wait for each other.
 template <int D_, bool keys_, int W_, int stages_, bool ahead_ = true, bool windowed_ = false>
 struct Config {
   static constexpr bool windowed = windowed_;  // an instance of its own: a window's mask costs registers
