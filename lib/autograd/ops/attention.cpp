@@ -89,7 +89,7 @@ RW_CPU_LEVELS void forward_block(const AttentionShape& s, const Heads<T>& q, con
       T& m = maximum[static_cast<size_t>(r)];
       T top = m;
 #pragma omp simd reduction(max : top)
-      for (int64_t c = from; c < seen; ++c) top = std::max(top, row[c]);
+      for (int64_t c = from; c < seen; ++c) top = row[c] > top ? row[c] : top;
       T sum = 0;
 #pragma omp simd reduction(+ : sum)
       for (int64_t c = from; c < seen; ++c) {
