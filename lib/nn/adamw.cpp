@@ -117,7 +117,11 @@ struct NarrowMoments {
     for (int64_t begin = 0; begin < n; begin += kMomentBlock) {
       const int64_t block = (at + begin) / kMomentBlock, end = std::min(n, begin + kMomentBlock);
       float most_m = 0, most_v = 0;
-      for (int64_t i = begin; i < end; ++i) most_m = std::max(most_m, std::abs(m[i])), most_v = std::max(most_v, v[i]);
+#pragma omp simd reduction(max : most_m, most_v)
+      for (int64_t i = begin; i < end; ++i) {
+        most_m = std::abs(m[i]) > most_m ? std::abs(m[i]) : most_m;
+        most_v = v[i] > most_v ? v[i] : most_v;
+      }
       arena.m_scales().data<float>()[block] = most_m;
       arena.v_scales().data<float>()[block] = most_v;
       const float steps = most_m > 0 ? 127.f / most_m : 0.f;

@@ -98,42 +98,36 @@ TEST_CASE("greedy decoding takes the likeliest token, the first of equals, with 
   ModelConfig c;  // large enough for four threads
   c.vocab_size = 15001, c.hidden_size = 72, c.intermediate_size = 200, c.num_hidden_layers = 2;
   c.num_attention_heads = 6, c.num_key_value_heads = 3, c.head_dim = 24;
+  using Next = std::vector<BatchDecoder::Next>;
   const int before = thread_count();
   for (const int threads : {1, 2, 4}) {
     set_thread_count(threads);
     CausalLm model(c, DType::f32, kCpu, 1);
-    const Ids prompt = some_ids(5, c.vocab_size, 1), next = some_ids(6, c.vocab_size, 2);
-    KvCache greedy_cache = filled(model, prompt, 20), cache = filled(model, prompt, 20);
-    std::vector<KvCache> caches;
-    for (int text = 0; text < 3; ++text) caches.push_back(filled(model, some_ids(5 + text, c.vocab_size, 1), 20));
-    const auto batch = BatchDecoder::make(model, caches);
-    const auto greedy = Decoder::make(model, greedy_cache), plain = Decoder::make(model, cache);
-    for (const int32_t id : next) {
-      const std::vector<float>& logits = plain->step(id);
-      CHECK(greedy->greedy(id) == std::max_element(logits.begin(), logits.end()) - logits.begin());
-    }
-    const std::vector<BatchDecoder::Next> texts = {{2, next[0]}, {0, next[1]}};
-    std::vector<float> logits;
-    {
-      std::vector<KvCache> others;
-      for (int text = 0; text < 3; ++text) others.push_back(filled(model, some_ids(5 + text, c.vocab_size, 1), 20));
-      logits = BatchDecoder::make(model, others)->step(texts);
-    }
-    const std::vector<int32_t> likeliest = batch->greedy(texts);
-    for (size_t i = 0; i < 2; ++i) {
-      const auto row = logits.begin() + static_cast<int64_t>(i) * c.vocab_size;
-      CHECK(likeliest.at(i) == std::max_element(row, row + c.vocab_size) - row);
-    }
-    CHECK(batch->greedy({{{1, next[2]}}}) == std::vector<int32_t>{[&] {  // fewer texts than before
-            KvCache other = filled(model, some_ids(6, c.vocab_size, 1), 20);
-            return Decoder::make(model, other)->greedy(next[2]);
-          }()});
+    const auto three_texts = [&] {
+      std::vector<KvCache> caches;
+      for (int text = 0; text < 3; ++text) caches.push_back(filled(model, some_ids(5 + text, c.vocab_size, 1), 20));
+      return caches;
+    };
+    const auto likeliest = [&](const float* logits) {
+      return static_cast<int32_t>(std::max_element(logits, logits + c.vocab_size) - logits);
+    };
+    std::vector<KvCache> alone = three_texts(), alone_too = three_texts(), caches = three_texts(),
+                         others = three_texts();
+    const auto greedy = Decoder::make(model, alone[0]), plain = Decoder::make(model, alone_too[0]);
+    const auto batch = BatchDecoder::make(model, caches), plain_batch = BatchDecoder::make(model, others);
+    const Ids next = some_ids(6, c.vocab_size, 2);
+    for (const int32_t id : next) CHECK(greedy->greedy(id) == likeliest(plain->step(id).data()));
+    const Next two = {{2, next[0]}, {0, next[1]}}, one = {{1, next[2]}};
+    const std::vector<float> logits = plain_batch->step(two);
+    CHECK(batch->greedy(two) == std::vector{likeliest(logits.data()), likeliest(logits.data() + c.vocab_size)});
+    CHECK(batch->greedy(one) == std::vector{likeliest(plain_batch->step(one).data())});  // fewer texts than before
+
     for (size_t i = 0; i < model.arena().size(); ++i) model.arena()[i].value().fill(0);
     CHECK(greedy->greedy(next[0]) == 0);  // all logits are 0
-    CHECK(batch->greedy(texts) == std::vector<int32_t>{0, 0});
+    CHECK(batch->greedy(two) == std::vector<int32_t>{0, 0});
     for (size_t i = 0; i < model.arena().size(); ++i) model.arena()[i].value().fill(NAN);
     CHECK_THROWS_WITH_AS(greedy->greedy(next[0]), doctest::Contains("the largest logit is"), Error);
-    CHECK_THROWS_WITH_AS(batch->greedy(texts), doctest::Contains("the largest logit is"), Error);
+    CHECK_THROWS_WITH_AS(batch->greedy(two), doctest::Contains("the largest logit is"), Error);
   }
   set_thread_count(before);
 }

@@ -421,6 +421,23 @@ TEST_CASE("a gradient that is not finite leaves the parameters as they were") {
   CHECK(optimizer.steps() == 0);
 }
 
+TEST_CASE("the norm of the gradients counts every one of them once, however many there are") {
+  for (const int64_t n : {1, 31, 32, 33, 100, 16384, 16385, 40001}) {
+    CAPTURE(n);
+    ParamArena arena;
+    arena.add({"w", {n}, constant_init(1), false});
+    arena.allocate(DType::f32, kCpu, 0);
+    AdamW optimizer(arena, {});
+    double want = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const float g = static_cast<float>(i % 13 + 1);
+      arena.grad().data<float>()[i] = g;
+      want += double{g} * g;
+    }
+    CHECK(optimizer.step(1e-3) == std::sqrt(want));  // sums of whole numbers are exact
+  }
+}
+
 TEST_CASE("parameters with decay are decayed and the others are not") {
   ParamArena arena;
   arena.add({"w", {4}, constant_init(1), true});

@@ -232,6 +232,24 @@ TEST_CASE("rounding a moment at random has its mean, and what is a code already 
   for (const float edge : {-127.f, 127.f}) CHECK(moment_code(edge, 0xffff) == static_cast<int32_t>(edge));
 }
 
+TEST_CASE("the scales of a block of int8 moments are its largest ones, wherever they stand") {
+  const int64_t n = 3 * kMomentBlock - 7;
+  for (const int64_t largest : {int64_t{0}, int64_t{5}, kMomentBlock - 1, kMomentBlock + 33, n - 1}) {
+    ParamArena arena;
+    arena.add({"w", {n}, constant_init(1), false});
+    arena.allocate(DType::f32, kCpu, 0, {.moments = MomentFormat::int8});
+    AdamW optimizer(arena, {.beta1 = 0.5, .beta2 = 0.75});
+    arena.grad().fill(0.25);
+    arena.grad().data<float>()[largest] = -2;
+    optimizer.step(0.1);
+    for (int64_t block = 0; block < 3; ++block) {
+      const float g = largest / kMomentBlock == block ? 2.f : 0.25f;  // moments start at 0
+      CHECK(arena.m_scales().data<float>()[block] == 0.5f * g);
+      CHECK(arena.v_scales().data<float>()[block] == 0.25f * g * g);
+    }
+  }
+}
+
 TEST_CASE("moments in fewer bits train nearly as well, in less memory") {
   ModelConfig config = shape();
   const auto final_loss = [&](MomentFormat moments, double beta2) {

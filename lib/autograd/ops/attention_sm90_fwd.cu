@@ -159,18 +159,19 @@ struct Softmax {
   /// S -> P; returns in `shrink` what l and O must be multiplied by.
   template <int n>
   __device__ __forceinline__ void step(float (&s)[n], float c, float (&shrink)[2]) {
-    float top[2] = {m[0], m[1]}, low[2] = {m[0], m[1]};
+    // Both rows side by side, and each maximum in two chains: one warp a scheduler is here at a time, and would wait.
+    float top[2] = {m[0], m[1]}, other[2] = {m[0], m[1]};
 #pragma unroll
     for (int j = 0; j < n / 4; j += 2)
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         top[half] = fmaxf(top[half], fmaxf(s[4 * j + 2 * half], s[4 * j + 2 * half + 1]));
-        low[half] = fmaxf(low[half], fmaxf(s[4 * j + 4 + 2 * half], s[4 * j + 5 + 2 * half]));
+        other[half] = fmaxf(other[half], fmaxf(s[4 * j + 4 + 2 * half], s[4 * j + 5 + 2 * half]));
       }
     float top_c[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      top[half] = max4(fmaxf(top[half], low[half]));
+      top[half] = max4(fmaxf(top[half], other[half]));
       shrink[half] = exp2_fast((m[half] - top[half]) * c);
       m[half] = top[half];
       top_c[half] = top[half] * c;
